@@ -1,0 +1,20 @@
+//! What every accelerator offers, and the guest CPU state that they share.
+//!
+//! An accelerator runs guest instructions and leaves ([`Exit`]) for what it cannot do itself. There are two: `kvm` (the
+//! host's /dev/kvm) and `softcpu` (x86-64 in software). The traits are small on purpose: state moves as a whole
+//! ([`CpuState`]), so that a guest saved on one accelerator resumes on the other.
+
+mod error;
+mod exit;
+mod state;
+mod stats;
+mod vm;
+
+pub use error::Error;
+pub use exit::Exit;
+pub use state::{
+    CpuState, CpuidLeaf, DescriptorTable, LapicState, MAX_XSAVE_SIZE, MpState, Msr, PendingEvents, Segment,
+    reset_state,
+};
+pub use stats::{ExitCause, KickSource, TimeSpent, VcpuStats};
+pub use vm::{Accelerator, ExternalInterrupts, IoapicPin, Kick, Kind, Vcpu, Vm, VmConfig};

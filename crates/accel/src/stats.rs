@@ -1,0 +1,174 @@
+//! Counters of a vCPU, written by its thread and read by anyone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counted_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of the counters.
+            pub const ALL: &[$name] = &[$($name::$variant,)+];
+
+            /// The name shown to users and used in JSON.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+counted_enum! {
+    /// Why a vCPU left guest mode.
+    ExitCause {
+        /// Port input.
+        PortRead = "port-read",
+        /// Port output.
+        PortWrite = "port-write",
+        /// Load from a device.
+        MmioRead = "mmio-read",
+        /// Store to a device.
+        MmioWrite = "mmio-write",
+        /// A doorbell rang without leaving for user mode.
+        Doorbell = "doorbell",
+        /// HLT: the vCPU slept.
+        Halt = "halt",
+        /// End of a level-triggered interrupt.
+        EndOfInterrupt = "end-of-interrupt",
+        /// An interrupt was delivered to the guest.
+        Interrupt = "interrupt",
+        /// A kick.
+        Kick = "kick",
+        /// Triple fault.
+        Shutdown = "shutdown",
+        /// An instruction that KVM could not emulate went to the software CPU.
+        EmulationFailed = "emulation-failed",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+counted_enum! {
+    /// Who asked a vCPU to come back from guest mode.
+    KickSource {
+        /// A device's interrupt (a packet, a finished disk request).
+        Device = "device",
+        /// An interrupt from another vCPU.
+        Ipi = "ipi",
+        /// The LAPIC timer.
+        Timer = "timer",
+        /// Pause, state save, shutdown: the control plane.
+        Control = "control",
+        /// A signal to the thread.
+        Signal = "signal",
+    }
+}
+
+counted_enum! {
+    /// Where a vCPU's thread spends its time.
+    TimeSpent {
+        /// Executing guest instructions.
+        Guest = "guest",
+        /// In the host kernel for the guest (KVM); page walks, decoding, LAPIC (software CPU).
+        Kernel = "kernel",
+        /// Handling exits in user mode.
+        User = "user",
+        /// Halted.
+        Idle = "idle",
+    }
+}
+
+/// Value of a time counter that this accelerator cannot measure.
+const UNAVAILABLE: u64 = u64::MAX;
+
+/// Counters of one vCPU.
+#[derive(Debug)]
+pub struct VcpuStats {
+    exits: [AtomicU64; ExitCause::ALL.len()],
+    kicks: [AtomicU64; KickSource::ALL.len()],
+    nanoseconds: [AtomicU64; TimeSpent::ALL.len()],
+    instructions: AtomicU64,
+}
+
+impl Default for VcpuStats {
+    fn default() -> Self {
+        Self {
+            exits: Default::default(),
+            kicks: Default::default(),
+            nanoseconds: std::array::from_fn(|_| AtomicU64::new(UNAVAILABLE)),
+            instructions: AtomicU64::new(UNAVAILABLE),
+        }
+    }
+}
+
+impl VcpuStats {
+    /// Counts one exit.
+    pub fn count_exit(&self, cause: ExitCause) {
+        self.exits[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one kick.
+    pub fn count_kick(&self, source: KickSource) {
+        self.kicks[source as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Exits for `cause` so far.
+    pub fn exits(&self, cause: ExitCause) -> u64 {
+        self.exits[cause as usize].load(Ordering::Relaxed)
+    }
+
+    /// Sets the number of exits for `cause`, where the accelerator keeps that count itself.
+    pub fn set_exits(&self, cause: ExitCause, count: u64) {
+        self.exits[cause as usize].store(count, Ordering::Relaxed);
+    }
+
+    /// Kicks from `source` so far.
+    pub fn kicks(&self, source: KickSource) -> u64 {
+        self.kicks[source as usize].load(Ordering::Relaxed)
+    }
+
+    /// Sets the nanoseconds spent in `place`.
+    pub fn set_time(&self, place: TimeSpent, nanoseconds: u64) {
+        self.nanoseconds[place as usize].store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Adds nanoseconds spent in `place`. Only the vCPU's own thread calls this.
+    pub fn add_time(&self, place: TimeSpent, nanoseconds: u64) {
+        let so_far = self.time(place).unwrap_or(0);
+        self.set_time(place, so_far.saturating_add(nanoseconds));
+    }
+
+    /// Nanoseconds spent in `place`, or `None` where that cannot be measured.
+    pub fn time(&self, place: TimeSpent) -> Option<u64> {
+        Some(self.nanoseconds[place as usize].load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
+    }
+
+    /// Sets the number of guest instructions executed.
+    pub fn set_instructions(&self, count: u64) {
+        self.instructions.store(count, Ordering::Relaxed);
+    }
+
+    /// Guest instructions executed, or `None` where they are not counted.
+    pub fn instructions(&self) -> Option<u64> {
+        Some(self.instructions.load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_measured_is_unavailable_not_zero() {
+        let stats = VcpuStats::default();
+        assert_eq!(stats.time(TimeSpent::Guest), None);
+        assert_eq!(stats.instructions(), None);
+        stats.add_time(TimeSpent::Guest, 5);
+        stats.add_time(TimeSpent::Guest, 6);
+        assert_eq!(stats.time(TimeSpent::Guest), Some(11));
+        assert_eq!(stats.exits(ExitCause::Halt), 0);
+    }
+}

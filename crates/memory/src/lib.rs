@@ -1,0 +1,16 @@
+//! Guest RAM: how it is laid out, backed and tracked.
+//!
+//! RAM is a `vm-memory` collection of anonymous mappings. Each region carries a [`PageTracker`], so every write
+//! that goes through `vm-memory` (devices, loaders, restore) feeds the one dirty log and invalidates the software
+//! CPU's decoded code without the writer knowing of either. Writers that bypass `vm-memory` (an `io_uring` read into
+//! a guest page, a vhost back end) call [`mark_written`] afterwards.
+
+mod ram;
+mod tracker;
+
+pub use ram::{
+    Error, GuestRam, MMIO_GAP_END, MMIO_GAP_START, RamOptions, RamRegion, RamSlot, allocate, host_range,
+    mark_written, total_size,
+};
+pub use tracker::{CODE_LINE_SIZE, PAGE_SIZE, PageTracker};
+pub use vm_memory;

@@ -1,0 +1,189 @@
+//! Allocation of guest RAM and its place in the guest-physical address space.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use rustix::fs::MemfdFlags;
+use rustix::mm::Advice;
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
+};
+
+use crate::tracker::PageTracker;
+
+/// All RAM of a guest.
+pub type GuestRam = GuestMemoryMmap<PageTracker>;
+/// One contiguous piece of it.
+pub type RamRegion = GuestRegionMmap<PageTracker>;
+
+/// Start of the hole below 4 GiB that holds PCIEXBAR, PCI windows and the interrupt controllers.
+pub const MMIO_GAP_START: u64 = 0xb000_0000;
+/// End of that hole (exclusive); RAM that does not fit below it continues here.
+pub const MMIO_GAP_END: u64 = 0x1_0000_0000;
+
+/// Why RAM could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The size is zero or no multiple of a page.
+    #[error("guest memory of {0} bytes is no positive multiple of 4096 bytes; give a size such as 512M")]
+    Size(u64),
+    /// The host refused the mapping.
+    #[error("the host gave no {size} bytes for guest memory: {source}; give the guest less with --memory")]
+    Map {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The regions overlap or are out of order.
+    #[error("guest memory regions do not fit together: {0}")]
+    Layout(String),
+}
+
+/// How RAM is backed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RamOptions {
+    /// Back RAM by a memfd, so that another process (a vhost-user peer) can map it.
+    pub shared: bool,
+    /// Ask for transparent huge pages.
+    pub huge: bool,
+}
+
+/// A window of the guest-physical address space onto host memory, as an accelerator maps it.
+#[derive(Debug, Clone)]
+pub struct RamSlot {
+    /// First guest-physical address, page aligned.
+    pub gpa: u64,
+    /// Bytes, a multiple of the page size.
+    pub len: u64,
+    /// The memory behind it; ROMs have mappings of their own.
+    pub mapping: Arc<MmapRegion<PageTracker>>,
+    /// Where in the mapping the window starts, page aligned.
+    pub offset: u64,
+    /// False for ROM: guest writes leave as MMIO exits.
+    pub writable: bool,
+}
+
+impl RamSlot {
+    /// The slots that map `ram` one to one and writable.
+    pub fn all_of(ram: &GuestRam) -> Vec<RamSlot> {
+        ram.iter()
+            .map(|region| RamSlot {
+                gpa: region.start_addr().0,
+                len: region.len(),
+                mapping: region.get_mmap(),
+                offset: 0,
+                writable: true,
+            })
+            .collect()
+    }
+
+    /// Host address of the slot's first byte.
+    pub fn host_ptr(&self) -> *mut u8 {
+        self.mapping.as_ptr().wrapping_add(self.offset as usize)
+    }
+}
+
+/// Allocates `size` bytes of RAM: from address 0 up to [`MMIO_GAP_START`], the rest from [`MMIO_GAP_END`].
+pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> {
+    if size == 0 || !size.is_multiple_of(crate::PAGE_SIZE as u64) {
+        return Err(Error::Size(size));
+    }
+    let low = size.min(MMIO_GAP_START);
+    let mut regions = vec![allocate_region(GuestAddress(0), low, options)?];
+    if size > low {
+        regions.push(allocate_region(GuestAddress(MMIO_GAP_END), size - low, options)?);
+    }
+    let ram = GuestRam::from_arc_regions(regions).map_err(|e| Error::Layout(e.to_string()))?;
+    Ok(Arc::new(ram))
+}
+
+fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<Arc<RamRegion>, Error> {
+    let refused = |source: io::Error| Error::Map { size: len, source };
+    let bytes = usize::try_from(len).map_err(|_| Error::Size(len))?;
+    let mapping = if options.shared {
+        let memfd = rustix::fs::memfd_create("guest-ram", MemfdFlags::CLOEXEC).map_err(|e| refused(e.into()))?;
+        let file = File::from(memfd);
+        file.set_len(len).map_err(refused)?;
+        MmapRegion::from_file(FileOffset::new(file, 0), bytes)
+    } else {
+        MmapRegion::new(bytes)
+    }
+    .map_err(|e| refused(io::Error::other(e)))?;
+    if options.huge {
+        // SAFETY: the range is the mapping just made, and advice on huge pages does not change its contents.
+        let advised = unsafe { rustix::mm::madvise(mapping.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+        // A kernel without transparent huge pages is no reason to fail.
+        let _ = advised;
+    }
+    RamRegion::new(mapping, base).map(Arc::new).ok_or_else(|| Error::Layout("address overflow".into()))
+}
+
+/// Bytes of RAM in all regions.
+pub fn total_size(ram: &GuestRam) -> u64 {
+    ram.iter().map(GuestMemoryRegion::len).sum()
+}
+
+/// Host address of `[gpa, gpa + len)` if one region holds all of it.
+pub fn host_range(ram: &GuestRam, gpa: u64, len: usize) -> Option<*mut u8> {
+    let (region, offset) = ram.to_region_addr(GuestAddress(gpa))?;
+    let end = offset.0.checked_add(len as u64)?;
+    (end <= region.len()).then(|| region.as_ptr().wrapping_add(offset.0 as usize))
+}
+
+/// Reports that `len` bytes at `gpa` were written by someone who bypassed `vm-memory`.
+pub fn mark_written(ram: &GuestRam, gpa: u64, len: usize) {
+    let mut done = 0u64;
+    while done < len as u64 {
+        let Some((region, offset)) = gpa.checked_add(done).and_then(|a| ram.to_region_addr(GuestAddress(a)))
+        else {
+            return;
+        };
+        let here = (region.len() - offset.0).min(len as u64 - done);
+        region.bitmap().mark_dirty(offset.0 as usize, here as usize);
+        done += here;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::Bytes;
+
+    #[test]
+    fn large_memory_is_split_around_the_gap() {
+        let ram = allocate(MMIO_GAP_START + (1 << 20), RamOptions::default()).unwrap();
+        assert_eq!(total_size(&ram), MMIO_GAP_START + (1 << 20));
+        assert!(host_range(&ram, MMIO_GAP_START - 8, 8).is_some());
+        assert!(host_range(&ram, MMIO_GAP_START - 8, 9).is_none());
+        assert!(host_range(&ram, MMIO_GAP_END, 1 << 20).is_some());
+        assert!(host_range(&ram, u64::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn shared_memory_has_a_descriptor() {
+        let ram = allocate(1 << 20, RamOptions { shared: true, huge: true }).unwrap();
+        assert!(ram.iter().next().unwrap().file_offset().is_some());
+    }
+
+    #[test]
+    fn a_device_write_reaches_the_dirty_log() {
+        let ram = allocate(1 << 20, RamOptions::default()).unwrap();
+        let region = ram.iter().next().unwrap();
+        region.get_mmap().bitmap().set_logging(true);
+        ram.write_slice(b"abc", GuestAddress(0x2ffe)).unwrap();
+        mark_written(&ram, 0x8000, 1);
+        assert_eq!(region.get_mmap().bitmap().take_dirty()[0], (1 << 2) | (1 << 3) | (1 << 8));
+        mark_written(&ram, 0xf_ffff, usize::MAX);
+    }
+
+    #[test]
+    fn odd_sizes_are_refused() {
+        for size in [0, 1, 4097] {
+            assert!(matches!(allocate(size, RamOptions::default()), Err(Error::Size(_))));
+        }
+    }
+}
