@@ -1,0 +1,228 @@
+//! Runs real Linux guests with the real binary.
+//!
+//! The guest's kernel and base initramfs are those that `./test` and `./quickstart` put under `target/guest`.
+
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+pub const OSTLER: &str = env!("CARGO_BIN_EXE_ostler");
+
+/// What no healthy kernel log contains.
+const KERNEL_COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Call Trace",
+    "soft lockup",
+    "hard LOCKUP",
+    "rcu_sched self-detected stall",
+    "rcu_preempt detected stalls",
+    "rcu: INFO",
+    "hung_task",
+    "Kernel panic",
+    "unchecked MSR access",
+    "general protection fault",
+];
+
+/// The folder with `vmlinuz`, `initrd.img` and the unpacked packages (`root`).
+pub fn guest_folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
+    assert!(
+        folder.join("initrd.img").exists(),
+        "no guest under target/guest: ./test or ./quickstart puts it there"
+    );
+    folder
+}
+
+/// The same busybox that runs in the guest.
+pub fn busybox() -> PathBuf {
+    guest_folder().join("root/bin/busybox")
+}
+
+/// A guest to be: `ostler run` with the Debian kernel and our initramfs.
+pub struct Guest {
+    pub folder: tempfile::TempDir,
+    command: Command,
+    append: String,
+    overlay: Option<Vec<u8>>,
+}
+
+/// A guest that ended.
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub console: String,
+    pub errors: String,
+}
+
+impl Guest {
+    /// A guest with `cpus` CPUs and 512 MiB.
+    pub fn new(cpus: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(OSTLER);
+        command.args(["run", "--no-reboot", "--memory", "512M", "--cpus", &cpus.to_string()]);
+        command.arg("--kernel").arg(guest_folder().join("vmlinuz"));
+        Self { folder, command, append: "console=ttyS0 panic=-1".into(), overlay: None }
+    }
+
+    /// Further options of `ostler run`.
+    pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Further words for the kernel's command line.
+    pub fn append(mut self, words: &str) -> Self {
+        self.append.push(' ');
+        self.append.push_str(words);
+        self
+    }
+
+    /// Runs `script` in the guest instead of a shell, then powers off.
+    pub fn script(self, script: &str) -> Self {
+        self.script_with(script, &[])
+    }
+
+    /// The same with files for the guest: (path there, contents).
+    pub fn script_with(mut self, script: &str, files: &[(&str, &[u8])]) -> Self {
+        self.overlay = Some(ostler_guest_image::overlay(script, files));
+        self
+    }
+
+    /// Starts it with pipes at its console.
+    pub fn spawn(mut self) -> Running {
+        let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
+        initrd.extend(self.overlay.take().unwrap_or_default());
+        let path = self.folder.path().join("initrd.img");
+        fs::write(&path, initrd).unwrap();
+        self.command.arg("--initrd").arg(path).arg("--append").arg(&self.append);
+        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().expect("ostler starts");
+        let (sender, output) = mpsc::channel();
+        let mut stdout = child.stdout.take().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut stderr = child.stderr.take().unwrap();
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        Running { child, output, errors: Some(errors), console: Vec::new(), _folder: self.folder }
+    }
+
+    /// Runs it to its end, within `limit`.
+    pub fn run(self, limit: Duration) -> Outcome {
+        self.spawn().wait(limit)
+    }
+}
+
+/// A guest that runs.
+pub struct Running {
+    pub child: Child,
+    output: mpsc::Receiver<Vec<u8>>,
+    errors: Option<std::thread::JoinHandle<String>>,
+    console: Vec<u8>,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    /// Types `text` at the console.
+    pub fn type_in(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// What the console showed so far.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&self.console).replace('\r', "")
+    }
+
+    /// Waits until the console has shown `text`.
+    pub fn expect(&mut self, text: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.console().contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left) {
+                Ok(bytes) => self.console.extend(bytes),
+                Err(reason) => {
+                    let console = self.console();
+                    panic!("waiting for {text:?}: {reason}; the console showed:\n{console}");
+                }
+            }
+        }
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self, limit: Duration) -> Outcome {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.output.recv_timeout(left) {
+                Ok(bytes) => self.console.extend(bytes),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("no end within {limit:?}; the console showed:\n{}", self.console());
+                }
+            }
+        }
+        let status = self.child.wait().unwrap();
+        let errors = self.errors.take().unwrap().join().unwrap();
+        Outcome { status, console: self.console(), errors }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Outcome {
+    /// Asserts a clean power-off and a kernel log without complaints.
+    pub fn assert_clean(&self) {
+        assert!(self.status.success(), "{}; errors:\n{}console:\n{}", self.status, self.errors, self.console);
+        for complaint in KERNEL_COMPLAINTS {
+            assert!(!self.console.contains(complaint), "the kernel said {complaint:?}:\n{}", self.console);
+        }
+    }
+
+    /// The lines between `BEGIN name` and `END name` on the console.
+    pub fn section(&self, name: &str) -> String {
+        let begin = format!("BEGIN {name}\n");
+        let end = format!("END {name}\n");
+        let Some(start) = self.console.find(&begin) else {
+            panic!("no {begin:?} on the console:\n{}", self.console);
+        };
+        let rest = &self.console[start + begin.len()..];
+        let Some(stop) = rest.find(&end) else {
+            panic!("no {end:?} on the console:\n{}", self.console);
+        };
+        rest[..stop].to_owned()
+    }
+}
+
+/// Makes an empty ext4 file system of `megabytes` in a new file.
+pub fn make_ext4(path: &Path, megabytes: u64) {
+    fs::File::create(path).unwrap().set_len(megabytes << 20).unwrap();
+    let made = Command::new("/sbin/mke2fs").args(["-q", "-F", "-t", "ext4"]).arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+/// Asserts that e2fsck finds nothing wrong, without mending.
+pub fn assert_fsck_clean(path: &Path) {
+    let checked = Command::new("/sbin/e2fsck").args(["-f", "-n"]).arg(path).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "e2fsck: {said}");
+}
