@@ -5,9 +5,11 @@
 //! CPU's decoded code without the writer knowing of either. Writers that bypass `vm-memory` (an `io_uring` read into
 //! a guest page, a vhost back end) call [`mark_written`] afterwards.
 
+mod iobuf;
 mod ram;
 mod tracker;
 
+pub use iobuf::IoBuf;
 pub use ram::{
     Error, GuestRam, MMIO_GAP_END, MMIO_GAP_START, RamOptions, RamRegion, RamSlot, allocate, host_range,
     mark_written, total_size,

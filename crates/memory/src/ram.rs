@@ -105,7 +105,8 @@ fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<
     let refused = |source: io::Error| Error::Map { size: len, source };
     let bytes = usize::try_from(len).map_err(|_| Error::Size(len))?;
     let mapping = if options.shared {
-        let memfd = rustix::fs::memfd_create("guest-ram", MemfdFlags::CLOEXEC).map_err(|e| refused(e.into()))?;
+        let memfd =
+            rustix::fs::memfd_create("guest-ram", MemfdFlags::CLOEXEC).map_err(|e| refused(e.into()))?;
         let file = File::from(memfd);
         file.set_len(len).map_err(refused)?;
         MmapRegion::from_file(FileOffset::new(file, 0), bytes)
@@ -119,7 +120,9 @@ fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<
         // A kernel without transparent huge pages is no reason to fail.
         let _ = advised;
     }
-    RamRegion::new(mapping, base).map(Arc::new).ok_or_else(|| Error::Layout("address overflow".into()))
+    RamRegion::new(mapping, base)
+        .map(Arc::new)
+        .ok_or_else(|| Error::Layout("address overflow".into()))
 }
 
 /// Bytes of RAM in all regions.
@@ -138,7 +141,9 @@ pub fn host_range(ram: &GuestRam, gpa: u64, len: usize) -> Option<*mut u8> {
 pub fn mark_written(ram: &GuestRam, gpa: u64, len: usize) {
     let mut done = 0u64;
     while done < len as u64 {
-        let Some((region, offset)) = gpa.checked_add(done).and_then(|a| ram.to_region_addr(GuestAddress(a)))
+        let Some((region, offset)) = gpa
+            .checked_add(done)
+            .and_then(|a| ram.to_region_addr(GuestAddress(a)))
         else {
             return;
         };
@@ -165,7 +170,14 @@ mod tests {
 
     #[test]
     fn shared_memory_has_a_descriptor() {
-        let ram = allocate(1 << 20, RamOptions { shared: true, huge: true }).unwrap();
+        let ram = allocate(
+            1 << 20,
+            RamOptions {
+                shared: true,
+                huge: true,
+            },
+        )
+        .unwrap();
         assert!(ram.iter().next().unwrap().file_offset().is_some());
     }
 
@@ -176,14 +188,20 @@ mod tests {
         region.get_mmap().bitmap().set_logging(true);
         ram.write_slice(b"abc", GuestAddress(0x2ffe)).unwrap();
         mark_written(&ram, 0x8000, 1);
-        assert_eq!(region.get_mmap().bitmap().take_dirty()[0], (1 << 2) | (1 << 3) | (1 << 8));
+        assert_eq!(
+            region.get_mmap().bitmap().take_dirty()[0],
+            (1 << 2) | (1 << 3) | (1 << 8)
+        );
         mark_written(&ram, 0xf_ffff, usize::MAX);
     }
 
     #[test]
     fn odd_sizes_are_refused() {
         for size in [0, 1, 4097] {
-            assert!(matches!(allocate(size, RamOptions::default()), Err(Error::Size(_))));
+            assert!(matches!(
+                allocate(size, RamOptions::default()),
+                Err(Error::Size(_))
+            ));
         }
     }
 }

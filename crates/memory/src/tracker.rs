@@ -66,7 +66,9 @@ impl PageTracker {
 
     /// True if `page` was written since the log was last taken.
     pub fn is_dirty(&self, page: usize) -> bool {
-        self.dirty.get(page / 64).is_some_and(|w| w.load(Ordering::Relaxed) & (1 << (page % 64)) != 0)
+        self.dirty
+            .get(page / 64)
+            .is_some_and(|w| w.load(Ordering::Relaxed) & (1 << (page % 64)) != 0)
     }
 
     /// Marks `page` dirty, whether or not the log is on.
@@ -78,7 +80,10 @@ impl PageTracker {
 
     /// Returns the dirty log, one bit a page, and clears it.
     pub fn take_dirty(&self) -> Vec<u64> {
-        self.dirty.iter().map(|word| word.swap(0, Ordering::AcqRel)).collect()
+        self.dirty
+            .iter()
+            .map(|word| word.swap(0, Ordering::AcqRel))
+            .collect()
     }
 
     /// Notes that code in `[offset, offset + len)` of one page is about to be decoded.
@@ -87,7 +92,9 @@ impl PageTracker {
     /// Returns true if the page held no watched code before: other CPUs may hold it as plainly writable.
     pub fn watch_code(&self, offset: usize, len: usize) -> bool {
         let page = offset / PAGE_SIZE;
-        let Some(lines) = self.code_lines.get(page) else { return false };
+        let Some(lines) = self.code_lines.get(page) else {
+            return false;
+        };
         let previous = lines.fetch_or(line_mask(offset % PAGE_SIZE, len), Ordering::SeqCst);
         fence(Ordering::SeqCst);
         previous == 0
@@ -95,7 +102,9 @@ impl PageTracker {
 
     /// True if any line of `page` holds decoded code: a write to it must be reported.
     pub fn has_code(&self, page: usize) -> bool {
-        self.code_lines.get(page).is_some_and(|lines| lines.load(Ordering::SeqCst) != 0)
+        self.code_lines
+            .get(page)
+            .is_some_and(|lines| lines.load(Ordering::SeqCst) != 0)
     }
 
     /// The version of the code in `page`; decoded code is good for as long as this does not change.
@@ -183,10 +192,16 @@ mod tests {
     fn a_write_beside_the_code_leaves_it_alone() {
         let tracker = PageTracker::new(2 * PAGE_SIZE);
         assert!(tracker.watch_code(PAGE_SIZE + 100, 20));
-        assert!(!tracker.watch_code(PAGE_SIZE + 128, 4), "the page was watched already");
+        assert!(
+            !tracker.watch_code(PAGE_SIZE + 128, 4),
+            "the page was watched already"
+        );
         assert!(!tracker.note_write(PAGE_SIZE + 192, 8));
         assert_eq!(tracker.code_version(1).load(Ordering::Relaxed), 0);
-        assert!(tracker.note_write(PAGE_SIZE - 8, 8 + 65), "reaches line 1 of the page");
+        assert!(
+            tracker.note_write(PAGE_SIZE - 8, 8 + 65),
+            "reaches line 1 of the page"
+        );
         assert_eq!(tracker.code_version(1).load(Ordering::Relaxed), 1);
         assert!(!tracker.has_code(1));
     }

@@ -1,1 +1,12 @@
-//! To come.
+//! The guest side of networking: where a network card's frames go to and come from.
+//!
+//! A [`NetBackend`] is the control handle (queue pairs, offloads, link), a [`NetQueue`] is one pair of directions that a
+//! worker drives. Each frame travels behind a 12-byte virtio-net header (virtio 1.2, 5.1.6, `num_buffers` included), so
+//! that checksums and segmentation pass through to a back end that does them.
+
+mod backend;
+mod error;
+
+pub use backend::{HEADER_LEN, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
+pub use error::Error;
+pub use ostler_memory::IoBuf;
