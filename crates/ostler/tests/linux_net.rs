@@ -1,0 +1,120 @@
+//! A real Linux guest on a tap, in a network namespace that the test makes for itself.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::thread::UnshareFlags;
+use support::{Guest, Running};
+
+const LIMIT: Duration = Duration::from_secs(180);
+const GUEST_ADDRESS: &str = "10.99.0.2";
+/// Bytes that go to the guest, and come back.
+const EXCHANGED: u64 = 1 << 30;
+
+/// Moves this thread into a network namespace of its own, with `tap0` in it. The namespace ends with its users.
+fn enter_namespace(test: &str) -> bool {
+    if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
+        eprintln!("SKIPPED {test}: needs root and /dev/net/tun for a tap in a network namespace");
+        return false;
+    }
+    // SAFETY: only the network namespace of this thread changes; no file descriptor table is unshared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+    for line in [
+        "link set lo up",
+        "tuntap add dev tap0 mode tap",
+        "address add 10.99.0.1/24 dev tap0",
+        "link set tap0 up",
+    ] {
+        assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
+    }
+    true
+}
+
+/// A guest with the address 10.99.0.2 that echoes what it gets on TCP port 7.
+fn echoing_guest(cpus: u32) -> Running {
+    let script = format!(
+        "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up\n\
+         nc -ll -p 7 -e cat &\n\
+         echo network up\n\
+         read line </dev/console\n\
+         echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n"
+    );
+    let mut guest =
+        Guest::new(cpus).args(["--net", "tap=tap0,mac=52:54:00:12:34:56"]).script(&script).spawn();
+    guest.expect("network up", LIMIT);
+    guest
+}
+
+/// The `index`th word of an endless, seeded stream (SplitMix64).
+fn word(index: u64) -> u64 {
+    let mut z = index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn fill(block: &mut [u8], at: u64) {
+    for (index, chunk) in block.chunks_exact_mut(8).enumerate() {
+        chunk.copy_from_slice(&word(at / 8 + index as u64).to_le_bytes());
+    }
+}
+
+fn connect() -> TcpStream {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match TcpStream::connect((GUEST_ADDRESS, 7)) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(Instant::now() < deadline, "no echo from the guest: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_gigabyte_by_tcp_without_a_wrong_byte() {
+    if !enter_namespace("a_gigabyte_by_tcp_without_a_wrong_byte") {
+        return;
+    }
+    let mut guest = echoing_guest(2);
+    let mut stream = connect();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        let mut block = vec![0; 1 << 16];
+        for at in (0..EXCHANGED).step_by(block.len()) {
+            fill(&mut block, at);
+            sender.write_all(&block).unwrap();
+        }
+        sender.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut got = vec![0; 1 << 16];
+    let mut expected = vec![0; 1 << 16];
+    for at in (0..EXCHANGED).step_by(got.len()) {
+        stream.read_exact(&mut got).unwrap();
+        fill(&mut expected, at);
+        assert!(got == expected, "a wrong byte in the 64 KiB at offset {at}");
+    }
+    assert_eq!(stream.read(&mut got).unwrap(), 0, "more came back than was sent");
+    sending.join().unwrap();
+    guest.type_in("\n");
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    assert_eq!(outcome.section("errors"), "0\n");
+}
+
+#[test]
+fn a_ping_of_65000_bytes_passes() {
+    if !enter_namespace("a_ping_of_65000_bytes_passes") {
+        return;
+    }
+    let mut guest = echoing_guest(1);
+    let ping = Command::new("ping").args(["-c", "10", "-i", "0.2", "-s", "65000", "-W", "5", GUEST_ADDRESS]).output();
+    let said = String::from_utf8(ping.unwrap().stdout).unwrap();
+    assert!(said.contains("10 received, 0% packet loss"), "{said}");
+    guest.type_in("\n");
+    guest.wait(LIMIT).assert_clean();
+}
