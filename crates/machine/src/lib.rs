@@ -1,1 +1,25 @@
-//! To come.
+//! The platform: a versioned subset of Q35, the same on both accelerators.
+//!
+//! [`Machine::build`] is the recipe. It takes RAM, a virtual machine without vCPUs, what to boot and what to plug in, and
+//! gives back the two address maps that exits are looked up in, the CPUs' first states, and the machine's life cycle.
+//!
+//! A chip is a pure state machine (`chips/pit.rs`, `interrupts/pic.rs`, ...) that knows registers and time given as
+//! arguments; its glue to the bus, to interrupt lines and to timers is in a file of its own (`chips/pit_bus.rs`, ...).
+//!
+//! Lock order: a chip's lock, then the interrupt router's, then the timers'. The router calls the accelerator for
+//! deliveries after it has let its lock go, and no one calls a chip while holding the router's or the timers' lock.
+
+mod boot;
+mod chips;
+mod config;
+mod error;
+mod interrupts;
+mod layout;
+mod machine;
+mod registers;
+
+pub use boot::{Blob, BootSource};
+pub use config::{MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
+pub use error::Error;
+pub use layout::MAX_CPUS;
+pub use machine::Machine;

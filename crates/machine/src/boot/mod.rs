@@ -1,0 +1,63 @@
+//! Boot protocols: one file each. Which one applies is told by the kernel's contents.
+
+mod blob;
+mod bzimage;
+pub mod cpu;
+pub mod memory_map;
+
+use ostler_accel::CpuState;
+use ostler_memory::GuestRam;
+
+pub use blob::{Blob, BootSource};
+
+use crate::Error;
+use crate::layout::{COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START};
+
+/// Loads what `boot` names into RAM and returns the first CPU's state.
+pub fn load(ram: &GuestRam, boot: &BootSource) -> Result<CpuState, Error> {
+    let head = boot.kernel.head("kernel", bzimage::HEAD)?;
+    if bzimage::is_bzimage(&head) {
+        return bzimage::load(ram, boot, &head);
+    }
+    Err(Error::NotAKernel)
+}
+
+/// Writes the command line with its terminating zero; `limit` is the most that the kernel takes without it.
+fn write_command_line(ram: &GuestRam, line: &str, limit: usize) -> Result<(), Error> {
+    let limit = limit.min(COMMAND_LINE_ROOM - 1);
+    if line.len() > limit {
+        return Err(Error::CommandLine {
+            length: line.len(),
+            limit,
+        });
+    }
+    if line.contains('\0') {
+        return Err(Error::CommandLineZero);
+    }
+    cpu::write(ram, COMMAND_LINE, line.as_bytes())?;
+    cpu::write(ram, COMMAND_LINE + line.len() as u64, &[0])
+}
+
+/// Copies the initrd as high as it can lie in `[floor, ceiling)` of RAM, page aligned. Returns its address and size.
+fn place_initrd(
+    ram: &GuestRam,
+    boot: &BootSource,
+    floor: u64,
+    ceiling: u64,
+) -> Result<Option<(u64, u64)>, Error> {
+    let Some(initrd) = &boot.initrd else {
+        return Ok(None);
+    };
+    let floor = floor.max(HIGH_RAM_START).next_multiple_of(4096);
+    let size = initrd.len("initrd")?;
+    let base = ceiling
+        .checked_sub(size)
+        .map(|base| base & !0xfff)
+        .filter(|&base| base >= floor);
+    let base = base.ok_or(Error::InitrdTooLarge {
+        size,
+        room: ceiling.saturating_sub(floor),
+    })?;
+    initrd.copy_to("initrd", 0, size, ram, base)?;
+    Ok(Some((base, size)))
+}

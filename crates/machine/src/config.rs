@@ -1,0 +1,78 @@
+//! What a machine is made from, and whom it tells what happens to it.
+
+use std::sync::Arc;
+
+use ostler_accel::Vm;
+use ostler_memory::GuestRam;
+
+use crate::BootSource;
+
+/// A version of the platform. A guest keeps its version for life; new ones are added here, old ones stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MachineType {
+    /// The first subset of Q35.
+    #[default]
+    Q35V1,
+}
+
+impl MachineType {
+    /// The name used in specifications and saved states.
+    pub fn name(self) -> &'static str {
+        match self {
+            MachineType::Q35V1 => "ostler-q35-1",
+        }
+    }
+}
+
+/// Something that happened to the machine and that its owner decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineEvent {
+    /// The guest switched the power off (ACPI S5).
+    PowerOff,
+    /// The guest asked for a reset: pause the vCPUs, call [`crate::Machine::reset`], load the boot states.
+    Reset,
+    /// The guest's kernel says that it panicked (pvpanic).
+    Panic,
+    /// The guest's kernel panicked and starts a crash kernel (pvpanic).
+    CrashKernel,
+    /// A test guest wrote this value to the debug-exit port.
+    DebugExit(u32),
+}
+
+/// Receives machine events. Called on a vCPU's thread in the middle of a port write: note it, kick, return.
+pub trait MachineEvents: Send + Sync {
+    /// `event` happened.
+    fn notify(&self, event: MachineEvent);
+}
+
+/// The outside end of a serial port.
+pub trait SerialBackend: Send + Sync {
+    /// The guest sent `bytes`. Called on a vCPU's thread: buffer them, never wait for a reader.
+    fn output(&self, bytes: &[u8]);
+
+    /// The guest took input: [`crate::Machine::serial_input`] has room again. Called on a vCPU's thread, only after a
+    /// push that did not fit whole.
+    fn input_room(&self);
+}
+
+/// What a machine is built from.
+pub struct MachineConfig {
+    /// Version of the platform.
+    pub machine_type: MachineType,
+    /// Guest RAM, as [`ostler_memory::allocate`] lays it out.
+    pub ram: Arc<GuestRam>,
+    /// The virtual machine, mapped onto the same RAM.
+    pub vm: Arc<dyn Vm>,
+    /// Number of CPUs, with APIC ids 0 to `cpus - 1`.
+    pub cpus: u32,
+    /// Kernel, initrd, command line.
+    pub boot: BootSource,
+    /// Outside end of COM1; without one the port has no device.
+    pub serial: Option<Arc<dyn SerialBackend>>,
+    /// Who hears of power-off, reset, panic.
+    pub events: Arc<dyn MachineEvents>,
+    /// Port of the debug-exit device (0xf4 or 0x501 by custom), for test guests.
+    pub debug_exit: Option<u16>,
+    /// The test-device ports that kvm-unit-tests uses.
+    pub test_device: bool,
+}

@@ -1,0 +1,75 @@
+use std::io;
+
+use crate::layout::MAX_CPUS;
+
+/// Why a machine could not be built or brought back to its boot state.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A boot file could not be read.
+    #[error("cannot read the {what}: {source}; check that the file is whole and readable")]
+    Read {
+        /// Which file: "kernel" or "initrd".
+        what: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The kernel is in no format that is known.
+    #[error(
+        "the kernel file is no kernel: it is neither a bzImage, nor an ELF image with a PVH entry, nor a Multiboot image"
+    )]
+    NotAKernel,
+    /// The kernel is in a known format, but what it says of itself cannot be.
+    #[error("the kernel cannot be loaded: {0}; use an undamaged bzImage, PVH or Multiboot kernel")]
+    BadKernel(&'static str),
+    /// The kernel does not fit.
+    #[error(
+        "the kernel needs memory up to {needed:#x}, and the guest's ends at {end:#x}; give it more with --memory"
+    )]
+    KernelTooLarge {
+        /// First address that it does not need.
+        needed: u64,
+        /// End of RAM below 4 GiB.
+        end: u64,
+    },
+    /// The initrd does not fit beside the kernel.
+    #[error(
+        "the initrd of {size} bytes does not fit into guest memory beside the kernel ({room} bytes free); give the guest more with --memory"
+    )]
+    InitrdTooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// Bytes that were free for it.
+        room: u64,
+    },
+    /// The kernel takes no command line of this length.
+    #[error("the command line has {length} bytes, and the kernel takes at most {limit}; shorten it")]
+    CommandLine {
+        /// Bytes given.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A zero byte would end the command line early.
+    #[error("the command line has a zero byte in it; remove it")]
+    CommandLineZero,
+    /// That many CPUs cannot be had.
+    #[error("a guest can have 1 to {MAX_CPUS} CPUs, not {0}")]
+    Cpus(u32),
+    /// There is not enough RAM for what the platform itself places in it.
+    #[error("the guest has no memory at {0:#x}, which the boot needs; give it at least 2M")]
+    NoMemory(u64),
+    /// Two devices want the same addresses.
+    #[error(transparent)]
+    Bus(#[from] ostler_bus::Error),
+    /// The accelerator refused.
+    #[error(transparent)]
+    Accelerator(#[from] ostler_accel::Error),
+    /// A thread or timer could not be had from the host.
+    #[error("the host gave no {what}: {source}")]
+    Host {
+        /// What was wanted.
+        what: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+}
