@@ -1,1 +1,28 @@
-//! To come.
+//! x86-64 in software: an interpreter over cached blocks of decoded instructions.
+//!
+//! | folder or file | idea |
+//! |---|---|
+//! | [`state`] | the state of one vCPU, hot part first |
+//! | [`flags`] | arithmetic flags in the host's own form |
+//! | [`fault`] | how an instruction stops: exception, exit, retry |
+//! | [`mmu`] | page walks, TLB arrays, loads and stores, MMIO replay |
+//! | `block` | decoded blocks: decoding, cache, links between them |
+//! | [`exec`] | legacy integer instructions, one file a family |
+//! | [`native`] | instructions without system semantics that run on the host's CPU: x87, MMX, SSE, AVX, every VEX form, BMI, POPCNT, LZCNT, TZCNT, CRC32, ADX, AES, SHA, the XSAVE family |
+//! | [`system`] | exceptions, segments, system instructions, MSRs, LAPIC, interrupts |
+//! | `engine` | the run loop |
+//! | [`vm`], `vcpu` | the accelerator's traits |
+//!
+//! Every instruction commits its registers last. An instruction that faults, or that needs a device's answer, leaves the
+//! state as it was, and is executed again from its start.
+
+pub mod exec;
+pub mod fault;
+pub mod flags;
+pub mod host;
+pub mod mmu;
+pub mod native;
+pub mod shared;
+pub mod state;
+pub mod system;
+pub mod vm;

@@ -1,0 +1,3 @@
+//! Legacy integer instructions.
+
+pub mod address;
