@@ -255,8 +255,8 @@ impl Table {
 impl Device for Msix {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let table = self.lock();
-        for (at, byte) in (offset..).zip(data) {
-            *byte = table.byte(at);
+        for (i, byte) in data.iter_mut().enumerate() {
+            *byte = table.byte(offset.saturating_add(i as u64));
         }
     }
 
@@ -264,7 +264,11 @@ impl Device for Msix {
         let mut table = self.lock();
         let end = table.vectors.len() as u64 * ENTRY_SIZE;
         let mut touched = None;
-        for (at, &value) in (offset..).zip(data).take_while(|(at, _)| *at < end) {
+        for (i, &value) in data.iter().enumerate() {
+            let at = offset.saturating_add(i as u64);
+            if at >= end {
+                break;
+            }
             let index = (at / ENTRY_SIZE) as usize;
             if touched.is_some_and(|before| before != index) {
                 self.settle(&mut table, index - 1);
