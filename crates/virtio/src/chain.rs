@@ -36,7 +36,15 @@ impl Chain {
     /// An empty chain over `ram`.
     pub fn new(ram: Arc<GuestRam>) -> Self {
         let (segments, buffers) = (Vec::with_capacity(32), Vec::with_capacity(32));
-        Self { ram, head: 0, segments, buffers, readable: 0, readable_bytes: 0, writable_bytes: 0 }
+        Self {
+            ram,
+            head: 0,
+            segments,
+            buffers,
+            readable: 0,
+            readable_bytes: 0,
+            writable_bytes: 0,
+        }
     }
 
     /// Index of the first descriptor, by which the chain is returned.

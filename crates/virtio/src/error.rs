@@ -26,7 +26,7 @@ pub enum Error {
 
 impl Error {
     /// An error of the host while `what` was asked for.
-    pub(crate) fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Host { what, source }
     }
 }

@@ -51,7 +51,7 @@ counters! {
 
 impl DeviceMetrics {
     /// Adds to a counter.
-    pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    pub fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 }

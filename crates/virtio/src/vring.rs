@@ -10,7 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use ostler_memory::GuestRam;
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::desc::split::{Descriptor, VirtqUsedElem};
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -68,7 +68,13 @@ impl Vring {
             return Err(GuestError::RingAddress(settings.descriptors));
         }
         let start = Wrapping(0);
-        Ok(Self { queue, ram, available: start, next_used: start, decided: start })
+        Ok(Self {
+            queue,
+            ram,
+            available: start,
+            next_used: start,
+            decided: start,
+        })
     }
 
     /// Entries.
@@ -99,7 +105,10 @@ impl Vring {
 
     /// Takes over the used index that is in the ring, for a queue that somebody else drove in between.
     pub fn reload_used(&mut self) -> Result<(), GuestError> {
-        self.next_used = self.queue.used_idx(&*self.ram, Ordering::Acquire).map_err(|_| self.ring_access())?;
+        self.next_used = self
+            .queue
+            .used_idx(&*self.ram, Ordering::Acquire)
+            .map_err(|_| self.ring_access())?;
         self.queue.set_next_used(self.next_used.0);
         self.decided = self.next_used;
         Ok(())
@@ -120,16 +129,23 @@ impl Vring {
 
     /// Puts the last `count` chains taken back, as if they had not been.
     pub fn undo_pop(&mut self, count: u16) {
-        self.queue.set_next_avail(self.queue.next_avail().wrapping_sub(count));
+        self.queue
+            .set_next_avail(self.queue.next_avail().wrapping_sub(count));
     }
 
     /// True if the driver made chains available that were not taken yet.
     pub fn has_available(&mut self) -> Result<bool, GuestError> {
         let next = Wrapping(self.queue.next_avail());
         if self.available == next {
-            let index = self.queue.avail_idx(&*self.ram, Ordering::Acquire).map_err(|_| self.ring_access())?;
+            let index = self
+                .queue
+                .avail_idx(&*self.ram, Ordering::Acquire)
+                .map_err(|_| self.ring_access())?;
             if (index - next).0 > self.queue.size() {
-                return Err(GuestError::AvailableIndex { next: next.0, index: index.0 });
+                return Err(GuestError::AvailableIndex {
+                    next: next.0,
+                    index: index.0,
+                });
             }
             self.available = index;
         }
@@ -171,15 +187,19 @@ impl Vring {
     fn descriptor(&self, table: u64, index: u16) -> Result<Descriptor, GuestError> {
         let at = table.checked_add(u64::from(index) * DESCRIPTOR_SIZE);
         let at = at.ok_or(GuestError::RingAddress(table))?;
-        self.ram.read_obj(GuestAddress(at)).map_err(|_| GuestError::RingAddress(at))
+        self.ram
+            .read_obj(GuestAddress(at))
+            .map_err(|_| GuestError::RingAddress(at))
     }
 
     /// Returns a chain with `len` bytes written. The driver sees it at the next [`Vring::publish`].
     pub fn push_used(&mut self, head: u16, len: u32) -> Result<(), GuestError> {
         let slot = u64::from(self.next_used.0 % self.queue.size());
         let at = self.queue.used_ring().wrapping_add(4 + 8 * slot);
-        let element = VirtqUsedElem::new(head.into(), len);
-        self.ram.write_obj(element, GuestAddress(at)).map_err(|_| self.ring_access())?;
+        let element = u64::from(head) | u64::from(len) << 32;
+        self.ram
+            .write_obj(element.to_le(), GuestAddress(at))
+            .map_err(|_| self.ring_access())?;
         self.next_used += 1;
         Ok(())
     }
@@ -195,7 +215,9 @@ impl Vring {
             return Ok(false);
         }
         let at = GuestAddress(self.queue.used_ring().wrapping_add(2));
-        self.ram.store(self.next_used.0.to_le(), at, Ordering::Release).map_err(|_| self.ring_access())?;
+        self.ram
+            .store(self.next_used.0.to_le(), at, Ordering::Release)
+            .map_err(|_| self.ring_access())?;
         self.queue.set_next_used(self.next_used.0);
         // The index must be out before the driver's wish is read (2.7.10.1).
         fence(Ordering::SeqCst);
@@ -204,20 +226,27 @@ impl Vring {
             let flags = self.load_u16(self.queue.avail_ring(), Ordering::Relaxed)?;
             return Ok(flags & VRING_AVAIL_F_NO_INTERRUPT as u16 == 0);
         }
-        let event_at = self.queue.avail_ring().wrapping_add(4 + 2 * u64::from(self.queue.size()));
+        let event_at = self
+            .queue
+            .avail_ring()
+            .wrapping_add(4 + 2 * u64::from(self.queue.size()));
         let event = Wrapping(self.load_u16(event_at, Ordering::Relaxed)?);
         Ok(self.next_used - event - Wrapping(1) < self.next_used - before)
     }
 
     /// Asks the driver to kick; true if chains became available meanwhile, so that there may be no kick for them.
     pub fn enable_kicks(&mut self) -> Result<bool, GuestError> {
-        self.queue.enable_notification(&*self.ram).map_err(|_| self.ring_access())?;
+        self.queue
+            .enable_notification(&*self.ram)
+            .map_err(|_| self.ring_access())?;
         self.has_available()
     }
 
     /// Tells the driver that it need not kick.
     pub fn disable_kicks(&mut self) -> Result<(), GuestError> {
-        self.queue.disable_notification(&*self.ram).map_err(|_| self.ring_access())
+        self.queue
+            .disable_notification(&*self.ram)
+            .map_err(|_| self.ring_access())
     }
 
     fn load_u16(&self, at: u64, order: Ordering) -> Result<u16, GuestError> {
