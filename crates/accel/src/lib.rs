@@ -6,6 +6,7 @@
 
 mod error;
 mod exit;
+pub mod model;
 mod state;
 mod stats;
 mod vm;

@@ -1,0 +1,309 @@
+//! Named CPU models: which CPUID leaves a guest's CPUs answer.
+//!
+//! A model is a list of features that its name promises (the x86-64 psABI levels) and a list of system features that a
+//! guest profits from and gets where the accelerator has them (x2APIC, TSC deadline, PCID, SMEP ...). [`build`] cuts
+//! what the accelerator supports down to that, adds the topology of the one vCPU, and refuses a model that this host
+//! cannot keep. MONITOR, VMX and SVM are never offered.
+//!
+//! Vendor, family and model number are the accelerator's: on KVM the guest runs on the host's CPU with its errata, so a
+//! guest has to see that; the software CPU states its own.
+
+pub mod features;
+mod msrs;
+mod topology;
+
+pub use msrs::saved_msrs;
+
+use features::{AMD_ALIASES, FEATURES, Feature, Register, WORDS, find, named};
+
+use crate::CpuidLeaf;
+
+/// Largest number of vCPUs that a topology can describe (the initial APIC id has 8 bits and 0xff is the broadcast).
+pub const MAX_CPUS: u32 = 254;
+
+/// Why a model cannot be had.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// No model has that name.
+    #[error("there is no CPU model \"{name}\"; the models are: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// The host lacks features that the model's name promises.
+    #[error(
+        "this host cannot offer the CPU model \"{name}\": it lacks {missing}; choose another model, or \"max\""
+    )]
+    Missing {
+        /// The model.
+        name: String,
+        /// What is missing, in /proc/cpuinfo's spelling.
+        missing: String,
+    },
+    /// More CPUs than a topology can have, none at all, or an id that is none of them.
+    #[error("a guest cannot have CPU {cpu} of {cpus}; give it 1 to {MAX_CPUS} CPUs with --cpus")]
+    Topology {
+        /// The CPU asked for.
+        cpu: u32,
+        /// How many there are to be.
+        cpus: u32,
+    },
+}
+
+/// How a guest's CPUs hang together: one package, one thread a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topology {
+    /// Number of vCPUs.
+    pub cpus: u32,
+}
+
+/// A model: what its name promises.
+struct Model {
+    name: &'static str,
+    required: &'static [&'static [&'static str]],
+}
+
+/// What every x86-64 has, with the platform's minimum.
+const BASELINE: &[&str] = &[
+    "fpu", "de", "pse", "tsc", "msr", "pae", "cx8", "apic", "sep", "mtrr", "pge", "cmov", "pat", "clflush",
+    "mmx", "fxsr", "sse", "sse2", "syscall", "nx", "lm",
+];
+/// psABI level 2.
+const LEVEL_2: &[&str] = &["pni", "ssse3", "cx16", "sse4_1", "sse4_2", "popcnt", "lahf_lm"];
+/// psABI level 3.
+const LEVEL_3: &[&str] = &[
+    "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave",
+];
+/// What models take along wherever the accelerator has it: nothing here changes what programs compute.
+const SYSTEM: &[&str] = &[
+    "vme",
+    "mce",
+    "mca",
+    "pse36",
+    "x2apic",
+    "tsc_deadline_timer",
+    "hypervisor",
+    "pcid",
+    "rdrand",
+    "fsgsbase",
+    "tsc_adjust",
+    "smep",
+    "smap",
+    "erms",
+    "fsrm",
+    "invpcid",
+    "rdseed",
+    "umip",
+    "rdpid",
+    "clflushopt",
+    "pdpe1gb",
+    "rdtscp",
+    "constant_tsc",
+    "spec_ctrl",
+    "stibp",
+    "ssbd",
+    "arch_capabilities",
+    "ibpb",
+    "amd_ssbd",
+    "amd_ssb_no",
+    "cr8_legacy",
+    "topoext",
+    "cmp_legacy",
+    "ht",
+    "lfence_rdtsc",
+    "null_sel_clr_base",
+    "srso_no",
+    "tsa_sq_no",
+    "tsa_l1_no",
+    "mmxext",
+    "fxsr_opt",
+    "3dnowprefetch",
+    "misalignsse",
+];
+/// Parts of XSAVE that come with it.
+const XSAVE_PARTS: &[&str] = &["xsaveopt", "xsavec", "xgetbv1", "xsaveerptr"];
+/// Never offered, not even by `max`.
+const NEVER: &[&str] = &["monitor", "vmx", "svm"];
+
+const MODELS: &[Model] = &[
+    Model {
+        name: "x86-64-v1",
+        required: &[BASELINE],
+    },
+    Model {
+        name: "x86-64-v2",
+        required: &[BASELINE, LEVEL_2],
+    },
+    Model {
+        name: "x86-64-v3",
+        required: &[BASELINE, LEVEL_2, LEVEL_3],
+    },
+];
+/// All that the accelerator supports on this host; the second is the same by the name that KVM users know.
+const ALL_SUPPORTED: &[&str] = &["max", "host"];
+
+/// The names that [`build`] knows.
+pub fn names() -> Vec<&'static str> {
+    MODELS
+        .iter()
+        .map(|m| m.name)
+        .chain(ALL_SUPPORTED.iter().copied())
+        .collect()
+}
+
+/// True if `leaves` have the feature called `name` (as in /proc/cpuinfo); false for a name that is not known.
+pub fn has_feature(leaves: &[CpuidLeaf], name: &str) -> bool {
+    named(name).is_some_and(|f| f.is_in(leaves))
+}
+
+/// The CPUID leaves of vCPU `cpu` of the model `name`, out of what the accelerator supports.
+///
+/// # Errors
+/// An unknown name, a host that lacks what the name promises, a topology that cannot be.
+pub fn build(
+    name: &str,
+    supported: &[CpuidLeaf],
+    topology: Topology,
+    cpu: u32,
+) -> Result<Vec<CpuidLeaf>, Error> {
+    if topology.cpus == 0 || topology.cpus > MAX_CPUS || cpu >= topology.cpus {
+        return Err(Error::Topology {
+            cpu,
+            cpus: topology.cpus,
+        });
+    }
+    let mut leaves = supported.to_vec();
+    if ALL_SUPPORTED.contains(&name) {
+        for feature in NEVER.iter().filter_map(|n| named(n)) {
+            clear(&mut leaves, feature);
+        }
+    } else {
+        let model = MODELS
+            .iter()
+            .find(|m| m.name == name)
+            .ok_or_else(|| Error::Unknown {
+                name: name.to_owned(),
+                known: names().join(", "),
+            })?;
+        check_required(model, supported)?;
+        keep_only(model, &mut leaves);
+    }
+    trim_xsave(&mut leaves);
+    topology::apply(&mut leaves, topology, cpu);
+    leaves.sort_by_key(|l| (l.leaf, l.subleaf));
+    Ok(leaves)
+}
+
+fn check_required(model: &Model, supported: &[CpuidLeaf]) -> Result<(), Error> {
+    let missing: Vec<_> = model
+        .required
+        .iter()
+        .copied()
+        .flatten()
+        .copied()
+        .filter(|n| !has_feature(supported, n))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Missing {
+        name: model.name.to_owned(),
+        missing: missing.join(", "),
+    })
+}
+
+/// Clears every feature bit that the model has neither by its name nor as a system feature.
+fn keep_only(model: &Model, leaves: &mut [CpuidLeaf]) {
+    let with_xsave = model.required.iter().copied().flatten().any(|n| *n == "xsave");
+    let parts = if with_xsave { XSAVE_PARTS } else { &[] };
+    let wanted = model
+        .required
+        .iter()
+        .copied()
+        .flatten()
+        .chain(SYSTEM)
+        .chain(parts);
+    let wanted: Vec<&Feature> = FEATURES
+        .iter()
+        .filter(|f| wanted.clone().any(|n| *n == f.name))
+        .collect();
+    for leaf in leaves.iter_mut() {
+        for &(number, subleaf, register) in WORDS {
+            if leaf.leaf != number || leaf.subleaf.unwrap_or(0) != subleaf {
+                continue;
+            }
+            let mut mask = wanted
+                .iter()
+                .filter(|f| (f.leaf, f.subleaf, f.register) == (number, subleaf, register))
+                .fold(0, |mask, f| mask | f.mask());
+            if (number, register) == (0x8000_0001, Register::Edx) {
+                mask |= AMD_ALIASES;
+            }
+            *register.of_mut(leaf) &= mask;
+        }
+    }
+}
+
+fn clear(leaves: &mut [CpuidLeaf], feature: &Feature) {
+    for leaf in leaves {
+        if leaf.leaf == feature.leaf && leaf.subleaf.unwrap_or(0) == feature.subleaf {
+            *feature.register.of_mut(leaf) &= !feature.mask();
+        }
+    }
+}
+
+/// Makes leaf 0xD agree with the features: no XSAVE, no leaf; no AVX, no YMM state.
+fn trim_xsave(leaves: &mut Vec<CpuidLeaf>) {
+    const X87_SSE: u32 = 3;
+    const YMM: u32 = 1 << 2;
+    const AVX512: u32 = 7 << 5;
+    if !has_feature(leaves, "xsave") {
+        leaves.retain(|l| l.leaf != 0xd);
+        return;
+    }
+    let mut keep = X87_SSE;
+    if has_feature(leaves, "avx") {
+        keep |= YMM;
+    }
+    if find(leaves, 7, 0).is_some_and(|l| l.ebx & (1 << 16) != 0) {
+        keep |= AVX512;
+    }
+    let mut components = 0;
+    for leaf in leaves
+        .iter_mut()
+        .filter(|l| l.leaf == 0xd && l.subleaf == Some(0))
+    {
+        leaf.eax &= keep;
+        leaf.edx = 0;
+        components = leaf.eax;
+    }
+    leaves.retain(|l| l.leaf != 0xd || l.subleaf.unwrap_or(0) < 2 || components & bit(l.subleaf) != 0);
+    let size = xsave_size(leaves, components);
+    for leaf in leaves.iter_mut().filter(|l| l.leaf == 0xd) {
+        match leaf.subleaf.unwrap_or(0) {
+            0 => (leaf.ebx, leaf.ecx) = (xsave_size(&[], 1), size),
+            // Supervisor components are not offered (no XSAVES).
+            1 => (leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0),
+            _ => {}
+        }
+    }
+}
+
+fn bit(subleaf: Option<u32>) -> u32 {
+    subleaf.and_then(|s| 1u32.checked_shl(s)).unwrap_or(0)
+}
+
+/// Bytes of the standard-format XSAVE area for the user components in `xcr0` (SDM vol. 1, 13.4).
+pub fn xsave_size(leaves: &[CpuidLeaf], xcr0: u32) -> u32 {
+    const LEGACY_AND_HEADER: u32 = 576;
+    leaves
+        .iter()
+        .filter(|l| l.leaf == 0xd && l.subleaf.unwrap_or(0) >= 2 && xcr0 & bit(l.subleaf) != 0)
+        .map(|l| l.eax.saturating_add(l.ebx))
+        .fold(LEGACY_AND_HEADER, u32::max)
+}
+
+#[cfg(test)]
+mod tests;

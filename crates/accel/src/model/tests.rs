@@ -1,0 +1,180 @@
+use super::*;
+
+fn leaf(leaf: u32, eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidLeaf {
+    CpuidLeaf {
+        leaf,
+        subleaf: None,
+        eax,
+        ebx,
+        ecx,
+        edx,
+    }
+}
+
+fn sub(number: u32, subleaf: u32, eax: u32, ebx: u32, ecx: u32, edx: u32) -> CpuidLeaf {
+    CpuidLeaf {
+        subleaf: Some(subleaf),
+        ..leaf(number, eax, ebx, ecx, edx)
+    }
+}
+
+/// An accelerator that has every bit of every word.
+fn everything() -> Vec<CpuidLeaf> {
+    vec![
+        leaf(0, 0x16, 0, 0, 0),
+        leaf(1, 0xa2_0f10, 0, u32::MAX, u32::MAX),
+        sub(4, 0, 0x121, 0, 0, 0),
+        sub(4, 3, 0x163, 0, 0, 0),
+        sub(7, 0, 1, u32::MAX, u32::MAX, u32::MAX),
+        sub(0xd, 0, 0xff, 0, 0, 7),
+        sub(0xd, 1, 0xf, 1, 1, 1),
+        sub(0xd, 2, 256, 576, 0, 0),
+        sub(0xd, 5, 64, 1088, 0, 0),
+        sub(0xd, 7, 1024, 1664, 0, 0),
+        sub(0xd, 9, 8, 2688, 0, 0),
+        leaf(0x4000_0001, 0x1ff, 0, 0, 0),
+        leaf(0x8000_0001, 0, 0, u32::MAX, u32::MAX),
+        leaf(0x8000_0008, 0x3030, 0, 0, 0),
+        sub(0x8000_001d, 3, 0x163, 0, 0, 0),
+        leaf(0x8000_001e, 9, 9, 9, 9),
+    ]
+}
+
+#[test]
+fn an_unknown_name_is_answered_with_the_names_that_exist() {
+    let error = build("pentium", &everything(), Topology { cpus: 1 }, 0).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no CPU model \"pentium\"; the models are: x86-64-v1, x86-64-v2, x86-64-v3, max, host"
+    );
+}
+
+#[test]
+fn a_host_without_what_the_name_promises_is_told_what_is_missing() {
+    let mut host = everything();
+    for l in &mut host {
+        match l.leaf {
+            1 => l.ecx &= !(1 << 28),
+            7 => l.ebx &= !(1 << 5),
+            _ => {}
+        }
+    }
+    let error = build("x86-64-v3", &host, Topology { cpus: 1 }, 0).unwrap_err();
+    assert_eq!(
+        error,
+        Error::Missing {
+            name: "x86-64-v3".into(),
+            missing: "avx, avx2".into()
+        }
+    );
+    build("x86-64-v2", &host, Topology { cpus: 1 }, 0).unwrap();
+}
+
+#[test]
+fn level_2_has_neither_avx_nor_its_state() {
+    let leaves = build("x86-64-v2", &everything(), Topology { cpus: 1 }, 0).unwrap();
+    for absent in [
+        "avx", "avx2", "xsave", "bmi1", "sha_ni", "monitor", "vmx", "svm", "aes",
+    ] {
+        assert!(!has_feature(&leaves, absent), "{absent}");
+    }
+    for present in [
+        "sse4_2",
+        "popcnt",
+        "x2apic",
+        "tsc_deadline_timer",
+        "hypervisor",
+        "lm",
+        "nx",
+        "smep",
+    ] {
+        assert!(has_feature(&leaves, present), "{present}");
+    }
+    assert!(find(&leaves, 0xd, 0).is_none());
+}
+
+#[test]
+fn level_3_has_avx_state_of_832_bytes_and_nothing_above() {
+    let leaves = build("x86-64-v3", &everything(), Topology { cpus: 1 }, 0).unwrap();
+    let xsave = find(&leaves, 0xd, 0).unwrap();
+    assert_eq!((xsave.eax, xsave.ebx, xsave.ecx, xsave.edx), (7, 576, 832, 0));
+    assert_eq!(find(&leaves, 0xd, 1).unwrap().eax, 7);
+    assert!(find(&leaves, 0xd, 5).is_none());
+    assert_eq!(xsave_size(&leaves, 3), 576);
+    assert_eq!(xsave_size(&leaves, 7), 832);
+}
+
+#[test]
+fn max_is_everything_but_nested_virtualization_and_monitor() {
+    let leaves = build("max", &everything(), Topology { cpus: 1 }, 0).unwrap();
+    assert_eq!(find(&leaves, 1, 0).unwrap().ecx, !(1 << 3 | 1 << 5));
+    assert_eq!(find(&leaves, 0xd, 0).unwrap().eax, 0xe7);
+    assert_eq!(find(&leaves, 0xd, 0).unwrap().ecx, 1664 + 1024);
+    assert!(find(&leaves, 0xd, 9).is_none());
+    assert_eq!(
+        leaves,
+        build("host", &everything(), Topology { cpus: 1 }, 0).unwrap()
+    );
+}
+
+#[test]
+fn each_cpu_sees_its_own_ids() {
+    for (cpus, bits) in [(1, 0), (2, 1), (3, 2), (8, 3)] {
+        for cpu in 0..cpus {
+            let leaves = build("x86-64-v2", &everything(), Topology { cpus }, cpu).unwrap();
+            let one = find(&leaves, 1, 0).unwrap();
+            assert_eq!(one.ebx >> 24, cpu);
+            assert_eq!(one.ebx >> 8 & 0xff, 8, "CLFLUSH line of 64 bytes");
+            assert_eq!(has_feature(&leaves, "ht"), cpus > 1);
+            let cores = find(&leaves, 0xb, 1).unwrap();
+            assert_eq!(
+                (cores.eax, cores.ebx, cores.ecx, cores.edx),
+                (bits, cpus, 0x201, cpu)
+            );
+            let end = find(&leaves, 0xb, 2).unwrap();
+            assert_eq!((end.ebx, end.ecx, end.edx), (0, 2, cpu));
+            assert_eq!(
+                find(&leaves, 0x8000_0008, 0).unwrap().ecx,
+                (cpus - 1) | bits << 12
+            );
+            assert_eq!(find(&leaves, 0x8000_001e, 0).unwrap().eax, cpu);
+            assert_eq!(find(&leaves, 0x8000_001d, 3).unwrap().eax >> 14 & 0xfff, cpus - 1);
+            assert_eq!(
+                find(&leaves, 4, 0).unwrap().eax >> 14 & 0xfff,
+                0,
+                "level 1 is a core's own"
+            );
+            assert_eq!(find(&leaves, 4, 3).unwrap().eax >> 14 & 0xfff, (1 << bits) - 1);
+        }
+    }
+}
+
+#[test]
+fn impossible_topologies_are_refused() {
+    for (cpus, cpu) in [(0, 0), (2, 2), (255, 0), (1000, 999)] {
+        let refused = build("max", &everything(), Topology { cpus }, cpu);
+        assert_eq!(refused, Err(Error::Topology { cpu, cpus }));
+    }
+}
+
+#[test]
+fn the_saved_msrs_follow_the_features() {
+    let all = saved_msrs(&build("max", &everything(), Topology { cpus: 1 }, 0).unwrap());
+    for msr in [
+        0x10,
+        0x3b,
+        0x48,
+        0x6e0,
+        0x4b56_4d01,
+        0x4b56_4d03,
+        0xc000_0103,
+        0x200,
+        0x26f,
+    ] {
+        assert!(all.contains(&msr), "{msr:#x}");
+    }
+    let few = saved_msrs(&[]);
+    for msr in [0x3b, 0x48, 0x6e0, 0x4b56_4d01, 0xc000_0103] {
+        assert!(!few.contains(&msr), "{msr:#x}");
+    }
+}
