@@ -29,6 +29,12 @@ pub enum Error {
     /// A format that nobody knows.
     #[error("the disk format {0:?} is not known; known formats: raw")]
     Format(String),
+    /// The file system has no direct I/O.
+    #[error("the disk {path} lies on a file system without direct I/O; open it without `direct`")]
+    NoDirect {
+        /// The file.
+        path: PathBuf,
+    },
     /// The host refused an operation on the open disk.
     #[error("the disk could not be {what}: {source}")]
     Host {
@@ -40,8 +46,11 @@ pub enum Error {
     /// A change to a disk that may not be changed.
     #[error("the disk is read-only")]
     ReadOnly,
-    /// A size that no disk can have.
-    #[error("a disk cannot have {0} bytes; give a multiple of 512 below 8 EiB")]
+    /// A block device has the size that the host gave it.
+    #[error("a block device cannot be resized from here; resize it on the host, then refresh the disk")]
+    BlockDevice,
+    /// A size that this disk cannot have.
+    #[error("the disk cannot have {0} bytes; give a multiple of its block size (512, or 4096) below 8 EiB")]
     Size(u64),
 }
 

@@ -6,10 +6,15 @@
 //! from the descriptor it was handed.
 
 mod capability;
+mod engine;
 mod error;
+pub mod open;
+mod raw;
 mod request;
 
 pub use capability::{Capacity, Describe, Disk, DiskQueue, Features, Flush, OpenQueue, Resize, Topology};
+pub use engine::Engine;
 pub use error::{Error, RequestError};
 pub use ostler_memory::IoBuf;
+pub use raw::RawDisk;
 pub use request::{Completion, Op, SECTOR_SIZE};
