@@ -1,5 +1,7 @@
 //! Counters of a vCPU, written by its thread and read by anyone.
 
+use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counted_enum {
@@ -81,16 +83,19 @@ counted_enum! {
     }
 }
 
-/// Value of a time counter that this accelerator cannot measure.
+/// Value of a counter that this accelerator cannot measure.
 const UNAVAILABLE: u64 = u64::MAX;
 
+/// Brings counters up to date that the accelerator fetches from elsewhere.
+type Refresher = Box<dyn Fn(&VcpuStats) + Send + Sync>;
+
 /// Counters of one vCPU.
-#[derive(Debug)]
 pub struct VcpuStats {
     exits: [AtomicU64; ExitCause::ALL.len()],
     kicks: [AtomicU64; KickSource::ALL.len()],
     nanoseconds: [AtomicU64; TimeSpent::ALL.len()],
     instructions: AtomicU64,
+    refresher: OnceLock<Refresher>,
 }
 
 impl Default for VcpuStats {
@@ -100,11 +105,33 @@ impl Default for VcpuStats {
             kicks: Default::default(),
             nanoseconds: std::array::from_fn(|_| AtomicU64::new(UNAVAILABLE)),
             instructions: AtomicU64::new(UNAVAILABLE),
+            refresher: OnceLock::new(),
         }
     }
 }
 
+impl fmt::Debug for VcpuStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exits = ExitCause::ALL
+            .iter()
+            .map(|&cause| (cause.name(), self.exits_if_measured(cause)));
+        f.debug_map().entries(exits).finish()
+    }
+}
+
 impl VcpuStats {
+    /// Brings every counter up to date. Whoever shows the counters calls this first; it costs a few system calls.
+    pub fn refresh(&self) {
+        if let Some(refresher) = self.refresher.get() {
+            refresher(self);
+        }
+    }
+
+    /// Sets what [`VcpuStats::refresh`] does; only the first call counts.
+    pub fn set_refresher(&self, refresher: impl Fn(&VcpuStats) + Send + Sync + 'static) {
+        let _ = self.refresher.set(Box::new(refresher));
+    }
+
     /// Counts one exit.
     pub fn count_exit(&self, cause: ExitCause) {
         self.exits[cause as usize].fetch_add(1, Ordering::Relaxed);
@@ -115,9 +142,19 @@ impl VcpuStats {
         self.kicks[source as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Exits for `cause` so far.
+    /// Exits for `cause` so far; 0 where they are not counted.
     pub fn exits(&self, cause: ExitCause) -> u64 {
-        self.exits[cause as usize].load(Ordering::Relaxed)
+        self.exits_if_measured(cause).unwrap_or(0)
+    }
+
+    /// Exits for `cause` so far, or `None` where this accelerator cannot count them.
+    pub fn exits_if_measured(&self, cause: ExitCause) -> Option<u64> {
+        Some(self.exits[cause as usize].load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
+    }
+
+    /// Declares that exits for `cause` cannot be counted.
+    pub fn set_exits_unavailable(&self, cause: ExitCause) {
+        self.exits[cause as usize].store(UNAVAILABLE, Ordering::Relaxed);
     }
 
     /// Sets the number of exits for `cause`, where the accelerator keeps that count itself.
@@ -170,5 +207,18 @@ mod tests {
         stats.add_time(TimeSpent::Guest, 6);
         assert_eq!(stats.time(TimeSpent::Guest), Some(11));
         assert_eq!(stats.exits(ExitCause::Halt), 0);
+        stats.set_exits_unavailable(ExitCause::Doorbell);
+        assert_eq!(stats.exits_if_measured(ExitCause::Doorbell), None);
+        assert_eq!(stats.exits(ExitCause::Doorbell), 0);
+    }
+
+    #[test]
+    fn a_refresh_fetches_what_others_count() {
+        let stats = VcpuStats::default();
+        stats.refresh();
+        stats.set_refresher(|stats| stats.set_exits(ExitCause::Halt, 7));
+        assert_eq!(stats.exits(ExitCause::Halt), 0);
+        stats.refresh();
+        assert_eq!(stats.exits(ExitCause::Halt), 7);
     }
 }

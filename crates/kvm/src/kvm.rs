@@ -1,0 +1,193 @@
+//! The device: opening it, what it can do, making a VM.
+
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use kvm_bindings::{
+    CpuId, KVM_API_VERSION, KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API,
+    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
+};
+use kvm_ioctls::{Cap, VmFd};
+use ostler_accel::{Accelerator, CpuidLeaf, Error, Kind, Vm, VmConfig};
+
+use crate::routes::IOAPIC_PINS;
+use crate::vm::KvmVm;
+
+/// Where Intel hosts that cannot run real mode natively keep a page table for it: below the firmware's 16 MiB, in no
+/// one's way (3 pages of task state follow it).
+const IDENTITY_MAP_GPA: u64 = 0xfeff_c000;
+const TSS_GPA: usize = 0xfeff_d000;
+
+/// CPUID.1:ECX bits that KVM offers through the LAPIC and does not always list.
+const LEAF1_ECX_X2APIC: u32 = 1 << 21;
+const LEAF1_ECX_TSC_DEADLINE: u32 = 1 << 24;
+
+/// The host's KVM.
+#[derive(Debug)]
+pub struct Kvm {
+    fd: kvm_ioctls::Kvm,
+}
+
+impl Kvm {
+    /// Opens /dev/kvm.
+    pub fn open() -> Result<Self, Error> {
+        let file = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(Path::new("/dev/kvm"))
+            .map_err(|e| Error::host("open /dev/kvm", e))?;
+        Self::from_fd(file.into())
+    }
+
+    /// Takes over a descriptor of /dev/kvm that someone else opened.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
+        // SAFETY: the descriptor is open and ours; whether it is KVM's is asked next, and any other refuses the call.
+        let fd = unsafe { kvm_ioctls::Kvm::from_raw_fd(fd.into_raw_fd()) };
+        match fd.get_api_version() {
+            version if version == KVM_API_VERSION as i32 => Ok(Self { fd }),
+            version if version < 0 => Err(Error::host(
+                "speak KVM on this descriptor",
+                io::Error::last_os_error(),
+            )),
+            version => Err(Error::Unsupported(format!(
+                "the host's KVM speaks interface version {version}, not {KVM_API_VERSION}"
+            ))),
+        }
+    }
+
+    /// Turns on what every VM of ours needs, and what helps where it is there.
+    fn enable_capabilities(&self, vm: &VmFd, cpus: u32) -> Result<VmFeatures, Error> {
+        if !vm.check_extension(Cap::SplitIrqchip) {
+            return Err(Error::Unsupported(
+                "the host's KVM has no split interrupt controller; Linux 4.4 or newer is needed".into(),
+            ));
+        }
+        let split = [u64::from(IOAPIC_PINS), 0, 0, 0];
+        enable(vm, KVM_CAP_SPLIT_IRQCHIP, split)
+            .map_err(|e| Error::host("split the interrupt controller", e))?;
+        let ids = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+        if vm.check_extension(Cap::X2ApicApi) {
+            enable(vm, KVM_CAP_X2APIC_API, [u64::from(ids), 0, 0, 0])
+                .map_err(|e| Error::host("use 32-bit x2APIC ids", e))?;
+        } else if cpus > 255 {
+            return Err(Error::Unsupported(
+                "the host's KVM has no 32-bit x2APIC ids; give the guest at most 255 CPUs".into(),
+            ));
+        }
+        let exits_on_failure = vm.check_extension_raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE.into()) > 0
+            && enable(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, [1, 0, 0, 0]).is_ok();
+        Ok(VmFeatures {
+            xsave_size: usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0),
+            xcrs: vm.check_extension(Cap::Xcrs),
+            exits_on_failure,
+            read_only_slots: vm.check_extension(Cap::ReadonlyMem),
+            max_slots: self.fd.get_nr_memslots(),
+        })
+    }
+}
+
+/// What one VM's KVM can do.
+#[derive(Debug, Clone, Copy)]
+pub struct VmFeatures {
+    /// Bytes of the XSAVE area by KVM_CAP_XSAVE2, or 0 without it.
+    pub xsave_size: usize,
+    /// XCR0 can be set: the host has XSAVE.
+    pub xcrs: bool,
+    /// A failed emulation leaves the guest untouched; without it, KVM has queued #UD.
+    pub exits_on_failure: bool,
+    /// ROM slots are possible.
+    pub read_only_slots: bool,
+    /// How many memory slots there can be.
+    pub max_slots: usize,
+}
+
+fn enable(vm: &VmFd, cap: u32, args: [u64; 4]) -> Result<(), kvm_ioctls::Error> {
+    vm.enable_cap(&kvm_enable_cap {
+        cap,
+        args,
+        ..Default::default()
+    })
+}
+
+impl Accelerator for Kvm {
+    fn kind(&self) -> Kind {
+        Kind::Kvm
+    }
+
+    fn supported_cpuid(&self) -> Result<Vec<CpuidLeaf>, Error> {
+        let entries = self
+            .fd
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|e| Error::host("list the CPU features that KVM supports", e))?;
+        let deadline = self.fd.check_extension(Cap::TscDeadlineTimer);
+        Ok(entries
+            .as_slice()
+            .iter()
+            .map(|entry| {
+                let mut leaf = leaf_of(entry);
+                if leaf.leaf == 1 {
+                    leaf.ecx |= LEAF1_ECX_X2APIC | if deadline { LEAF1_ECX_TSC_DEADLINE } else { 0 };
+                }
+                leaf
+            })
+            .collect())
+    }
+
+    fn create_vm(&self, config: VmConfig) -> Result<Arc<dyn Vm>, Error> {
+        let most = self.fd.get_max_vcpus();
+        if config.cpus == 0 || config.cpus as usize > most {
+            return Err(Error::Unsupported(format!(
+                "KVM on this host runs guests with 1 to {most} CPUs, not {}; choose another number with --cpus",
+                config.cpus
+            )));
+        }
+        let vm = self
+            .fd
+            .create_vm()
+            .map_err(|e| Error::host("create a virtual machine", e))?;
+        let features = self.enable_capabilities(&vm, config.cpus)?;
+        vm.set_identity_map_address(IDENTITY_MAP_GPA)
+            .map_err(|e| Error::host("place the identity map of a virtual machine", e))?;
+        vm.set_tss_address(TSS_GPA)
+            .map_err(|e| Error::host("place the task state of a virtual machine", e))?;
+        let msrs = crate::state::supported_msrs(&self.fd)?;
+        Ok(Arc::new(KvmVm::new(vm, features, msrs, config)?))
+    }
+}
+
+fn leaf_of(entry: &kvm_cpuid_entry2) -> CpuidLeaf {
+    CpuidLeaf {
+        leaf: entry.function,
+        subleaf: (entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(entry.index),
+        eax: entry.eax,
+        ebx: entry.ebx,
+        ecx: entry.ecx,
+        edx: entry.edx,
+    }
+}
+
+/// The CPUID table in KVM's form.
+pub fn cpuid_entries(leaves: &[CpuidLeaf]) -> Result<CpuId, Error> {
+    let entries: Vec<kvm_cpuid_entry2> = leaves
+        .iter()
+        .map(|leaf| kvm_cpuid_entry2 {
+            function: leaf.leaf,
+            index: leaf.subleaf.unwrap_or(0),
+            flags: leaf.subleaf.map_or(0, |_| KVM_CPUID_FLAG_SIGNIFCANT_INDEX),
+            eax: leaf.eax,
+            ebx: leaf.ebx,
+            ecx: leaf.ecx,
+            edx: leaf.edx,
+            ..Default::default()
+        })
+        .collect();
+    CpuId::from_entries(&entries).map_err(|_| {
+        Error::Unsupported(format!(
+            "a CPU model with {} CPUID leaves; KVM takes at most {KVM_MAX_CPUID_ENTRIES}",
+            leaves.len()
+        ))
+    })
+}

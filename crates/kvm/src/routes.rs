@@ -1,0 +1,240 @@
+//! GSI routes: the message that each of KVM's interrupt inputs sends.
+//!
+//! GSIs 0 to 23 mirror the pins of our IOAPIC, and only the level-triggered ones: nobody raises them, but KVM looks at
+//! their vectors to know which ends of interrupts have to leave for user mode. GSIs from 24 on belong to irqfds.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_MSI, KVM_MAX_IRQ_ROUTES, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi,
+    kvm_msi,
+};
+use kvm_ioctls::VmFd;
+use ostler_accel::IoapicPin;
+use ostler_bus::Msi;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Pins of the IOAPIC, and the first GSI that an irqfd may use.
+pub const IOAPIC_PINS: u32 = 24;
+
+/// Bit 15 of a message's data: level-triggered (SDM vol. 3, 11.11.2).
+const MSI_LEVEL_TRIGGERED: u32 = 1 << 15;
+
+/// The routes of one VM.
+#[derive(Default)]
+pub struct Routes {
+    table: Mutex<Table>,
+}
+
+/// What KVM was last told, by GSI; plain data, so that its rules are testable without KVM.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Table {
+    pins: BTreeMap<u32, Msi>,
+    events: BTreeMap<RawFd, EventRoute>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct EventRoute {
+    gsi: u32,
+    msi: Msi,
+}
+
+impl Table {
+    /// Takes over the pins; false if nothing changed for KVM.
+    fn set_pins(&mut self, pins: &[IoapicPin]) -> bool {
+        let level: BTreeMap<u32, Msi> = (0..IOAPIC_PINS)
+            .zip(pins)
+            .filter(|(_, pin)| pin.msi.data & MSI_LEVEL_TRIGGERED != 0 && is_deliverable(pin.msi))
+            .map(|(gsi, pin)| (gsi, pin.msi))
+            .collect();
+        let changed = level != self.pins;
+        self.pins = level;
+        changed
+    }
+
+    /// Gives the event `fd` the message `msi`, and returns its GSI; `None` if every GSI is taken.
+    fn set_event(&mut self, fd: RawFd, msi: Msi) -> Option<u32> {
+        if let Some(route) = self.events.get_mut(&fd) {
+            route.msi = msi;
+            return Some(route.gsi);
+        }
+        let gsi = (IOAPIC_PINS..KVM_MAX_IRQ_ROUTES as u32)
+            .find(|gsi| !self.events.values().any(|route| route.gsi == *gsi))?;
+        self.events.insert(fd, EventRoute { gsi, msi });
+        Some(gsi)
+    }
+
+    fn entries(&self) -> Vec<kvm_irq_routing_entry> {
+        let events = self.events.values().filter(|route| is_deliverable(route.msi));
+        let pins = self.pins.iter().map(|(gsi, msi)| entry(*gsi, *msi));
+        pins.chain(events.map(|route| entry(route.gsi, route.msi)))
+            .collect()
+    }
+}
+
+/// True for a message to the LAPICs. KVM refuses a whole table for one bad address, and a guest can write any.
+fn is_deliverable(msi: Msi) -> bool {
+    msi.address as u32 & 0xfff0_0000 == 0xfee0_0000 && (msi.address >> 32) & 0xff == 0
+}
+
+fn entry(gsi: u32, msi: Msi) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        ..Default::default()
+    };
+    entry.u.msi = kvm_irq_routing_msi {
+        address_lo: msi.address as u32,
+        address_hi: (msi.address >> 32) as u32,
+        data: msi.data,
+        ..Default::default()
+    };
+    entry
+}
+
+impl Routes {
+    /// Mirrors the IOAPIC's pins.
+    pub fn set_pins(&self, vm: &VmFd, pins: &[IoapicPin]) -> io::Result<()> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.set_pins(pins) {
+            install(vm, &table)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Connects `event` to `msi`, or disconnects it.
+    pub fn connect(&self, vm: &VmFd, event: &EventFd, msi: Option<Msi>) -> io::Result<()> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = event.as_raw_fd();
+        let before = table.clone();
+        let Some(msi) = msi else {
+            let Some(route) = table.events.remove(&fd) else {
+                return Ok(());
+            };
+            vm.unregister_irqfd(event, route.gsi)?;
+            return install(vm, &table);
+        };
+        let gsi = table.set_event(fd, msi).ok_or(io::ErrorKind::QuotaExceeded)?;
+        if *table != before
+            && let Err(error) = install(vm, &table)
+        {
+            *table = before;
+            return Err(error);
+        }
+        // KVM drops an irqfd when its event is closed, and the number may come back for another event: always ask.
+        match vm.register_irqfd(event, gsi) {
+            Ok(()) => Ok(()),
+            Err(error) if error.errno() == libc::EBUSY && before.events.contains_key(&fd) => Ok(()),
+            Err(error) => {
+                table.events.remove(&fd);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn install(vm: &VmFd, table: &Table) -> io::Result<()> {
+    let routing = KvmIrqRouting::from_entries(&table.entries())
+        .map_err(|_| io::Error::from(io::ErrorKind::QuotaExceeded))?;
+    Ok(vm.set_gsi_routing(&routing)?)
+}
+
+/// Sends `msi` at once. A message that reaches no CPU is dropped, as on the bus.
+pub fn signal(vm: &VmFd, msi: Msi) {
+    if !is_deliverable(msi) {
+        return;
+    }
+    let message = kvm_msi {
+        address_lo: msi.address as u32,
+        address_hi: (msi.address >> 32) as u32,
+        data: msi.data,
+        ..Default::default()
+    };
+    // The result says how many LAPICs took it, or that none did: neither is an error of ours.
+    if let Err(error) = vm.signal_msi(message) {
+        tracing::debug!(?msi, %error, "no CPU took a message-signalled interrupt");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAPIC: u64 = 0xfee0_0000;
+
+    fn pin(data: u32) -> IoapicPin {
+        IoapicPin {
+            msi: Msi { address: LAPIC, data },
+            masked: false,
+        }
+    }
+
+    #[test]
+    fn only_level_triggered_pins_are_mirrored_and_masking_changes_nothing() {
+        let mut table = Table::default();
+        let mut pins = vec![pin(0x30); IOAPIC_PINS as usize];
+        assert!(!table.set_pins(&pins), "edge-triggered pins need no exit");
+        pins[9] = pin(0x8039);
+        assert!(table.set_pins(&pins));
+        pins[9].masked = true;
+        assert!(!table.set_pins(&pins));
+        assert_eq!(table.entries().len(), 1);
+        assert_eq!(table.entries()[0].gsi, 9);
+    }
+
+    #[test]
+    fn an_event_keeps_its_gsi_and_a_bad_message_spoils_no_other() {
+        let mut table = Table::default();
+        let good = Msi {
+            address: LAPIC,
+            data: 0x41,
+        };
+        assert_eq!(table.set_event(5, good), Some(24));
+        assert_eq!(
+            table.set_event(
+                6,
+                Msi {
+                    address: 0x1234,
+                    data: 1
+                }
+            ),
+            Some(25)
+        );
+        assert_eq!(
+            table.set_event(
+                7,
+                Msi {
+                    address: LAPIC | 1 << 32,
+                    data: 1
+                }
+            ),
+            Some(26)
+        );
+        assert_eq!(table.set_event(5, Msi { data: 0x42, ..good }), Some(24));
+        let entries = table.entries();
+        assert_eq!(entries.len(), 1);
+        assert_eq!((entries[0].gsi, entries[0].type_), (24, KVM_IRQ_ROUTING_MSI));
+        table.events.remove(&6);
+        assert_eq!(table.set_event(8, good), Some(25), "a free GSI is used again");
+    }
+
+    #[test]
+    fn gsis_run_out_without_harm() {
+        let mut table = Table::default();
+        for fd in 0..(KVM_MAX_IRQ_ROUTES as RawFd - IOAPIC_PINS as RawFd) {
+            // Filled by hand: looking for a free GSI 4,000 times is quadratic.
+            table.events.insert(
+                fd,
+                EventRoute {
+                    gsi: IOAPIC_PINS + fd as u32,
+                    msi: Msi::default(),
+                },
+            );
+        }
+        assert_eq!(table.set_event(9999, Msi::default()), None);
+    }
+}

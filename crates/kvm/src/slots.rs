@@ -1,0 +1,194 @@
+//! Memory slots: which host memory KVM maps where, and the dirty log per slot.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kvm_bindings::{KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+use ostler_accel::Error;
+use ostler_memory::{PAGE_SIZE, RamSlot};
+
+use crate::kvm::VmFeatures;
+
+/// The slots of one VM.
+///
+/// The table owns a reference to every mapping that KVM knows, so that none is unmapped under a running guest.
+pub struct Slots {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// By KVM's slot number; `None` is a free number.
+    entries: Vec<Option<RamSlot>>,
+    /// Dirty pages are logged.
+    logging: bool,
+}
+
+impl Slots {
+    /// No slots.
+    pub fn new() -> Self {
+        Self {
+            table: Mutex::new(Table::default()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the map: slots that stay the same are not touched.
+    pub fn replace(&self, vm: &VmFd, features: &VmFeatures, slots: Vec<RamSlot>) -> Result<(), Error> {
+        check(&slots, features)?;
+        let mut table = self.lock();
+        let mut wanted: Vec<Option<RamSlot>> = slots.into_iter().map(Some).collect();
+        // Old slots go first: KVM refuses two that overlap.
+        for number in 0..table.entries.len() {
+            let Some(old) = &table.entries[number] else {
+                continue;
+            };
+            let kept = wanted
+                .iter_mut()
+                .find(|new| new.as_ref().is_some_and(|new| same(new, old)));
+            if let Some(kept) = kept {
+                *kept = None;
+                continue;
+            }
+            if table.logging {
+                collect_dirty(vm, number, old)?;
+            }
+            register(vm, number, old, Presence::Gone)?;
+            table.entries[number] = None;
+        }
+        let presence = if table.logging {
+            Presence::Logged
+        } else {
+            Presence::There
+        };
+        for slot in wanted.into_iter().flatten() {
+            let number = match table.entries.iter().position(Option::is_none) {
+                Some(free) => free,
+                None => {
+                    table.entries.push(None);
+                    table.entries.len() - 1
+                }
+            };
+            register(vm, number, &slot, presence)?;
+            table.entries[number] = Some(slot);
+        }
+        Ok(())
+    }
+
+    /// Turns the dirty log on or off for every slot.
+    pub fn set_logging(&self, vm: &VmFd, on: bool) -> Result<(), Error> {
+        let mut table = self.lock();
+        if table.logging == on {
+            return Ok(());
+        }
+        let presence = if on { Presence::Logged } else { Presence::There };
+        for (number, slot) in table.entries.iter().enumerate() {
+            if let Some(slot) = slot {
+                if !on {
+                    collect_dirty(vm, number, slot)?;
+                }
+                register(vm, number, slot, presence)?;
+            }
+        }
+        table.logging = on;
+        Ok(())
+    }
+
+    /// Moves KVM's dirty log into the page trackers.
+    pub fn sync_dirty(&self, vm: &VmFd) -> Result<(), Error> {
+        let table = self.lock();
+        if !table.logging {
+            return Ok(());
+        }
+        for (number, slot) in table.entries.iter().enumerate() {
+            if let Some(slot) = slot {
+                collect_dirty(vm, number, slot)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a slot is to be known to KVM.
+#[derive(Clone, Copy, PartialEq)]
+enum Presence {
+    There,
+    Logged,
+    Gone,
+}
+
+fn check(slots: &[RamSlot], features: &VmFeatures) -> Result<(), Error> {
+    if slots.len() > features.max_slots {
+        return Err(Error::Unsupported(format!(
+            "a memory map of {} pieces; KVM on this host takes at most {}",
+            slots.len(),
+            features.max_slots
+        )));
+    }
+    for slot in slots {
+        let page = PAGE_SIZE as u64;
+        let aligned =
+            slot.gpa % page == 0 && slot.len % page == 0 && slot.offset % page == 0 && slot.len != 0;
+        let inside = slot
+            .offset
+            .checked_add(slot.len)
+            .is_some_and(|end| end <= slot.mapping.size() as u64);
+        if !aligned || !inside {
+            return Err(Error::Unsupported(format!(
+                "a memory slot of {:#x} bytes at {:#x} that is not made of whole pages of its mapping",
+                slot.len, slot.gpa
+            )));
+        }
+        if !slot.writable && !features.read_only_slots {
+            return Err(Error::Unsupported(
+                "the host's KVM has no read-only memory for ROMs".into(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn same(a: &RamSlot, b: &RamSlot) -> bool {
+    a.gpa == b.gpa && a.len == b.len && a.host_ptr() == b.host_ptr() && a.writable == b.writable
+}
+
+fn register(vm: &VmFd, number: usize, slot: &RamSlot, presence: Presence) -> Result<(), Error> {
+    let read_only = if slot.writable { 0 } else { KVM_MEM_READONLY };
+    let logged = if presence == Presence::Logged && slot.writable {
+        KVM_MEM_LOG_DIRTY_PAGES
+    } else {
+        0
+    };
+    let region = kvm_userspace_memory_region {
+        slot: number as u32,
+        flags: read_only | logged,
+        guest_phys_addr: slot.gpa,
+        memory_size: if presence == Presence::Gone { 0 } else { slot.len },
+        userspace_addr: slot.host_ptr() as u64,
+    };
+    // SAFETY: `check` saw the range inside the slot's mapping, and the table keeps the mapping alive until KVM has
+    // forgotten the slot; guest memory is only ever accessed as memory that others may change.
+    unsafe { vm.set_user_memory_region(region) }.map_err(|e| Error::host("map guest memory", e))
+}
+
+fn collect_dirty(vm: &VmFd, number: usize, slot: &RamSlot) -> Result<(), Error> {
+    if !slot.writable {
+        return Ok(());
+    }
+    let bitmap = vm
+        .get_dirty_log(number as u32, slot.len as usize)
+        .map_err(|e| Error::host("read the dirty log of guest memory", e))?;
+    let first_page = slot.offset as usize / PAGE_SIZE;
+    let tracker = slot.mapping.bitmap();
+    for (index, word) in bitmap.into_iter().enumerate() {
+        let mut left = word;
+        while left != 0 {
+            tracker.set_dirty(first_page + index * 64 + left.trailing_zeros() as usize);
+            left &= left - 1;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Exceptions, interrupts and NMIs on their way, and whether the vCPU runs.
+
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
+    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_MOV_SS,
+    KVM_X86_SHADOW_INT_STI, kvm_mp_state, kvm_vcpu_events,
+};
+use kvm_ioctls::VcpuFd;
+use ostler_accel::{Error, MpState, PendingEvents};
+
+/// Reads whether the vCPU runs. KVM acts on a pending INIT or start-up IPI first, which may change registers.
+pub fn mp_state(fd: &VcpuFd) -> Result<MpState, Error> {
+    let state = fd
+        .get_mp_state()
+        .map_err(|e| Error::host("ask whether a vCPU runs", e))?;
+    Ok(match state.mp_state {
+        KVM_MP_STATE_UNINITIALIZED => MpState::Uninitialized,
+        KVM_MP_STATE_INIT_RECEIVED => MpState::WaitForSipi,
+        KVM_MP_STATE_HALTED => MpState::Halted,
+        _ => MpState::Runnable,
+    })
+}
+
+/// Sets whether the vCPU runs.
+pub fn set_mp_state(fd: &VcpuFd, state: MpState) -> Result<(), Error> {
+    let mp_state = match state {
+        MpState::Runnable => KVM_MP_STATE_RUNNABLE,
+        MpState::Uninitialized => KVM_MP_STATE_UNINITIALIZED,
+        MpState::WaitForSipi => KVM_MP_STATE_INIT_RECEIVED,
+        MpState::Halted => KVM_MP_STATE_HALTED,
+    };
+    fd.set_mp_state(kvm_mp_state { mp_state })
+        .map_err(|e| Error::host("set whether a vCPU runs", e))
+}
+
+fn get(fd: &VcpuFd) -> Result<kvm_vcpu_events, Error> {
+    fd.get_vcpu_events()
+        .map_err(|e| Error::host("read a vCPU's pending events", e))
+}
+
+fn set(fd: &VcpuFd, events: &kvm_vcpu_events) -> Result<(), Error> {
+    fd.set_vcpu_events(events)
+        .map_err(|e| Error::host("set a vCPU's pending events", e))
+}
+
+/// What is on its way into the guest.
+pub fn read(fd: &VcpuFd) -> Result<PendingEvents, Error> {
+    get(fd).map(|events| to_pending(&events))
+}
+
+/// Replaces what is on its way into the guest.
+pub fn write(fd: &VcpuFd, pending: &PendingEvents) -> Result<(), Error> {
+    set(fd, &from_pending(pending))
+}
+
+/// Puts the external interrupt `vector` on its way. The guest must be ready for it; a halted one is woken.
+pub fn inject_external(fd: &VcpuFd, vector: u8) -> Result<(), Error> {
+    let mut events = get(fd)?;
+    events.interrupt.injected = 1;
+    events.interrupt.nr = vector;
+    events.interrupt.soft = 0;
+    events.flags = 0;
+    if mp_state(fd)? == MpState::Halted {
+        set_mp_state(fd, MpState::Runnable)?;
+    }
+    set(fd, &events)
+}
+
+/// Drops the exception that is on its way.
+pub fn drop_exception(fd: &VcpuFd) -> Result<(), Error> {
+    let mut events = get(fd)?;
+    events.exception = Default::default();
+    events.flags = 0;
+    set(fd, &events)
+}
+
+fn to_pending(events: &kvm_vcpu_events) -> PendingEvents {
+    let exception = &events.exception;
+    let on_its_way = exception.injected != 0 || exception.pending != 0;
+    let injected_nmi = events.nmi.injected != 0;
+    PendingEvents {
+        exception: on_its_way.then_some((
+            exception.nr,
+            (exception.has_error_code != 0).then_some(exception.error_code),
+        )),
+        interrupt: (events.interrupt.injected != 0 && events.interrupt.soft == 0)
+            .then_some(events.interrupt.nr),
+        // An NMI that was half delivered is delivered again; until then it masks nothing.
+        nmi_pending: events.nmi.pending != 0 || injected_nmi,
+        nmi_masked: events.nmi.masked != 0 && !injected_nmi,
+        interrupt_shadow: events.interrupt.shadow != 0,
+    }
+}
+
+fn from_pending(pending: &PendingEvents) -> kvm_vcpu_events {
+    let mut events = kvm_vcpu_events {
+        flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        ..Default::default()
+    };
+    if let Some((vector, code)) = pending.exception {
+        events.exception.injected = 1;
+        events.exception.nr = vector;
+        events.exception.has_error_code = code.is_some().into();
+        events.exception.error_code = code.unwrap_or(0);
+    }
+    if let Some(vector) = pending.interrupt {
+        events.interrupt.injected = 1;
+        events.interrupt.nr = vector;
+    }
+    if pending.interrupt_shadow {
+        events.interrupt.shadow = (KVM_X86_SHADOW_INT_MOV_SS | KVM_X86_SHADOW_INT_STI) as u8;
+    }
+    events.nmi.pending = pending.nmi_pending.into();
+    events.nmi.masked = pending.nmi_masked.into();
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn events_survive_the_way_there_and_back(
+            exception in proptest::option::of((0u8..32, proptest::option::of(any::<u32>()))),
+            interrupt in proptest::option::of(any::<u8>()),
+            nmi_pending: bool, nmi_masked: bool, interrupt_shadow: bool,
+        ) {
+            let pending = PendingEvents { exception, interrupt, nmi_pending, nmi_masked, interrupt_shadow };
+            prop_assert_eq!(to_pending(&from_pending(&pending)), pending);
+        }
+    }
+
+    #[test]
+    fn a_half_delivered_nmi_waits_unmasked() {
+        let mut events = kvm_vcpu_events::default();
+        events.nmi.injected = 1;
+        events.nmi.masked = 1;
+        let pending = to_pending(&events);
+        assert!(pending.nmi_pending && !pending.nmi_masked);
+    }
+}

@@ -1,0 +1,165 @@
+//! Whole-state save and restore.
+//!
+//! The order matters, because one piece of state decides how KVM takes the next. **Restore:**
+//!
+//! 1. special registers (`sregs`): EFER, control registers and APIC base first of all: they decide the mode in which
+//!    everything else is judged, and whether the LAPIC's page is in xAPIC or x2APIC form;
+//! 2. general registers (after sregs: KVM drops pending exceptions here, so events come later);
+//! 3. XCR0, then the XSAVE area: components that XCR0 does not enable would be refused;
+//! 4. debug registers;
+//! 5. MSRs but for those that need the LAPIC: the TSC is set here, last but for the clocks that are computed from it;
+//! 6. the LAPIC: its page is judged by the APIC base of step 1, its timer is started by the TSC of step 5;
+//! 7. the TSC deadline: the LAPIC's timer must already be in that mode;
+//! 8. whether it runs (`mp_state`): KVM wakes a boot CPU by itself in step 1, so this comes after;
+//! 9. events last: everything before may reset or deliver them;
+//! 10. the paravirtual clock is told that the guest was paused, so that its watchdogs forgive the gap.
+//!
+//! **Save** is the other way round where it matters: `mp_state` first, because reading it lets KVM act on a pending INIT
+//! or start-up IPI, which changes registers.
+
+mod events;
+mod msrs;
+mod registers;
+
+use kvm_bindings::{kvm_debugregs, kvm_xcrs};
+use kvm_ioctls::VcpuFd;
+use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE};
+
+pub use events::{drop_exception, inject_external};
+pub use msrs::{ResetMsrs, supported as supported_msrs};
+
+use crate::sys;
+use crate::vm::Shared;
+
+/// Legacy area and header: the least that an XSAVE area has, in bytes (SDM vol. 1, 13.4).
+const MIN_XSAVE_SIZE: usize = 576;
+
+/// Reads the whole state.
+pub fn save(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
+    let mp = events::mp_state(fd)?;
+    let regs = fd
+        .get_regs()
+        .map_err(|e| Error::host("read a vCPU's registers", e))?;
+    let sregs = fd
+        .get_sregs()
+        .map_err(|e| Error::host("read a vCPU's special registers", e))?;
+    let debug = fd
+        .get_debug_regs()
+        .map_err(|e| Error::host("read a vCPU's debug registers", e))?;
+    let mut state = registers::to_state(&regs, &sregs, &debug);
+    state.mp = mp;
+    state.xcr0 = if vm.features.xcrs { read_xcr0(fd)? } else { 1 };
+    let area =
+        sys::get_xsave(fd, vm.features.xsave_size).map_err(|e| Error::host("read a vCPU's XSAVE area", e))?;
+    state.xsave = trimmed(area);
+    state.lapic = registers::lapic_to_state(
+        &fd.get_lapic()
+            .map_err(|e| Error::host("read a vCPU's local APIC", e))?,
+    );
+    state.msrs = msrs::read(fd, &vm.msrs)?;
+    state.events = events::read(fd)?;
+    Ok(state)
+}
+
+/// Replaces the whole state.
+pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) -> Result<(), Error> {
+    let area = padded(&state.xsave, vm.features.xsave_size.max(sys::PLAIN_XSAVE_SIZE))?;
+    fd.set_sregs(&registers::sregs(state))
+        .map_err(|e| Error::host("set a vCPU's special registers", e))?;
+    fd.set_regs(&registers::regs(state))
+        .map_err(|e| Error::host("set a vCPU's registers", e))?;
+    if vm.features.xcrs {
+        write_xcr0(fd, state.xcr0)?;
+    }
+    sys::set_xsave(fd, &area, vm.features.xsave_size)
+        .map_err(|e| Error::host("set a vCPU's XSAVE area", e))?;
+    fd.set_debug_regs(&debug_registers(state))
+        .map_err(|e| Error::host("set a vCPU's debug registers", e))?;
+    let (early, late) = msrs::groups(reset, &state.msrs, &vm.msrs);
+    msrs::write(fd, &early)?;
+    fd.set_lapic(&registers::lapic(state))
+        .map_err(|e| Error::host("set a vCPU's local APIC", e))?;
+    msrs::write(fd, &late)?;
+    events::set_mp_state(fd, state.mp)?;
+    events::write(fd, &state.events)?;
+    // A guest without the paravirtual clock refuses, and needs no forgiveness.
+    let _ = fd.kvmclock_ctrl();
+    Ok(())
+}
+
+fn debug_registers(state: &CpuState) -> kvm_debugregs {
+    let [d0, d1, d2, d3, dr6, dr7] = state.debug;
+    kvm_debugregs {
+        db: [d0, d1, d2, d3],
+        dr6,
+        dr7,
+        ..Default::default()
+    }
+}
+
+fn read_xcr0(fd: &VcpuFd) -> Result<u64, Error> {
+    let xcrs = fd.get_xcrs().map_err(|e| Error::host("read a vCPU's XCR0", e))?;
+    let count = (xcrs.nr_xcrs as usize).min(xcrs.xcrs.len());
+    Ok(xcrs.xcrs[..count]
+        .iter()
+        .find(|register| register.xcr == 0)
+        .map_or(1, |register| register.value))
+}
+
+fn write_xcr0(fd: &VcpuFd, value: u64) -> Result<(), Error> {
+    let mut xcrs = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    xcrs.xcrs[0].value = value;
+    fd.set_xcrs(&xcrs)
+        .map_err(|e| Error::host("set a vCPU's XCR0", e))
+}
+
+/// The area without the zeroes at its end: absent components read as zeroes.
+fn trimmed(mut area: Vec<u8>) -> Vec<u8> {
+    let used = area
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1);
+    area.truncate(used.next_multiple_of(64).clamp(MIN_XSAVE_SIZE, area.len()));
+    area
+}
+
+/// The area in the size that KVM takes.
+fn padded(area: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    if area.len() < MIN_XSAVE_SIZE || area.len() > MAX_XSAVE_SIZE {
+        return Err(Error::BadState(format!(
+            "an XSAVE area has {MIN_XSAVE_SIZE} to {MAX_XSAVE_SIZE} bytes, not {}",
+            area.len()
+        )));
+    }
+    let mut padded = area.to_vec();
+    if area.len() > size && area[size..].iter().any(|&byte| byte != 0) {
+        return Err(Error::BadState(format!(
+            "its XSAVE area holds more than the {size} bytes that this host's processor knows"
+        )));
+    }
+    padded.resize(size, 0);
+    Ok(padded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_xsave_area_is_trimmed_and_padded_without_loss() {
+        let mut area = vec![0; 4096];
+        assert_eq!(trimmed(area.clone()).len(), MIN_XSAVE_SIZE);
+        area[830] = 1;
+        let short = trimmed(area.clone());
+        assert_eq!(short.len(), 832);
+        assert_eq!(padded(&short, 4096).unwrap(), area);
+        area[4095] = 1;
+        assert_eq!(trimmed(area.clone()), area);
+        assert!(padded(&area, 2048).is_err());
+        assert!(padded(&area[..100], 4096).is_err());
+        assert!(padded(&vec![0; MAX_XSAVE_SIZE + 1], 4096).is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! Model-specific registers: which belong to a vCPU's state, and in which order they are set.
+
+use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_ioctls::{Kvm, VcpuFd};
+use ostler_accel::{Error, Msr};
+
+const TSC: u32 = 0x10;
+const TSC_DEADLINE: u32 = 0x6e0;
+
+/// The MSRs of a vCPU's state in the order in which they are set, but for those that other fields of the state carry
+/// (EFER, APIC base, FS and GS base). Those that a host does not know are left out there.
+const STATE_MSRS: &[(u32, u32)] = &[
+    // What the processor is and how it is switched: IA32_FEATURE_CONTROL, TSC_ADJUST (before the TSC), SPEC_CTRL,
+    // microcode revision, ARCH_CAPABILITIES, TSX_CTRL, MISC_FEATURES_ENABLES, HWCR, SYSCFG, VIRT_SPEC_CTRL, DE_CFG.
+    (0x3a, 0x3b),
+    (0x48, 0x48),
+    (0x8b, 0x8b),
+    (0x10a, 0x10a),
+    (0x122, 0x122),
+    (0x140, 0x140),
+    (0x1a0, 0x1a0),
+    (0xc001_0010, 0xc001_0010),
+    (0xc001_0015, 0xc001_0015),
+    (0xc001_011f, 0xc001_011f),
+    (0xc001_1029, 0xc001_1029),
+    // System calls.
+    (0x174, 0x176),
+    (0xc000_0081, 0xc000_0084),
+    (0xc000_0102, 0xc000_0103),
+    // Memory types: PAT, MTRRs (fixed and variable before the default that enables them).
+    (0x277, 0x277),
+    (0x200, 0x20f),
+    (0x250, 0x250),
+    (0x258, 0x259),
+    (0x268, 0x26f),
+    (0x2ff, 0x2ff),
+    // Machine check status, DEBUGCTL, UMWAIT_CONTROL, XFD and its error, XSS.
+    (0x17a, 0x17a),
+    (0x1d9, 0x1d9),
+    (0xe1, 0xe1),
+    (0x1c4, 0x1c5),
+    (0xda0, 0xda0),
+    // The TSC, then what is computed from it: the paravirtual clock, steal time, asynchronous page faults, EOI, poll.
+    (TSC, TSC),
+    (0x11, 0x12),
+    (0x4b56_4d00, 0x4b56_4d07),
+    // Needs the LAPIC's timer in its mode.
+    (TSC_DEADLINE, TSC_DEADLINE),
+];
+
+/// Values after RESET, for those that a state does not mention.
+pub struct ResetMsrs(Vec<Msr>);
+
+impl ResetMsrs {
+    /// Reads them from a fresh vCPU.
+    pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Self, Error> {
+        read(fd, indices).map(Self)
+    }
+}
+
+/// The state's MSRs that this KVM can save, in order.
+pub fn supported(kvm: &Kvm) -> Result<Vec<u32>, Error> {
+    let known = kvm
+        .get_msr_index_list()
+        .map_err(|e| Error::host("list the MSRs that KVM saves", e))?;
+    let known = known.as_slice();
+    // KVM's list names the MSRs that it saves; a few of the architecture it knows without naming them.
+    let unlisted =
+        |index: u32| matches!(index, 0x200..=0x20f | 0x250 | 0x258 | 0x259 | 0x268..=0x26f | 0x2ff);
+    Ok(STATE_MSRS
+        .iter()
+        .flat_map(|&(first, last)| first..=last)
+        .filter(|&index| known.contains(&index) || unlisted(index))
+        .collect())
+}
+
+/// Reads `indices`. Those that this vCPU's model does not have are left out.
+pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<Msr>, Error> {
+    let mut result = Vec::with_capacity(indices.len());
+    let mut rest = indices;
+    while !rest.is_empty() {
+        let entries: Vec<_> = rest
+            .iter()
+            .map(|&index| kvm_msr_entry {
+                index,
+                ..Default::default()
+            })
+            .collect();
+        let mut table = table(&entries)?;
+        let done = fd
+            .get_msrs(&mut table)
+            .map_err(|e| Error::host("read a vCPU's MSRs", e))?;
+        let read = &table.as_slice()[..done.min(rest.len())];
+        result.extend(read.iter().map(|entry| Msr {
+            index: entry.index,
+            value: entry.data,
+        }));
+        // KVM stops at one that it refuses: step over it.
+        rest = rest.get(done + 1..).unwrap_or(&[]);
+    }
+    Ok(result)
+}
+
+/// What is to be set before the LAPIC, and after it: the state's MSRs in KVM's order, then those that only the state
+/// knows, and the reset values of those that the state does not mention. The TSC runs on where it is not mentioned.
+pub fn groups(reset: &ResetMsrs, state: &[Msr], order: &[u32]) -> (Vec<Msr>, Vec<Msr>) {
+    let value = |index: u32| {
+        let mentioned = state.iter().find(|msr| msr.index == index);
+        let unmentioned = reset.0.iter().find(|msr| msr.index == index && index != TSC);
+        mentioned.or(unmentioned).copied()
+    };
+    let foreign = state
+        .iter()
+        .filter(|msr| !order.contains(&msr.index) && msr.index != TSC_DEADLINE)
+        .copied();
+    let early = foreign.chain(
+        order
+            .iter()
+            .filter(|&&index| index != TSC_DEADLINE)
+            .filter_map(|&i| value(i)),
+    );
+    (early.collect(), value(TSC_DEADLINE).into_iter().collect())
+}
+
+/// Sets `msrs` in order. One that KVM refuses is an error, unless it is zero: then the guest misses nothing.
+pub fn write(fd: &VcpuFd, msrs: &[Msr]) -> Result<(), Error> {
+    let mut rest = msrs;
+    while !rest.is_empty() {
+        let entries: Vec<_> = rest
+            .iter()
+            .map(|msr| kvm_msr_entry {
+                index: msr.index,
+                data: msr.value,
+                ..Default::default()
+            })
+            .collect();
+        let done = fd
+            .set_msrs(&table(&entries)?)
+            .map_err(|e| Error::host("set a vCPU's MSRs", e))?;
+        if let Some(refused) = rest.get(done)
+            && refused.value != 0
+        {
+            return Err(Error::BadState(format!(
+                "KVM on this host refuses the value {:#x} in MSR {:#x}",
+                refused.value, refused.index
+            )));
+        }
+        rest = rest.get(done + 1..).unwrap_or(&[]);
+    }
+    Ok(())
+}
+
+fn table(entries: &[kvm_msr_entry]) -> Result<Msrs, Error> {
+    Msrs::from_entries(entries)
+        .map_err(|_| Error::BadState(format!("{} MSRs are more than KVM sets at once", entries.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn msr(index: u32, value: u64) -> Msr {
+        Msr { index, value }
+    }
+
+    #[test]
+    fn msrs_are_set_in_order_with_the_deadline_after_the_lapic() {
+        let order = [0x174, TSC, 0x4b56_4d01, TSC_DEADLINE];
+        let reset = ResetMsrs(order.iter().map(|&index| msr(index, 0)).collect());
+        let state = [
+            msr(TSC_DEADLINE, 9),
+            msr(TSC, 5),
+            msr(0x4b56_4d01, 3),
+            msr(0x999, 1),
+        ];
+        let (early, late) = groups(&reset, &state, &order);
+        assert_eq!(
+            early,
+            [msr(0x999, 1), msr(0x174, 0), msr(TSC, 5), msr(0x4b56_4d01, 3)]
+        );
+        assert_eq!(late, [msr(TSC_DEADLINE, 9)]);
+    }
+
+    #[test]
+    fn a_state_without_msrs_resets_them_but_lets_the_tsc_run() {
+        let order = [0x174, TSC, 0x4b56_4d01];
+        let reset = ResetMsrs(vec![msr(0x174, 0), msr(TSC, 77), msr(0x4b56_4d01, 0)]);
+        let (early, late) = groups(&reset, &[], &order);
+        assert_eq!(early, [msr(0x174, 0), msr(0x4b56_4d01, 0)]);
+        assert!(late.is_empty());
+    }
+}

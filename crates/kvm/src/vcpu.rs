@@ -1,0 +1,237 @@
+//! One vCPU: entering guest mode, and handing on why it was left.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+use std::time::Instant;
+
+use kvm_bindings::kvm_run;
+use kvm_ioctls::VcpuFd;
+use ostler_accel::{CpuState, Error, Exit, ExitCause, Kick, TimeSpent, Vcpu, VcpuStats};
+
+use crate::exit::{Reason, decode};
+use crate::kick::Kicker;
+use crate::state;
+use crate::stats;
+use crate::vm::Shared;
+
+/// Entries that finish what is pending take: an instruction has at most a few parts, each of which leaves once more.
+const MAX_PENDING_PARTS: usize = 16;
+
+/// A vCPU on KVM.
+pub struct KvmVcpu {
+    id: u32,
+    fd: VcpuFd,
+    kicker: Arc<Kicker>,
+    stats: Arc<VcpuStats>,
+    reset_msrs: state::ResetMsrs,
+    /// Bytes of the mapping of `kvm_run`.
+    run_size: usize,
+    /// The last exit left an instruction half done; the next entry completes it.
+    pending: bool,
+    /// The guest is at an instruction boundary and `kvm_run` tells the truth about whether it takes interrupts.
+    boundary: bool,
+    /// When the last exit was handed to user mode.
+    handed_out: Option<Instant>,
+    vm: Arc<Shared>,
+}
+
+impl KvmVcpu {
+    /// Wraps the fresh vCPU `fd`, whose CPUID is set.
+    pub fn new(id: u32, fd: VcpuFd, vm: Arc<Shared>) -> Result<Self, Error> {
+        let kernel_stats = crate::sys::stats_fd(&fd).ok();
+        let stats = Arc::new(VcpuStats::default());
+        let thread = Arc::new(AtomicI32::new(0));
+        let kicker = Arc::new(Kicker::new(&fd, stats.clone(), thread.clone())?);
+        stats::attach(&stats, kernel_stats, thread);
+        if id == 0 {
+            vm.external.set_vcpu0(kicker.clone());
+        }
+        let reset_msrs = state::ResetMsrs::read(&fd, &vm.msrs)?;
+        let run_size = vm.fd.run_size();
+        Ok(Self {
+            id,
+            fd,
+            kicker,
+            stats,
+            reset_msrs,
+            run_size,
+            pending: false,
+            boundary: false,
+            handed_out: None,
+            vm,
+        })
+    }
+
+    /// Enters guest mode until there is something for user mode.
+    fn enter(&mut self) -> Result<Reason, Error> {
+        loop {
+            if self.id == 0 {
+                self.offer_external_interrupt()?;
+            }
+            self.kicker.enter();
+            let result = self.fd.run().map(drop);
+            self.kicker.leave();
+            self.pending = false;
+            self.boundary = true;
+            let reason = match result {
+                Ok(()) => decode(self.fd.get_kvm_run(), self.run_size),
+                Err(error) => match error.errno() {
+                    libc::EINTR => Reason::Interrupted,
+                    // A processor that waits for its start-up IPI was woken for something else.
+                    libc::EAGAIN => continue,
+                    _ => return Err(Error::host("run the guest", error)),
+                },
+            };
+            match reason {
+                Reason::InterruptWindow => {}
+                Reason::Interrupted => {
+                    if self.kicker.take() {
+                        return Ok(Reason::Interrupted);
+                    }
+                }
+                reason => {
+                    self.pending = matches!(reason, Reason::Port { .. } | Reason::Mmio { .. });
+                    self.boundary = !self.pending;
+                    return Ok(reason);
+                }
+            }
+        }
+    }
+
+    /// Delivers the 8259's interrupt if the guest can take it now, else asks KVM to leave when it can.
+    ///
+    /// The vector goes in as an interrupt on its way to the guest (KVM_SET_VCPU_EVENTS) instead of by KVM_INTERRUPT: the
+    /// latter parks it where no state call finds it, and a kick before the next entry would lose it from a saved state.
+    fn offer_external_interrupt(&mut self) -> Result<(), Error> {
+        let pending = self.vm.external.pending();
+        let ready = self.boundary && self.fd.get_kvm_run().ready_for_interrupt_injection != 0;
+        let take = pending && ready;
+        if take && let Some(vector) = self.vm.external.acknowledge() {
+            state::inject_external(&self.fd, vector)?;
+            self.boundary = false;
+        }
+        let still_pending = if take { self.vm.external.pending() } else { pending };
+        self.fd.get_kvm_run().request_interrupt_window = still_pending.into();
+        Ok(())
+    }
+
+    /// Completes the instruction that the last exit interrupted, without running another.
+    fn finish_pending(&mut self) -> Result<(), Error> {
+        if !self.pending {
+            return Ok(());
+        }
+        self.kicker.only_finish();
+        let mut result = Ok(());
+        for _ in 0..MAX_PENDING_PARTS {
+            match self.fd.run().map(drop) {
+                Ok(()) => {}
+                Err(error) if error.errno() == libc::EINTR => break,
+                Err(error) => {
+                    result = Err(Error::host("finish an instruction of the guest", error));
+                    break;
+                }
+            }
+        }
+        self.kicker.finished();
+        self.pending = false;
+        result
+    }
+
+    /// The bytes of `kvm_run`'s mapping in `range`, which `decode` found inside it.
+    fn run_bytes(&mut self, range: std::ops::Range<usize>) -> &mut [u8] {
+        let page: *mut kvm_run = self.fd.get_kvm_run();
+        // SAFETY: `decode` checked the range against the size of the mapping, which lives as long as `self.fd`; the kernel
+        // touches it only during KVM_RUN, for which `self` must be borrowed again.
+        unsafe { std::slice::from_raw_parts_mut(page.cast::<u8>().add(range.start), range.len()) }
+    }
+
+    /// Undoes what an older KVM does when an emulation fails: it queues #UD.
+    fn forget_failed_emulation(&mut self) -> Result<(), Error> {
+        if self.vm.features.exits_on_failure {
+            Ok(())
+        } else {
+            state::drop_exception(&self.fd)
+        }
+    }
+}
+
+fn cause(reason: &Reason) -> ExitCause {
+    match reason {
+        Reason::Port { write: false, .. } => ExitCause::PortRead,
+        Reason::Port { write: true, .. } => ExitCause::PortWrite,
+        Reason::Mmio { write: false, .. } => ExitCause::MmioRead,
+        Reason::Mmio { write: true, .. } => ExitCause::MmioWrite,
+        Reason::EndOfInterrupt { .. } => ExitCause::EndOfInterrupt,
+        Reason::Interrupted => ExitCause::Kick,
+        Reason::Shutdown => ExitCause::Shutdown,
+        Reason::EmulationFailed => ExitCause::EmulationFailed,
+        Reason::InterruptWindow | Reason::Broken(_) => ExitCause::Other,
+    }
+}
+
+impl Vcpu for KvmVcpu {
+    fn run(&mut self) -> Result<Exit<'_>, Error> {
+        if let Some(since) = self.handed_out.take() {
+            self.stats
+                .add_time(TimeSpent::User, since.elapsed().as_nanos() as u64);
+        }
+        let reason = self.enter()?;
+        self.stats.count_exit(cause(&reason));
+        // Time after a kick is a pause, not work for the guest.
+        self.handed_out = (reason != Reason::Interrupted).then(Instant::now);
+        Ok(match reason {
+            Reason::Port {
+                port,
+                width,
+                write,
+                data,
+            } => {
+                let data = self.run_bytes(data);
+                if write {
+                    Exit::PortWrite { port, width, data }
+                } else {
+                    Exit::PortRead { port, width, data }
+                }
+            }
+            Reason::Mmio { gpa, len, write } => {
+                // SAFETY: the exit reason says that the kernel filled this member of the union; it is plain data.
+                let mmio = unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.mmio };
+                let data = &mut mmio.data[..len];
+                if write {
+                    Exit::MmioWrite { gpa, data }
+                } else {
+                    Exit::MmioRead { gpa, data }
+                }
+            }
+            Reason::EndOfInterrupt { vector } => Exit::EndOfInterrupt { vector },
+            Reason::Shutdown => Exit::Shutdown,
+            Reason::EmulationFailed => {
+                self.forget_failed_emulation()?;
+                Exit::EmulationFailed
+            }
+            Reason::Broken(what) => {
+                return Err(Error::host("run the guest", std::io::Error::other(what)));
+            }
+            Reason::Interrupted | Reason::InterruptWindow => Exit::Kicked,
+        })
+    }
+
+    fn state(&mut self) -> Result<CpuState, Error> {
+        self.finish_pending()?;
+        state::save(&self.fd, &self.vm)
+    }
+
+    fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
+        self.finish_pending()?;
+        self.boundary = false;
+        state::restore(&self.fd, &self.vm, &self.reset_msrs, state)
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        self.kicker.clone()
+    }
+
+    fn stats(&self) -> Arc<VcpuStats> {
+        self.stats.clone()
+    }
+}

@@ -1,0 +1,144 @@
+//! One virtual machine: the glue behind the accelerator's trait.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::kvm_clock_data;
+use kvm_ioctls::VmFd;
+use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, Vcpu, Vm, VmConfig};
+use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
+use ostler_memory::RamSlot;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::doorbell;
+use crate::external::ExternalWire;
+use crate::kvm::{VmFeatures, cpuid_entries};
+use crate::routes::{self, Routes};
+use crate::slots::Slots;
+use crate::sys;
+use crate::vcpu::KvmVcpu;
+
+/// What a VM and its vCPUs share. Field order matters at the end: the VM's descriptor goes before the memory it maps.
+pub struct Shared {
+    pub fd: VmFd,
+    pub features: VmFeatures,
+    /// The MSRs of a vCPU's state that this KVM knows, in the order in which they are to be set.
+    pub msrs: Vec<u32>,
+    pub external: ExternalWire,
+    routes: Routes,
+    slots: Slots,
+}
+
+/// A virtual machine on KVM.
+pub struct KvmVm {
+    shared: Arc<Shared>,
+    cpus: u32,
+}
+
+impl KvmVm {
+    /// Puts the memory map of `config` into the fresh VM `fd`.
+    pub fn new(fd: VmFd, features: VmFeatures, msrs: Vec<u32>, config: VmConfig) -> Result<Self, Error> {
+        let shared = Shared {
+            fd,
+            features,
+            msrs,
+            external: ExternalWire::default(),
+            routes: Routes::default(),
+            slots: Slots::new(),
+        };
+        shared.slots.replace(&shared.fd, &shared.features, config.slots)?;
+        Ok(Self {
+            shared: Arc::new(shared),
+            cpus: config.cpus,
+        })
+    }
+}
+
+impl Vm for KvmVm {
+    fn create_vcpu(&self, id: u32, cpuid: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error> {
+        if id >= self.cpus {
+            return Err(Error::Unsupported(format!(
+                "CPU {id} in a virtual machine that was made for {} CPUs",
+                self.cpus
+            )));
+        }
+        let fd = self
+            .shared
+            .fd
+            .create_vcpu(id.into())
+            .map_err(|e| Error::host("create a vCPU", e))?;
+        fd.set_cpuid2(&cpuid_entries(cpuid)?)
+            .map_err(|e| Error::host("set what CPUID answers on a vCPU", e))?;
+        let vcpu = KvmVcpu::new(id, fd, self.shared.clone())?;
+        Ok(Box::new(vcpu))
+    }
+
+    fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
+        self.shared
+            .slots
+            .replace(&self.shared.fd, &self.shared.features, slots)
+    }
+
+    fn set_ioapic_pins(&self, pins: &[IoapicPin]) -> Result<(), Error> {
+        self.shared
+            .routes
+            .set_pins(&self.shared.fd, pins)
+            .map_err(|e| Error::host("mirror the IOAPIC's pins as interrupt routes", e))
+    }
+
+    fn set_external_interrupts(&self, source: Arc<dyn ExternalInterrupts>) {
+        self.shared.external.set_source(source);
+    }
+
+    fn external_interrupt_raised(&self) {
+        self.shared.external.raise();
+    }
+
+    fn set_dirty_log(&self, on: bool) -> Result<(), Error> {
+        self.shared.slots.set_logging(&self.shared.fd, on)
+    }
+
+    fn sync_dirty(&self) -> Result<(), Error> {
+        self.shared.slots.sync_dirty(&self.shared.fd)
+    }
+
+    fn clock(&self) -> Result<u64, Error> {
+        let clock = self
+            .shared
+            .fd
+            .get_clock()
+            .map_err(|e| Error::host("read the guest's clock", e))?;
+        Ok(clock.clock)
+    }
+
+    fn set_clock(&self, nanoseconds: u64) -> Result<(), Error> {
+        let clock = kvm_clock_data {
+            clock: nanoseconds,
+            ..Default::default()
+        };
+        self.shared
+            .fd
+            .set_clock(&clock)
+            .map_err(|e| Error::host("set the guest's clock", e))
+    }
+}
+
+impl MsiSink for KvmVm {
+    fn signal(&self, msi: Msi) {
+        routes::signal(&self.shared.fd, msi);
+    }
+
+    fn connect(&self, event: &EventFd, msi: Option<Msi>) -> io::Result<()> {
+        self.shared.routes.connect(&self.shared.fd, event, msi)
+    }
+}
+
+impl DoorbellRegistry for KvmVm {
+    fn add(&self, bell: Doorbell, event: &EventFd) -> io::Result<()> {
+        sys::ioeventfd(&self.shared.fd, &doorbell::request(bell, event, false)?)
+    }
+
+    fn remove(&self, bell: Doorbell, event: &EventFd) -> io::Result<()> {
+        sys::ioeventfd(&self.shared.fd, &doorbell::request(bell, event, true)?)
+    }
+}
