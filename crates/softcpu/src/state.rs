@@ -7,6 +7,7 @@ use ostler_accel::{CpuidLeaf, DescriptorTable, Segment};
 use crate::fault::{Exception, Stop};
 use crate::flags::{self, HostFlags, bit};
 use crate::mmu::{Mmu, Replay};
+use crate::native::NativeState;
 use crate::shared::{VcpuShared, VmShared};
 use crate::system::lapic::Lapic;
 use crate::system::msr::Msrs;
@@ -261,7 +262,10 @@ pub struct Cpu {
     /// Vector registers; XMM are the low halves.
     pub vec: [VectorRegister; 16],
     /// x87 state.
+    /// x87 state; call [`Cpu::sync_x87`] before reading it or writing to it, [`Cpu::x87_image_changed`] after writing.
     pub fx: FxArea,
+    /// What native instructions keep.
+    pub native: NativeState,
     /// MXCSR.
     pub mxcsr: u32,
     /// XCR0.

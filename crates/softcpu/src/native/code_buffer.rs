@@ -1,0 +1,113 @@
+//! Memory for generated host code: one mapping to write through, another to execute from, never both at one address.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+/// Two views of one memory file.
+pub struct CodeBuffer {
+    writable: *mut u8,
+    executable: *const u8,
+    capacity: usize,
+    used: usize,
+}
+
+// SAFETY: the mappings belong to this value alone and stay where they are; writing needs `&mut`.
+unsafe impl Send for CodeBuffer {}
+// SAFETY: a shared reference only gives out addresses of code that is complete and never changes again.
+unsafe impl Sync for CodeBuffer {}
+
+impl CodeBuffer {
+    /// An empty buffer of `capacity` bytes, a multiple of the page size. Pages are only taken as they are filled.
+    pub fn new(capacity: usize) -> io::Result<Self> {
+        // SAFETY: the name is a C string; the call has no other argument that could be wrong.
+        let fd = unsafe { libc::memfd_create(c"ostler-stubs".as_ptr(), libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and belongs to nothing else.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(capacity as u64)?;
+        let writable = map(&file, capacity, libc::PROT_READ | libc::PROT_WRITE)?;
+        let executable = match map(&file, capacity, libc::PROT_READ | libc::PROT_EXEC) {
+            Ok(address) => address,
+            Err(error) => {
+                unmap(writable, capacity);
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            writable,
+            executable,
+            capacity,
+            used: 0,
+        })
+    }
+
+    /// Appends `code` and returns where it can be executed, or `None` when the buffer is full.
+    pub fn append(&mut self, code: &[u8]) -> Option<*const u8> {
+        const ALIGN: usize = 16;
+        let start = self.used.next_multiple_of(ALIGN);
+        let end = start
+            .checked_add(code.len())
+            .filter(|&end| end <= self.capacity)?;
+        // SAFETY: start..end lies in the mapping, and no code was handed out from there yet.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.add(start), code.len()) };
+        self.used = end;
+        Some(self.executable.wrapping_add(start))
+    }
+
+    /// Forgets all code. Only for a buffer whose code nobody holds an address of, on the thread that executes it.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+}
+
+impl Drop for CodeBuffer {
+    fn drop(&mut self) {
+        unmap(self.writable, self.capacity);
+        unmap(self.executable.cast_mut(), self.capacity);
+    }
+}
+
+/// Maps the whole of `file`.
+fn map(file: &File, capacity: usize, protection: i32) -> io::Result<*mut u8> {
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            capacity,
+            protection,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(address.cast())
+    }
+}
+
+/// Gives a mapping of [`map`] back.
+fn unmap(address: *mut u8, capacity: usize) {
+    // SAFETY: the address and length are those of a mapping that this module made and nobody uses any more.
+    unsafe { libc::munmap(address.cast(), capacity) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appended_code_runs_and_a_full_buffer_says_so() {
+        let mut buffer = CodeBuffer::new(4096).unwrap();
+        let code = buffer.append(&[0xb8, 0x2a, 0, 0, 0, 0xc3]).unwrap();
+        // SAFETY: the bytes are `mov eax, 42; ret`.
+        let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(code) };
+        assert_eq!(function(), 42);
+        assert!(buffer.append(&[0x90; 4096]).is_none());
+        assert!(buffer.append(&[0xc3]).is_some());
+    }
+}
