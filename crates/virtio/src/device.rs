@@ -139,3 +139,12 @@ pub trait VirtioDevice: Send {
     /// The device's counters.
     fn metrics(&self) -> Arc<DeviceMetrics>;
 }
+
+/// Reads bytes of a configuration structure; past its end they are zeroes.
+pub(crate) fn read_structure(structure: &[u8], offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(structure.len());
+    let rest = &structure[start..];
+    let len = rest.len().min(data.len());
+    data[..len].copy_from_slice(&rest[..len]);
+}

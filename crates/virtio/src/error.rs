@@ -48,6 +48,9 @@ pub enum GuestError {
         /// What the driver wrote.
         index: u16,
     },
+    /// More chains at once than the queue has entries: some descriptors are in use twice.
+    #[error("more chains are in use than the queue has entries")]
+    TooManyChains,
     /// A descriptor index at or past the table's size.
     #[error("descriptor index {0} is past the table")]
     DescriptorIndex(u16),

@@ -1,20 +1,29 @@
 //! virtio 1.2: queues, the PCI transport, and one folder a kind of device.
 //!
-//! A [`VirtioDevice`] knows its configuration and what to do with queues. The transport owns everything
+//! A [`VirtioDevice`] knows its configuration and what to do with queues. The transport ([`VirtioPci`]) owns everything
 //! that all kinds share: features, status, queue set-up, notification, interrupts, reset. Queues move into the device
 //! when the driver says DRIVER_OK ([`VirtioDevice::activate`]) and out of it at a reset ([`VirtioDevice::stop`]).
 //!
 //! A guest's kick wakes the device's worker thread through an event; no vCPU thread does a device's work. What a
 //! guest gets wrong is a [`GuestError`]: the device shows "needs reset" and its worker lives on.
 
+pub mod block;
 mod chain;
 mod device;
 mod error;
+mod event_loop;
 mod metrics;
+mod queue_server;
+pub mod rng;
+#[cfg(test)]
+mod testing;
+mod transport;
 mod vring;
+mod worker;
 
 pub use chain::{Chain, MAX_SEGMENTS, Segment};
 pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice};
 pub use error::{Error, GuestError};
 pub use metrics::{DeviceMetrics, MetricsSnapshot};
+pub use transport::{Platform, VirtioPci};
 pub use vring::{QueueSettings, Vring};

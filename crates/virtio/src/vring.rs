@@ -40,6 +40,8 @@ pub struct Vring {
     available: Wrapping<u16>,
     /// Used elements written so far, published or not.
     next_used: Wrapping<u16>,
+    /// Chains that were taken and not returned.
+    outstanding: u16,
     /// The used index at the last decision about an interrupt.
     decided: Wrapping<u16>,
 }
@@ -74,6 +76,7 @@ impl Vring {
             available: start,
             next_used: start,
             decided: start,
+            outstanding: 0,
         })
     }
 
@@ -119,16 +122,21 @@ impl Vring {
         if !self.has_available()? {
             return Ok(false);
         }
+        if self.outstanding >= self.queue.size() {
+            return Err(GuestError::TooManyChains);
+        }
         let next = self.queue.next_avail();
         let entry = 4 + 2 * u64::from(next % self.queue.size());
         let head = self.load_u16(self.queue.avail_ring().wrapping_add(entry), Ordering::Relaxed)?;
         self.queue.set_next_avail(next.wrapping_add(1));
+        self.outstanding += 1;
         self.walk(head, chain)?;
         Ok(true)
     }
 
     /// Puts the last `count` chains taken back, as if they had not been.
     pub fn undo_pop(&mut self, count: u16) {
+        self.outstanding = self.outstanding.saturating_sub(count);
         self.queue
             .set_next_avail(self.queue.next_avail().wrapping_sub(count));
     }
@@ -201,11 +209,13 @@ impl Vring {
             .write_obj(element.to_le(), GuestAddress(at))
             .map_err(|_| self.ring_access())?;
         self.next_used += 1;
+        self.outstanding = self.outstanding.saturating_sub(1);
         Ok(())
     }
 
     /// Takes back the last `count` used elements that were not published yet.
     pub fn undo_used(&mut self, count: u16) {
+        self.outstanding = self.outstanding.saturating_add(count);
         self.next_used -= count;
     }
 

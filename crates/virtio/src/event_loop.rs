@@ -1,0 +1,102 @@
+//! Waiting for events, with a short adaptive poll before the sleep.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{Timespec, epoll};
+
+use crate::error::Error;
+
+/// Longest time that a worker polls before it sleeps. A wake-up across cores costs about as much.
+const MAX_WINDOW: Duration = Duration::from_micros(50);
+/// The first window after one that did not exist.
+const FIRST_WINDOW: Duration = Duration::from_micros(10);
+
+/// The descriptor of an object that is borrowed for as long.
+fn borrow(fd: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: `fd` owns or borrows an open descriptor, and is borrowed for the result's lifetime.
+    unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) }
+}
+
+/// An epoll set and the poll window of the worker that waits on it.
+pub(crate) struct EventLoop {
+    epoll: OwnedFd,
+    window: Duration,
+    max_window: Duration,
+}
+
+impl EventLoop {
+    /// An empty set.
+    pub fn new() -> Result<Self, Error> {
+        let epoll =
+            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Error::host("an epoll set")(e.into()))?;
+        // On one CPU a poll only keeps the guest from running.
+        let several = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+        let max_window = if several { MAX_WINDOW } else { Duration::ZERO };
+        Ok(Self {
+            epoll,
+            window: Duration::ZERO,
+            max_window,
+        })
+    }
+
+    /// Waits for `token` to be readable from now on (level triggered).
+    pub fn add(&self, fd: &impl AsRawFd, token: u64) -> Result<(), Error> {
+        self.add_flags(fd, token, epoll::EventFlags::IN)
+    }
+
+    /// Waits for `flags` on a descriptor.
+    pub fn add_flags(&self, fd: &impl AsRawFd, token: u64, flags: epoll::EventFlags) -> Result<(), Error> {
+        epoll::add(&self.epoll, borrow(fd), epoll::EventData::new_u64(token), flags)
+            .map_err(|e| Error::host("an entry of an epoll set")(e.into()))
+    }
+
+    /// Polls `ready` for the adaptive window; true as soon as it says so. The window grows while sleeps turn out to be
+    /// short and shrinks while polling is in vain, down to none.
+    pub fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
+        if self.window.is_zero() {
+            return ready();
+        }
+        let start = Instant::now();
+        loop {
+            if ready() {
+                return true;
+            }
+            if start.elapsed() >= self.window {
+                return false;
+            }
+            for _ in 0..32 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Sleeps until something happens or `timeout` ends; tokens of what happened are put into `tokens`.
+    pub fn wait(&mut self, timeout: Option<Duration>, tokens: &mut Vec<u64>) -> Result<(), Error> {
+        tokens.clear();
+        let started = Instant::now();
+        let timeout = timeout.map(|t| Timespec {
+            tv_sec: t.as_secs() as i64,
+            tv_nsec: t.subsec_nanos().into(),
+        });
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 16];
+        match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok((happened, _)) => tokens.extend(happened.iter().map(|event| event.data.u64())),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::host("a wait")(error.into())),
+        }
+        self.adapt(started.elapsed());
+        Ok(())
+    }
+
+    fn adapt(&mut self, slept: Duration) {
+        self.window = if slept <= self.max_window {
+            (self.window * 2).clamp(FIRST_WINDOW.min(self.max_window), self.max_window)
+        } else if self.window <= FIRST_WINDOW {
+            Duration::ZERO
+        } else {
+            self.window / 2
+        };
+    }
+}

@@ -1,0 +1,52 @@
+//! A thread that does a device's work.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::error::Error;
+
+/// A worker thread that gives back a `T` when it is stopped.
+pub(crate) struct Worker<T> {
+    thread: JoinHandle<T>,
+    stop: Arc<EventFd>,
+}
+
+impl<T: Send + 'static> Worker<T> {
+    /// Starts `work` on a thread of that name (at most 15 bytes show up). It has to return soon after its argument
+    /// becomes readable.
+    pub fn spawn(name: String, work: impl FnOnce(Arc<EventFd>) -> T + Send + 'static) -> Result<Self, Error> {
+        let stop = Arc::new(new_event()?);
+        let seen = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .stack_size(256 << 10)
+            .spawn(move || work(seen))
+            .map_err(Error::host("a worker thread"))?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Ends the thread and waits for what it gives back; `None` if it panicked.
+    pub fn stop(self) -> Option<T> {
+        if let Err(error) = self.stop.write(1) {
+            tracing::error!("a worker could not be told to stop: {error}");
+        }
+        self.thread.join().ok()
+    }
+}
+
+/// A new event that never blocks its reader.
+pub(crate) fn new_event() -> Result<EventFd, Error> {
+    EventFd::new(EFD_NONBLOCK).map_err(Error::host("an event"))
+}
+
+/// Clears an event; one that was not signalled is left as it is.
+pub(crate) fn clear(event: &EventFd) {
+    match event.read() {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => tracing::error!("an event could not be read: {error}"),
+    }
+}
