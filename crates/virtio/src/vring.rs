@@ -268,3 +268,7 @@ impl Vring {
         GuestError::RingAccess(self.queue.used_ring())
     }
 }
+
+#[cfg(test)]
+#[path = "vring_tests.rs"]
+mod tests;
