@@ -17,6 +17,7 @@ mod interrupts;
 mod layout;
 mod machine;
 mod registers;
+mod timers;
 
 pub use boot::{Blob, BootSource};
 pub use config::{MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};

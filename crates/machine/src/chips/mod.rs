@@ -1,4 +1,13 @@
 //! The chips of the south bridge and of the ISA bus: pure state machines, and beside each its glue to the bus.
 
+mod i8042;
+pub mod i8042_bus;
+mod pit;
+pub mod pit_bus;
+pub mod pm;
+pub mod pm_bus;
+pub mod rtc;
+pub mod rtc_bus;
 pub mod serial_port;
+pub mod signals;
 mod uart;

@@ -1,0 +1,213 @@
+//! ACPI power management of the ICH9 (ICH9 13.8; ACPI 6.5, 4.8): PM1, the PM timer, GPE0, SMI enable.
+
+use crate::registers::Masked;
+
+/// Ports that the block takes.
+pub const SIZE: u64 = 0x80;
+
+const PM1_STATUS_ENABLE: u64 = 0x00;
+const PM1_CONTROL: u64 = 0x04;
+const TIMER: u64 = 0x08;
+const GPE0_STATUS: u64 = 0x20;
+const GPE0_ENABLE: u64 = 0x28;
+const SMI_ENABLE: u64 = 0x30;
+
+const STATUS_TIMER: u16 = 1;
+const STATUS_GLOBAL: u16 = 1 << 5;
+const STATUS_POWER_BUTTON: u16 = 1 << 8;
+const STATUS_RTC: u16 = 1 << 10;
+const STATUS_WAKE: u16 = 1 << 15;
+const STATUS_BITS: u16 = STATUS_TIMER | STATUS_GLOBAL | STATUS_POWER_BUTTON | STATUS_RTC | STATUS_WAKE;
+const ENABLE_BITS: u16 = STATUS_TIMER | STATUS_GLOBAL | STATUS_POWER_BUTTON | STATUS_RTC;
+
+const CONTROL_SCI: u16 = 1;
+const CONTROL_SLEEP: u16 = 1 << 13;
+/// Sleep type and the bits that are plain storage.
+const CONTROL_BITS: u16 = CONTROL_SCI | 1 << 1 | 7 << 10;
+
+const TIMER_FREQUENCY: u64 = 3_579_545;
+const TIMER_MASK: u32 = 0xff_ffff;
+/// The timer's top bit changes after this many ticks.
+const TIMER_HALF: u64 = 1 << 23;
+
+/// Sleep type of S5 in our tables (ICH9: soft off).
+pub const SLEEP_TYPE_OFF: u8 = 7;
+
+/// What a register write asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// Power off.
+    PowerOff,
+}
+
+/// State of the block.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pm {
+    status: u16,
+    enable: u16,
+    control: u16,
+    gpe_status: u32,
+    gpe_enable: u32,
+    smi_enable: u32,
+    /// Half periods of the timer up to which its status bit was accounted for.
+    halves_seen: u64,
+}
+
+fn ticks(now: u64) -> u64 {
+    (u128::from(now) * u128::from(TIMER_FREQUENCY) / 1_000_000_000) as u64
+}
+
+impl Pm {
+    /// Reads the 32-bit register at `offset`, at `now` nanoseconds.
+    pub fn read(&mut self, offset: u64, now: u64) -> u32 {
+        self.note_time(now);
+        match offset {
+            PM1_STATUS_ENABLE => u32::from(self.status) | u32::from(self.enable) << 16,
+            PM1_CONTROL => u32::from(self.control),
+            TIMER => ticks(now) as u32 & TIMER_MASK,
+            GPE0_STATUS => self.gpe_status,
+            GPE0_ENABLE => self.gpe_enable,
+            SMI_ENABLE => self.smi_enable,
+            _ => 0,
+        }
+    }
+
+    /// Writes the 32-bit register at `offset`, at `now` nanoseconds.
+    pub fn write(&mut self, offset: u64, written: Masked, now: u64) -> Option<Request> {
+        self.note_time(now);
+        match offset {
+            PM1_STATUS_ENABLE => {
+                self.status &= !(written.value as u16);
+                let enable = written.over(u32::from(self.enable) << 16) >> 16;
+                self.enable = enable as u16 & ENABLE_BITS;
+            }
+            PM1_CONTROL => return self.write_control(written),
+            GPE0_STATUS => self.gpe_status &= !written.value,
+            GPE0_ENABLE => self.gpe_enable = written.over(self.gpe_enable),
+            SMI_ENABLE => self.smi_enable = written.over(self.smi_enable),
+            _ => {}
+        }
+        None
+    }
+
+    /// Level of the system control interrupt.
+    pub fn interrupt(&self) -> bool {
+        let wanted = self.status & self.enable & ENABLE_BITS != 0 || self.gpe_status & self.gpe_enable != 0;
+        self.control & CONTROL_SCI != 0 && wanted
+    }
+
+    /// The power button is pressed.
+    pub fn press_power_button(&mut self) {
+        self.status |= STATUS_POWER_BUTTON;
+    }
+
+    /// Turns ACPI mode on or off, as the firmware's SMI handler would.
+    pub fn set_acpi_mode(&mut self, on: bool) {
+        self.control = self.control & !CONTROL_SCI | if on { CONTROL_SCI } else { 0 };
+    }
+
+    /// When the timer's status bit is set next, in nanoseconds, if an interrupt would come of it.
+    pub fn deadline(&mut self, now: u64) -> Option<u64> {
+        self.note_time(now);
+        if self.enable & STATUS_TIMER == 0 || self.status & STATUS_TIMER != 0 {
+            return None;
+        }
+        let next = u128::from(self.halves_seen + 1) * u128::from(TIMER_HALF) * 1_000_000_000;
+        Some(next.div_ceil(u128::from(TIMER_FREQUENCY)) as u64)
+    }
+
+    /// Sets the timer's status bit if its top bit has changed.
+    pub fn note_time(&mut self, now: u64) {
+        let halves = ticks(now) / TIMER_HALF;
+        if halves > self.halves_seen {
+            self.halves_seen = halves;
+            self.status |= STATUS_TIMER;
+        }
+    }
+
+    fn write_control(&mut self, written: Masked) -> Option<Request> {
+        let value = written.over(u32::from(self.control)) as u16;
+        if written.value as u16 & 1 << 2 != 0 {
+            // GBL_RLS would wake firmware, and there is none that listens.
+            tracing::debug!("the guest released the global lock to firmware");
+        }
+        self.control = value & CONTROL_BITS;
+        let sleep_type = (value >> 10 & 7) as u8;
+        // Type 0 is what QEMU's machines use for S5; small guests write it without looking into the tables.
+        let off = matches!(sleep_type, 0 | 6 | SLEEP_TYPE_OFF);
+        (written.value as u16 & CONTROL_SLEEP != 0 && off).then_some(Request::PowerOff)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn word(value: u16, at: u32) -> Masked {
+        Masked { value: u32::from(value) << (8 * at), mask: 0xffff << (8 * at) }
+    }
+
+    #[test]
+    fn the_timer_runs_at_its_frequency_in_24_bits() {
+        let mut pm = Pm::default();
+        assert_eq!(pm.read(TIMER, 1_000_000_000), 3_579_545);
+        assert_eq!(pm.read(TIMER, 10_000_000_000), 35_795_450 & 0xff_ffff);
+    }
+
+    #[test]
+    fn the_power_button_interrupts_where_it_is_enabled() {
+        let mut pm = Pm::default();
+        pm.set_acpi_mode(true);
+        pm.press_power_button();
+        assert!(!pm.interrupt());
+        pm.write(PM1_STATUS_ENABLE, word(STATUS_POWER_BUTTON, 2), 0);
+        assert!(pm.interrupt());
+        pm.write(PM1_STATUS_ENABLE, word(STATUS_POWER_BUTTON, 0), 0);
+        assert!(!pm.interrupt());
+        assert_eq!(pm.read(PM1_STATUS_ENABLE, 0), u32::from(STATUS_POWER_BUTTON) << 16);
+    }
+
+    #[test]
+    fn sleeping_with_the_type_of_s5_switches_off() {
+        let mut pm = Pm::default();
+        assert_eq!(pm.write(PM1_CONTROL, word(7 << 10, 0), 0), None);
+        assert_eq!(pm.write(PM1_CONTROL, word(7 << 10 | CONTROL_SLEEP, 0), 0), Some(Request::PowerOff));
+        assert_eq!(pm.write(PM1_CONTROL, word(CONTROL_SLEEP, 0), 0), Some(Request::PowerOff));
+        assert_eq!(pm.write(PM1_CONTROL, word(1 << 10 | CONTROL_SLEEP, 0), 0), None);
+        assert_eq!(pm.read(PM1_CONTROL, 0) & u32::from(CONTROL_SLEEP), 0, "the bit reads as zero");
+    }
+
+    #[test]
+    fn the_timer_status_comes_with_each_change_of_the_top_bit() {
+        let mut pm = Pm::default();
+        assert_eq!(pm.deadline(0), None);
+        pm.write(PM1_STATUS_ENABLE, word(STATUS_TIMER, 2), 0);
+        pm.set_acpi_mode(true);
+        let at = pm.deadline(0).unwrap();
+        assert!(ticks(at - 300) < TIMER_HALF && ticks(at) >= TIMER_HALF);
+        pm.note_time(at);
+        assert!(pm.interrupt());
+        pm.write(PM1_STATUS_ENABLE, word(STATUS_TIMER, 0), at);
+        assert!(!pm.interrupt());
+        assert!(pm.deadline(at).unwrap() > at);
+    }
+
+    proptest! {
+        #[test]
+        fn any_access_keeps_a_deadline_in_the_future(
+            steps in proptest::collection::vec((any::<bool>(), 0u64..SIZE, any::<u32>(), 0u64..1 << 40), 0..100)
+        ) {
+            let (mut pm, mut now) = (Pm::default(), 0);
+            for (is_write, offset, value, later) in steps {
+                now += later;
+                if is_write {
+                    pm.write(offset & !3, Masked { value, mask: u32::MAX }, now);
+                } else {
+                    pm.read(offset & !3, now);
+                }
+                prop_assert!(pm.deadline(now).is_none_or(|at| at > now));
+            }
+        }
+    }
+}

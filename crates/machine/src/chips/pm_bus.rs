@@ -1,0 +1,122 @@
+//! Power management on the bus: its port block, the SMI command port, the SCI.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use ostler_bus::{Device, InterruptLine};
+
+use super::pm::{Pm, Request};
+use crate::registers::{lock, read_dwords, write_dwords};
+use crate::timers::{Clock, TimerClient, TimerId, Timers};
+use crate::{MachineEvent, MachineEvents};
+
+/// Written to port 0xb2 to enter ACPI mode.
+pub const ACPI_ENABLE: u8 = 2;
+/// Written to port 0xb2 to leave ACPI mode.
+pub const ACPI_DISABLE: u8 = 3;
+
+/// The block at PMBASE.
+pub struct PmBus {
+    pm: Mutex<Pm>,
+    sci: Arc<dyn InterruptLine>,
+    clock: Clock,
+    timers: Timers,
+    timer: TimerId,
+    events: Arc<dyn MachineEvents>,
+}
+
+impl PmBus {
+    /// A block in its reset state.
+    pub fn new(
+        sci: Arc<dyn InterruptLine>,
+        clock: Clock,
+        timers: Timers,
+        events: Arc<dyn MachineEvents>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me: &Weak<Self>| {
+            let timer = timers.register(me.clone());
+            Self { pm: Mutex::default(), sci, clock, timers, timer, events }
+        })
+    }
+
+    /// Back to the reset state.
+    pub fn reset(&self) {
+        self.change(|pm, _| *pm = Pm::default());
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        self.change(|pm, _| pm.press_power_button());
+    }
+
+    /// Enters or leaves ACPI mode.
+    fn set_acpi_mode(&self, on: bool) {
+        self.change(|pm, _| pm.set_acpi_mode(on));
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Pm, u64) -> R) -> R {
+        let mut pm = lock(&self.pm);
+        let now = self.clock.now();
+        let result = change(&mut pm, now);
+        self.sci.set(pm.interrupt());
+        self.timers.set(self.timer, pm.deadline(now));
+        result
+    }
+}
+
+impl TimerClient for PmBus {
+    fn expired(&self) {
+        self.change(|pm, now| pm.note_time(now));
+    }
+}
+
+impl Device for PmBus {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        // The timer is read often and a read changes no interrupt: only time does, and its deadline is set.
+        let mut pm = lock(&self.pm);
+        let now = self.clock.now();
+        read_dwords(offset, data, |register| pm.read(register, now));
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        let request = self.change(|pm, now| {
+            let mut request = None;
+            write_dwords(offset, data, |register, written| request = pm.write(register, written, now).or(request));
+            request
+        });
+        match request {
+            Some(Request::PowerOff) => self.events.notify(MachineEvent::PowerOff),
+            None => {}
+        }
+    }
+}
+
+/// Ports 0xb2 (SMI command) and 0xb3 (its status): what firmware's SMI handler would do.
+pub struct SmiCommandPorts {
+    pm: Arc<PmBus>,
+    registers: Mutex<[u8; 2]>,
+}
+
+impl SmiCommandPorts {
+    /// Ports that switch the mode of `pm`.
+    pub fn new(pm: Arc<PmBus>) -> Self {
+        Self { pm, registers: Mutex::new([0; 2]) }
+    }
+}
+
+impl Device for SmiCommandPorts {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let registers = lock(&self.registers);
+        crate::registers::read_bytes(offset, data, |port| registers[(port & 1) as usize]);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        crate::registers::write_bytes(offset, data, |port, value| {
+            lock(&self.registers)[(port & 1) as usize] = value;
+            match (port & 1, value) {
+                (0, ACPI_ENABLE) => self.pm.set_acpi_mode(true),
+                (0, ACPI_DISABLE) => self.pm.set_acpi_mode(false),
+                _ => {}
+            }
+        });
+    }
+}

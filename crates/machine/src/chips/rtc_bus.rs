@@ -1,0 +1,97 @@
+//! The real-time clock on the bus: ports 0x70 and 0x71, IRQ 8.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use ostler_bus::{Device, InterruptLine};
+use ostler_memory::GuestRam;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use super::rtc::Rtc;
+use crate::boot::memory_map::low_ram_end;
+use crate::registers::{lock, read_bytes, write_bytes};
+use crate::timers::{Clock, TimerClient, TimerId, Timers};
+
+/// The clock with its interrupt.
+pub struct RtcBus {
+    rtc: Mutex<Rtc>,
+    line: Arc<dyn InterruptLine>,
+    clock: Clock,
+    timers: Timers,
+    timer: TimerId,
+}
+
+impl RtcBus {
+    /// A clock that shows host time, with the sizes of `ram` and the number of CPUs in its memory.
+    pub fn new(
+        line: Arc<dyn InterruptLine>,
+        clock: Clock,
+        timers: Timers,
+        ram: &GuestRam,
+        cpus: u32,
+    ) -> Arc<Self> {
+        let mut rtc = Rtc::new(clock.wall());
+        describe_memory(&mut rtc, ram, cpus);
+        Arc::new_cyclic(|me: &Weak<Self>| {
+            let timer = timers.register(me.clone());
+            Self { rtc: Mutex::new(rtc), line, clock, timers, timer }
+        })
+    }
+
+    /// A reset stops the interrupts; time and memory are kept by the battery.
+    pub fn reset(&self) {
+        self.access(|rtc, now| {
+            rtc.write(0, 0x0b, now);
+            let b = rtc.read(1, now);
+            rtc.write(1, b & 0x07, now);
+        });
+    }
+
+    fn access<R>(&self, access: impl FnOnce(&mut Rtc, u64) -> R) -> R {
+        let mut rtc = lock(&self.rtc);
+        let now = self.clock.wall();
+        let result = access(&mut rtc, now);
+        self.line.set(rtc.interrupt());
+        let deadline = rtc.deadline(now).map(|at| self.clock.now().saturating_add(at.saturating_sub(now)));
+        self.timers.set(self.timer, deadline);
+        result
+    }
+}
+
+/// Memory sizes where PC firmware keeps them, and the number of CPUs where QEMU's does.
+fn describe_memory(rtc: &mut Rtc, ram: &GuestRam, cpus: u32) {
+    let low = low_ram_end(ram);
+    let high: u64 = ram.iter().filter(|region| region.start_addr().0 != 0).map(|region| region.len()).sum();
+    let mut word = |index: usize, value: u64| {
+        let value = value.min(0xffff) as u16;
+        rtc.set_memory(index, value as u8);
+        rtc.set_memory(index + 1, (value >> 8) as u8);
+    };
+    let above_megabyte = low.saturating_sub(1 << 20) >> 10;
+    word(0x15, 640);
+    word(0x17, above_megabyte);
+    word(0x30, above_megabyte);
+    word(0x34, low.saturating_sub(16 << 20) >> 16);
+    let high_chunks = high >> 16;
+    for (index, shift) in [(0x5b, 0), (0x5c, 8), (0x5d, 16)] {
+        rtc.set_memory(index, (high_chunks >> shift) as u8);
+    }
+    rtc.set_memory(0x5f, (cpus - 1) as u8);
+    // Equipment: a coprocessor, no floppy disk.
+    rtc.set_memory(0x14, 0x02);
+}
+
+impl TimerClient for RtcBus {
+    fn expired(&self) {
+        self.access(|rtc, now| rtc.account(now));
+    }
+}
+
+impl Device for RtcBus {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.access(|rtc, now| read_bytes(offset, data, |port| rtc.read(port & 1, now)));
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.access(|rtc, now| write_bytes(offset, data, |port, value| rtc.write(port & 1, value, now)));
+    }
+}
