@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ostler_accel::Vm;
 use ostler_memory::GuestRam;
+use ostler_pci::PciFunction;
 
 use crate::BootSource;
 
@@ -67,6 +68,8 @@ pub struct MachineConfig {
     pub cpus: u32,
     /// Kernel, initrd, command line.
     pub boot: BootSource,
+    /// PCI functions of the guest's devices, placed in this order in slots 1 to 15.
+    pub functions: Vec<Arc<dyn PciFunction>>,
     /// Outside end of COM1; without one the port has no device.
     pub serial: Option<Arc<dyn SerialBackend>>,
     /// Who hears of power-off, reset, panic.

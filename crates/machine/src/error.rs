@@ -1,5 +1,6 @@
 use std::io;
 
+use crate::bridges::topology::MAX_DEVICES;
 use crate::layout::MAX_CPUS;
 
 /// Why a machine could not be built or brought back to its boot state.
@@ -58,6 +59,14 @@ pub enum Error {
     /// There is not enough RAM for what the platform itself places in it.
     #[error("the guest has no memory at {0:#x}, which the boot needs; give it at least 2M")]
     NoMemory(u64),
+    /// Bus 0 is full.
+    #[error(
+        "a machine has room for {MAX_DEVICES} PCI devices, not {0}; give the guest fewer disks and network cards"
+    )]
+    TooManyDevices(usize),
+    /// A PCI function could not be placed or given its addresses.
+    #[error(transparent)]
+    Pci(#[from] ostler_pci::Error),
     /// Two devices want the same addresses.
     #[error(transparent)]
     Bus(#[from] ostler_bus::Error),

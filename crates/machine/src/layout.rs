@@ -43,3 +43,17 @@ pub const ELCR_PORTS: u64 = 0x4d0;
 pub const COM1: u64 = 0x3f8;
 /// Its interrupt.
 pub const COM1_IRQ: u8 = 4;
+/// Power management block.
+pub const PM_BASE: u64 = 0x600;
+/// System control interrupt.
+pub const SCI: u8 = 9;
+/// Command and status of the firmware's SMI handler.
+pub const SMI_COMMAND: u64 = 0xb2;
+/// Reset control.
+pub const RESET_CONTROL: u64 = 0xcf9;
+/// Configuration address and data.
+pub const PCI_CONFIG_PORTS: u64 = 0xcf8;
+/// pvpanic.
+pub const PVPANIC: u64 = 0x505;
+/// fw_cfg: selector, data, and DMA address.
+pub const FW_CFG: u64 = 0x510;

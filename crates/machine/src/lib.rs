@@ -10,12 +10,14 @@
 //! deliveries after it has let its lock go, and no one calls a chip while holding the router's or the timers' lock.
 
 mod boot;
+mod bridges;
 mod chips;
 mod config;
 mod error;
 mod interrupts;
 mod layout;
 mod machine;
+mod recipe;
 mod registers;
 mod timers;
 

@@ -1,97 +1,66 @@
-//! A machine: the recipe that builds it, and its life cycle.
+//! A machine's life cycle.
 //!
-//! Life cycle: [`Machine::build`] loads the kernel and leaves every chip in its reset state; the owner makes the vCPUs and
-//! gives each its [`Machine::boot_state`]. After [`crate::MachineEvent::Reset`] the owner pauses all vCPUs, calls
+//! [`Machine::build`] loads the kernel and leaves every chip as firmware would; the owner makes the vCPUs and gives each
+//! its [`Machine::boot_state`]. After [`crate::MachineEvent::Reset`] the owner pauses all vCPUs, calls
 //! [`Machine::reset`], and gives the boot states again. All other methods may be called from any thread at any time.
 
 use std::sync::{Arc, Mutex};
 
-use ostler_accel::{CpuState, Vm};
-use ostler_bus::{AddressMap, Range};
+use ostler_accel::CpuState;
+use ostler_bus::AddressMap;
 use ostler_memory::GuestRam;
+use ostler_pci::{Location, PciFunction, Root};
 
 use crate::boot::{self, BootSource};
+use crate::bridges::{HostBridge, topology};
+use crate::chips::i8042_bus::I8042Bus;
+use crate::chips::pit_bus::PitBus;
+use crate::chips::pm_bus::PmBus;
+use crate::chips::rtc_bus::RtcBus;
 use crate::chips::serial_port::SerialPort;
-use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
-use crate::layout::{COM1, COM1_IRQ, ELCR_PORTS, IOAPIC_BASE, MAX_CPUS, PIC_PORTS};
+use crate::interrupts::Router;
+use crate::layout::PCI_CONFIG_PORTS;
 use crate::registers::lock;
-use crate::{Error, MachineConfig, MachineEvents, MachineType};
+use crate::timers::TimerThread;
+use crate::{Error, MachineType};
+
+/// Inputs of the second 8259 that are level-triggered after boot: the SCI and the PIRQs' (9, 10, 11).
+const LEVEL_INPUTS: u8 = 0x0e;
+
+/// The chips that the life cycle reaches.
+pub(crate) struct Chips {
+    pub router: Arc<Router>,
+    pub pit: Arc<PitBus>,
+    pub rtc: Arc<RtcBus>,
+    pub keyboard: Arc<I8042Bus>,
+    pub serial: Option<Arc<SerialPort>>,
+    pub pm: Arc<PmBus>,
+    pub root: Arc<Root>,
+    pub host_bridge: Arc<HostBridge>,
+}
 
 /// The platform of one guest.
 pub struct Machine {
-    machine_type: MachineType,
-    ports: Arc<AddressMap>,
-    memory: Arc<AddressMap>,
-    ram: Arc<GuestRam>,
-    vm: Arc<dyn Vm>,
-    cpus: u32,
-    boot: BootSource,
-    first_cpu: Mutex<CpuState>,
-    router: Arc<Router>,
-    serial: Option<Arc<SerialPort>>,
-    events: Arc<dyn MachineEvents>,
+    pub(crate) machine_type: MachineType,
+    pub(crate) ports: Arc<AddressMap>,
+    pub(crate) memory: Arc<AddressMap>,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) cpus: u32,
+    pub(crate) boot: BootSource,
+    pub(crate) first_cpu: Mutex<CpuState>,
+    pub(crate) chips: Chips,
+    pub(crate) _timers: TimerThread,
 }
 
 impl Machine {
-    /// Builds the platform and loads the kernel.
-    pub fn build(config: MachineConfig) -> Result<Machine, Error> {
-        let MachineConfig {
-            machine_type,
-            ram,
-            vm,
-            cpus,
-            boot,
-            serial,
-            events,
-            ..
-        } = config;
-        if !(1..=MAX_CPUS).contains(&cpus) {
-            return Err(Error::Cpus(cpus));
-        }
-        let ports = Arc::new(AddressMap::new());
-        let memory = Arc::new(AddressMap::new());
-
-        let router = Router::new(vm.clone());
-        memory.insert(
-            Range::new(IOAPIC_BASE, 0x1000),
-            Arc::new(IoapicWindow(router.clone())),
-        )?;
-        for (chip, base) in PIC_PORTS.into_iter().enumerate() {
-            ports.insert(
-                Range::new(base, 2),
-                Arc::new(PicPorts {
-                    router: router.clone(),
-                    chip,
-                }),
-            )?;
-        }
-        ports.insert(Range::new(ELCR_PORTS, 2), Arc::new(ElcrPorts(router.clone())))?;
-
-        let serial =
-            serial.map(|backend| Arc::new(SerialPort::new(router.line(Input::Isa(COM1_IRQ)), backend)));
-        if let Some(port) = &serial {
-            ports.insert(Range::new(COM1, 8), port.clone())?;
-        }
-
-        let first_cpu = Mutex::new(boot::load(&ram, &boot)?);
-        Ok(Machine {
-            machine_type,
-            ports,
-            memory,
-            ram,
-            vm,
-            cpus,
-            boot,
-            first_cpu,
-            router,
-            serial,
-            events,
-        })
-    }
-
     /// The version of the platform.
     pub fn machine_type(&self) -> MachineType {
         self.machine_type
+    }
+
+    /// Number of CPUs.
+    pub fn cpus(&self) -> u32 {
+        self.cpus
     }
 
     /// I/O ports: where [`ostler_accel::Exit::PortRead`] and `PortWrite` go.
@@ -115,28 +84,78 @@ impl Machine {
 
     /// Carries [`ostler_accel::Exit::EndOfInterrupt`] to the IOAPIC.
     pub fn end_of_interrupt(&self, vector: u8) {
-        self.router.end_of_interrupt(vector);
+        self.chips.router.end_of_interrupt(vector);
     }
 
     /// Offers input to the serial port. Returns how many bytes were taken; [`crate::SerialBackend::input_room`] tells
     /// when more may be offered. Without a serial port all input is taken and lost.
     pub fn serial_input(&self, bytes: &[u8]) -> usize {
-        self.serial
+        self.chips
+            .serial
             .as_ref()
             .map_or(bytes.len(), |port| port.push_input(bytes))
     }
 
     /// Presses the power button: the guest hears of it by ACPI, if it listens.
-    pub fn power_button(&self) {}
+    pub fn power_button(&self) {
+        self.chips.pm.press_power_button();
+    }
+
+    /// Puts a device into hotplug slot `slot` (from 0) while the guest runs.
+    pub fn plug(&self, slot: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
+        let at = slot_location(slot)?;
+        let line = topology::line_behind(&self.chips.router, at, &*function);
+        Ok(self.chips.root.plug(at, function, line, false)?)
+    }
+
+    /// Asks the guest to let the device in hotplug slot `slot` go (the attention button).
+    pub fn request_unplug(&self, slot: u8) -> Result<(), Error> {
+        self.chips.root.port(slot_location(slot)?)?.press_attention();
+        Ok(())
+    }
+
+    /// The PCI root complex.
+    pub fn pci(&self) -> &Arc<Root> {
+        &self.chips.root
+    }
 
     /// Brings every chip to its reset state and loads the kernel again. All vCPUs must be paused.
     pub fn reset(&self) -> Result<(), Error> {
-        if let Some(port) = &self.serial {
+        let chips = &self.chips;
+        chips.root.reset();
+        if let Some(port) = &chips.serial {
             port.reset();
         }
-        self.router.reset();
+        chips.keyboard.reset();
+        chips.pm.reset();
+        chips.rtc.reset();
+        chips.router.reset();
+        chips.pit.reset();
+        self.start_over()
+    }
+
+    /// What firmware would do: gives PCI its addresses and loads the kernel.
+    pub(crate) fn start_over(&self) -> Result<(), Error> {
+        let chips = &self.chips;
+        chips.root.assign_resources()?;
+        chips.router.access_pic(|pic| pic.write_elcr(1, LEVEL_INPUTS));
         let state = boot::load(&self.ram, &self.boot)?;
         *lock(&self.first_cpu) = state;
         Ok(())
+    }
+}
+
+fn slot_location(slot: u8) -> Result<Location, Error> {
+    if slot >= topology::ROOT_PORTS {
+        return Err(ostler_pci::Error::NoPort(slot).into());
+    }
+    Ok(Location::device(topology::FIRST_ROOT_PORT + slot))
+}
+
+impl Drop for Machine {
+    /// The maps hold the root complex, and the root complex the maps.
+    fn drop(&mut self) {
+        self.ports.remove(PCI_CONFIG_PORTS);
+        self.chips.host_bridge.detach();
     }
 }

@@ -16,7 +16,9 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        Self { origin: Instant::now() }
+        Self {
+            origin: Instant::now(),
+        }
     }
 
     /// Nanoseconds of CLOCK_MONOTONIC since the start.
@@ -26,7 +28,9 @@ impl Clock {
 
     /// Nanoseconds since 1970 (UTC).
     pub fn wall(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos() as u64)
     }
 }
 
@@ -71,7 +75,10 @@ impl Timers {
     /// Adds a client without a deadline.
     pub fn register(&self, client: Weak<dyn TimerClient>) -> TimerId {
         let mut state = lock(&self.0.state);
-        state.entries.push(Entry { client, deadline: None });
+        state.entries.push(Entry {
+            client,
+            deadline: None,
+        });
         TimerId(state.entries.len() - 1)
     }
 
@@ -79,7 +86,9 @@ impl Timers {
     pub fn set(&self, id: TimerId, deadline: Option<u64>) {
         let mut state = lock(&self.0.state);
         let earliest = state.earliest();
-        let Some(entry) = state.entries.get_mut(id.0) else { return };
+        let Some(entry) = state.entries.get_mut(id.0) else {
+            return;
+        };
         entry.deadline = deadline;
         // A later deadline is found when the thread wakes for the one that it sleeps on.
         let sooner = deadline.is_some_and(|at| earliest.is_none_or(|earliest| at < earliest));
@@ -99,13 +108,26 @@ pub struct TimerThread {
 impl TimerThread {
     /// Starts the thread.
     pub fn start(clock: Clock) -> Result<(Self, Timers), Error> {
-        let shared = Arc::new(Shared { clock, state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            clock,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let work = shared.clone();
         let thread = std::thread::Builder::new()
             .name("timers".into())
             .spawn(move || work.run())
-            .map_err(|source| Error::Host { what: "thread for timers", source })?;
-        Ok((Self { shared: shared.clone(), thread: Some(thread) }, Timers(shared)))
+            .map_err(|source| Error::Host {
+                what: "thread for timers",
+                source,
+            })?;
+        Ok((
+            Self {
+                shared: shared.clone(),
+                thread: Some(thread),
+            },
+            Timers(shared),
+        ))
     }
 }
 
@@ -142,10 +164,16 @@ impl Shared {
                 continue;
             }
             state = match state.earliest() {
-                None => self.changed.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(|poisoned| poisoned.into_inner()),
                 Some(at) => {
                     let pause = Duration::from_nanos(at - now);
-                    self.changed.wait_timeout(state, pause).unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                    self.changed
+                        .wait_timeout(state, pause)
+                        .unwrap_or_else(|poisoned| poisoned.into_inner())
+                        .0
                 }
             };
         }

@@ -158,7 +158,15 @@ impl I8042 {
         match command {
             0xff => self.answer_all(&[ACK, SELF_TEST_PASSED]),
             // An MF2 keyboard behind a translating controller.
-            0xf2 => self.answer_all(&[ACK, 0xab, if self.config & CONFIG_TRANSLATE != 0 { 0x41 } else { 0x83 }]),
+            0xf2 => self.answer_all(&[
+                ACK,
+                0xab,
+                if self.config & CONFIG_TRANSLATE != 0 {
+                    0x41
+                } else {
+                    0x83
+                },
+            ]),
             0xee => self.answer(0xee),
             0xed | 0xf0 | 0xf3 => {
                 self.expect = Some(Expect::KeyboardParameter);
@@ -212,7 +220,10 @@ mod tests {
         assert_eq!(drain(&mut chip), [0x55]);
         chip.write_command(0xd3);
         chip.write_data(0x5a);
-        assert_eq!(chip.status() & (STATUS_AUX | STATUS_OUTPUT_FULL), STATUS_AUX | STATUS_OUTPUT_FULL);
+        assert_eq!(
+            chip.status() & (STATUS_AUX | STATUS_OUTPUT_FULL),
+            STATUS_AUX | STATUS_OUTPUT_FULL
+        );
         assert_eq!(drain(&mut chip), [0x5a]);
         chip.write_data(0xf2);
         assert!(chip.keyboard_interrupt());

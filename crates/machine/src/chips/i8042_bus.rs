@@ -23,7 +23,12 @@ impl I8042Bus {
         aux: Arc<dyn InterruptLine>,
         events: Arc<dyn MachineEvents>,
     ) -> Arc<Self> {
-        Arc::new(Self { chip: Mutex::default(), keyboard, aux, events })
+        Arc::new(Self {
+            chip: Mutex::default(),
+            keyboard,
+            aux,
+            events,
+        })
     }
 
     /// Back to the reset state.

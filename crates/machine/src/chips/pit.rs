@@ -73,7 +73,9 @@ impl Counter {
     }
 
     fn output(&self, now: u64) -> bool {
-        let Some((elapsed, count)) = self.progress(now) else { return self.mode != 0 };
+        let Some((elapsed, count)) = self.progress(now) else {
+            return self.mode != 0;
+        };
         match self.mode {
             0 | 1 => elapsed >= count,
             2 => !self.gate || elapsed % count != count - 1,
@@ -127,7 +129,9 @@ impl Counter {
         if !self.bcd {
             return if value == 0 { 0x1_0000 } else { u32::from(value) };
         }
-        let decimal = [12, 8, 4, 0].iter().fold(0, |sum, shift| sum * 10 + u32::from(value >> shift & 0xf));
+        let decimal = [12, 8, 4, 0]
+            .iter()
+            .fold(0, |sum, shift| sum * 10 + u32::from(value >> shift & 0xf));
         // Digits above nine are undefined; the sum stays in range.
         if decimal == 0 { 10_000 } else { decimal }
     }
@@ -160,7 +164,12 @@ impl Counter {
             mode @ 0..=5 => mode,
             mode => mode - 4,
         };
-        *self = Self { mode, bcd: control & 1 != 0, access, ..Self::new(self.gate) };
+        *self = Self {
+            mode,
+            bcd: control & 1 != 0,
+            access,
+            ..Self::new(self.gate)
+        };
     }
 
     fn write(&mut self, value: u8, now: u64) {
@@ -230,14 +239,18 @@ pub struct Pit {
 
 impl Default for Pit {
     fn default() -> Self {
-        Self { counters: [Counter::new(true), Counter::new(true), Counter::new(false)] }
+        Self {
+            counters: [Counter::new(true), Counter::new(true), Counter::new(false)],
+        }
     }
 }
 
 impl Pit {
     /// Reads port 0 to 3 at tick `now`. The control port reads as ones.
     pub fn read(&mut self, port: u64, now: u64) -> u8 {
-        self.counters.get_mut(port as usize).map_or(0xff, |counter| counter.read(now))
+        self.counters
+            .get_mut(port as usize)
+            .map_or(0xff, |counter| counter.read(now))
     }
 
     /// Writes port 0 to 3 at tick `now`.
@@ -252,7 +265,9 @@ impl Pit {
 
     /// Level of a counter's output.
     pub fn output(&self, counter: usize, now: u64) -> bool {
-        self.counters.get(counter).is_some_and(|counter| counter.output(now))
+        self.counters
+            .get(counter)
+            .is_some_and(|counter| counter.output(now))
     }
 
     /// The tick after `now` at which counter 0's output rises.
@@ -328,7 +343,10 @@ mod tests {
         let mut pit = Pit::default();
         load(&mut pit, 0, 3, 10, 0);
         let levels: Vec<bool> = (0..10).map(|t| pit.output(0, t)).collect();
-        assert_eq!(levels, [true, true, true, true, true, false, false, false, false, false]);
+        assert_eq!(
+            levels,
+            [true, true, true, true, true, false, false, false, false, false]
+        );
         assert_eq!(read_word(&mut pit, 0, 1), 8);
         assert_eq!(read_word(&mut pit, 0, 6), 8);
         assert_eq!(pit.next_rise(3), Some(10));

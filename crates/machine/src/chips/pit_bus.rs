@@ -41,7 +41,14 @@ impl PitBus {
     pub fn new(line: Arc<dyn InterruptLine>, router: Arc<Router>, clock: Clock, timers: Timers) -> Arc<Self> {
         let pit = Arc::new_cyclic(|me: &std::sync::Weak<Self>| {
             let timer = timers.register(me.clone());
-            Self { state: Mutex::default(), line, router, clock, timers, timer }
+            Self {
+                state: Mutex::default(),
+                line,
+                router,
+                clock,
+                timers,
+                timer,
+            }
         });
         let listener: Arc<dyn TimerListener> = pit.clone();
         pit.router.set_timer_listener(Arc::downgrade(&listener));
@@ -72,7 +79,11 @@ impl PitBus {
     }
 
     fn wait_for_rise(&self, state: &mut State, now: u64) {
-        let rise = if self.router.timer_is_heard() { state.pit.next_rise(now) } else { None };
+        let rise = if self.router.timer_is_heard() {
+            state.pit.next_rise(now)
+        } else {
+            None
+        };
         if rise != state.awaited {
             state.awaited = rise;
             self.timers.set(self.timer, rise.map(nanoseconds));

@@ -16,8 +16,6 @@ const STATUS_TIMER: u16 = 1;
 const STATUS_GLOBAL: u16 = 1 << 5;
 const STATUS_POWER_BUTTON: u16 = 1 << 8;
 const STATUS_RTC: u16 = 1 << 10;
-const STATUS_WAKE: u16 = 1 << 15;
-const STATUS_BITS: u16 = STATUS_TIMER | STATUS_GLOBAL | STATUS_POWER_BUTTON | STATUS_RTC | STATUS_WAKE;
 const ENABLE_BITS: u16 = STATUS_TIMER | STATUS_GLOBAL | STATUS_POWER_BUTTON | STATUS_RTC;
 
 const CONTROL_SCI: u16 = 1;
@@ -145,7 +143,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn word(value: u16, at: u32) -> Masked {
-        Masked { value: u32::from(value) << (8 * at), mask: 0xffff << (8 * at) }
+        Masked {
+            value: u32::from(value) << (8 * at),
+            mask: 0xffff << (8 * at),
+        }
     }
 
     #[test]
@@ -165,17 +166,30 @@ mod tests {
         assert!(pm.interrupt());
         pm.write(PM1_STATUS_ENABLE, word(STATUS_POWER_BUTTON, 0), 0);
         assert!(!pm.interrupt());
-        assert_eq!(pm.read(PM1_STATUS_ENABLE, 0), u32::from(STATUS_POWER_BUTTON) << 16);
+        assert_eq!(
+            pm.read(PM1_STATUS_ENABLE, 0),
+            u32::from(STATUS_POWER_BUTTON) << 16
+        );
     }
 
     #[test]
     fn sleeping_with_the_type_of_s5_switches_off() {
         let mut pm = Pm::default();
         assert_eq!(pm.write(PM1_CONTROL, word(7 << 10, 0), 0), None);
-        assert_eq!(pm.write(PM1_CONTROL, word(7 << 10 | CONTROL_SLEEP, 0), 0), Some(Request::PowerOff));
-        assert_eq!(pm.write(PM1_CONTROL, word(CONTROL_SLEEP, 0), 0), Some(Request::PowerOff));
+        assert_eq!(
+            pm.write(PM1_CONTROL, word(7 << 10 | CONTROL_SLEEP, 0), 0),
+            Some(Request::PowerOff)
+        );
+        assert_eq!(
+            pm.write(PM1_CONTROL, word(CONTROL_SLEEP, 0), 0),
+            Some(Request::PowerOff)
+        );
         assert_eq!(pm.write(PM1_CONTROL, word(1 << 10 | CONTROL_SLEEP, 0), 0), None);
-        assert_eq!(pm.read(PM1_CONTROL, 0) & u32::from(CONTROL_SLEEP), 0, "the bit reads as zero");
+        assert_eq!(
+            pm.read(PM1_CONTROL, 0) & u32::from(CONTROL_SLEEP),
+            0,
+            "the bit reads as zero"
+        );
     }
 
     #[test]

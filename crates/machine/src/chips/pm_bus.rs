@@ -34,7 +34,14 @@ impl PmBus {
     ) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let timer = timers.register(me.clone());
-            Self { pm: Mutex::default(), sci, clock, timers, timer, events }
+            Self {
+                pm: Mutex::default(),
+                sci,
+                clock,
+                timers,
+                timer,
+                events,
+            }
         })
     }
 
@@ -80,7 +87,9 @@ impl Device for PmBus {
     fn write(&self, offset: u64, data: &[u8]) {
         let request = self.change(|pm, now| {
             let mut request = None;
-            write_dwords(offset, data, |register, written| request = pm.write(register, written, now).or(request));
+            write_dwords(offset, data, |register, written| {
+                request = pm.write(register, written, now).or(request)
+            });
             request
         });
         match request {
@@ -99,7 +108,10 @@ pub struct SmiCommandPorts {
 impl SmiCommandPorts {
     /// Ports that switch the mode of `pm`.
     pub fn new(pm: Arc<PmBus>) -> Self {
-        Self { pm, registers: Mutex::new([0; 2]) }
+        Self {
+            pm,
+            registers: Mutex::new([0; 2]),
+        }
     }
 }
 

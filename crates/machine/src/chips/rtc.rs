@@ -61,7 +61,14 @@ impl Rtc {
         memory[A] = 0x26;
         memory[B] = B_24_HOURS;
         memory[D] = D_VALID;
-        Self { index: 0, memory, flags: 0, offset: 0, frozen: None, accounted: now }
+        Self {
+            index: 0,
+            memory,
+            flags: 0,
+            offset: 0,
+            frozen: None,
+            accounted: now,
+        }
     }
 
     /// Sets a byte of memory as firmware would.
@@ -78,7 +85,14 @@ impl Rtc {
         }
         self.account(now);
         match usize::from(self.index) {
-            A => self.memory[A] | if self.is_updating(now) { A_UPDATE_IN_PROGRESS } else { 0 },
+            A => {
+                self.memory[A]
+                    | if self.is_updating(now) {
+                        A_UPDATE_IN_PROGRESS
+                    } else {
+                        0
+                    }
+            }
             C => self.take_flags(),
             index if is_time(index) => self.time_register(index, self.shown(now)),
             index => self.memory[index],
@@ -125,7 +139,10 @@ impl Rtc {
         }
         self.flags |= B_UPDATE;
         let from = self.guest_second(before);
-        if self.next_alarm(from).is_some_and(|at| at <= self.guest_second(now)) {
+        if self
+            .next_alarm(from)
+            .is_some_and(|at| at <= self.guest_second(now))
+        {
             self.flags |= B_ALARM;
         }
     }
@@ -133,10 +150,17 @@ impl Rtc {
     /// Host time at which an interrupt comes next, if none changes before; `None` if no interrupt is enabled.
     pub fn deadline(&self, now: u64) -> Option<u64> {
         let waits = |bit: u8| self.memory[B] & bit != 0 && self.flags & bit == 0;
-        let periodic = self.period().filter(|_| waits(B_PERIODIC)).map(|period| (now / period + 1) * period);
+        let periodic = self
+            .period()
+            .filter(|_| waits(B_PERIODIC))
+            .map(|period| (now / period + 1) * period);
         let runs = self.frozen.is_none();
         let update = (runs && waits(B_UPDATE)).then_some((now / SECOND + 1) * SECOND);
-        let alarm = if runs && waits(B_ALARM) { self.next_alarm(self.guest_second(now)) } else { None };
+        let alarm = if runs && waits(B_ALARM) {
+            self.next_alarm(self.guest_second(now))
+        } else {
+            None
+        };
         let alarm = alarm.map(|second| (second as i64).saturating_sub(self.offset).max(0) as u64 * SECOND);
         [periodic, update, alarm].into_iter().flatten().min()
     }
@@ -226,11 +250,19 @@ impl Rtc {
     }
 
     fn encode(&self, value: u8) -> u8 {
-        if self.memory[B] & B_BINARY != 0 { value } else { value / 10 << 4 | value % 10 }
+        if self.memory[B] & B_BINARY != 0 {
+            value
+        } else {
+            value / 10 << 4 | value % 10
+        }
     }
 
     fn decode(&self, value: u8) -> u8 {
-        if self.memory[B] & B_BINARY != 0 { value } else { (value >> 4) * 10 + (value & 0xf) }
+        if self.memory[B] & B_BINARY != 0 {
+            value
+        } else {
+            (value >> 4) * 10 + (value & 0xf)
+        }
     }
 
     fn encode_hour(&self, hour: u8) -> u8 {
@@ -252,7 +284,11 @@ impl Rtc {
     fn next_alarm(&self, after: u64) -> Option<u64> {
         let wanted = |index: usize, value: u64| {
             let byte = self.memory[index];
-            let decoded = if index == HOURS_ALARM { self.decode_hour(byte) } else { self.decode(byte) };
+            let decoded = if index == HOURS_ALARM {
+                self.decode_hour(byte)
+            } else {
+                self.decode(byte)
+            };
             byte >= ANY || u64::from(decoded) == value
         };
         let mut at = after + 1;
@@ -274,7 +310,10 @@ impl Rtc {
 }
 
 fn is_time(index: usize) -> bool {
-    matches!(index, SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY)
+    matches!(
+        index,
+        SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY
+    )
 }
 
 /// Year, month and day of a day since 1970 (the proleptic Gregorian calendar, by eras of 400 years from 1 March).
@@ -285,7 +324,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -316,13 +359,18 @@ mod tests {
     }
 
     fn all(rtc: &mut Rtc, now: u64) -> Vec<u8> {
-        [0, 2, 4, 6, 7, 8, 9, 0x32].map(|index| get(rtc, index, now)).to_vec()
+        [0, 2, 4, 6, 7, 8, 9, 0x32]
+            .map(|index| get(rtc, index, now))
+            .to_vec()
     }
 
     #[test]
     fn the_time_is_the_hosts_in_bcd_binary_and_twelve_hours() {
         let mut rtc = Rtc::new(NOW);
-        assert_eq!(all(&mut rtc, NOW), [0x58, 0x29, 0x21, 0x01, 0x22, 0x11, 0x26, 0x20]);
+        assert_eq!(
+            all(&mut rtc, NOW),
+            [0x58, 0x29, 0x21, 0x01, 0x22, 0x11, 0x26, 0x20]
+        );
         put(&mut rtc, 0x0b, B_BINARY, NOW);
         assert_eq!(all(&mut rtc, NOW), [58, 29, PM | 9, 1, 22, 11, 26, 20]);
         assert_eq!(get(&mut rtc, 0x0d, NOW), D_VALID);

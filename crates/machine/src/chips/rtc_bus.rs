@@ -33,7 +33,13 @@ impl RtcBus {
         describe_memory(&mut rtc, ram, cpus);
         Arc::new_cyclic(|me: &Weak<Self>| {
             let timer = timers.register(me.clone());
-            Self { rtc: Mutex::new(rtc), line, clock, timers, timer }
+            Self {
+                rtc: Mutex::new(rtc),
+                line,
+                clock,
+                timers,
+                timer,
+            }
         })
     }
 
@@ -51,7 +57,9 @@ impl RtcBus {
         let now = self.clock.wall();
         let result = access(&mut rtc, now);
         self.line.set(rtc.interrupt());
-        let deadline = rtc.deadline(now).map(|at| self.clock.now().saturating_add(at.saturating_sub(now)));
+        let deadline = rtc
+            .deadline(now)
+            .map(|at| self.clock.now().saturating_add(at.saturating_sub(now)));
         self.timers.set(self.timer, deadline);
         result
     }
@@ -60,7 +68,11 @@ impl RtcBus {
 /// Memory sizes where PC firmware keeps them, and the number of CPUs where QEMU's does.
 fn describe_memory(rtc: &mut Rtc, ram: &GuestRam, cpus: u32) {
     let low = low_ram_end(ram);
-    let high: u64 = ram.iter().filter(|region| region.start_addr().0 != 0).map(|region| region.len()).sum();
+    let high: u64 = ram
+        .iter()
+        .filter(|region| region.start_addr().0 != 0)
+        .map(|region| region.len())
+        .sum();
     let mut word = |index: usize, value: u64| {
         let value = value.min(0xffff) as u16;
         rtc.set_memory(index, value as u8);

@@ -23,7 +23,10 @@ const RESET_STORED: u8 = 0x0a;
 impl ResetControl {
     /// The register in its reset state.
     pub fn new(events: Arc<dyn MachineEvents>) -> Self {
-        Self { events, value: AtomicU8::new(0) }
+        Self {
+            events,
+            value: AtomicU8::new(0),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Router {
     vm: Arc<dyn Vm>,
     state: Mutex<State>,
     /// Level of the 8259's output, for a CPU to look at without a lock.
-    intr: AtomicBool,
+    intr: Arc<AtomicBool>,
     timer: Mutex<Option<Weak<dyn TimerListener>>>,
 }
 
@@ -133,10 +133,14 @@ impl Router {
         let router = Arc::new(Self {
             vm,
             state: Mutex::new(State::new()),
-            intr: AtomicBool::new(false),
+            intr: Arc::default(),
             timer: Mutex::new(None),
         });
-        router.vm.set_external_interrupts(router.clone());
+        let pin = IntrPin {
+            intr: router.intr.clone(),
+            router: Arc::downgrade(&router),
+        };
+        router.vm.set_external_interrupts(Arc::new(pin));
         router
     }
 
@@ -160,7 +164,7 @@ impl Router {
         state.pic.listens(0) || state.ioapic.listens(TIMER_GSI)
     }
 
-    /// Back to the reset state; the levels that devices drive are kept.
+    /// Back to the reset state; the levels that devices drive are kept, and the LPC bridge's routes.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
         let raised = state.raised;
@@ -259,6 +263,19 @@ impl Router {
         }
     }
 
+    /// The interrupt-acknowledge cycle.
+    fn acknowledge(&self) -> u8 {
+        let mut state = lock(&self.state);
+        let vector = state.pic.acknowledge();
+        let again = state.pic.output();
+        self.intr.store(again, Ordering::SeqCst);
+        drop(state);
+        if again {
+            self.vm.external_interrupt_raised();
+        }
+        vector
+    }
+
     fn publish_pins(&self, state: &State) {
         if let Err(error) = self.vm.set_ioapic_pins(&state.ioapic.pins()) {
             tracing::warn!(%error, "the accelerator did not take the IOAPIC's pins");
@@ -279,23 +296,19 @@ impl Router {
     }
 }
 
-impl ExternalInterrupts for Router {
+/// The CPU's end of the 8259 pair. It does not keep the machine alive.
+struct IntrPin {
+    intr: Arc<AtomicBool>,
+    router: Weak<Router>,
+}
+
+impl ExternalInterrupts for IntrPin {
     fn pending(&self) -> bool {
         self.intr.load(Ordering::SeqCst)
     }
 
     fn acknowledge(&self) -> Option<u8> {
-        let (vector, again) = {
-            let mut state = lock(&self.state);
-            let vector = state.pic.acknowledge();
-            let output = state.pic.output();
-            self.intr.store(output, Ordering::SeqCst);
-            (vector, output)
-        };
-        if again {
-            self.vm.external_interrupt_raised();
-        }
-        Some(vector)
+        self.router.upgrade().map(|router| router.acknowledge())
     }
 }
 

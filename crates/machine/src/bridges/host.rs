@@ -1,0 +1,95 @@
+//! The host bridge 8086:29c0 (Intel 82Q35 memory controller hub): PCIEXBAR, PAM, SMRAM control.
+
+use std::sync::Arc;
+
+use ostler_bus::{Device, InterruptLine, Range};
+use ostler_pci::{ConfigSpace, Identity, PciFunction};
+
+use super::movable::Movable;
+use crate::layout::ECAM_BASE;
+
+const PCIEXBAR: u16 = 0x60;
+const PCIEXBAR_ENABLE: u64 = 1;
+const PAM: u16 = 0x90;
+const SMRAM: u16 = 0x9d;
+const EXTENDED_SMRAM: u16 = 0x9e;
+
+/// The bridge. PAM and SMRAM control are kept for firmware; without ROM and SMM memory they switch nothing.
+pub struct HostBridge {
+    config: ConfigSpace,
+    ecam: Movable,
+}
+
+impl HostBridge {
+    /// A bridge that places `ecam` by its PCIEXBAR.
+    pub fn new(ecam: Movable) -> Self {
+        let identity = Identity {
+            vendor: 0x8086,
+            device: 0x29c0,
+            class: 0x06_0000,
+            subsystem_vendor: 0x1af4,
+            subsystem: 0x1100,
+            ..Identity::default()
+        };
+        let mut builder = ConfigSpace::type0(identity);
+        builder.put_u32(PCIEXBAR, ECAM_BASE as u32 | PCIEXBAR_ENABLE as u32, 0xf000_0007);
+        builder.put_u32(PCIEXBAR + 4, 0, 0xf);
+        builder.put_u8(PAM, 0, 0x30);
+        for register in PAM + 1..=PAM + 6 {
+            builder.put_u8(register, 0, 0x33);
+        }
+        builder.put_u8(SMRAM, 0x02, 0x70);
+        builder.put_u8(EXTENDED_SMRAM, 0x38, 0x87);
+        let bridge = Self {
+            config: builder.build(),
+            ecam,
+        };
+        bridge.place_ecam();
+        bridge
+    }
+
+    /// Takes the configuration window off the bus, as the machine ends.
+    pub fn detach(&self) {
+        self.ecam.detach();
+    }
+
+    fn place_ecam(&self) {
+        let register = u64::from(self.config.u32(PCIEXBAR)) | u64::from(self.config.u32(PCIEXBAR + 4)) << 32;
+        // 256, 128 or 64 buses.
+        let size = match register >> 1 & 3 {
+            0 => 256 << 20,
+            1 => 128 << 20,
+            2 => 64 << 20,
+            _ => 0,
+        };
+        let range = Range::new(register & 0xf_f000_0000, size);
+        self.ecam
+            .move_to((register & PCIEXBAR_ENABLE != 0 && size != 0).then_some(range));
+    }
+}
+
+impl PciFunction for HostBridge {
+    fn config(&self) -> &ConfigSpace {
+        &self.config
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        self.config.write(offset, data);
+        if offset < PCIEXBAR + 8 && usize::from(offset) + data.len() > usize::from(PCIEXBAR) {
+            self.place_ecam();
+        }
+    }
+
+    fn bar(&self, _: usize) -> Option<Arc<dyn Device>> {
+        None
+    }
+
+    fn bar_moved(&self, _: usize, _: Option<u64>) {}
+
+    fn connect_intx(&self, _: Arc<dyn InterruptLine>) {}
+
+    fn reset(&self) {
+        self.config.reset();
+        self.place_ecam();
+    }
+}

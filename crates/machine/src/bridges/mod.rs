@@ -1,0 +1,10 @@
+//! The chipset's own PCI functions and the topology of bus 0.
+
+mod host;
+mod lpc;
+mod movable;
+pub mod topology;
+
+pub use host::HostBridge;
+pub use lpc::{LpcBridge, PIRQ_ISA};
+pub use movable::Movable;

@@ -1,0 +1,213 @@
+//! The recipe: a machine from top to bottom.
+
+use std::sync::{Arc, Mutex};
+
+use ostler_bus::{AddressMap, Device, InterruptLine, MsiSink, Range};
+use ostler_pci::{Location, PciFunction, Root, RootConfig};
+
+use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
+use crate::chips::i8042_bus::{CommandPort, DataPort, I8042Bus};
+use crate::chips::pit_bus::{PitBus, SystemControlPort};
+use crate::chips::pm_bus::{PmBus, SmiCommandPorts};
+use crate::chips::rtc_bus::RtcBus;
+use crate::chips::serial_port::SerialPort;
+use crate::chips::signals::{
+    DebugExit, FastReset, PvPanic, ResetControl, TestLines, TestMemory, TestScratch,
+};
+use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
+use crate::layout::{
+    COM1, COM1_IRQ, ELCR_PORTS, IOAPIC_BASE, MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
+};
+use crate::machine::{Chips, Machine};
+use crate::timers::{Clock, TimerThread, Timers};
+use crate::{Error, MachineConfig, MachineEvents, SerialBackend};
+
+/// The buses under construction.
+struct Buses {
+    ports: Arc<AddressMap>,
+    memory: Arc<AddressMap>,
+}
+
+impl Buses {
+    fn port(&self, base: u64, len: u64, device: Arc<dyn Device>) -> Result<(), Error> {
+        Ok(self.ports.insert(Range::new(base, len), device)?)
+    }
+
+    fn window(&self, base: u64, len: u64, device: Arc<dyn Device>) -> Result<(), Error> {
+        Ok(self.memory.insert(Range::new(base, len), device)?)
+    }
+}
+
+impl Machine {
+    /// Builds the platform and loads the kernel.
+    pub fn build(config: MachineConfig) -> Result<Machine, Error> {
+        if !(1..=MAX_CPUS).contains(&config.cpus) {
+            return Err(Error::Cpus(config.cpus));
+        }
+        let buses = Buses {
+            ports: Arc::new(AddressMap::new()),
+            memory: Arc::new(AddressMap::new()),
+        };
+        let events = &config.events;
+        let clock = Clock::start();
+        let (timer_thread, timers) = TimerThread::start(clock)?;
+
+        let router = interrupt_controllers(&buses, &config)?;
+        let isa = |irq: u8| router.line(Input::Isa(irq));
+        let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
+        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &config.ram, config.cpus);
+        buses.port(0x70, 2, rtc.clone())?;
+        let keyboard = keyboard_controller(&buses, isa(1), isa(12), events)?;
+        let serial = config
+            .serial
+            .clone()
+            .map(|end| serial_port(&buses, isa(COM1_IRQ), end))
+            .transpose()?;
+        let pm = PmBus::new(isa(SCI), clock, timers, events.clone());
+        buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone())))?;
+        buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
+        buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
+        if let Some(port) = config.debug_exit {
+            buses.port(u64::from(port), 4, Arc::new(DebugExit(events.clone())))?;
+        }
+        if config.test_device {
+            test_device(&buses, &router)?;
+        }
+
+        let (root, host_bridge) = pci_root(&buses, &config, &router, &pm)?;
+        plug_devices(&root, &router, &config)?;
+
+        let chips = Chips {
+            router,
+            pit,
+            rtc,
+            keyboard,
+            serial,
+            pm,
+            root,
+            host_bridge,
+        };
+        let MachineConfig {
+            machine_type,
+            ram,
+            cpus,
+            boot,
+            ..
+        } = config;
+        let machine = Machine {
+            machine_type,
+            ports: buses.ports,
+            memory: buses.memory,
+            ram,
+            cpus,
+            boot,
+            first_cpu: Mutex::new(ostler_accel::reset_state(0)),
+            chips,
+            _timers: timer_thread,
+        };
+        machine.start_over()?;
+        Ok(machine)
+    }
+}
+
+fn interrupt_controllers(buses: &Buses, config: &MachineConfig) -> Result<Arc<Router>, Error> {
+    let router = Router::new(config.vm.clone());
+    buses.window(IOAPIC_BASE, 0x1000, Arc::new(IoapicWindow(router.clone())))?;
+    for (chip, base) in PIC_PORTS.into_iter().enumerate() {
+        buses.port(
+            base,
+            2,
+            Arc::new(PicPorts {
+                router: router.clone(),
+                chip,
+            }),
+        )?;
+    }
+    buses.port(ELCR_PORTS, 2, Arc::new(ElcrPorts(router.clone())))?;
+    Ok(router)
+}
+
+fn timer_chip(
+    buses: &Buses,
+    line: Arc<dyn InterruptLine>,
+    router: &Arc<Router>,
+    clock: Clock,
+    timers: &Timers,
+) -> Result<Arc<PitBus>, Error> {
+    let pit = PitBus::new(line, router.clone(), clock, timers.clone());
+    buses.port(0x40, 4, pit.clone())?;
+    buses.port(0x61, 1, Arc::new(SystemControlPort(pit.clone())))?;
+    Ok(pit)
+}
+
+fn keyboard_controller(
+    buses: &Buses,
+    keyboard: Arc<dyn InterruptLine>,
+    aux: Arc<dyn InterruptLine>,
+    events: &Arc<dyn MachineEvents>,
+) -> Result<Arc<I8042Bus>, Error> {
+    let controller = I8042Bus::new(keyboard, aux, events.clone());
+    buses.port(0x60, 1, Arc::new(DataPort(controller.clone())))?;
+    buses.port(0x64, 1, Arc::new(CommandPort(controller.clone())))?;
+    Ok(controller)
+}
+
+fn serial_port(
+    buses: &Buses,
+    line: Arc<dyn InterruptLine>,
+    outside: Arc<dyn SerialBackend>,
+) -> Result<Arc<SerialPort>, Error> {
+    let port = Arc::new(SerialPort::new(line, outside));
+    buses.port(COM1, 8, port.clone())?;
+    Ok(port)
+}
+
+/// The ports of QEMU's pc-testdev, as kvm-unit-tests uses them.
+fn test_device(buses: &Buses, router: &Arc<Router>) -> Result<(), Error> {
+    buses.port(0xe0, 4, Arc::new(TestScratch::default()))?;
+    buses.port(0xe8, 1, Arc::new(TestScratch::default()))?;
+    buses.port(
+        0x2000,
+        u64::from(TestLines::COUNT),
+        Arc::new(TestLines::new(router)),
+    )?;
+    buses.window(0xff00_0000, TestMemory::SIZE, Arc::new(TestMemory::default()))
+}
+
+fn pci_root(
+    buses: &Buses,
+    config: &MachineConfig,
+    router: &Arc<Router>,
+    pm: &Arc<PmBus>,
+) -> Result<(Arc<Root>, Arc<HostBridge>), Error> {
+    let root = Root::new(RootConfig {
+        memory: buses.memory.clone(),
+        ports: buses.ports.clone(),
+        windows: topology::windows(&config.ram),
+    });
+    let reset_control = Arc::new(ResetControl::new(config.events.clone()));
+    buses.port(PCI_CONFIG_PORTS, 8, root.config_ports(Some(reset_control)))?;
+
+    let host_bridge = Arc::new(HostBridge::new(Movable::new(buses.memory.clone(), root.ecam())));
+    root.add(topology::HOST_BRIDGE, host_bridge.clone(), None)?;
+    let lpc_bridge = LpcBridge::new(router.clone(), Movable::new(buses.ports.clone(), pm.clone()));
+    root.add(topology::LPC_BRIDGE, Arc::new(lpc_bridge), None)?;
+    Ok((root, host_bridge))
+}
+
+fn plug_devices(root: &Root, router: &Arc<Router>, config: &MachineConfig) -> Result<(), Error> {
+    let count = config.functions.len();
+    if count > topology::MAX_DEVICES {
+        return Err(Error::TooManyDevices(count));
+    }
+    for (device, function) in (topology::FIRST_DEVICE..).zip(&config.functions) {
+        let at = Location::device(device);
+        root.add(at, function.clone(), topology::line(router, at, &**function))?;
+    }
+    let sink: Arc<dyn MsiSink> = config.vm.clone();
+    for (at, port) in topology::root_ports(&sink) {
+        let line = topology::line(router, at, &*port as &dyn PciFunction);
+        root.add_port(at, port, line)?;
+    }
+    Ok(())
+}
