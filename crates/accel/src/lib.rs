@@ -4,9 +4,11 @@
 //! host's /dev/kvm) and `softcpu` (x86-64 in software). The traits are small on purpose: state moves as a whole
 //! ([`CpuState`]), so that a guest saved on one accelerator resumes on the other.
 
+pub mod bare_metal;
 mod error;
 mod exit;
 pub mod model;
+pub mod probe;
 mod state;
 mod stats;
 mod vm;
