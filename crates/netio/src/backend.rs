@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use ostler_memory::IoBuf;
 
-use crate::Error;
+use crate::{Error, VhostNet};
 
 /// Bytes of the virtio-net header in front of every frame: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset,
 /// num_buffers, all little endian (virtio 1.2, 5.1.6).
@@ -75,6 +75,10 @@ pub trait NetBackend: Send + Sync {
 
     /// The first `pairs` queue pairs carry frames, the others rest (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET).
     fn set_active_pairs(&self, pairs: usize) -> Result<(), Error>;
+
+    /// The kernel's own worker for queue pair `index`, where there is one: a device may hand its vrings to it instead of
+    /// driving a [`NetQueue`]. Only with an accelerator that needs not know of writes to guest RAM (KVM).
+    fn vhost(&self, index: usize) -> Option<&VhostNet>;
 }
 
 /// What [`NetQueue::read_frame`] found.
@@ -111,6 +115,9 @@ pub struct QueueCounters {
 }
 
 /// One queue pair, owned by one worker (or one for each direction behind a lock). No call ever blocks.
+///
+/// Frames may wait inside the queue while its descriptor is not readable: read until [`Received::Empty`] before
+/// polling, and again when the guest gives new buffers after it had none.
 pub trait NetQueue: Send {
     /// Receives one frame, header first, into `buffers` in order. The buffers' total should be
     /// [`HEADER_LEN`] + [`MAX_FRAME`] when large frames were accepted; a longer frame than fits is dropped.

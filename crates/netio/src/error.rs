@@ -11,6 +11,18 @@ pub enum Error {
         /// The interface asked for.
         name: String,
     },
+    /// Someone else is attached to the tap.
+    #[error("the tap {name:?} is in use by another guest; stop that guest or give this one another tap")]
+    TapBusy {
+        /// The interface asked for.
+        name: String,
+    },
+    /// An interface of another kind.
+    #[error("the interface {name:?} is no tap; make one with: ip tuntap add NAME mode tap")]
+    NotATap {
+        /// The interface asked for.
+        name: String,
+    },
     /// An interface name that Linux does not allow.
     #[error("{name:?} is no interface name: 1 to 15 characters without '/' and blanks")]
     Name {

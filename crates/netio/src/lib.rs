@@ -6,7 +6,17 @@
 
 mod backend;
 mod error;
+mod frame;
+mod slots;
+mod socket;
+mod tap;
+mod unplugged;
+mod vhost;
 
 pub use backend::{HEADER_LEN, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
 pub use error::Error;
 pub use ostler_memory::IoBuf;
+pub use socket::{SocketNet, connect_socket};
+pub use tap::{OpenTap, Tap, open_tap};
+pub use unplugged::Unplugged;
+pub use vhost::{VhostNet, VringPlace};
