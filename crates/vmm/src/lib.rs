@@ -1,1 +1,20 @@
-//! To come.
+//! A guest's process: from a validated specification and a set of open descriptors to a machine that runs.
+//!
+//! [`spec`] says what a guest is, [`handoff`] brings it into the process, [`link`] connects the process with the one
+//! that started it; [`process`] is its life. [`driver`] owns the guest's state; [`console`] and [`control`] are what users and tools see of it.
+
+mod accelerator;
+mod bell;
+pub mod console;
+pub mod control;
+pub mod driver;
+mod error;
+mod guest;
+pub mod handoff;
+pub mod link;
+pub mod process;
+pub mod spec;
+mod stats;
+mod vcpu;
+
+pub use error::Error;

@@ -1,0 +1,23 @@
+//! The accelerator that a specification names.
+
+use std::sync::Arc;
+
+use ostler_accel::Accelerator;
+use ostler_kvm::Kvm;
+
+use crate::Error;
+use crate::handoff::Descriptors;
+use crate::spec::AcceleratorSpec;
+
+/// Makes it, from the descriptor that was handed over.
+pub(crate) fn open(spec: &AcceleratorSpec, descriptors: &Descriptors) -> Result<Arc<dyn Accelerator>, Error> {
+    match spec {
+        AcceleratorSpec::Kvm { device } => {
+            let kvm = Kvm::from_fd(descriptors.duplicate(*device)?).map_err(|e| Error::part("KVM", e))?;
+            Ok(Arc::new(kvm))
+        }
+        AcceleratorSpec::Soft => Err(Error::Specification(
+            "the software CPU is not part of this build".into(),
+        )),
+    }
+}

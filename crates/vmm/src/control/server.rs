@@ -1,0 +1,419 @@
+//! The control socket's thread: many clients, none of which can hold up another or the guest.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use super::framer::{Frame, Framer};
+use super::session::{self, Session, Step, View};
+use crate::Error;
+use crate::bell::Bell;
+use crate::driver::{DriverHandle, Event, Request};
+
+/// Most clients at a time; further ones are hung up on.
+const MAX_CLIENTS: usize = 32;
+/// Bytes that may wait for a client; one that lets more pile up is hung up on.
+const MAX_WAITING: usize = 1 << 20;
+/// How long clients may take the last answers and events.
+const LINGER: Duration = Duration::from_millis(500);
+
+enum Mail {
+    Event(Value),
+    /// The answer to a client's request.
+    Answer(u64, Value),
+}
+
+struct Shared {
+    mail: Mutex<VecDeque<Mail>>,
+    bell: Bell,
+    finishing: AtomicBool,
+}
+
+impl Shared {
+    fn post(&self, mail: Mail) {
+        self.mail
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(mail);
+        self.bell.ring();
+    }
+}
+
+/// The control socket of a guest.
+pub struct ControlServer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ControlServer {
+    /// Serves `listener` on a thread of its own.
+    pub fn start(listener: UnixListener, driver: DriverHandle, view: Arc<dyn View>) -> Result<Self, Error> {
+        let refused = |source| Error::host("start the control socket", source);
+        listener.set_nonblocking(true).map_err(refused)?;
+        let shared = Arc::new(Shared {
+            mail: Mutex::default(),
+            bell: Bell::new().map_err(refused)?,
+            finishing: AtomicBool::new(false),
+        });
+        let server = Server {
+            shared: shared.clone(),
+            listener,
+            driver,
+            view,
+            clients: Vec::new(),
+            next_id: 0,
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || server.run());
+        Ok(Self {
+            shared,
+            thread: Some(thread.map_err(refused)?),
+        })
+    }
+
+    /// Tells every client that has negotiated.
+    pub fn announce(&self, event: Event) {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.shared.post(Mail::Event(session::event(event, now)));
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        self.shared.finishing.store(true, Ordering::SeqCst);
+        self.shared.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has no more to send.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Client {
+    id: u64,
+    stream: UnixStream,
+    framer: Framer,
+    session: Session,
+    /// Texts that came while a request was with the driver: commands are executed in order.
+    backlog: VecDeque<Frame>,
+    /// A request is with the driver.
+    asked: bool,
+    waiting: VecDeque<u8>,
+    gone: bool,
+}
+
+struct Server {
+    shared: Arc<Shared>,
+    listener: UnixListener,
+    driver: DriverHandle,
+    view: Arc<dyn View>,
+    clients: Vec<Client>,
+    next_id: u64,
+}
+
+impl Server {
+    fn run(mut self) {
+        let mut deadline = None;
+        loop {
+            self.deliver_mail();
+            for client in &mut self.clients {
+                client.write();
+            }
+            self.clients.retain(|client| !client.gone);
+            if self.shared.finishing.load(Ordering::SeqCst) {
+                let end = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
+                if self.clients.iter().all(|client| client.waiting.is_empty()) || Instant::now() >= end {
+                    return;
+                }
+            }
+            if let Err(error) = self.wait(deadline) {
+                tracing::error!("the control socket cannot wait for its clients: {error}");
+                return;
+            }
+        }
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let mut polled = vec![
+            PollFd::new(&self.shared.bell, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        for client in &self.clients {
+            let mut flags = PollFlags::empty();
+            // While a request is with the driver the client's next commands wait in its socket.
+            flags.set(PollFlags::IN, !client.asked && client.backlog.is_empty());
+            flags.set(PollFlags::OUT, !client.waiting.is_empty());
+            polled.push(PollFd::from_borrowed_fd(client.stream.as_fd(), flags));
+        }
+        let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        match poll(
+            &mut polled,
+            left.and_then(|left| Timespec::try_from(left).ok()).as_ref(),
+        ) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        if ready[0].contains(PollFlags::IN) {
+            self.shared.bell.silence();
+        }
+        for (index, flags) in ready[2..].iter().enumerate() {
+            if flags.contains(PollFlags::IN) {
+                self.clients[index].read();
+                self.work_off(index);
+            } else if flags.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+                self.clients[index].gone = true;
+            }
+        }
+        if ready[1].contains(PollFlags::IN) {
+            self.accept();
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        // A client that is gone again is no one's problem but its own.
+        let Ok((stream, _)) = self.listener.accept() else {
+            return;
+        };
+        if self.clients.len() >= MAX_CLIENTS || stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut client = Client {
+            id: self.next_id,
+            stream,
+            framer: Framer::new(),
+            session: Session::default(),
+            backlog: VecDeque::new(),
+            asked: false,
+            waiting: VecDeque::new(),
+            gone: false,
+        };
+        self.next_id += 1;
+        client.send(&session::greeting());
+        self.clients.push(client);
+    }
+
+    /// Executes a client's commands until one has to wait for the driver.
+    fn work_off(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        while !client.asked
+            && !client.gone
+            && let Some(frame) = client.backlog.pop_front()
+        {
+            match client.session.handle(frame, &*self.view) {
+                Step::Answer(answer) => client.send(&answer),
+                Step::Ask(request, id) => {
+                    client.asked = true;
+                    ask(&self.driver, &self.shared, client.id, request, id);
+                }
+            }
+        }
+    }
+
+    fn deliver_mail(&mut self) {
+        loop {
+            let mail = self
+                .shared
+                .mail
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
+            match mail {
+                None => return,
+                Some(Mail::Event(event)) => {
+                    for client in self
+                        .clients
+                        .iter_mut()
+                        .filter(|client| client.session.is_negotiated())
+                    {
+                        client.send(&event);
+                    }
+                }
+                Some(Mail::Answer(id, answer)) => {
+                    if let Some(index) = self.clients.iter().position(|client| client.id == id) {
+                        self.clients[index].send(&answer);
+                        self.clients[index].asked = false;
+                        self.work_off(index);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn ask(driver: &DriverHandle, shared: &Arc<Shared>, client: u64, request: Request, id: Option<Value>) {
+    let shared = shared.clone();
+    driver.ask(
+        request,
+        Box::new(move |result| shared.post(Mail::Answer(client, session::finished(result, id)))),
+    );
+}
+
+impl Client {
+    fn read(&mut self) {
+        let mut chunk = [0; 4096];
+        match rustix::io::read(&self.stream, &mut chunk) {
+            Ok(0) => self.gone = true,
+            Ok(count) => {
+                let mut frames = Vec::new();
+                self.framer.feed(&chunk[..count], &mut frames);
+                self.backlog.extend(frames);
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.gone = true,
+        }
+    }
+
+    fn send(&mut self, value: &Value) {
+        let text = value.to_string();
+        if self.waiting.len() + text.len() > MAX_WAITING {
+            self.gone = true;
+            return;
+        }
+        self.waiting.extend(text.as_bytes());
+        self.waiting.extend(b"\r\n");
+    }
+
+    fn write(&mut self) {
+        while !self.gone && !self.waiting.is_empty() {
+            let (piece, _) = self.waiting.as_slices();
+            match rustix::net::send(&self.stream, piece, rustix::net::SendFlags::NOSIGNAL) {
+                Ok(written) => drop(self.waiting.drain(..written)),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                Err(_) => self.gone = true,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Driver, Hardware, State};
+    use crate::link::Outcome;
+    use crate::spec::OnReset;
+    use serde_json::json;
+    use std::io::{BufRead, BufReader, Write};
+
+    struct Looks(DriverHandle);
+
+    impl View for Looks {
+        fn state(&self) -> State {
+            self.0.state()
+        }
+        fn name(&self) -> &str {
+            "test"
+        }
+        fn accelerator(&self) -> &str {
+            "soft"
+        }
+        fn vcpu_threads(&self) -> Vec<i32> {
+            Vec::new()
+        }
+        fn stats(&self) -> Value {
+            json!({ "padding": "x".repeat(10_000) })
+        }
+    }
+
+    struct Nothing(ControlServer);
+
+    impl Hardware for Nothing {
+        fn run_cpus(&mut self) {}
+        fn hold_cpus(&mut self) {}
+        fn press_power_button(&mut self) {}
+        fn reset(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+        fn tell(&mut self, event: Event) {
+            self.0.announce(event);
+        }
+    }
+
+    struct Peer(BufReader<UnixStream>);
+
+    impl Peer {
+        fn say(&mut self, text: &str) {
+            self.0.get_mut().write_all(text.as_bytes()).unwrap();
+        }
+        fn hear(&mut self) -> Value {
+            let mut line = String::new();
+            self.0.read_line(&mut line).unwrap();
+            serde_json::from_str(&line).unwrap()
+        }
+    }
+
+    fn with_guest(test: impl FnOnce(&dyn Fn() -> Peer)) -> Outcome {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let driver = Driver::new(OnReset::Restart);
+        let handle = driver.handle();
+        handle.ask(Request::Start, Box::new(|_| ()));
+        let server = ControlServer::start(listener, handle.clone(), Arc::new(Looks(handle))).unwrap();
+        let driving = std::thread::spawn(move || driver.run(&mut Nothing(server)));
+        test(&|| {
+            let mut peer = Peer(BufReader::new(UnixStream::connect(&path).unwrap()));
+            assert!(peer.hear()["QMP"].is_object());
+            peer.say("{\"execute\":\"qmp_capabilities\"}\n");
+            assert_eq!(peer.hear(), json!({ "return": {} }));
+            peer
+        });
+        driving.join().unwrap()
+    }
+
+    #[test]
+    fn commands_are_executed_in_order_and_events_reach_everyone() {
+        let outcome = with_guest(|connect| {
+            let (mut one, mut two) = (connect(), connect());
+            one.say("{\"execute\":\"stop\",\"id\":1}{\"execute\":\"query-status\",\"id\":2}");
+            assert_eq!(one.hear()["event"], "STOP");
+            assert_eq!(one.hear(), json!({ "return": {}, "id": 1 }));
+            assert_eq!(one.hear()["return"]["status"], "paused");
+            assert_eq!(two.hear()["event"], "STOP");
+            two.say("nonsense\n{\"execute\":\"quit\",\"id\":[3]}\n");
+            assert_eq!(two.hear()["error"]["class"], "GenericError");
+            assert_eq!(two.hear()["event"], "SHUTDOWN");
+            assert_eq!(two.hear(), json!({ "return": {}, "id": [3] }));
+            assert_eq!(one.hear()["event"], "SHUTDOWN");
+        });
+        assert_eq!(outcome, Outcome::Stopped);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_hung_up_on() {
+        let outcome = with_guest(|connect| {
+            let mut stalled = connect();
+            stalled.0.get_ref().set_nonblocking(true).unwrap();
+            // The stalled client's commands stop being read when it is hung up on.
+            let mut refused = false;
+            for _ in 0..2_000_000 {
+                match stalled.0.get_mut().write(b"{\"execute\":\"x-ostler-stats\"}\n") {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                    Err(_) => {
+                        refused = true;
+                        break;
+                    }
+                }
+            }
+            assert!(refused);
+            connect().say("{\"execute\":\"quit\"}");
+        });
+        assert_eq!(outcome, Outcome::Stopped);
+    }
+}

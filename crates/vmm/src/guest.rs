@@ -1,0 +1,214 @@
+//! A guest: its RAM, its machine, its CPUs, built from the specification and the descriptors.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+
+use ostler_accel::model::{self, Topology};
+use ostler_accel::{VcpuStats, Vm, VmConfig};
+use ostler_machine::{
+    Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
+};
+use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
+
+use crate::Error;
+use crate::accelerator;
+use crate::console::{Console, InputSink};
+use crate::control::ControlServer;
+use crate::driver::{DriverHandle, Event, Hardware, Notice};
+use crate::handoff::Descriptors;
+use crate::spec::{ConsoleSpec, GuestSpec};
+use crate::vcpu::{Surroundings, VcpuThread, hold_all};
+
+/// Port of the debug-exit device, where one is asked for.
+const DEBUG_EXIT_PORT: u16 = 0xf4;
+
+/// A guest that is built.
+pub(crate) struct Guest {
+    // Dropped in this order: no CPU may touch a machine that is gone.
+    vcpus: Vec<VcpuThread>,
+    machine: Arc<Machine>,
+    serial: Arc<Console>,
+    control: Option<ControlServer>,
+}
+
+impl Guest {
+    /// Builds what `spec` asks for. The CPUs are held, the kernel is loaded.
+    pub fn build(
+        spec: &GuestSpec,
+        descriptors: &Descriptors,
+        driver: &DriverHandle,
+        serial: &Arc<Console>,
+    ) -> Result<Self, Error> {
+        let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
+        let ram = allocate(
+            spec.memory,
+            RamOptions {
+                shared: false,
+                huge: true,
+            },
+        )
+        .map_err(|e| Error::part("guest memory", e))?;
+        let config = VmConfig {
+            cpus: spec.cpus,
+            slots: RamSlot::all_of(&ram),
+        };
+        let vm = accelerator
+            .create_vm(config)
+            .map_err(|e| Error::part("the virtual machine", e))?;
+        let machine = build_machine(spec, descriptors, driver, serial, &ram, &vm)?;
+
+        let supported = accelerator
+            .supported_cpuid()
+            .map_err(|e| Error::part("the CPU model", e))?;
+        let surroundings = Surroundings {
+            machine: machine.clone(),
+            driver: driver.clone(),
+        };
+        let mut vcpus = Vec::new();
+        for index in 0..spec.cpus {
+            let topology = Topology { cpus: spec.cpus };
+            let cpuid = model::build(&spec.cpu_model, &supported, topology, index)
+                .map_err(|e| Error::Specification(e.to_string()))?;
+            let vcpu = vm
+                .create_vcpu(index, &cpuid)
+                .map_err(|e| Error::part(format!("CPU {index}"), e))?;
+            vcpus.push(VcpuThread::start(
+                index,
+                vcpu,
+                machine.boot_state(index),
+                surroundings.clone(),
+            )?);
+        }
+        serial.attach(Arc::new(SerialInput(machine.clone())));
+        Ok(Self {
+            vcpus,
+            machine,
+            serial: serial.clone(),
+            control: None,
+        })
+    }
+
+    /// Events go to `control` from now on.
+    pub fn set_control(&mut self, control: ControlServer) {
+        self.control = Some(control);
+    }
+
+    /// The counters and the thread of each CPU.
+    pub fn cpu_views(&self) -> Vec<(Arc<VcpuStats>, Arc<AtomicI32>)> {
+        self.vcpus
+            .iter()
+            .map(|vcpu| (vcpu.stats().clone(), vcpu.thread_id()))
+            .collect()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.serial.detach();
+    }
+}
+
+impl Hardware for Guest {
+    fn run_cpus(&mut self) {
+        self.vcpus.iter().for_each(VcpuThread::run);
+    }
+
+    fn hold_cpus(&mut self) {
+        hold_all(&self.vcpus);
+    }
+
+    fn press_power_button(&mut self) {
+        self.machine.power_button();
+    }
+
+    fn reset(&mut self) -> Result<(), String> {
+        self.machine
+            .reset()
+            .map_err(|error| format!("the guest cannot start again: {error}"))?;
+        for (index, vcpu) in (0..).zip(&self.vcpus) {
+            vcpu.load(self.machine.boot_state(index));
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Some(control) = &self.control {
+            control.announce(event);
+        }
+    }
+}
+
+fn build_machine(
+    spec: &GuestSpec,
+    descriptors: &Descriptors,
+    driver: &DriverHandle,
+    serial: &Arc<Console>,
+    ram: &Arc<GuestRam>,
+    vm: &Arc<dyn Vm>,
+) -> Result<Arc<Machine>, Error> {
+    let open = |slot| {
+        descriptors
+            .duplicate(slot)
+            .map(|descriptor| Blob::File(File::from(descriptor)))
+    };
+    let boot = BootSource {
+        kernel: open(spec.boot.kernel)?,
+        initrd: spec.boot.initrd.map(open).transpose()?,
+        command_line: spec.boot.command_line.clone(),
+    };
+    let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(serial.clone()));
+    let machine = Machine::build(MachineConfig {
+        machine_type: MachineType::default(),
+        ram: ram.clone(),
+        vm: vm.clone(),
+        cpus: spec.cpus,
+        boot,
+        serial: (spec.serial != ConsoleSpec::None).then_some(backend),
+        events: Arc::new(Events(driver.clone())),
+        debug_exit: spec.debug_exit.then_some(DEBUG_EXIT_PORT),
+        test_device: spec.test_device,
+    });
+    // What the machine refuses is what the user gave it: a kernel, an initrd, a command line that do not fit.
+    machine
+        .map(Arc::new)
+        .map_err(|e| Error::Specification(e.to_string()))
+}
+
+/// The UART's way out.
+struct SerialOutput(Arc<Console>);
+
+impl SerialBackend for SerialOutput {
+    fn output(&self, bytes: &[u8]) {
+        self.0.output(bytes);
+    }
+
+    fn input_room(&self) {
+        self.0.input_room();
+    }
+}
+
+/// The UART's way in.
+struct SerialInput(Arc<Machine>);
+
+impl InputSink for SerialInput {
+    fn push(&self, bytes: &[u8]) -> usize {
+        self.0.serial_input(bytes)
+    }
+}
+
+/// What the machine reports, as the driver understands it.
+struct Events(DriverHandle);
+
+impl MachineEvents for Events {
+    fn notify(&self, event: MachineEvent) {
+        self.0.notice(match event {
+            MachineEvent::PowerOff => Notice::PoweredOff,
+            MachineEvent::Reset => Notice::Reset,
+            MachineEvent::Panic => Notice::Panicked,
+            MachineEvent::DebugExit(value) => Notice::DebugExit(value as u8),
+            // The crash kernel decides what becomes of the guest.
+            MachineEvent::CrashKernel => return,
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! The life of a guest's process, from the hand-over to the last word on the link.
+
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::Error;
+use crate::console::Console;
+use crate::control::ControlServer;
+use crate::driver::{Driver, DriverHandle, Request};
+use crate::guest::Guest;
+use crate::handoff::{self, Descriptors};
+use crate::link::{self, FromGuest, Outcome, ToGuest};
+use crate::spec::GuestSpec;
+use crate::stats::Sight;
+
+/// Takes a guest over from `socket`, runs it to its end, and reports there how it ended.
+pub fn run(mut socket: UnixStream) -> Result<(), Error> {
+    let (spec, descriptors) = handoff::receive(&mut socket)?;
+    let driver = Driver::new(spec.on_reset);
+    let consoles = Consoles::open(&spec, &descriptors)?;
+    let mut guest = match Guest::build(&spec, &descriptors, &driver.handle(), &consoles.serial) {
+        Ok(guest) => guest,
+        Err(error) => return say(&socket, &refusal(error)),
+    };
+    let sight = Arc::new(Sight {
+        name: spec.name.clone(),
+        accelerator: spec.accelerator.name(),
+        memory: spec.memory,
+        started: Instant::now(),
+        driver: driver.handle(),
+        cpus: guest.cpu_views(),
+        consoles: vec![("serial", consoles.serial.clone())],
+    });
+    if let Some(slot) = spec.control {
+        let listener = UnixListener::from(descriptors.duplicate(slot)?);
+        guest.set_control(ControlServer::start(listener, driver.handle(), sight)?);
+    }
+    listen_to_parent(&socket, driver.handle(), spec.ends_with_parent)?;
+    driver.handle().ask(Request::Start, Box::new(|_| ()));
+    say(&socket, &FromGuest::Started)?;
+    let outcome = driver.run(&mut guest);
+    drop(guest);
+    consoles.serial.finish();
+    say(&socket, &FromGuest::Ended(outcome))
+}
+
+struct Consoles {
+    serial: Arc<Console>,
+}
+
+impl Consoles {
+    fn open(spec: &GuestSpec, descriptors: &Descriptors) -> Result<Self, Error> {
+        Ok(Self {
+            serial: Arc::new(Console::open("serial", &spec.serial, descriptors)?),
+        })
+    }
+}
+
+/// What the user gave that cannot be is refused; anything else is the host's failure.
+fn refusal(error: Error) -> FromGuest {
+    match error {
+        Error::Specification(message) => FromGuest::Refused { message },
+        error => FromGuest::Ended(Outcome::Failed {
+            message: error.to_string(),
+        }),
+    }
+}
+
+fn say(socket: &UnixStream, message: &FromGuest) -> Result<(), Error> {
+    link::send(socket, message).map_err(|source| Error::host("report to the parent process", source))
+}
+
+/// Follows the parent's messages on a thread of its own. When the parent is gone, a guest that belongs to it ends.
+fn listen_to_parent(socket: &UnixStream, driver: DriverHandle, ends_with_parent: bool) -> Result<(), Error> {
+    let refused = |source| Error::host("listen to the parent process", source);
+    let mut receiver = link::Receiver::new(socket.try_clone().map_err(refused)?);
+    let listen = move || {
+        while let Ok(Some(message)) = receiver.next() {
+            match message {
+                ToGuest::PowerButton => driver.ask(Request::PowerButton, Box::new(|_| ())),
+                ToGuest::Stop => driver.ask(Request::Quit, Box::new(|_| ())),
+                ToGuest::WindowSize { .. } => {}
+            }
+        }
+        if ends_with_parent {
+            driver.ask(Request::Quit, Box::new(|_| ()));
+        }
+    };
+    std::thread::Builder::new()
+        .name("link".into())
+        .spawn(listen)
+        .map_err(refused)?;
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! What a guest is: the validated specification that a guest's process is started with.
+//!
+//! It names no path. Everything that has to be opened was opened by the process that starts the guest, and comes as a
+//! [`Slot`]: an index into the descriptors that are handed over beside the specification.
+
+mod mac;
+mod size;
+
+use serde::{Deserialize, Serialize};
+
+pub use mac::MacAddress;
+pub use size::{format_size, parse_size};
+
+use crate::Error;
+
+/// Version of the specification's format; a process refuses any other.
+pub const SPEC_VERSION: u32 = 1;
+/// Most vCPUs of a guest.
+pub const MAX_CPUS: u32 = ostler_accel::model::MAX_CPUS;
+/// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
+pub const MIN_MEMORY: u64 = 2 << 20;
+/// Most disks or network cards of a guest: each has a slot of the root bus or a root port.
+pub const MAX_DEVICES: usize = 24;
+/// Longest kernel command line, in bytes (boot protocols have lower limits of their own).
+pub const MAX_COMMAND_LINE: usize = 65_535;
+/// Longest name, in bytes.
+pub const MAX_NAME: usize = 128;
+
+/// Index of a descriptor in the hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Slot(pub u32);
+
+/// A guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestSpec {
+    /// [`SPEC_VERSION`].
+    pub version: u32,
+    /// What the guest is called.
+    pub name: String,
+    /// What runs its instructions.
+    pub accelerator: AcceleratorSpec,
+    /// Named CPU model.
+    pub cpu_model: String,
+    /// Number of vCPUs.
+    pub cpus: u32,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// What it boots.
+    pub boot: BootSpec,
+    /// Virtio disks, in the order of their slots.
+    pub disks: Vec<DiskSpec>,
+    /// Virtio network cards, in the order of their slots.
+    pub nets: Vec<NetSpec>,
+    /// Where the 16550 at COM1 leads.
+    pub serial: ConsoleSpec,
+    /// Where the virtio console leads; `None` for no such device.
+    pub console: ConsoleSpec,
+    /// Whether there is a virtio entropy source.
+    pub rng: bool,
+    /// The isa-debug-exit port at 0xf4 that ends the guest with a status of its choice.
+    pub debug_exit: bool,
+    /// The port block that test kernels expect.
+    pub test_device: bool,
+    /// What a reset does.
+    pub on_reset: OnReset,
+    /// Whether the guest ends when the process that started it goes away.
+    pub ends_with_parent: bool,
+    /// The listening control socket.
+    pub control: Option<Slot>,
+}
+
+/// What runs guest instructions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AcceleratorSpec {
+    /// The host's KVM.
+    Kvm {
+        /// /dev/kvm.
+        device: Slot,
+    },
+    /// x86-64 in software.
+    Soft,
+}
+
+impl AcceleratorSpec {
+    /// The name on the command line and in the control protocol.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kvm { .. } => "kvm",
+            Self::Soft => "soft",
+        }
+    }
+}
+
+/// What a guest boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSpec {
+    /// The kernel image.
+    pub kernel: Slot,
+    /// The initial RAM disk.
+    pub initrd: Option<Slot>,
+    /// The kernel command line.
+    pub command_line: String,
+}
+
+/// How the bytes of a disk image are laid out. Never guessed from the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFormat {
+    /// The disk's sectors in order.
+    Raw,
+}
+
+/// A virtio disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// The image or block device, opened and locked.
+    pub file: Slot,
+    /// Its layout.
+    pub format: DiskFormat,
+    /// Whether the guest may only read.
+    pub readonly: bool,
+    /// Serial number that the guest sees; at most 20 bytes.
+    pub serial: String,
+}
+
+/// A virtio network card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetSpec {
+    /// Where its frames go.
+    pub backend: NetBackend,
+    /// Its address.
+    pub mac: MacAddress,
+}
+
+/// Where a network card's frames go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NetBackend {
+    /// A tap of the host.
+    Tap {
+        /// One descriptor for each queue pair.
+        queues: Vec<Slot>,
+        /// /dev/vhost-net, one descriptor for each queue pair, or none to move frames in this process.
+        vhost: Vec<Slot>,
+        /// The interface's MTU.
+        mtu: u16,
+    },
+    /// A connected unix socket.
+    Socket {
+        /// The connection.
+        connection: Slot,
+    },
+}
+
+/// Where a console's bytes go to and come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ConsoleSpec {
+    /// No one reads or writes it.
+    None,
+    /// The terminal of the process that started the guest, through a stream socket.
+    Terminal {
+        /// Our end of the socket.
+        stream: Slot,
+    },
+    /// Output is appended to a file; there is no input.
+    File {
+        /// The file, opened for appending.
+        file: Slot,
+    },
+    /// Clients of a unix socket; each sees the history first.
+    Socket {
+        /// The listening socket.
+        listener: Slot,
+    },
+}
+
+/// What happens when the guest resets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReset {
+    /// It boots again.
+    Restart,
+    /// Its process ends.
+    End,
+}
+
+impl GuestSpec {
+    /// Checks everything that can be checked without looking at the host or into the descriptors.
+    pub fn validate(&self, descriptors: usize) -> Result<(), Error> {
+        let refuse = |message: String| Err(Error::Specification(message));
+        if self.version != SPEC_VERSION {
+            return refuse(format!(
+                "the specification has version {}, this program reads {SPEC_VERSION}",
+                self.version
+            ));
+        }
+        check_name(&self.name)?;
+        check_cpus(u64::from(self.cpus))?;
+        check_memory(self.memory)?;
+        if self.boot.command_line.len() > MAX_COMMAND_LINE || self.boot.command_line.contains('\0') {
+            return refuse(format!(
+                "the kernel command line must have at most {MAX_COMMAND_LINE} bytes and no NUL"
+            ));
+        }
+        if self.disks.len() + self.nets.len() > MAX_DEVICES {
+            return refuse(format!(
+                "a guest has at most {MAX_DEVICES} disks and network cards together"
+            ));
+        }
+        if let Some(disk) = self
+            .disks
+            .iter()
+            .find(|d| d.serial.len() > 20 || !d.serial.is_ascii())
+        {
+            return refuse(format!(
+                "the disk serial number {:?} is longer than 20 ASCII characters",
+                disk.serial
+            ));
+        }
+        match self
+            .slots()
+            .into_iter()
+            .find(|slot| slot.0 as usize >= descriptors)
+        {
+            Some(slot) => refuse(format!(
+                "the specification names descriptor {} of only {descriptors} handed over",
+                slot.0
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Every descriptor that the specification names.
+    fn slots(&self) -> Vec<Slot> {
+        let mut slots = vec![self.boot.kernel];
+        slots.extend(self.boot.initrd);
+        slots.extend(self.control);
+        if let AcceleratorSpec::Kvm { device } = self.accelerator {
+            slots.push(device);
+        }
+        slots.extend(self.disks.iter().map(|disk| disk.file));
+        for net in &self.nets {
+            match &net.backend {
+                NetBackend::Tap { queues, vhost, .. } => slots.extend(queues.iter().chain(vhost)),
+                NetBackend::Socket { connection } => slots.push(*connection),
+            }
+        }
+        for console in [&self.serial, &self.console] {
+            match console {
+                ConsoleSpec::None => {}
+                ConsoleSpec::Terminal { stream: slot }
+                | ConsoleSpec::File { file: slot }
+                | ConsoleSpec::Socket { listener: slot } => slots.push(*slot),
+            }
+        }
+        slots
+    }
+}
+
+/// A name is 1 to [`MAX_NAME`] bytes without control characters and slashes.
+pub fn check_name(name: &str) -> Result<(), Error> {
+    let bad = name.is_empty() || name.len() > MAX_NAME || name.chars().any(|c| c.is_control() || c == '/');
+    if bad {
+        return Err(Error::Specification(format!(
+            "the name {name:?} must have 1 to {MAX_NAME} bytes, without slashes and control characters"
+        )));
+    }
+    Ok(())
+}
+
+/// A guest has 1 to [`MAX_CPUS`] CPUs.
+pub fn check_cpus(cpus: u64) -> Result<(), Error> {
+    if cpus == 0 || cpus > u64::from(MAX_CPUS) {
+        return Err(Error::Specification(format!(
+            "a guest has 1 to {MAX_CPUS} CPUs, not {cpus}; change --cpus"
+        )));
+    }
+    Ok(())
+}
+
+/// RAM is at least [`MIN_MEMORY`] and a multiple of 4 KiB.
+pub fn check_memory(bytes: u64) -> Result<(), Error> {
+    if bytes < MIN_MEMORY || !bytes.is_multiple_of(4096) {
+        return Err(Error::Specification(format!(
+            "guest memory of {bytes} bytes must be a multiple of 4096 and at least {}; change --memory",
+            format_size(MIN_MEMORY)
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec() -> GuestSpec {
+        GuestSpec {
+            version: SPEC_VERSION,
+            name: "guest".into(),
+            accelerator: AcceleratorSpec::Soft,
+            cpu_model: "max".into(),
+            cpus: 1,
+            memory: 512 << 20,
+            boot: BootSpec {
+                kernel: Slot(0),
+                initrd: None,
+                command_line: String::new(),
+            },
+            disks: Vec::new(),
+            nets: Vec::new(),
+            serial: ConsoleSpec::None,
+            console: ConsoleSpec::None,
+            rng: true,
+            debug_exit: false,
+            test_device: false,
+            on_reset: OnReset::Restart,
+            ends_with_parent: true,
+            control: None,
+        }
+    }
+
+    #[test]
+    fn a_good_specification_survives_json() {
+        let mut good = spec();
+        good.disks.push(DiskSpec {
+            file: Slot(1),
+            format: DiskFormat::Raw,
+            readonly: true,
+            serial: "disk0".into(),
+        });
+        good.nets.push(NetSpec {
+            backend: NetBackend::Tap {
+                queues: vec![Slot(2)],
+                vhost: vec![],
+                mtu: 1500,
+            },
+            mac: "52:54:00:01:02:03".parse().unwrap(),
+        });
+        good.validate(3).unwrap();
+        let text = serde_json::to_string(&good).unwrap();
+        assert_eq!(serde_json::from_str::<GuestSpec>(&text).unwrap(), good);
+    }
+
+    #[test]
+    fn each_limit_is_kept() {
+        type Spoil = fn(&mut GuestSpec);
+        let spoils: &[Spoil] = &[
+            |s| s.version = 2,
+            |s| s.name.clear(),
+            |s| s.name = "a/b".into(),
+            |s| s.name = "x".repeat(MAX_NAME + 1),
+            |s| s.cpus = 0,
+            |s| s.cpus = 1000,
+            |s| s.memory = 1 << 20,
+            |s| s.memory += 1,
+            |s| s.boot.command_line = "a\0b".into(),
+            |s| s.boot.kernel = Slot(1),
+            |s| s.control = Some(Slot(u32::MAX)),
+            |s| s.serial = ConsoleSpec::File { file: Slot(9) },
+        ];
+        spec().validate(1).unwrap();
+        for (number, spoil) in spoils.iter().enumerate() {
+            let mut bad = spec();
+            spoil(&mut bad);
+            assert!(bad.validate(1).is_err(), "spoil {number}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let mut value = serde_json::to_value(spec()).unwrap();
+        value["surprise"] = true.into();
+        assert!(serde_json::from_value::<GuestSpec>(value).is_err());
+    }
+}
