@@ -59,6 +59,9 @@ pub enum Error {
     /// There is not enough RAM for what the platform itself places in it.
     #[error("the guest has no memory at {0:#x}, which the boot needs; give it at least 2M")]
     NoMemory(u64),
+    /// The tables that describe the machine outgrew their place.
+    #[error("the firmware tables do not fit into their place; give the guest fewer CPUs")]
+    TablesTooLarge,
     /// Bus 0 is full.
     #[error(
         "a machine has room for {MAX_DEVICES} PCI devices, not {0}; give the guest fewer disks and network cards"

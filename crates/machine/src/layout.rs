@@ -23,6 +23,10 @@ pub const ACPI_TABLES: u64 = 0xe_0000;
 pub const ACPI_TABLES_END: u64 = 0xf_0000;
 /// RSDP, where a guest that was not told looks for it.
 pub const RSDP: u64 = 0xf_0000;
+/// Start of the MP table and the SMBIOS structures.
+pub const BIOS_TABLES: u64 = 0xf_1000;
+/// Their end (exclusive).
+pub const BIOS_TABLES_END: u64 = 0xf_8000;
 /// Start of extended memory.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
 

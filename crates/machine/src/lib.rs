@@ -19,6 +19,7 @@ mod layout;
 mod machine;
 mod recipe;
 mod registers;
+mod tables;
 mod timers;
 
 pub use boot::{Blob, BootSource};

@@ -21,6 +21,7 @@ use crate::chips::serial_port::SerialPort;
 use crate::interrupts::Router;
 use crate::layout::PCI_CONFIG_PORTS;
 use crate::registers::lock;
+use crate::tables::{self, Description};
 use crate::timers::TimerThread;
 use crate::{Error, MachineType};
 
@@ -134,11 +135,18 @@ impl Machine {
         self.start_over()
     }
 
-    /// What firmware would do: gives PCI its addresses and loads the kernel.
+    /// What firmware would do: gives PCI its addresses, describes the machine, loads the kernel.
     pub(crate) fn start_over(&self) -> Result<(), Error> {
         let chips = &self.chips;
         chips.root.assign_resources()?;
         chips.router.access_pic(|pic| pic.write_elcr(1, LEVEL_INPUTS));
+        tables::install(&Description {
+            ram: &self.ram,
+            machine_type: self.machine_type,
+            cpus: self.cpus,
+            windows: topology::windows(&self.ram),
+            serial: chips.serial.is_some(),
+        })?;
         let state = boot::load(&self.ram, &self.boot)?;
         *lock(&self.first_cpu) = state;
         Ok(())

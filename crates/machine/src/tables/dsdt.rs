@@ -1,0 +1,244 @@
+//! The DSDT: PCI root, devices that no bus finds, CPUs, S5.
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO, If,
+    Interrupt, Local, Memory32Fixed, Method, Name, NotEqual, ONE, Or, Package, PackageBuilder, Path,
+    ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
+};
+
+use super::Description;
+use crate::bridges::{PIRQ_ISA, topology};
+use crate::chips::pm::SLEEP_TYPE_OFF;
+use crate::layout::{COM1, COM1_IRQ, ECAM_BASE, ECAM_SIZE, FW_CFG, PM_BASE, PVPANIC};
+
+/// PCI host bridge capabilities (PCI Firmware 3.2, 4.5.1).
+const HOST_BRIDGE_UUID: &str = "33db4d5b-1ff7-401c-9657-7441c03dd766";
+/// What is handed to the guest: native hotplug, PME, AER, the PCIe capability; not SHPC, which is not there.
+const OSC_GRANTED: u8 = 0x1d;
+
+/// The DSDT's definition block, without the table header.
+pub fn body(machine: &Description) -> Vec<u8> {
+    let mut body = Vec::new();
+    interrupt_model(&mut body);
+    Name::new(
+        "_S5_".into(),
+        &Package::new(vec![&SLEEP_TYPE_OFF, &SLEEP_TYPE_OFF, &ZERO, &ZERO]),
+    )
+    .to_aml_bytes(&mut body);
+    let mut system_bus = Vec::new();
+    pci_root(machine, &mut system_bus);
+    motherboard(&mut system_bus);
+    for cpu in 0..machine.cpus {
+        processor(cpu, &mut system_bus);
+    }
+    body.extend(Scope::raw("\\_SB_".into(), system_bus));
+    body
+}
+
+/// Bytes that are AML already.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+/// The guest says which interrupt controllers it uses.
+fn interrupt_model(body: &mut Vec<u8>) {
+    Name::new("PICF".into(), &ZERO).to_aml_bytes(body);
+    let model: Path = "PICF".into();
+    Method::new("_PIC".into(), 1, false, vec![&Store::new(&model, &Arg(0))]).to_aml_bytes(body);
+}
+
+fn pci_root(machine: &Description, body: &mut Vec<u8>) {
+    let windows = machine.windows;
+    let last32 = (windows.memory32.base + windows.memory32.len - 1) as u32;
+    let mut resources = Vec::new();
+    ResourceTemplate::new(vec![
+        &AddressSpace::<u16>::new_bus_number(0, 255),
+        &IO::new(0xcf8, 0xcf8, 1, 8),
+        &AddressSpace::<u16>::new_io(0, 0xcf7, None),
+        &AddressSpace::<u16>::new_io(0xd00, 0xffff, None),
+        &AddressSpace::<u32>::new_memory(
+            AddressSpaceCacheable::NotCacheable,
+            true,
+            windows.memory32.base as u32,
+            last32,
+            None,
+        ),
+        &AddressSpace::<u64>::new_memory(
+            AddressSpaceCacheable::NotCacheable,
+            true,
+            windows.memory64.base,
+            windows.memory64.base + windows.memory64.len - 1,
+            None,
+        ),
+    ])
+    .to_aml_bytes(&mut resources);
+    Device::new(
+        "PCI0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0A08")),
+            &Name::new("_CID".into(), &EISAName::new("PNP0A03")),
+            &Name::new("_ADR".into(), &ZERO),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_SEG".into(), &ZERO),
+            &Name::new("_BBN".into(), &ZERO),
+            &Name::new("_CRS".into(), &Raw(resources)),
+            &Name::new("PRTA".into(), &routes(|pirq| topology::gsi(pirq))),
+            &Name::new("PRTP".into(), &routes(|pirq| PIRQ_ISA[usize::from(pirq)])),
+            &Method::new(
+                "_PRT".into(),
+                0,
+                false,
+                vec![
+                    &If::new(&Path::new("\\PICF"), vec![&Return::new(&Path::new("PRTA"))]),
+                    &Return::new(&Path::new("PRTP")),
+                ],
+            ),
+            &Raw(operating_system_capabilities()),
+            &Raw(isa_bridge(machine)),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// The interrupt of each pin of each slot on bus 0 (ACPI 6.5, 6.2.13).
+fn routes(number: impl Fn(u8) -> u8) -> PackageBuilder {
+    let mut routes = PackageBuilder::new();
+    for device in 0..32u8 {
+        for pin in 0..4u8 {
+            let address = u32::from(device) << 16 | 0xffff;
+            let interrupt = number(topology::pirq(device, pin));
+            routes.add_element(&Package::new(vec![&address, &pin, &ZERO, &interrupt]));
+        }
+    }
+    routes
+}
+
+/// Grants native control of PCI Express features to a guest that asks (PCI Firmware 3.2, 4.5).
+fn operating_system_capabilities() -> Vec<u8> {
+    let (status, control): (Path, Path) = ("CDW1".into(), "CDW3".into());
+    let masked = [
+        &If::new(
+            &NotEqual::new(&Arg(1), &ONE),
+            vec![&Or::new(&status, &status, &0x08u8)],
+        ) as &dyn Aml,
+        &And::new(&Local(0), &control, &OSC_GRANTED),
+        &If::new(
+            &NotEqual::new(&Local(0), &control),
+            vec![&Or::new(&status, &status, &0x10u8)],
+        ),
+        &Store::new(&control, &Local(0)),
+    ]
+    .iter()
+    .fold(Vec::new(), |mut bytes, item| {
+        item.to_aml_bytes(&mut bytes);
+        bytes
+    });
+    let mut bytes = Vec::new();
+    Method::new(
+        "_OSC".into(),
+        4,
+        false,
+        vec![
+            &CreateDWordField::new(&status, &Arg(3), &ZERO),
+            &If::new(
+                &Equal::new(&Arg(0), &Uuid::new(HOST_BRIDGE_UUID)),
+                vec![&CreateDWordField::new(&control, &Arg(3), &8u8), &Raw(masked)],
+            ),
+            &Else::new(vec![&Or::new(&status, &status, &0x04u8)]),
+            &Return::new(&Arg(3)),
+        ],
+    )
+    .to_aml_bytes(&mut bytes);
+    bytes
+}
+
+fn isa_bridge(machine: &Description) -> Vec<u8> {
+    let mut devices = Vec::new();
+    let irq = |n: u8| Interrupt::new(true, true, false, false, u32::from(n));
+    let ports = |base: u64, len: u8| IO::new(base as u16, base as u16, 1, len);
+    if machine.serial {
+        device(
+            "COM1",
+            "PNP0501",
+            &[&ports(COM1, 8), &irq(COM1_IRQ)],
+            &mut devices,
+        );
+    }
+    device("RTC_", "PNP0B00", &[&ports(0x70, 2), &irq(8)], &mut devices);
+    device(
+        "KBD_",
+        "PNP0303",
+        &[&ports(0x60, 1), &ports(0x64, 1), &irq(1)],
+        &mut devices,
+    );
+    let mut bytes = Vec::new();
+    let address = u32::from(topology::LPC_BRIDGE.device) << 16;
+    Device::new(
+        "ISA_".into(),
+        vec![&Name::new("_ADR".into(), &address), &Raw(devices)],
+    )
+    .to_aml_bytes(&mut bytes);
+    bytes
+}
+
+fn device(name: &str, id: &str, resources: &[&dyn Aml], body: &mut Vec<u8>) {
+    Device::new(
+        name.into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new(id)),
+            &Name::new("_STA".into(), &0x0fu8),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources.to_vec())),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// Addresses that belong to the board, and the devices for guests under a hypervisor.
+fn motherboard(body: &mut Vec<u8>) {
+    let resources: [&dyn Aml; 2] = [
+        &Memory32Fixed::new(true, ECAM_BASE as u32, ECAM_SIZE as u32),
+        &IO::new(PM_BASE as u16, PM_BASE as u16, 1, 0x80),
+    ];
+    device("MBRD", "PNP0C02", &resources, body);
+    hypervisor_device(
+        "PEVT",
+        "QEMU0001",
+        &[&IO::new(PVPANIC as u16, PVPANIC as u16, 1, 1)],
+        body,
+    );
+    hypervisor_device(
+        "FWCF",
+        "QEMU0002",
+        &[&IO::new(FW_CFG as u16, FW_CFG as u16, 1, 12)],
+        body,
+    );
+}
+
+fn hypervisor_device(name: &str, id: &'static str, resources: &[&dyn Aml], body: &mut Vec<u8>) {
+    Device::new(
+        name.into(),
+        vec![
+            &Name::new("_HID".into(), &id),
+            &Name::new("_STA".into(), &0x0fu8),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(resources.to_vec())),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+fn processor(cpu: u32, body: &mut Vec<u8>) {
+    let name = format!("C{cpu:03X}");
+    Device::new(
+        name.as_str().into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0007"),
+            &Name::new("_UID".into(), &cpu),
+        ],
+    )
+    .to_aml_bytes(body);
+}

@@ -1,0 +1,75 @@
+//! What firmware would tell the guest about the machine: ACPI, the MP table, SMBIOS.
+
+mod acpi;
+mod dsdt;
+mod mp;
+mod smbios;
+
+use ostler_memory::GuestRam;
+use ostler_pci::Windows;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::layout::{ACPI_TABLES, ACPI_TABLES_END, BIOS_TABLES, BIOS_TABLES_END, RSDP};
+use crate::{Error, MachineType};
+
+/// What the tables describe.
+#[derive(Debug, Clone, Copy)]
+pub struct Description<'a> {
+    /// RAM, for SMBIOS.
+    pub ram: &'a GuestRam,
+    /// Version of the platform.
+    pub machine_type: MachineType,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Windows of the PCI root.
+    pub windows: Windows,
+    /// Whether there is a COM1.
+    pub serial: bool,
+}
+
+/// Writes all tables to guest memory.
+pub fn install(machine: &Description) -> Result<(), Error> {
+    let mut acpi = Area::new(machine.ram, ACPI_TABLES, ACPI_TABLES_END);
+    let xsdt = acpi::install(machine, &mut acpi)?;
+    let mut bios = Area::new(machine.ram, RSDP, BIOS_TABLES);
+    bios.place(&acpi::rsdp(xsdt), 16)?;
+    let mut tables = Area::new(machine.ram, BIOS_TABLES, BIOS_TABLES_END);
+    mp::install(machine, &mut bios, &mut tables)?;
+    smbios::install(machine, &mut bios, &mut tables)
+}
+
+/// A piece of guest memory that is filled from its start.
+pub struct Area<'a> {
+    ram: &'a GuestRam,
+    next: u64,
+    end: u64,
+}
+
+impl<'a> Area<'a> {
+    fn new(ram: &'a GuestRam, start: u64, end: u64) -> Self {
+        Self {
+            ram,
+            next: start,
+            end,
+        }
+    }
+
+    /// Writes `bytes` at the next multiple of `alignment`, and returns their address.
+    fn place(&mut self, bytes: &[u8], alignment: u64) -> Result<u64, Error> {
+        let at = self.next.next_multiple_of(alignment);
+        let end = at + bytes.len() as u64;
+        if end > self.end {
+            return Err(Error::TablesTooLarge);
+        }
+        self.ram
+            .write_slice(bytes, GuestAddress(at))
+            .map_err(|_| Error::NoMemory(at))?;
+        self.next = end;
+        Ok(at)
+    }
+}
+
+/// The byte that makes the sum of all bytes zero.
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte))
+}
