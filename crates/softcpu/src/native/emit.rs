@@ -29,6 +29,26 @@ const POOL: [Register; 6] = [
     Register::RDX,
 ];
 
+/// Every instruction that a stub has besides the guest's own.
+#[cfg(test)]
+pub const SCAFFOLD: [Code; 15] = [
+    Code::Mov_r64_rm64,
+    Code::Mov_rm64_r64,
+    Code::Mov_rm16_r16,
+    Code::Movzx_r32_rm16,
+    Code::Movaps_xmm_xmmm128,
+    Code::Movaps_xmmm128_xmm,
+    Code::VEX_Vmovaps_ymm_ymmm256,
+    Code::VEX_Vmovaps_ymmm256_ymm,
+    Code::VEX_Vzeroupper,
+    Code::Ldmxcsr_m32,
+    Code::Stmxcsr_m32,
+    Code::Add_AL_imm8,
+    Code::Sahf,
+    Code::Lahf,
+    Code::Seto_rm8,
+];
+
 /// Where a guest register lives while the stub runs.
 #[derive(Clone, Copy)]
 struct Place {

@@ -113,7 +113,7 @@ fn offered(leaves: &[CpuidLeaf]) -> FeatureSet {
 }
 
 /// What this host has. A guest is never offered more, whatever its CPUID says.
-fn host() -> FeatureSet {
+pub fn host() -> FeatureSet {
     static HOST: OnceLock<FeatureSet> = OnceLock::new();
     *HOST.get_or_init(|| {
         let leaf = |leaf: u32, subleaf: u32| {

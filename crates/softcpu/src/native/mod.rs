@@ -26,6 +26,8 @@ mod list;
 mod masked;
 mod run;
 mod stubs;
+#[cfg(test)]
+mod tests;
 mod x87;
 mod xsave;
 

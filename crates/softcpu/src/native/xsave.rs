@@ -116,7 +116,7 @@ impl Cpu {
                 .iter()
                 .any(|register| register.0[quarters.clone()] != [0, 0])
         };
-        u64::from(x87) * X87 | u64::from(any(0..2)) * SSE | u64::from(any(2..4)) * AVX
+        (u64::from(x87) * X87) | (u64::from(any(0..2)) * SSE) | (u64::from(any(2..4)) * AVX)
     }
 
     /// EDX:EAX as a bitmap limited to what XCR0 enables (RFBM).
