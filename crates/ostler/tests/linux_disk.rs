@@ -75,9 +75,18 @@ fn the_block_device_does_what_it_offers() {
     );
     let outcome = outcome.run(LIMIT);
     outcome.assert_clean();
-    assert_eq!(outcome.section("block"), "discards\nzeroes\nwrite back\nserial\ndiscarded\nzeroed\n");
+    assert_eq!(
+        outcome.section("block"),
+        "discards\nzeroes\nwrite back\nserial\ndiscarded\nzeroed\n"
+    );
     let bytes = fs::read(&disk).unwrap();
-    assert!(bytes[1 << 20..2 << 20].iter().all(|&byte| byte == 0), "discarded blocks of a file read as zeroes");
+    assert!(
+        bytes[1 << 20..2 << 20].iter().all(|&byte| byte == 0),
+        "discarded blocks of a file read as zeroes"
+    );
     assert!(bytes[4 << 20..(4 << 20) + 65536].iter().all(|&byte| byte == 0));
-    assert_eq!(bytes.iter().filter(|&&byte| byte == 0xff).count(), (7 << 20) - 65536);
+    assert_eq!(
+        bytes.iter().filter(|&&byte| byte == 0xff).count(),
+        (7 << 20) - 65536
+    );
 }

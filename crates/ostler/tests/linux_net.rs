@@ -29,7 +29,14 @@ fn enter_namespace(test: &str) -> bool {
         "address add 10.99.0.1/24 dev tap0",
         "link set tap0 up",
     ] {
-        assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
+        assert!(
+            Command::new("ip")
+                .args(line.split(' '))
+                .status()
+                .unwrap()
+                .success(),
+            "ip {line}"
+        );
     }
     true
 }
@@ -43,8 +50,10 @@ fn echoing_guest(cpus: u32) -> Running {
          read line </dev/console\n\
          echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n"
     );
-    let mut guest =
-        Guest::new(cpus).args(["--net", "tap=tap0,mac=52:54:00:12:34:56"]).script(&script).spawn();
+    let mut guest = Guest::new(cpus)
+        .args(["--net", "tap=tap0,mac=52:54:00:12:34:56"])
+        .script(&script)
+        .spawn();
     guest.expect("network up", LIMIT);
     guest
 }
@@ -112,7 +121,9 @@ fn a_ping_of_65000_bytes_passes() {
         return;
     }
     let mut guest = echoing_guest(1);
-    let ping = Command::new("ping").args(["-c", "10", "-i", "0.2", "-s", "65000", "-W", "5", GUEST_ADDRESS]).output();
+    let ping = Command::new("ping")
+        .args(["-c", "10", "-i", "0.2", "-s", "65000", "-W", "5", GUEST_ADDRESS])
+        .output();
     let said = String::from_utf8(ping.unwrap().stdout).unwrap();
     assert!(said.contains("10 received, 0% packet loss"), "{said}");
     guest.type_in("\n");

@@ -21,7 +21,8 @@ fn a_person_gets_a_shell_and_powers_off() {
 
 #[test]
 fn eight_cpus_come_up() {
-    let outcome = Guest::new(8).script("echo BEGIN cpus; nproc; grep -c ^processor /proc/cpuinfo; echo END cpus\n");
+    let outcome =
+        Guest::new(8).script("echo BEGIN cpus; nproc; grep -c ^processor /proc/cpuinfo; echo END cpus\n");
     let outcome = outcome.run(LIMIT);
     outcome.assert_clean();
     assert_eq!(outcome.section("cpus"), "8\n8\n");

@@ -15,7 +15,11 @@ fn natively() -> String {
     let folder = tempfile::tempdir().unwrap();
     let bin = folder.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    let installed = Command::new(busybox()).args(["--install", "-s"]).arg(&bin).status().unwrap();
+    let installed = Command::new(busybox())
+        .args(["--install", "-s"])
+        .arg(&bin)
+        .status()
+        .unwrap();
     assert!(installed.success());
     let script = folder.path().join("workload.sh");
     fs::write(&script, WORKLOAD).unwrap();
@@ -27,7 +31,11 @@ fn natively() -> String {
         .current_dir(folder.path())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 

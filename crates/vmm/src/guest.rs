@@ -10,11 +10,14 @@ use ostler_machine::{
     Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
+use ostler_pci::PciFunction;
+use ostler_virtio::Platform;
 
 use crate::Error;
 use crate::accelerator;
 use crate::console::{Console, InputSink};
 use crate::control::ControlServer;
+use crate::devices::{self, NamedDevice};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::handoff::Descriptors;
 use crate::spec::{ConsoleSpec, GuestSpec};
@@ -28,6 +31,7 @@ pub(crate) struct Guest {
     // Dropped in this order: no CPU may touch a machine that is gone.
     vcpus: Vec<VcpuThread>,
     machine: Arc<Machine>,
+    devices: Vec<NamedDevice>,
     serial: Arc<Console>,
     control: Option<ControlServer>,
 }
@@ -56,7 +60,30 @@ impl Guest {
         let vm = accelerator
             .create_vm(config)
             .map_err(|e| Error::part("the virtual machine", e))?;
-        let machine = build_machine(spec, descriptors, driver, serial, &ram, &vm)?;
+        let platform = Platform {
+            ram: ram.clone(),
+            msi: vm.clone(),
+            doorbells: vm.clone(),
+        };
+        let devices = devices::build(spec, descriptors, &platform)?;
+        let functions = devices
+            .iter()
+            .map(|device| device.device.clone() as Arc<dyn PciFunction>)
+            .collect();
+        let outside = Outside {
+            driver: driver.clone(),
+            serial: serial.clone(),
+        };
+        let machine = build_machine(
+            spec,
+            descriptors,
+            outside,
+            Inside {
+                ram,
+                vm: vm.clone(),
+                functions,
+            },
+        )?;
 
         let supported = accelerator
             .supported_cpuid()
@@ -84,6 +111,7 @@ impl Guest {
         Ok(Self {
             vcpus,
             machine,
+            devices,
             serial: serial.clone(),
             control: None,
         })
@@ -92,6 +120,11 @@ impl Guest {
     /// Events go to `control` from now on.
     pub fn set_control(&mut self, control: ControlServer) {
         self.control = Some(control);
+    }
+
+    /// The devices with their counters.
+    pub fn devices(&self) -> &[NamedDevice] {
+        &self.devices
     }
 
     /// The counters and the thread of each CPU.
@@ -139,13 +172,24 @@ impl Hardware for Guest {
     }
 }
 
+/// Whom the machine talks to.
+struct Outside {
+    driver: DriverHandle,
+    serial: Arc<Console>,
+}
+
+/// What the machine is made of.
+struct Inside {
+    ram: Arc<GuestRam>,
+    vm: Arc<dyn Vm>,
+    functions: Vec<Arc<dyn PciFunction>>,
+}
+
 fn build_machine(
     spec: &GuestSpec,
     descriptors: &Descriptors,
-    driver: &DriverHandle,
-    serial: &Arc<Console>,
-    ram: &Arc<GuestRam>,
-    vm: &Arc<dyn Vm>,
+    outside: Outside,
+    inside: Inside,
 ) -> Result<Arc<Machine>, Error> {
     let open = |slot| {
         descriptors
@@ -157,15 +201,16 @@ fn build_machine(
         initrd: spec.boot.initrd.map(open).transpose()?,
         command_line: spec.boot.command_line.clone(),
     };
-    let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(serial.clone()));
+    let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(outside.serial));
     let machine = Machine::build(MachineConfig {
         machine_type: MachineType::default(),
-        ram: ram.clone(),
-        vm: vm.clone(),
+        ram: inside.ram,
+        vm: inside.vm,
         cpus: spec.cpus,
         boot,
+        functions: inside.functions,
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),
-        events: Arc::new(Events(driver.clone())),
+        events: Arc::new(Events(outside.driver)),
         debug_exit: spec.debug_exit.then_some(DEBUG_EXIT_PORT),
         test_device: spec.test_device,
     });

@@ -7,6 +7,7 @@ mod accelerator;
 mod bell;
 pub mod console;
 pub mod control;
+mod devices;
 pub mod driver;
 mod error;
 mod guest;

@@ -30,6 +30,17 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
         started: Instant::now(),
         driver: driver.handle(),
         cpus: guest.cpu_views(),
+        devices: guest
+            .devices()
+            .iter()
+            .map(|named| {
+                (
+                    named.name.clone(),
+                    named.device.kind().name(),
+                    named.device.metrics().clone(),
+                )
+            })
+            .collect(),
         consoles: vec![("serial", consoles.serial.clone())],
     });
     if let Some(slot) = spec.control {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Instant;
 
 use ostler_accel::{ExitCause, KickSource, TimeSpent, VcpuStats};
+use ostler_virtio::DeviceMetrics;
 use serde_json::{Map, Value, json};
 
 use crate::console::Console;
@@ -19,6 +20,7 @@ pub(crate) struct Sight {
     pub started: Instant,
     pub driver: DriverHandle,
     pub cpus: Vec<(Arc<VcpuStats>, Arc<AtomicI32>)>,
+    pub devices: Vec<(String, &'static str, Arc<DeviceMetrics>)>,
     pub consoles: Vec<(&'static str, Arc<Console>)>,
 }
 
@@ -49,6 +51,14 @@ impl View for Sight {
             value["thread-id"] = thread.load(Ordering::Relaxed).into();
             value
         });
+        let devices = self.devices.iter().map(|(name, kind, metrics)| {
+            let counters = metrics.snapshot().named();
+            let counters: Map<_, _> = counters
+                .into_iter()
+                .map(|(n, v)| (n.replace('_', "-"), v.into()))
+                .collect();
+            json!({ "name": name, "kind": kind, "counters": counters })
+        });
         let consoles = self.consoles.iter().map(|(name, console)| {
             let seen = console.counters();
             json!({
@@ -66,6 +76,7 @@ impl View for Sight {
             "memory-bytes": self.memory,
             "uptime-ns": self.started.elapsed().as_nanos() as u64,
             "vcpus": vcpus.collect::<Vec<_>>(),
+            "devices": devices.collect::<Vec<_>>(),
             "consoles": consoles.collect::<Vec<_>>(),
         })
     }

@@ -65,9 +65,21 @@ impl Guest {
     pub fn new(cpus: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(OSTLER);
-        command.args(["run", "--no-reboot", "--memory", "512M", "--cpus", &cpus.to_string()]);
+        command.args([
+            "run",
+            "--no-reboot",
+            "--memory",
+            "512M",
+            "--cpus",
+            &cpus.to_string(),
+        ]);
         command.arg("--kernel").arg(guest_folder().join("vmlinuz"));
-        Self { folder, command, append: "console=ttyS0 panic=-1".into(), overlay: None }
+        Self {
+            folder,
+            command,
+            append: "console=ttyS0 panic=-1".into(),
+            overlay: None,
+        }
     }
 
     /// Further options of `ostler run`.
@@ -100,8 +112,15 @@ impl Guest {
         initrd.extend(self.overlay.take().unwrap_or_default());
         let path = self.folder.path().join("initrd.img");
         fs::write(&path, initrd).unwrap();
-        self.command.arg("--initrd").arg(path).arg("--append").arg(&self.append);
-        self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command
+            .arg("--initrd")
+            .arg(path)
+            .arg("--append")
+            .arg(&self.append);
+        self.command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("ostler starts");
         let (sender, output) = mpsc::channel();
         let mut stdout = child.stdout.take().unwrap();
@@ -119,7 +138,13 @@ impl Guest {
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        Running { child, output, errors: Some(errors), console: Vec::new(), _folder: self.folder }
+        Running {
+            child,
+            output,
+            errors: Some(errors),
+            console: Vec::new(),
+            _folder: self.folder,
+        }
     }
 
     /// Runs it to its end, within `limit`.
@@ -140,7 +165,12 @@ pub struct Running {
 impl Running {
     /// Types `text` at the console.
     pub fn type_in(&mut self, text: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+        self.child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
     }
 
     /// What the console showed so far.
@@ -178,7 +208,11 @@ impl Running {
         }
         let status = self.child.wait().unwrap();
         let errors = self.errors.take().unwrap().join().unwrap();
-        Outcome { status, console: self.console(), errors }
+        Outcome {
+            status,
+            console: self.console(),
+            errors,
+        }
     }
 }
 
@@ -192,9 +226,19 @@ impl Drop for Running {
 impl Outcome {
     /// Asserts a clean power-off and a kernel log without complaints.
     pub fn assert_clean(&self) {
-        assert!(self.status.success(), "{}; errors:\n{}console:\n{}", self.status, self.errors, self.console);
+        assert!(
+            self.status.success(),
+            "{}; errors:\n{}console:\n{}",
+            self.status,
+            self.errors,
+            self.console
+        );
         for complaint in KERNEL_COMPLAINTS {
-            assert!(!self.console.contains(complaint), "the kernel said {complaint:?}:\n{}", self.console);
+            assert!(
+                !self.console.contains(complaint),
+                "the kernel said {complaint:?}:\n{}",
+                self.console
+            );
         }
     }
 
@@ -216,13 +260,21 @@ impl Outcome {
 /// Makes an empty ext4 file system of `megabytes` in a new file.
 pub fn make_ext4(path: &Path, megabytes: u64) {
     fs::File::create(path).unwrap().set_len(megabytes << 20).unwrap();
-    let made = Command::new("/sbin/mke2fs").args(["-q", "-F", "-t", "ext4"]).arg(path).status().unwrap();
+    let made = Command::new("/sbin/mke2fs")
+        .args(["-q", "-F", "-t", "ext4"])
+        .arg(path)
+        .status()
+        .unwrap();
     assert!(made.success());
 }
 
 /// Asserts that e2fsck finds nothing wrong, without mending.
 pub fn assert_fsck_clean(path: &Path) {
-    let checked = Command::new("/sbin/e2fsck").args(["-f", "-n"]).arg(path).output().unwrap();
+    let checked = Command::new("/sbin/e2fsck")
+        .args(["-f", "-n"])
+        .arg(path)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(checked.status.success(), "e2fsck: {said}");
 }

@@ -19,8 +19,8 @@ pub const SPEC_VERSION: u32 = 1;
 pub const MAX_CPUS: u32 = ostler_accel::model::MAX_CPUS;
 /// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
 pub const MIN_MEMORY: u64 = 2 << 20;
-/// Most disks or network cards of a guest: each has a slot of the root bus or a root port.
-pub const MAX_DEVICES: usize = 24;
+/// Most disks and network cards of a guest together: the root bus has 15 slots, console and entropy source take two.
+pub const MAX_DEVICES: usize = 13;
 /// Longest kernel command line, in bytes (boot protocols have lower limits of their own).
 pub const MAX_COMMAND_LINE: usize = 65_535;
 /// Longest name, in bytes.

@@ -1,0 +1,50 @@
+//! `ostler run`: a guest in the foreground.
+//!
+//! This process is the guest's small parent: it checks and opens everything ([`open`]), starts the guest's process
+//! ([`launch`]), keeps the terminal and the signals ([`attend`]), and says how it ended ([`outcome`]).
+
+mod attend;
+mod launch;
+mod open;
+mod options;
+mod outcome;
+mod signals;
+mod terminal;
+
+use std::process::ExitCode;
+
+pub use options::{AccelOption, RunArgs};
+
+use crate::accelerator;
+use crate::failure::Failure;
+use attend::Attendant;
+use terminal::RawTerminal;
+
+/// Runs a guest to its end.
+pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+    let failed = |what: &'static str| move |e: std::io::Error| Failure::failed(format!("{what}: {e}"));
+    let choice = accelerator::choose(args.accel)?;
+    let announcement = format!("ostler: {} runs the guest: {}", choice.name(), choice.reason);
+    let mut opened = open::open(&args, choice.kvm)?;
+    let signals = attend::take_signals().map_err(failed("cannot take signals"))?;
+    let launched = launch::launch(&mut opened)?;
+    opened.leftovers.keep_logs();
+
+    eprintln!("{announcement}");
+    let console = opened.console.take();
+    let terminal = match console {
+        Some(_) => RawTerminal::enter().map_err(failed("cannot prepare the terminal"))?,
+        None => None,
+    };
+    if terminal.is_some() {
+        eprint!("ostler: Ctrl-] leaves the console and ends the guest\r\n");
+    }
+    let end = Attendant::new(launched, signals, terminal, console)
+        .attend()
+        .map_err(failed("cannot attend to the guest"))?;
+    let (status, line) = outcome::tell(&end.outcome, end.signal);
+    if let Some(line) = line {
+        eprintln!("ostler: {line}");
+    }
+    Ok(ExitCode::from(status))
+}

@@ -1,0 +1,342 @@
+//! Opening everything that a guest needs, before there is a process for it.
+//!
+//! What must be taken away again when the guest is over, or never came to be, is in [`Leftovers`].
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use ostler_disk::open::{DiskOptions, Format};
+use ostler_vmm::handoff::Descriptors;
+use ostler_vmm::spec::{
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, MacAddress, NetBackend, NetSpec,
+    OnReset, SPEC_VERSION, Slot,
+};
+use rustix::fs::{MemfdFlags, Mode};
+
+use super::options::{ConsoleOption, DiskOption, NetOption, RunArgs, Switch};
+use crate::failure::Failure;
+
+/// Largest kernel or initial RAM disk that is read from a pipe, in bytes.
+const MAX_PIPED: u64 = 4 << 30;
+/// Queue pairs of a network card at most.
+const MAX_QUEUE_PAIRS: u32 = 8;
+
+/// Files that belong to this run of the guest; dropping it removes them.
+#[derive(Default)]
+pub struct Leftovers {
+    /// Removed at the end.
+    sockets: Vec<PathBuf>,
+    /// Removed only if the guest never starts.
+    logs: Vec<PathBuf>,
+}
+
+impl Leftovers {
+    /// The guest runs: what it wrote stays.
+    pub fn keep_logs(&mut self) {
+        self.logs.clear();
+    }
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for path in self.sockets.iter().chain(&self.logs) {
+            // Someone else may have tidied up.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A guest whose parts are open.
+pub struct Opened {
+    pub spec: GuestSpec,
+    pub descriptors: Descriptors,
+    /// Our end of the console that is in the terminal.
+    pub console: Option<UnixStream>,
+    pub leftovers: Leftovers,
+}
+
+/// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
+pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
+    check_memory(args.memory)?;
+    let serial = args.serial.clone().unwrap_or(match args.console {
+        ConsoleOption::Stdio => ConsoleOption::None,
+        _ => ConsoleOption::Stdio,
+    });
+    if serial == ConsoleOption::Stdio && args.console == ConsoleOption::Stdio {
+        return Err(Failure::bad_input(
+            "--serial and --console cannot both have the terminal; give one of them a file",
+        ));
+    }
+    let mut descriptors = Descriptors::new();
+    let boot = open_boot(args, &mut descriptors)?;
+    let disks = args
+        .disks
+        .iter()
+        .enumerate()
+        .map(|(index, disk)| open_disk(index, disk, &mut descriptors))
+        .collect::<Result<_, _>>()?;
+    let nets = open_nets(args, &mut descriptors)?;
+    // What leaves traces comes last, when nothing else can be wrong any more.
+    let mut leftovers = Leftovers::default();
+    let mut terminal = None;
+    let mut console = |option: &ConsoleOption, descriptors: &mut Descriptors| {
+        open_console(option, descriptors, &mut leftovers, &mut terminal)
+    };
+    let serial = console(&serial, &mut descriptors)?;
+    let virtio_console = console(&args.console, &mut descriptors)?;
+    let control = match &args.control {
+        Some(path) => Some(descriptors.push(listen(path, &mut leftovers)?)),
+        None => None,
+    };
+    let accelerator = match kvm {
+        Some(device) => AcceleratorSpec::Kvm {
+            device: descriptors.push(device),
+        },
+        None => AcceleratorSpec::Soft,
+    };
+    let spec = GuestSpec {
+        version: SPEC_VERSION,
+        name: args.name.clone(),
+        accelerator,
+        cpu_model: args.cpu.clone(),
+        cpus: args.cpus,
+        memory: args.memory,
+        boot,
+        disks,
+        nets,
+        serial,
+        console: virtio_console,
+        rng: args.rng == Switch::On,
+        debug_exit: args.debug_exit,
+        test_device: args.test_device,
+        on_reset: if args.no_reboot {
+            OnReset::End
+        } else {
+            OnReset::Restart
+        },
+        ends_with_parent: true,
+        control,
+    };
+    spec.validate(descriptors.len()).map_err(Failure::bad_input)?;
+    Ok(Opened {
+        spec,
+        descriptors,
+        console: terminal,
+        leftovers,
+    })
+}
+
+/// A guest must fit into the host's memory.
+fn check_memory(wanted: u64) -> Result<(), Failure> {
+    let Some(total) = host_memory() else { return Ok(()) };
+    if wanted > total {
+        return Err(Failure::bad_input(format!(
+            "the guest cannot have {} MiB of memory: this host has {} MiB; change --memory",
+            wanted >> 20,
+            total >> 20
+        )));
+    }
+    Ok(())
+}
+
+/// RAM of the host in bytes.
+pub fn host_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}
+
+fn open_boot(args: &RunArgs, descriptors: &mut Descriptors) -> Result<BootSpec, Failure> {
+    let kernel = descriptors.push(open_image("kernel", &args.kernel)?);
+    let initrd = match &args.initrd {
+        Some(path) => {
+            let file = open_image("initial RAM disk", path)?;
+            let size = file.metadata().map_or(0, |meta| meta.len());
+            if size >= args.memory {
+                return Err(Failure::bad_input(format!(
+                    "the initial RAM disk \"{}\" of {} MiB does not fit into {} MiB of guest memory; raise --memory",
+                    path.display(),
+                    size.div_ceil(1 << 20),
+                    args.memory >> 20
+                )));
+            }
+            Some(descriptors.push(file))
+        }
+        None => None,
+    };
+    Ok(BootSpec {
+        kernel,
+        initrd,
+        command_line: args.append.clone(),
+    })
+}
+
+/// Opens a boot image. One that comes through a pipe is read now, because every reset loads it again.
+fn open_image(what: &str, path: &Path) -> Result<File, Failure> {
+    let refused = |error: io::Error| cannot("read the", what, path, &error);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(path)
+        .map_err(refused)?;
+    let kind = file.metadata().map_err(refused)?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    if !kind.is_fifo() {
+        return Err(Failure::bad_input(format!(
+            "the {what} \"{}\" is no file",
+            path.display()
+        )));
+    }
+    let memory =
+        rustix::fs::memfd_create("boot-image", MemfdFlags::CLOEXEC).map_err(|e| refused(e.into()))?;
+    let mut copy = File::from(memory);
+    io::copy(&mut file.take(MAX_PIPED), &mut copy).map_err(refused)?;
+    copy.rewind().map_err(refused)?;
+    Ok(copy)
+}
+
+fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> Result<DiskSpec, Failure> {
+    let format = match disk.format {
+        DiskFormat::Raw => Format::Raw,
+    };
+    let options = DiskOptions {
+        format,
+        readonly: disk.readonly,
+        direct: false,
+    };
+    let file = ostler_disk::open::open(&disk.path, options).map_err(Failure::bad_input)?;
+    Ok(DiskSpec {
+        file: descriptors.push(file),
+        format: disk.format,
+        readonly: disk.readonly,
+        serial: format!("disk{index}"),
+    })
+}
+
+fn open_nets(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Vec<NetSpec>, Failure> {
+    let mut nets = Vec::new();
+    for (index, option) in args.nets.iter().enumerate() {
+        let (backend, mac) = match option {
+            NetOption::None => continue,
+            NetOption::Tap { name, mac } => (open_tap(name, args.cpus, descriptors)?, mac),
+            NetOption::Socket { path, mac } => {
+                let socket = ostler_netio::connect_socket(path).map_err(Failure::bad_input)?;
+                (
+                    NetBackend::Socket {
+                        connection: descriptors.push(socket),
+                    },
+                    mac,
+                )
+            }
+        };
+        let mac = mac.unwrap_or_else(|| MacAddress::derived(&format!("{}/{index}", args.name)));
+        nets.push(NetSpec { backend, mac });
+    }
+    Ok(nets)
+}
+
+fn open_tap(name: &str, cpus: u32, descriptors: &mut Descriptors) -> Result<NetBackend, Failure> {
+    let pairs = cpus.min(MAX_QUEUE_PAIRS) as usize;
+    let tap = ostler_netio::open_tap(name, pairs, true).map_err(Failure::bad_input)?;
+    let mut push_all =
+        |files: Vec<File>| -> Vec<Slot> { files.into_iter().map(|f| descriptors.push(f)).collect() };
+    Ok(NetBackend::Tap {
+        queues: push_all(tap.queues),
+        vhost: push_all(tap.vhost),
+        mtu: tap.mtu,
+    })
+}
+
+fn open_console(
+    option: &ConsoleOption,
+    descriptors: &mut Descriptors,
+    leftovers: &mut Leftovers,
+    terminal: &mut Option<UnixStream>,
+) -> Result<ConsoleSpec, Failure> {
+    Ok(match option {
+        ConsoleOption::None => ConsoleSpec::None,
+        ConsoleOption::Stdio => {
+            let (ours, theirs) =
+                UnixStream::pair().map_err(|e| Failure::failed(format!("no socket pair: {e}")))?;
+            *terminal = Some(ours);
+            ConsoleSpec::Terminal {
+                stream: descriptors.push(theirs),
+            }
+        }
+        ConsoleOption::File(path) => ConsoleSpec::File {
+            file: descriptors.push(open_log(path, leftovers)?),
+        },
+        ConsoleOption::Socket(path) => ConsoleSpec::Socket {
+            listener: descriptors.push(listen(path, leftovers)?),
+        },
+    })
+}
+
+/// Opens a file that a console's output is appended to.
+fn open_log(path: &Path, leftovers: &mut Leftovers) -> Result<File, Failure> {
+    let refused = |error: io::Error| cannot("write the console to", "file", path, &error);
+    let append = || {
+        let mut options = OpenOptions::new();
+        // A named pipe without a reader is refused instead of waited for.
+        options
+            .append(true)
+            .mode(0o600)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK);
+        options
+    };
+    match append().create_new(true).open(path) {
+        Ok(file) => {
+            leftovers.logs.push(path.into());
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => append().open(path).map_err(refused),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Listens at `path`, for this user only. A socket that a dead process left there is replaced.
+fn listen(path: &Path, leftovers: &mut Leftovers) -> Result<UnixListener, Failure> {
+    let refused = |error: io::Error| cannot("listen at", "socket", path, &error);
+    if let Ok(meta) = fs::symlink_metadata(path)
+        && meta.file_type().is_socket()
+    {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(refused)?;
+            }
+            Ok(_) => {
+                return Err(Failure::bad_input(format!(
+                    "the socket \"{}\" is in use by another process; choose another path",
+                    path.display()
+                )));
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = listener.map_err(refused)?;
+    leftovers.sockets.push(path.into());
+    Ok(listener)
+}
+
+fn cannot(action: &str, what: &str, path: &Path, error: &io::Error) -> Failure {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file or folder".into(),
+        io::ErrorKind::PermissionDenied => "you have no permission".into(),
+        _ => error.to_string(),
+    };
+    Failure::bad_input(format!("cannot {action} {what} \"{}\": {why}", path.display()))
+}

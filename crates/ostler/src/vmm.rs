@@ -1,0 +1,31 @@
+//! `ostler vmm`: the process of one guest.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use clap::Args;
+use vmm_sys_util::signal::block_signal;
+
+use crate::failure::Failure;
+
+/// Options of the hidden subcommand.
+#[derive(Args)]
+pub struct VmmArgs {
+    /// The guest's name; it only tells processes apart in a listing.
+    name: Option<String>,
+}
+
+/// Runs the guest that is handed over on standard input.
+pub fn run(args: VmmArgs) -> Result<(), Failure> {
+    let _ = args.name;
+    // The parent decides what these mean for the guest. Blocked before there are threads, so that all inherit it.
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+        block_signal(signal)
+            .map_err(|e| Failure::failed(format!("the host refused to block a signal: {e:?}")))?;
+    }
+    let socket = std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Failure::failed(format!("standard input is no socket: {e}")))?;
+    ostler_vmm::process::run(UnixStream::from(socket)).map_err(|error| Failure::chained(&error))
+}
