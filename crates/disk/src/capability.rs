@@ -100,6 +100,9 @@ pub trait DiskQueue: Send {
     fn complete(&mut self, into: &mut Vec<Completion>);
 
     /// Readable while there may be completions. Only [`DiskQueue::complete`] reads from it.
+    ///
+    /// It may also become readable after its completion was taken, even with nothing in flight: when it is, call
+    /// [`DiskQueue::complete`], which clears it.
     fn event(&self) -> &EventFd;
 
     /// Requests that were pushed and whose completion was not taken.

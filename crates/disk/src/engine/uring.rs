@@ -35,6 +35,8 @@ pub(crate) struct UringQueue {
     /// Ended without the kernel.
     done: Vec<Completion>,
     in_flight: usize,
+    /// The event may be set although nothing is there to take.
+    stale_event: bool,
     /// The ring's file table holds a reference of its own; this one keeps the disk's locks for sure.
     _file: Arc<File>,
 }
@@ -62,6 +64,7 @@ impl UringQueue {
             backlog: VecDeque::new(),
             done: Vec::new(),
             in_flight: 0,
+            stale_event: true,
             _file: file,
         })
     }
@@ -99,6 +102,7 @@ impl UringQueue {
                     // The kernel is short of memory or wants its completions taken: come back through `complete`.
                     tracing::debug!("io_uring_enter: {error}");
                     let _ = self.event.write(1);
+                    self.stale_event = true;
                     return;
                 }
             }
@@ -208,11 +212,18 @@ impl DiskQueue for UringQueue {
     }
 
     fn complete(&mut self, into: &mut Vec<Completion>) {
-        // Cleared first: what finishes from here on signals again.
+        // A worker that polls calls this all the time, so finding nothing makes no system call.
+        let nothing_new = !self.stale_event && self.ring.completion().is_empty();
+        if nothing_new && self.done.is_empty() && self.at_host() > 0 {
+            return;
+        }
+        // Cleared first: what finishes from here on signals again, and may be taken before it does.
         let _ = self.event.read();
+        let before = into.len();
         self.in_flight -= self.done.len();
         into.append(&mut self.done);
         self.reap(into);
+        self.stale_event = into.len() > before;
         self.start_backlog();
         self.submit();
     }

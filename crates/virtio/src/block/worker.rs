@@ -119,7 +119,8 @@ impl BlockWorker {
             for token in &tokens {
                 match *token {
                     STOP => return self.finish(),
-                    DISK => {}
+                    // Clears the event, which may come late: after the last completion was taken.
+                    DISK => self.disk_queue.complete(&mut self.completions),
                     queue => {
                         if let Some(active) = self.queues.get((queue - FIRST_QUEUE) as usize) {
                             clear(&active.kick);
