@@ -3,7 +3,10 @@
 mod blob;
 mod bzimage;
 pub mod cpu;
+mod elf;
 pub mod memory_map;
+mod multiboot;
+mod pvh;
 
 use ostler_accel::CpuState;
 use ostler_memory::GuestRam;
@@ -15,11 +18,20 @@ use crate::layout::{COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START};
 
 /// Loads what `boot` names into RAM and returns the first CPU's state.
 pub fn load(ram: &GuestRam, boot: &BootSource) -> Result<CpuState, Error> {
-    let head = boot.kernel.head("kernel", bzimage::HEAD)?;
+    let head = boot.kernel.head("kernel", multiboot::HEAD)?;
     if bzimage::is_bzimage(&head) {
         return bzimage::load(ram, boot, &head);
     }
-    Err(Error::NotAKernel)
+    if elf::is_elf(&head) {
+        let image = elf::parse(&boot.kernel)?;
+        if let Some(entry) = pvh::entry(&image, boot)? {
+            return pvh::load(ram, boot, &image, entry);
+        }
+    }
+    match multiboot::find(&head) {
+        Some(header) => multiboot::load(ram, boot, header),
+        None => Err(Error::NotAKernel),
+    }
 }
 
 /// Writes the command line with its terminating zero; `limit` is the most that the kernel takes without it.
