@@ -1,7 +1,7 @@
 //! Waiting for events, with a short adaptive poll before the sleep.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
@@ -86,7 +86,10 @@ impl EventLoop {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Error::host("a wait")(error.into())),
         }
-        self.adapt(started.elapsed());
+        // A look without sleeping says nothing about how long a sleep is.
+        if timeout != Some(Timespec { tv_sec: 0, tv_nsec: 0 }) {
+            self.adapt(started.elapsed());
+        }
         Ok(())
     }
 
@@ -98,5 +101,66 @@ impl EventLoop {
         } else {
             self.window / 2
         };
+    }
+}
+
+/// What is listened for on the one or two descriptors of a back end, changed only where it differs.
+pub(crate) struct Interest {
+    token: u64,
+    /// Descriptors in the set, with what is waited for.
+    watched: Vec<(RawFd, epoll::EventFlags)>,
+}
+
+impl Interest {
+    /// Nothing yet; events come with `token`.
+    pub fn new(token: u64) -> Self {
+        Self {
+            token,
+            watched: Vec::new(),
+        }
+    }
+
+    /// From now on waits for `readable` to be readable and `writable` to be writable; they may be the same descriptor.
+    pub fn set(
+        &mut self,
+        events: &EventLoop,
+        readable: Option<BorrowedFd<'_>>,
+        writable: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Error> {
+        let flags_of = |fd: RawFd| {
+            let mut flags = epoll::EventFlags::empty();
+            if readable.is_some_and(|other| other.as_raw_fd() == fd) {
+                flags |= epoll::EventFlags::IN;
+            }
+            if writable.is_some_and(|other| other.as_raw_fd() == fd) {
+                flags |= epoll::EventFlags::OUT;
+            }
+            flags
+        };
+        let wanted = readable.into_iter().chain(writable);
+        for fd in wanted {
+            let (raw, flags) = (fd.as_raw_fd(), flags_of(fd.as_raw_fd()));
+            match self.watched.iter_mut().find(|(watched, _)| *watched == raw) {
+                Some((_, now)) if *now == flags => {}
+                Some((_, now)) => {
+                    epoll::modify(&events.epoll, fd, epoll::EventData::new_u64(self.token), flags)
+                        .map_err(|e| Error::host("a change of an epoll set")(e.into()))?;
+                    *now = flags;
+                }
+                None => {
+                    events.add_flags(&fd, self.token, flags)?;
+                    self.watched.push((raw, flags));
+                }
+            }
+        }
+        self.watched.retain(|(raw, _)| {
+            let keep = !flags_of(*raw).is_empty();
+            if !keep {
+                // SAFETY: the number is only compared with the set's entries; one that was closed is in no set.
+                let _ = epoll::delete(&events.epoll, unsafe { BorrowedFd::borrow_raw(*raw) });
+            }
+            keep
+        });
+        Ok(())
     }
 }

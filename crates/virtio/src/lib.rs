@@ -13,6 +13,7 @@ mod device;
 mod error;
 mod event_loop;
 mod metrics;
+pub mod net;
 mod queue_server;
 pub mod rng;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::chain::Chain;
 use crate::device::{ActiveQueue, Notify};
 use crate::error::GuestError;
 
-/// How many chains are answered before the driver sees them, at most: a bound on its waiting.
+/// How many chains are answered in one go: a bound on the driver's waiting, and on how long a worker looks at nothing else.
 const BATCH: usize = 64;
 
 /// What became of a chain.
@@ -18,6 +18,17 @@ pub(crate) enum Answer {
     Used(u32),
     /// It cannot be answered now: it stays in the queue, and so does what follows.
     Later,
+}
+
+/// How far a queue was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// Every available chain was answered.
+    All,
+    /// The handler cannot answer the next one now.
+    Later,
+    /// The batch is full: look at the worker's other events, then go on.
+    More,
 }
 
 /// One queue with what is needed to serve it.
@@ -36,30 +47,33 @@ impl QueueServer {
         }
     }
 
-    /// Hands every available chain to `handle`. True if all were answered.
+    /// Hands available chains to `handle`, a batch of them at most, and shows the driver the answers.
     pub fn serve(
         &mut self,
+        handle: impl FnMut(&Chain) -> Result<Answer, GuestError>,
+    ) -> Result<Served, GuestError> {
+        let served = self.serve_batch(handle);
+        publish(&mut self.active, &*self.notify)?;
+        served
+    }
+
+    fn serve_batch(
+        &mut self,
         mut handle: impl FnMut(&Chain) -> Result<Answer, GuestError>,
-    ) -> Result<bool, GuestError> {
-        let mut unpublished = 0;
-        let mut all = true;
-        while self.active.vring.pop(&mut self.chain)? {
+    ) -> Result<Served, GuestError> {
+        for _ in 0..BATCH {
+            if !self.active.vring.pop(&mut self.chain)? {
+                return Ok(Served::All);
+            }
             match handle(&self.chain)? {
                 Answer::Used(len) => self.active.vring.push_used(self.chain.head(), len)?,
                 Answer::Later => {
                     self.active.vring.undo_pop(1);
-                    all = false;
-                    break;
+                    return Ok(Served::Later);
                 }
             }
-            unpublished += 1;
-            if unpublished == BATCH {
-                unpublished = 0;
-                publish(&mut self.active, &*self.notify)?;
-            }
         }
-        publish(&mut self.active, &*self.notify)?;
-        Ok(all)
+        Ok(Served::More)
     }
 }
 

@@ -5,6 +5,7 @@
 //! flight before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ostler_disk::{Completion, Disk, DiskQueue, Op, RequestError};
 use ostler_memory::{GuestRam, IoBuf};
@@ -27,6 +28,8 @@ const FIRST_QUEUE: u64 = 2;
 
 /// Requests that the disk works on at a time; more wait in its queue.
 const DEPTH: u32 = 128;
+/// Requests taken from a queue before the others, and completions, have their turn.
+const BATCH: usize = 64;
 
 const S_OK: u8 = VIRTIO_BLK_S_OK as u8;
 const S_IOERR: u8 = VIRTIO_BLK_S_IOERR as u8;
@@ -106,13 +109,11 @@ impl BlockWorker {
         }
         let mut tokens = Vec::new();
         loop {
-            if let Err(error) = self.work() {
+            let more = self.work().unwrap_or_else(|error| {
                 self.fail(error);
-            }
-            if self.poll() {
-                continue;
-            }
-            if let Err(error) = self.events.wait(None, &mut tokens) {
+                false
+            });
+            if let Err(error) = self.events.wait(more.then_some(Duration::ZERO), &mut tokens) {
                 tracing::error!("a block worker ends: {error}");
                 return self.finish();
             }
@@ -138,29 +139,24 @@ impl BlockWorker {
         }
     }
 
-    /// Takes what the guest offers and what the disk finished, until there is neither.
-    fn work(&mut self) -> Result<(), GuestError> {
-        loop {
-            self.complete()?;
-            if self.broken {
-                return Ok(());
-            }
-            self.take_requests()?;
-            let mut more = false;
-            for queue in &mut self.queues {
-                more |= queue.vring.enable_kicks()?;
-            }
-            if !more {
-                return Ok(());
-            }
+    /// Answers what the disk finished and takes what the guest offers. True if there is more.
+    fn work(&mut self) -> Result<bool, GuestError> {
+        self.complete()?;
+        if self.broken {
+            return Ok(false);
         }
+        if self.take_requests()? || self.poll() {
+            return Ok(true);
+        }
+        let mut more = false;
+        for queue in &mut self.queues {
+            more |= queue.vring.enable_kicks()?;
+        }
+        Ok(more)
     }
 
-    /// Looks for a short while whether something turns up; kicks are on all the time, so nothing can be missed.
+    /// Looks for a short while whether something turns up, before kicks are asked for again.
     fn poll(&mut self) -> bool {
-        if self.broken {
-            return false;
-        }
         let (events, queues) = (&mut self.events, &mut self.queues);
         let (disk_queue, completions) = (&mut self.disk_queue, &mut self.completions);
         events.poll(|| {
@@ -168,34 +164,40 @@ impl BlockWorker {
                 disk_queue.complete(completions);
             }
             // An error shows up again, and is dealt with, when the queue is worked on.
-            !completions.is_empty()
-                || queues
-                    .iter_mut()
-                    .any(|queue| queue.vring.has_available().unwrap_or(true))
+            !completions.is_empty() || queues.iter_mut().any(|queue| queue.vring.has_available().unwrap_or(true))
         })
     }
 
-    fn take_requests(&mut self) -> Result<(), GuestError> {
-        let result = (0..self.queues.len()).try_for_each(|queue| self.take_from(queue));
+    fn take_requests(&mut self) -> Result<bool, GuestError> {
+        let mut more = false;
+        let mut result = Ok(());
+        for queue in 0..self.queues.len() {
+            match self.take_from(queue) {
+                Ok(full) => more |= full,
+                Err(error) => result = Err(error),
+            }
+        }
         self.disk_queue.submit();
         for queue in &mut self.queues {
             publish(queue, &*self.notify)?;
         }
-        result
+        result.map(|()| more)
     }
 
-    fn take_from(&mut self, queue: usize) -> Result<(), GuestError> {
+    /// Takes a batch of requests. True if it was full.
+    fn take_from(&mut self, queue: usize) -> Result<bool, GuestError> {
         self.queues[queue].vring.disable_kicks()?;
-        loop {
+        for _ in 0..BATCH {
             let place = self.free_place();
             let slot = &mut self.slots[place];
             if !self.queues[queue].vring.pop(&mut slot.chain)? {
                 self.free.push(place);
-                return Ok(());
+                return Ok(false);
             }
             slot.queue = queue;
             self.start(place)?;
         }
+        Ok(true)
     }
 
     /// A slot that is not in flight; there are never more than the queues have entries, and a bad head cannot make

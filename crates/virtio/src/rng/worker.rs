@@ -12,7 +12,7 @@ use crate::device::{ActiveQueue, Notify};
 use crate::error::{Error, GuestError};
 use crate::event_loop::EventLoop;
 use crate::metrics::DeviceMetrics;
-use crate::queue_server::{Answer, QueueServer};
+use crate::queue_server::{Answer, QueueServer, Served};
 use crate::worker::clear;
 
 const STOP: u64 = 0;
@@ -79,43 +79,40 @@ impl RngWorker {
         }
     }
 
-    /// Serves what is there; returns how long to sleep if the budget ran out.
+    /// Serves what is there; returns how long to sleep if there is more to do later.
     fn serve(&mut self) -> Option<Duration> {
         if self.broken {
             return None;
         }
-        match self.try_serve() {
-            Ok(true) => None,
-            Ok(false) => Some(self.period_end.saturating_duration_since(Instant::now())),
-            Err(error) => {
-                self.broken = true;
-                self.notify.needs_reset(error);
-                None
-            }
-        }
+        self.try_serve().unwrap_or_else(|error| {
+            self.broken = true;
+            self.notify.needs_reset(error);
+            None
+        })
     }
 
-    fn try_serve(&mut self) -> Result<bool, GuestError> {
+    fn try_serve(&mut self) -> Result<Option<Duration>, GuestError> {
         if Instant::now() >= self.period_end {
             self.budget = BUDGET;
             self.period_end = Instant::now() + PERIOD;
         }
-        loop {
-            let (budget, metrics) = (&mut self.budget, &self.metrics);
-            let all = self.server.serve(|chain| {
-                if *budget == 0 {
-                    return Ok(Answer::Later);
-                }
-                let filled = fill(chain, *budget);
-                *budget -= filled;
-                DeviceMetrics::add(&metrics.requests, 1);
-                DeviceMetrics::add(&metrics.bytes_to_guest, filled as u64);
-                Ok(Answer::Used(filled as u32))
-            })?;
-            if !all || !self.server.active.vring.enable_kicks()? {
-                return Ok(all);
+        let (budget, metrics) = (&mut self.budget, &self.metrics);
+        let served = self.server.serve(|chain| {
+            if *budget == 0 {
+                return Ok(Answer::Later);
             }
-        }
+            let filled = fill(chain, *budget);
+            *budget -= filled;
+            DeviceMetrics::add(&metrics.requests, 1);
+            DeviceMetrics::add(&metrics.bytes_to_guest, filled as u64);
+            Ok(Answer::Used(filled as u32))
+        })?;
+        let more = match served {
+            Served::Later => return Ok(Some(self.period_end.saturating_duration_since(Instant::now()))),
+            Served::More => true,
+            Served::All => self.server.active.vring.enable_kicks()?,
+        };
+        Ok(more.then_some(Duration::ZERO))
     }
 }
 

@@ -1,0 +1,128 @@
+//! What a network device, its workers and its control side share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ostler_netio::{NetBackend, Offloads};
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
+
+use crate::device::Notify;
+
+/// State beyond a single queue. Each lock is held for a moment only, and none while another is.
+pub(crate) struct Shared {
+    pub backend: Arc<dyn NetBackend>,
+    mac: Mutex<[u8; 6]>,
+    /// The guest is asked to tell the network where it is.
+    announce: AtomicBool,
+    /// The transport and the negotiated features, while the device runs.
+    running: Mutex<Option<(Arc<dyn Notify>, u64)>>,
+    /// True while received frames may be as large as a frame can be.
+    large_frames: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(backend: Arc<dyn NetBackend>, mac: [u8; 6]) -> Self {
+        Self {
+            backend,
+            mac: Mutex::new(mac),
+            announce: AtomicBool::new(false),
+            running: Mutex::new(None),
+            large_frames: AtomicBool::new(false),
+        }
+    }
+
+    pub fn mac(&self) -> [u8; 6] {
+        *self.mac.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn set_mac(&self, mac: [u8; 6]) {
+        *self.mac.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = mac;
+    }
+
+    /// The status register of the configuration space (5.1.4).
+    pub fn status(&self) -> u16 {
+        let mut status = 0;
+        if self.backend.link_up() {
+            status |= VIRTIO_NET_S_LINK_UP as u16;
+        }
+        if self.announce.load(Ordering::SeqCst) {
+            status |= VIRTIO_NET_S_ANNOUNCE as u16;
+        }
+        status
+    }
+
+    pub fn announced(&self) {
+        self.announce.store(false, Ordering::SeqCst);
+    }
+
+    pub fn large_frames(&self) -> bool {
+        self.large_frames.load(Ordering::Relaxed)
+    }
+
+    /// Tells the back end which offloads the guest takes. False if it refuses.
+    pub fn set_delivered(&self, offloads: Offloads) -> bool {
+        if !offloads.within(self.backend.delivers()) {
+            return false;
+        }
+        if let Err(error) = self.backend.set_delivered(offloads) {
+            tracing::warn!("the network back end refused offloads: {error}");
+            return false;
+        }
+        self.large_frames
+            .store(offloads.tso4 || offloads.tso6 || offloads.uso, Ordering::Relaxed);
+        true
+    }
+
+    pub fn started(&self, notify: Arc<dyn Notify>, features: u64) {
+        *self
+            .running
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((notify, features));
+    }
+
+    pub fn stopped(&self) {
+        *self
+            .running
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        self.announced();
+    }
+
+    fn running(&self) -> Option<(Arc<dyn Notify>, u64)> {
+        self.running
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
+    }
+}
+
+/// The control side of a network device.
+#[derive(Clone)]
+pub struct NetControl(pub(crate) Arc<Shared>);
+
+impl NetControl {
+    /// Asks the guest to announce itself on the network, as after a move to another host. False if its driver cannot.
+    pub fn announce(&self) -> bool {
+        let Some((notify, features)) = self.0.running() else {
+            return false;
+        };
+        if features & (1 << VIRTIO_NET_F_GUEST_ANNOUNCE) == 0 {
+            return false;
+        }
+        self.0.announce.store(true, Ordering::SeqCst);
+        notify.config_changed();
+        true
+    }
+
+    /// Tells the guest that the back end's link went up or down.
+    pub fn link_changed(&self) {
+        if let Some((notify, _)) = self.0.running() {
+            notify.config_changed();
+        }
+    }
+
+    /// The current MAC address, which the guest may have changed.
+    pub fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+}
