@@ -87,7 +87,12 @@ impl EventLoop {
             Err(error) => return Err(Error::host("a wait")(error.into())),
         }
         // A look without sleeping says nothing about how long a sleep is.
-        if timeout != Some(Timespec { tv_sec: 0, tv_nsec: 0 }) {
+        if timeout
+            != Some(Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            })
+        {
             self.adapt(started.elapsed());
         }
         Ok(())

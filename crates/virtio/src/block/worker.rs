@@ -164,7 +164,10 @@ impl BlockWorker {
                 disk_queue.complete(completions);
             }
             // An error shows up again, and is dealt with, when the queue is worked on.
-            !completions.is_empty() || queues.iter_mut().any(|queue| queue.vring.has_available().unwrap_or(true))
+            !completions.is_empty()
+                || queues
+                    .iter_mut()
+                    .any(|queue| queue.vring.has_available().unwrap_or(true))
         })
     }
 

@@ -96,7 +96,9 @@ impl NetWorker {
             });
             let waited = match round {
                 Round::More => self.events.wait(Some(Duration::ZERO), &mut tokens),
-                _ => self.watch_backend(round).and_then(|()| self.events.wait(None, &mut tokens)),
+                _ => self
+                    .watch_backend(round)
+                    .and_then(|()| self.events.wait(None, &mut tokens)),
             };
             if let Err(error) = waited {
                 tracing::error!("a network worker ends: {error}");
@@ -218,7 +220,9 @@ impl NetWorker {
 
     /// Looks for a short while whether the guest sends more, before kicks are asked for again.
     fn poll(&mut self) -> bool {
-        let Some(transmitter) = &mut self.pair.transmitter else { return false };
+        let Some(transmitter) = &mut self.pair.transmitter else {
+            return false;
+        };
         let vring = &mut transmitter.active.vring;
         self.events.poll(|| vring.has_available().unwrap_or(true))
     }
