@@ -87,6 +87,8 @@ pub struct ConsoleDevice {
     count: usize,
     shared: Arc<SharedState>,
     worker: Option<Running>,
+    /// Queues that the driver enabled without a use for them.
+    idle: Vec<ActiveQueue>,
     metrics: Arc<DeviceMetrics>,
 }
 
@@ -112,6 +114,7 @@ impl ConsoleDevice {
             count,
             shared: Arc::new(shared),
             worker: None,
+            idle: Vec::new(),
             metrics: Arc::default(),
         })
     }
@@ -169,10 +172,15 @@ impl VirtioDevice for ConsoleDevice {
             port.receive = server(receive_queue(index));
             port.transmit = server(receive_queue(index) + 1);
         }
-        let control = match (multiport, server(2), server(3)) {
-            (true, Some(receive), Some(transmit)) => Some(Control { receive, transmit }),
-            _ => None,
+        let (receive, transmit) = if multiport {
+            (server(2), server(3))
+        } else {
+            (None, None)
         };
+        let control = receive
+            .zip(transmit)
+            .map(|(receive, transmit)| Control { receive, transmit });
+        self.idle = activation.queues;
         let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
         let worker = match ConsoleWorker::new(ports, control, shared, notify.clone(), metrics) {
             Ok(worker) => worker,
@@ -188,9 +196,11 @@ impl VirtioDevice for ConsoleDevice {
 
     fn stop(&mut self) -> Vec<ActiveQueue> {
         self.shared.set_notify(None);
-        let Some((ports, queues)) = self.worker.take().and_then(Worker::stop) else {
+        let Some((ports, mut queues)) = self.worker.take().and_then(Worker::stop) else {
             return Vec::new();
         };
+        queues.append(&mut self.idle);
+        queues.sort_by_key(|queue| queue.index);
         self.ports = ports;
         for port in &mut self.ports {
             port.guest_open = false;

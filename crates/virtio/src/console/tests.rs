@@ -46,12 +46,28 @@ impl Guest {
             let (ours, theirs) = UnixStream::pair().unwrap();
             theirs.set_nonblocking(true).unwrap();
             outside.push(ours);
-            PortOptions { stream: Box::new(SocketPort(theirs)), name: (*name).into(), console: *console }
+            PortOptions {
+                stream: Box::new(SocketPort(theirs)),
+                name: (*name).into(),
+                console: *console,
+            }
         });
         let ports: Vec<_> = ports.collect();
-        let device = ConsoleDevice::new(ports, WindowSize { columns: 80, rows: 25 }).unwrap();
-        let mut guest =
-            Self { device, outside, drivers: Vec::new(), kicks: Vec::new(), notify: Arc::default() };
+        let device = ConsoleDevice::new(
+            ports,
+            WindowSize {
+                columns: 80,
+                rows: 25,
+            },
+        )
+        .unwrap();
+        let mut guest = Self {
+            device,
+            outside,
+            drivers: Vec::new(),
+            kicks: Vec::new(),
+            notify: Arc::default(),
+        };
         guest.start(features);
         guest
     }
@@ -59,13 +75,23 @@ impl Guest {
     fn start(&mut self, features: u64) {
         let queues = self.device.queue_max_sizes().len() as u16;
         let ram = ram();
-        self.drivers =
-            (0..queues).map(|i| Driver::new(ram.clone(), 0x10000 * (1 + u64::from(i)), 32)).collect();
-        let active: Vec<_> =
-            (0..queues).zip(&self.drivers).map(|(i, driver)| driver.active(i, true)).collect();
+        self.drivers = (0..queues)
+            .map(|i| Driver::new(ram.clone(), 0x10000 * (1 + u64::from(i)), 32))
+            .collect();
+        let active: Vec<_> = (0..queues)
+            .zip(&self.drivers)
+            .map(|(i, driver)| driver.active(i, true))
+            .collect();
         self.kicks = active.iter().map(|queue| queue.kick.clone()).collect();
         let notify = self.notify.clone();
-        self.device.activate(Activation { features, queues: active, ram, notify }).unwrap();
+        self.device
+            .activate(Activation {
+                features,
+                queues: active,
+                ram,
+                notify,
+            })
+            .unwrap();
     }
 
     fn add(&mut self, queue: usize, buffers: &[(u64, u32, bool)]) {
@@ -99,7 +125,12 @@ impl Guest {
     fn hear(&mut self) -> (u32, u16, u16, Vec<u8>) {
         let bytes = self.receive(CONTROL_RECEIVE);
         let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        (u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), word(4), word(6), bytes[8..].to_vec())
+        (
+            u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+            word(4),
+            word(6),
+            bytes[8..].to_vec(),
+        )
     }
 }
 
@@ -153,11 +184,25 @@ fn the_control_protocol_introduces_ports() {
     let mut seen = [0; 3];
     guest.outside[1].read_exact(&mut seen).unwrap();
 
-    guest.device.control().resize(WindowSize { columns: 132, rows: 50 });
+    guest.device.control().resize(WindowSize {
+        columns: 132,
+        rows: 50,
+    });
     assert_eq!(guest.hear(), (0, 5, 0, vec![50, 0, 132, 0]));
-    assert_eq!(guest.notify.config_changes.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(
+        guest
+            .notify
+            .config_changes
+            .load(std::sync::atomic::Ordering::Relaxed),
+        1
+    );
+    guest.add(4, &[(0x30_0000, 16, true)]);
     guest.outside.remove(1);
-    assert_eq!(guest.hear(), (1, 6, 0, vec![]), "the stream's end closes the port");
+    assert_eq!(
+        guest.hear(),
+        (1, 6, 0, vec![]),
+        "the stream's end closes the port"
+    );
 }
 
 #[test]
@@ -192,7 +237,10 @@ fn nonsense_on_the_control_queue_is_ignored_and_a_flood_is_bounded() {
             break;
         }
     }
-    assert!(guest.drivers[CONTROL_TRANSMIT].used_index() < 300, "the answers that wait are bounded");
+    assert!(
+        guest.drivers[CONTROL_TRANSMIT].used_index() < 300,
+        "the answers that wait are bounded"
+    );
     guest.device.stop();
 }
 

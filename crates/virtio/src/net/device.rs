@@ -35,6 +35,8 @@ pub struct NetDevice {
     /// The address to go back to at a reset.
     mac: [u8; 6],
     workers: Vec<Worker<Vec<ActiveQueue>>>,
+    /// Queues that the driver enabled without a use for them.
+    idle: Vec<ActiveQueue>,
     metrics: Arc<DeviceMetrics>,
 }
 
@@ -49,6 +51,7 @@ impl NetDevice {
             pairs,
             mac: options.mac,
             workers: Vec::new(),
+            idle: Vec::new(),
             metrics: Arc::default(),
         }
     }
@@ -110,6 +113,7 @@ impl NetDevice {
                     worker.run(&stop)
                 })?);
         }
+        self.idle = std::mem::take(&mut activation.queues);
         self.shared.started(activation.notify, activation.features);
         Ok(())
     }
@@ -152,6 +156,7 @@ impl VirtioDevice for NetDevice {
         self.shared.stopped();
         let workers = std::mem::take(&mut self.workers);
         let mut queues: Vec<_> = workers.into_iter().filter_map(Worker::stop).flatten().collect();
+        queues.append(&mut self.idle);
         queues.sort_by_key(|queue| queue.index);
         self.shared.set_delivered(Offloads::NONE);
         self.shared.set_mac(self.mac);

@@ -18,7 +18,13 @@ use crate::error::GuestError;
 use crate::testing::{Driver, Recorder, ram};
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
-const ALL: Offloads = Offloads { checksum: true, tso4: true, tso6: true, ecn: true, uso: true };
+const ALL: Offloads = Offloads {
+    checksum: true,
+    tso4: true,
+    tso6: true,
+    ecn: true,
+    uso: true,
+};
 
 const MRG_RXBUF: u64 = 1 << 15;
 const CTRL_VQ: u64 = 1 << 17;
@@ -39,7 +45,12 @@ struct Wire {
 impl Wire {
     fn new() -> Arc<Self> {
         let ready = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-        Arc::new(Self { to_guest: Mutex::default(), from_guest: Mutex::default(), ready, gone: AtomicBool::new(false) })
+        Arc::new(Self {
+            to_guest: Mutex::default(),
+            from_guest: Mutex::default(),
+            ready,
+            gone: AtomicBool::new(false),
+        })
     }
 
     fn put(&self, frame: Vec<u8>) {
@@ -151,19 +162,44 @@ struct Guest {
 impl Guest {
     fn new(pairs: u16, features: u64) -> Self {
         let wires = (0..pairs).map(|_| Wire::new()).collect();
-        let backend =
-            Arc::new(Backend { wires, delivered: Mutex::new(Offloads::NONE), active: AtomicUsize::new(0) });
+        let backend = Arc::new(Backend {
+            wires,
+            delivered: Mutex::new(Offloads::NONE),
+            active: AtomicUsize::new(0),
+        });
         let mut device = NetDevice::new(backend.clone(), NetOptions { mac: MAC, pairs });
         let queues = device.queue_max_sizes().len() as u16;
         let ram = ram();
-        let drivers: Vec<_> =
-            (0..queues).map(|i| Driver::new(ram.clone(), 0x10000 * (1 + u64::from(i)), 128)).collect();
-        let active: Vec<_> = (0..queues).zip(&drivers).map(|(i, driver)| driver.active(i, true)).collect();
+        let drivers: Vec<_> = (0..queues)
+            .map(|i| Driver::new(ram.clone(), 0x10000 * (1 + u64::from(i)), 128))
+            .collect();
+        let active: Vec<_> = (0..queues)
+            .zip(&drivers)
+            .map(|(i, driver)| driver.active(i, true))
+            .collect();
         let kicks = active.iter().map(|queue| queue.kick.clone()).collect();
         let notify = Arc::new(Recorder::default());
-        device.activate(Activation { features, queues: active, ram, notify: notify.clone() }).unwrap();
-        let control = if features & MQ != 0 { 2 * usize::from(pairs) } else { 2 };
-        Self { device, backend, drivers, kicks, notify, control }
+        device
+            .activate(Activation {
+                features,
+                queues: active,
+                ram,
+                notify: notify.clone(),
+            })
+            .unwrap();
+        let control = if features & MQ != 0 {
+            2 * usize::from(pairs)
+        } else {
+            2
+        };
+        Self {
+            device,
+            backend,
+            drivers,
+            kicks,
+            notify,
+            control,
+        }
     }
 
     fn add(&mut self, queue: usize, buffers: &[(u64, u32, bool)]) -> u16 {
@@ -177,7 +213,11 @@ impl Guest {
         driver.write(0x30_0000, &[class, command]);
         driver.write(0x30_0010, data);
         driver.write(0x30_1000, &[0xee]);
-        driver.add(&[(0x30_0000, 2, false), (0x30_0010, data.len() as u32, false), (0x30_1000, 1, true)]);
+        driver.add(&[
+            (0x30_0000, 2, false),
+            (0x30_0010, data.len() as u32, false),
+            (0x30_1000, 1, true),
+        ]);
         self.kicks[self.control].write(1).unwrap();
         let driver = &mut self.drivers[self.control];
         assert_eq!(driver.wait_used().1, 1);
@@ -204,9 +244,16 @@ fn frames_leave_with_their_header() {
     guest.drivers[1].wait_used();
     guest.add(1, &[(0x20_0000, 12, true)]);
     guest.drivers[1].wait_used();
-    assert_eq!(guest.backend.wires[0].from_guest.lock().unwrap().len(), 1, "runts are dropped");
+    assert_eq!(
+        guest.backend.wires[0].from_guest.lock().unwrap().len(),
+        1,
+        "runts are dropped"
+    );
     let metrics = guest.device.metrics().snapshot();
-    assert_eq!((metrics.requests, metrics.bytes_from_guest, metrics.errors), (1, 1000, 2));
+    assert_eq!(
+        (metrics.requests, metrics.bytes_from_guest, metrics.errors),
+        (1, 1000, 2)
+    );
 }
 
 #[test]
@@ -242,7 +289,10 @@ fn without_merging_each_frame_takes_one_chain() {
     guest.backend.wires[0].put(frame(70, 2));
     let first = guest.add(0, &[(0x20_0000, 12, true), (0x20_1000, 1514, true)]);
     assert_eq!(guest.drivers[0].wait_used(), (first, 1412));
-    assert_eq!(guest.drivers[0].read(0x20_1000, 1400), frame(1400, 1)[HEADER_LEN..]);
+    assert_eq!(
+        guest.drivers[0].read(0x20_1000, 1400),
+        frame(1400, 1)[HEADER_LEN..]
+    );
     let second = guest.add(0, &[(0x20_2000, 2000, true)]);
     assert_eq!(guest.drivers[0].wait_used(), (second, 82));
 }
@@ -259,8 +309,15 @@ fn the_control_queue_obeys_and_refuses() {
     guest.device.read_config(0, &mut mac);
     assert_eq!(mac, [2, 9, 9, 9, 9, 9]);
     assert_eq!(guest.command(1, 0, &[0; 8]), 0, "empty tables");
-    assert_eq!(guest.command(1, 0, &[1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0]), 0);
-    assert_eq!(guest.command(1, 0, &[2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0]), 1, "a count that lies");
+    assert_eq!(
+        guest.command(1, 0, &[1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0]),
+        0
+    );
+    assert_eq!(
+        guest.command(1, 0, &[2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0]),
+        1,
+        "a count that lies"
+    );
     assert_eq!(guest.command(1, 0, &[0xff; 8]), 1);
     assert_eq!(guest.command(2, 0, &[5, 0]), 0, "VLAN");
     assert_eq!(guest.command(4, 0, &[2, 0]), 0, "pairs");
@@ -269,8 +326,18 @@ fn the_control_queue_obeys_and_refuses() {
         assert_eq!(guest.command(4, 0, &pairs.to_le_bytes()), 1);
     }
     assert_eq!(guest.command(5, 0, &(1u64 << 1).to_le_bytes()), 0, "offloads");
-    assert_eq!(*guest.backend.delivered.lock().unwrap(), Offloads { checksum: true, ..Offloads::NONE });
-    assert_eq!(guest.command(5, 0, &(1u64 << 10).to_le_bytes()), 1, "not negotiated");
+    assert_eq!(
+        *guest.backend.delivered.lock().unwrap(),
+        Offloads {
+            checksum: true,
+            ..Offloads::NONE
+        }
+    );
+    assert_eq!(
+        guest.command(5, 0, &(1u64 << 10).to_le_bytes()),
+        1,
+        "not negotiated"
+    );
     assert_eq!(guest.command(200, 3, &[0; 64]), 1);
 
     assert!(guest.device.control().announce());
@@ -306,7 +373,11 @@ fn a_backend_that_goes_away_leaves_the_guest_running() {
         guest.add(1, &[(0x20_0000, 112, false)]);
         guest.drivers[1].wait_used();
     }
-    assert_eq!(guest.notify.config_changes.load(Ordering::SeqCst), 1, "the link changed once");
+    assert_eq!(
+        guest.notify.config_changes.load(Ordering::SeqCst),
+        1,
+        "the link changed once"
+    );
     assert!(guest.notify.errors.lock().unwrap().is_empty());
     guest.device.stop();
 }
@@ -323,7 +394,10 @@ fn hostile_buffers_need_a_reset() {
     guest.device.stop();
     let mut guest = Guest::new(1, MRG_RXBUF);
     guest.add(1, &[(0xfee0_0000, 64, false)]);
-    assert!(matches!(guest.notify.wait_error(), GuestError::BufferAddress { .. }));
+    assert!(matches!(
+        guest.notify.wait_error(),
+        GuestError::BufferAddress { .. }
+    ));
     guest.device.stop();
 }
 
