@@ -107,6 +107,12 @@ impl PageTracker {
             .is_some_and(|lines| lines.load(Ordering::SeqCst) != 0)
     }
 
+    /// True if decoded code lies in `[offset, offset + len)` of one page.
+    pub fn holds_code(&self, offset: usize, len: usize) -> bool {
+        let lines = self.code_lines.get(offset / PAGE_SIZE);
+        lines.is_some_and(|lines| lines.load(Ordering::SeqCst) & line_mask(offset % PAGE_SIZE, len) != 0)
+    }
+
     /// The version of the code in `page`; decoded code is good for as long as this does not change.
     ///
     /// # Panics
@@ -197,6 +203,7 @@ mod tests {
             "the page was watched already"
         );
         assert!(!tracker.note_write(PAGE_SIZE + 192, 8));
+        assert!(tracker.holds_code(PAGE_SIZE + 191, 1) && !tracker.holds_code(PAGE_SIZE + 192, 8));
         assert_eq!(tracker.code_version(1).load(Ordering::Relaxed), 0);
         assert!(
             tracker.note_write(PAGE_SIZE - 8, 8 + 65),

@@ -16,6 +16,8 @@
 //! Every instruction commits its registers last. An instruction that faults, or that needs a device's answer, leaves the
 //! state as it was, and is executed again from its start.
 
+pub mod block;
+pub mod engine;
 pub mod exec;
 pub mod fault;
 pub mod flags;

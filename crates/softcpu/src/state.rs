@@ -227,6 +227,9 @@ pub struct FxArea(pub [u8; 512]);
 /// Bytes of [`Cpu::exit_data`].
 pub const EXIT_DATA_SIZE: usize = 4096;
 
+/// MAXPHYADDR until CPUID says otherwise.
+const DEFAULT_PHYSICAL_BITS: u32 = 40;
+
 /// One vCPU.
 #[repr(C, align(64))]
 pub struct Cpu {
@@ -255,13 +258,16 @@ pub struct Cpu {
     pub instructions: u64,
     /// When `instructions` passes this, the engine looks at the clock.
     pub look_at: u64,
+    /// PAUSE instructions executed since the host CPU was last offered to others.
+    pub pauses: u32,
+    /// Host TSC ticks spent in page walks, decoding and events since last accounted.
+    pub kernel_ticks: u64,
     /// TLB and walker.
     pub mmu: Mmu,
     /// Segment registers with their hidden parts, by encoding.
     pub segs: [Segment; 6],
     /// Vector registers; XMM are the low halves.
     pub vec: [VectorRegister; 16],
-    /// x87 state.
     /// x87 state; call [`Cpu::sync_x87`] before reading it or writing to it, [`Cpu::x87_image_changed`] after writing.
     pub fx: FxArea,
     /// What native instructions keep.
@@ -330,6 +336,65 @@ pub struct Cpu {
 pub struct VectorRegister(pub [u64; 4]);
 
 impl Cpu {
+    /// A vCPU with everything zero; give it a state before it runs.
+    pub fn new(vm: Arc<VmShared>, shared: Arc<VcpuShared>, id: u32, cpuid: &[CpuidLeaf]) -> Box<Self> {
+        let mut sorted = cpuid.to_vec();
+        sorted.sort_by_key(|leaf| (leaf.leaf, leaf.subleaf));
+        let segment = Segment::default();
+        let mut cpu = Box::new(Self {
+            gpr: [0; 18],
+            rip: 0,
+            next_rip: 0,
+            rip_mask: 0xffff,
+            rsp_mask: 0xffff,
+            flags: 0,
+            cpl: 0,
+            shadow: false,
+            mode: 0,
+            rflags_rest: 0,
+            instructions: 0,
+            look_at: 0,
+            pauses: 0,
+            kernel_ticks: 0,
+            mmu: Mmu::new(vm.map.load_full(), DEFAULT_PHYSICAL_BITS),
+            segs: [segment; 6],
+            vec: [VectorRegister::default(); 16],
+            fx: FxArea([0; 512]),
+            native: NativeState::default(),
+            mxcsr: 0x1f80,
+            xcr0: 1,
+            cr0: 0,
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            efer: 0,
+            dr: [0; 4],
+            dr6: 0,
+            dr7: 0,
+            ldtr: segment,
+            tr: segment,
+            gdtr: DescriptorTable::default(),
+            idtr: DescriptorTable::default(),
+            msrs: Msrs::default(),
+            lapic: Lapic::default(),
+            activity: Activity::WaitForSipi,
+            nmi_pending: false,
+            nmi_masked: false,
+            exception: None,
+            exit: PendingExit::None,
+            exit_data: Box::new([0; EXIT_DATA_SIZE]),
+            replay: Replay::default(),
+            ended: Vec::new(),
+            cpuid: sorted.into(),
+            id,
+            shared,
+            vm,
+        });
+        let bits = crate::system::cpuid::physical_bits(&cpu);
+        cpu.mmu.set_physical_bits(bits);
+        cpu
+    }
+
     /// RFLAGS as a whole, bit 1 set.
     #[inline]
     pub fn rflags(&self) -> u64 {

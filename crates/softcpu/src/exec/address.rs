@@ -23,25 +23,39 @@ pub fn effective(cpu: &Cpu, instruction: &Instruction) -> (usize, u64) {
     (segment, offset(cpu, instruction))
 }
 
+/// Bytes of an address of the instruction's memory operand: 2, 4 or 8.
+pub fn address_size(instruction: &Instruction) -> usize {
+    let registers = [instruction.memory_base(), instruction.memory_index()];
+    let size = registers
+        .into_iter()
+        .find(|&r| r != Register::None && r.is_gpr() || r.is_ip())
+        .map(Register::size);
+    size.unwrap_or(match instruction.memory_displ_size() {
+        0 | 1 => 8,
+        size => size as usize,
+    })
+}
+
+/// `offset` in the width of the instruction's addresses.
+pub fn wrap(instruction: &Instruction, offset: u64) -> u64 {
+    match address_size(instruction) {
+        2 => offset & 0xffff,
+        4 => offset & 0xffff_ffff,
+        _ => offset,
+    }
+}
+
 /// Offset of the instruction's memory operand in its segment (what LEA computes).
 pub fn offset(cpu: &Cpu, instruction: &Instruction) -> u64 {
     let value = |register: Register| match register {
         Register::None => 0,
         Register::RIP | Register::EIP => cpu.gpr[reg::RIP_BASE],
-        _ => cpu.gpr[register.full_register().number()],
+        _ if register.is_gpr() => cpu.gpr[register.full_register().number()],
+        _ => 0,
     };
-    let base = instruction.memory_base();
     let index = value(instruction.memory_index()).wrapping_mul(u64::from(instruction.memory_index_scale()));
-    let sum = value(base)
+    let sum = value(instruction.memory_base())
         .wrapping_add(index)
         .wrapping_add(instruction.memory_displacement64());
-    let size = [base, instruction.memory_index()]
-        .into_iter()
-        .find(|&r| r != Register::None)
-        .map(Register::size);
-    match size.unwrap_or(instruction.memory_displ_size() as usize) {
-        2 => sum & 0xffff,
-        4 => sum & 0xffff_ffff,
-        _ => sum,
-    }
+    wrap(instruction, sum)
 }

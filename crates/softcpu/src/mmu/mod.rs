@@ -1,12 +1,390 @@
 //! Memory as the guest addresses it.
+//!
+//! A load or store looks into the TLB array of its privilege class ([`tlb`]). On a miss the page tables are walked ([`walk`]), and
+//! what is not plain memory takes the slow path in [`access`]: devices ([`device`]), pages with decoded code, page crossings.
 
 pub mod access;
+pub mod device;
 pub mod memory_map;
+mod physical;
+pub mod tlb;
+pub mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub use device::Replay;
+use memory_map::{HostPage, MemoryMap};
+use tlb::{Array, ENTRIES, Entry};
+use walk::{Paging, Request, Translation};
+
+use crate::fault::{Exception, Result};
+use crate::flags::bit;
+use crate::state::{Cpu, cr0, cr4};
+
+/// Arrays of the supervisor: explicit accesses with RFLAGS.AC clear and the processor's own, and with RFLAGS.AC set.
+const SUPERVISOR: usize = 0;
+const SUPERVISOR_AC: usize = 1;
+/// An array that stays empty: in force while each access needs a look (alignment checks, data breakpoints).
+const BLIND: usize = 2;
+/// The user's arrays, one an address space.
+const USER: usize = 3;
+/// Address spaces whose user translations are kept.
+const SPACES: usize = 4;
+
+/// One address space that has translations.
+#[derive(Debug, Clone, Copy, Default)]
+struct Space {
+    pcid: u64,
+    used: u64,
+    key: u32,
+}
 
 /// TLB and walker state of one vCPU.
-#[derive(Default)]
-pub struct Mmu {}
+pub struct Mmu {
+    /// The entries of the array in force.
+    now: *mut Entry,
+    arrays: Vec<Array>,
+    class: usize,
+    spaces: [Space; SPACES],
+    space: usize,
+    clock: u64,
+    /// Key of code translations that survive a switch of the address space.
+    pub global_key: u32,
+    /// Key of those that do not.
+    pub local_key: u32,
+    last_key: u32,
+    /// One bit for each (hashed) linear page from which a block was looked up since the keys changed.
+    code_pages: [u64; 64],
+    /// Guest memory.
+    map: Arc<MemoryMap>,
+    /// Host pages of the block that executes: a write there makes the instruction execute alone.
+    pub running: [u64; 2],
+    paging: Paging,
+    /// Translations that needed a walk.
+    pub walks: u64,
+}
 
-/// Device accesses of the current instruction that are done already.
-#[derive(Default)]
-pub struct Replay {}
+// SAFETY: `now` points into `arrays`, which the Mmu owns.
+unsafe impl Send for Mmu {}
+
+impl Mmu {
+    /// An empty MMU over `map`.
+    pub fn new(map: Arc<MemoryMap>, physical_bits: u32) -> Self {
+        let arrays: Vec<Array> = (0..USER + SPACES).map(|_| Array::default()).collect();
+        let mut mmu = Self {
+            now: std::ptr::null_mut(),
+            arrays,
+            class: SUPERVISOR,
+            spaces: Default::default(),
+            space: 0,
+            clock: 0,
+            global_key: 1,
+            local_key: 2,
+            last_key: 2,
+            code_pages: [0; 64],
+            map,
+            running: [u64::MAX; 2],
+            paging: Paging {
+                physical_bits,
+                ..Paging::default()
+            },
+            walks: 0,
+        };
+        mmu.select(SUPERVISOR);
+        mmu
+    }
+
+    fn select(&mut self, class: usize) {
+        self.class = class;
+        self.now = self.arrays[class].entries.as_mut_ptr();
+    }
+
+    /// The entry that `linear` would be in.
+    #[inline(always)]
+    fn entry(&self, linear: u64) -> &Entry {
+        // SAFETY: `now` points at ENTRIES entries of an array that `self` owns, and the index is below that.
+        unsafe { &*self.now.add(tlb::index(linear)) }
+    }
+
+    /// Host address for a plain read of `size` bytes, if the TLB has it.
+    #[inline(always)]
+    pub fn read_hit(&self, linear: u64, size: usize) -> Option<*const u8> {
+        let entry = self.entry(linear);
+        (linear ^ entry.read <= (4096 - size) as u64).then(|| linear.wrapping_add(entry.addend) as *const u8)
+    }
+
+    /// Host address for a plain write of `size` bytes, if the TLB has it.
+    #[inline(always)]
+    pub fn write_hit(&self, linear: u64, size: usize) -> Option<*mut u8> {
+        let entry = self.entry(linear);
+        (linear ^ entry.write <= (4096 - size) as u64).then(|| linear.wrapping_add(entry.addend) as *mut u8)
+    }
+
+    /// Guest memory. The reference outlives the borrow of `self`, because the map is only replaced between runs.
+    fn map<'a>(&self) -> &'a MemoryMap {
+        // SAFETY: the map is kept alive by `self.map`, which `set_map` changes only while no instruction executes.
+        unsafe { &*Arc::as_ptr(&self.map) }
+    }
+
+    /// Takes over a changed memory map, between runs only. Returns true if it is another one.
+    pub fn set_map(&mut self, map: Arc<MemoryMap>) -> bool {
+        let changed = !Arc::ptr_eq(&map, &self.map);
+        if changed {
+            self.map = map;
+            self.flush_everything();
+        }
+        changed
+    }
+
+    /// Sets MAXPHYADDR.
+    pub fn set_physical_bits(&mut self, bits: u32) {
+        self.paging.physical_bits = bits.clamp(32, 52);
+    }
+
+    fn new_key(&mut self) -> u32 {
+        self.last_key = self.last_key.wrapping_add(1);
+        self.last_key
+    }
+
+    /// Forgets which code lies at which linear address.
+    fn forget_code(&mut self) {
+        for space in 0..SPACES {
+            self.spaces[space].key = self.new_key();
+        }
+        self.global_key = self.new_key();
+        self.local_key = self.spaces[self.space].key;
+        self.code_pages = [0; 64];
+    }
+
+    fn flush_everything(&mut self) {
+        self.arrays.iter_mut().for_each(Array::flush);
+        self.forget_code();
+    }
+
+    /// Drops every write tag.
+    pub fn drop_writes(&mut self) {
+        self.arrays.iter_mut().for_each(Array::drop_writes);
+    }
+
+    fn drop_writes_to(&mut self, host: *mut u8) {
+        self.arrays
+            .iter_mut()
+            .for_each(|array| array.drop_writes_to(host as u64));
+    }
+}
+
+/// Hash of a linear page for [`Mmu::code_pages`].
+fn code_page_bit(linear: u64) -> usize {
+    let page = linear >> 12;
+    ((page ^ (page >> 12) ^ (page >> 24)) & 4095) as usize
+}
+
+/// With whose rights an access is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Privilege {
+    /// The current privilege level.
+    Current,
+    /// The processor's own accesses.
+    System,
+    /// As asked for by a probe.
+    User,
+}
+
+impl Cpu {
+    /// Recomputes which TLB array is in force. [`Cpu::update_mode`] calls it.
+    pub fn update_mmu_mode(&mut self) {
+        let paging = &mut self.mmu.paging;
+        let changed = (paging.cr0 ^ self.cr0) & (cr0::PG | cr0::WP) != 0
+            || (paging.cr4 ^ self.cr4)
+                & (cr4::PSE | cr4::PAE | cr4::PGE | cr4::SMEP | cr4::SMAP | cr4::PCIDE)
+                != 0
+            || paging.efer != self.efer;
+        *paging = Paging {
+            cr0: self.cr0,
+            cr3: self.cr3,
+            cr4: self.cr4,
+            efer: self.efer,
+            ..*paging
+        };
+        if changed {
+            self.mmu.flush_everything();
+        }
+        self.mmu.select(self.access_class());
+    }
+
+    fn access_class(&self) -> usize {
+        if self.alignment_checked() || self.dr7 & 0xff != 0 {
+            BLIND
+        } else if self.cpl == 3 {
+            USER + self.mmu.space
+        } else if self.rflags_rest & bit::AC != 0 && self.cr4 & cr4::SMAP != 0 {
+            SUPERVISOR_AC
+        } else {
+            SUPERVISOR
+        }
+    }
+
+    /// Drops every translation; the global ones too if `global` is set.
+    pub fn flush_tlb(&mut self, global: bool) {
+        if global || self.cr4 & cr4::PGE == 0 {
+            self.mmu.flush_everything();
+            return;
+        }
+        for array in &mut self.mmu.arrays {
+            array.flush_local();
+        }
+        for space in 0..SPACES {
+            self.mmu.spaces[space].key = self.mmu.new_key();
+        }
+        self.mmu.local_key = self.mmu.spaces[self.mmu.space].key;
+    }
+
+    /// Drops the translation of one linear address in the current address space, global or not.
+    pub fn flush_page(&mut self, linear: u64) {
+        let space = self.mmu.space;
+        let mut large = false;
+        for class in [SUPERVISOR, SUPERVISOR_AC, USER + space] {
+            large |= self.mmu.arrays[class].flush_page(linear);
+        }
+        let bit = code_page_bit(linear);
+        if large || self.mmu.code_pages[bit / 64] & (1 << (bit % 64)) != 0 {
+            self.mmu.forget_code();
+        }
+    }
+
+    /// After CR3 was set: switches the address space. `keep` is the no-flush bit 63 of MOV to CR3 under PCID.
+    pub fn switch_address_space(&mut self, keep: bool) {
+        self.mmu.paging.cr3 = self.cr3;
+        for class in [SUPERVISOR, SUPERVISOR_AC] {
+            self.mmu.arrays[class].flush_local();
+        }
+        let pcid = if self.cr4 & cr4::PCIDE != 0 {
+            self.cr3 & 0xfff
+        } else {
+            0
+        };
+        let mmu = &mut self.mmu;
+        mmu.clock += 1;
+        let known = mmu
+            .spaces
+            .iter()
+            .position(|space| space.used != 0 && space.pcid == pcid);
+        let space = known.unwrap_or_else(|| {
+            (0..SPACES)
+                .min_by_key(|&at| mmu.spaces[at].used)
+                .unwrap_or_default()
+        });
+        if known.is_none() || !keep {
+            mmu.arrays[USER + space].flush_local();
+            let key = mmu.new_key();
+            mmu.spaces[space] = Space {
+                pcid,
+                used: mmu.clock,
+                key,
+            };
+        }
+        mmu.spaces[space].used = mmu.clock;
+        mmu.space = space;
+        mmu.local_key = mmu.spaces[space].key;
+        let class = self.access_class();
+        self.mmu.select(class);
+    }
+
+    /// Walks the page tables for one access and enters the result into the TLB. The page fault is raised here.
+    pub(crate) fn translate(
+        &mut self,
+        linear: u64,
+        access: access::Access,
+        privilege: Privilege,
+    ) -> Result<Translation> {
+        let user = match privilege {
+            Privilege::Current => self.cpl == 3,
+            Privilege::System => false,
+            Privilege::User => true,
+        };
+        let class = match privilege {
+            Privilege::Current => self.mmu.class,
+            Privilege::System => SUPERVISOR,
+            Privilege::User => USER + self.mmu.space,
+        };
+        let override_smap = privilege == Privilege::Current && self.rflags_rest & bit::AC != 0;
+        let request = Request {
+            linear,
+            write: access == access::Access::Write,
+            fetch: access == access::Access::Fetch,
+            user,
+            smap_override: override_smap,
+        };
+        self.mmu.walks += 1;
+        let map = self.mmu.map();
+        match walk::walk(map, &self.mmu.paging, &request) {
+            Ok(translation) => {
+                if class != BLIND {
+                    self.enter(class, linear, &translation);
+                }
+                Ok(translation)
+            }
+            Err(code) => Err(self.raise(Exception::pf(code, linear))),
+        }
+    }
+
+    fn enter(&mut self, class: usize, linear: u64, translation: &Translation) {
+        let Some(HostPage {
+            host,
+            writable,
+            tracker,
+            page,
+        }) = self.mmu.map().page(translation.gpa)
+        else {
+            return;
+        };
+        if self.lapic.page() == Some(translation.gpa & !0xfff) {
+            return;
+        }
+        let plain = writable && !tracker.has_code(page) && !self.vm.dirty_logging.load(Ordering::SeqCst);
+        let mut info = translation.gpa & tlb::info::GPA;
+        for (set, flag) in [
+            (translation.global, tlb::info::GLOBAL),
+            (translation.large, tlb::info::LARGE),
+            (translation.fetch, tlb::info::FETCH),
+        ] {
+            if set {
+                info |= flag;
+            }
+        }
+        let addend = (host as u64).wrapping_sub(linear & !0xfff);
+        self.mmu.arrays[class].fill(linear, translation.read, translation.write && plain, addend, info);
+    }
+
+    /// Guest-physical address from which the instruction at `linear` is fetched, and whether the translation is global.
+    pub(crate) fn translate_code(&mut self, linear: u64) -> Result<(u64, bool)> {
+        let bit = code_page_bit(linear);
+        self.mmu.code_pages[bit / 64] |= 1 << (bit % 64);
+        let entry = self.mmu.entry(linear);
+        if entry.read == linear & !0xfff && entry.info & tlb::info::FETCH != 0 {
+            return Ok((
+                (entry.info & tlb::info::GPA) | (linear & 0xfff),
+                entry.info & tlb::info::GLOBAL != 0,
+            ));
+        }
+        let translation = self.translate(linear, access::Access::Fetch, Privilege::Current)?;
+        Ok((translation.gpa, translation.global))
+    }
+
+    /// Watches `len` bytes of code at `gpa` and returns the page they are in, before they are read. The second value is the
+    /// epoch that other vCPUs must have acknowledged before the bytes can be trusted without looking again.
+    pub(crate) fn watch_code(&mut self, gpa: u64, len: usize) -> Option<(HostPage<'static>, u64)> {
+        let page = self.mmu.map().page(gpa)?;
+        let offset = page.page * 4096 + (gpa & 0xfff) as usize;
+        let epoch = if page.tracker.watch_code(offset, len) {
+            self.mmu.drop_writes_to(page.host);
+            self.vm.drop_write_tags(Some(self.id))
+        } else {
+            self.vm.write_epoch.load(Ordering::SeqCst)
+        };
+        Some((page, epoch))
+    }
+}
+
+const _: () = assert!(ENTRIES == 1024);

@@ -51,3 +51,11 @@ pub fn mmio_write(_cpu: &mut Cpu, _offset: u64, _data: &[u8]) -> Result<()> {
 
 /// Routes a message to the LAPICs it addresses: sets their shared state and pokes them (`VcpuShared::event_arrived`).
 pub fn signal(_vm: &VmShared, _msi: Msi) {}
+
+/// The registers.
+pub fn save(_cpu: &Cpu) -> ostler_accel::LapicState {
+    ostler_accel::LapicState { registers: [0; 1024] }
+}
+
+/// Sets the registers.
+pub fn restore(_cpu: &mut Cpu, _state: &ostler_accel::LapicState) {}

@@ -41,3 +41,21 @@ pub fn service_events(_cpu: &mut Cpu) -> Result<bool> {
 pub fn debug_trap(_cpu: &mut Cpu) -> Option<Exception> {
     None
 }
+
+/// A data access while debug registers are armed: notes a breakpoint that it meets, for [`debug_trap`].
+pub fn note_data_access(_cpu: &mut Cpu, _linear: u64, _len: usize, _write: bool) {}
+
+/// CPUID.
+pub mod cpuid {
+    use ostler_accel::CpuidLeaf;
+
+    /// Everything that can be offered.
+    pub fn supported(_tsc_khz: u64) -> Vec<CpuidLeaf> {
+        Vec::new()
+    }
+
+    /// MAXPHYADDR.
+    pub fn physical_bits(_cpu: &crate::state::Cpu) -> u32 {
+        40
+    }
+}

@@ -1,0 +1,291 @@
+//! Decoding a block.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+
+use super::select::{self, Owner};
+use super::{Block, Op, Outcome};
+use crate::fault::{Exception, Result};
+use crate::host::Int;
+use crate::mmu::access::is_canonical;
+use crate::mmu::memory_map::HostPage;
+use crate::native::NativeOp;
+use crate::state::{Cpu, mode, reg, seg};
+
+/// Most instructions of a block.
+const MAX_INSTRUCTIONS: usize = 64;
+/// Longest instruction in bytes.
+const MAX_LENGTH: usize = 15;
+
+/// Checks that the instruction pointer is inside the code segment.
+pub fn check_fetch(cpu: &mut Cpu) -> Result<()> {
+    let inside = if cpu.is_long() {
+        is_canonical(cpu.rip)
+    } else {
+        cpu.rip <= u64::from(cpu.segs[seg::CS].limit)
+    };
+    if inside {
+        Ok(())
+    } else {
+        Err(cpu.raise(Exception::gp(0)))
+    }
+}
+
+/// Code bytes of one page from some address on.
+struct Window {
+    page: HostPage<'static>,
+    offset: usize,
+}
+
+impl Window {
+    fn copy(&self, into: &mut [u8]) {
+        for (at, byte) in into.iter_mut().enumerate() {
+            // SAFETY: the caller asks for no more than the page has after `offset`.
+            *byte = unsafe { u8::load(self.page.host.wrapping_add(self.offset + at)) };
+        }
+    }
+
+    fn version(&self) -> (*const AtomicU32, u32) {
+        let version = self.page.tracker.code_version(self.page.page);
+        (version, version.load(Ordering::SeqCst))
+    }
+}
+
+/// Watches `len` bytes of code at `gpa`, then looks at them. `None` if the code is not in RAM.
+fn window(cpu: &mut Cpu, gpa: u64, len: usize) -> Option<(Window, (*const AtomicU32, u32), u64)> {
+    let (page, epoch) = cpu.watch_code(gpa, len)?;
+    let window = Window {
+        page,
+        offset: (gpa & 0xfff) as usize,
+    };
+    let version = window.version();
+    Some((window, version, epoch))
+}
+
+/// Decodes the block at `linear`, which is at `gpa`. Also says whether all of its pages are global.
+pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool) -> Result<(Block, bool)> {
+    let alone = block_mode & mode::ALONE != 0;
+    let here = 4096 - (gpa & 0xfff) as usize;
+    // Enough for most blocks; watching the rest of the page would make data beside code slow.
+    let wanted = if alone { MAX_LENGTH } else { 256 }.min(here);
+    let Some((first, version, mut epoch)) = window(cpu, gpa, wanted) else {
+        // Fetching from a device: no processor guarantees anything about it.
+        return Err(cpu.raise(Exception::gp(0)));
+    };
+    let mut bytes = [0u8; 256 + MAX_LENGTH];
+    first.copy(&mut bytes[..wanted]);
+    let offset = linear & 0xfff;
+    let mut plan = Plan::new(block_mode);
+    let mut used = plan.decode(&bytes[..wanted], offset, alone);
+    let mut second = None;
+    let mut versions = [version, (std::ptr::null(), 0)];
+    let mut hosts = [first.page.host as u64, u64::MAX];
+    let mut all_global = global;
+    if used == 0 {
+        // Not one whole instruction before the end of the page: it reaches into the next one.
+        let next = linear.wrapping_add(wanted as u64);
+        let next = if cpu.is_long() { next } else { next & 0xffff_ffff };
+        let mut avail = wanted;
+        if wanted == here {
+            let (next_gpa, next_global) = cpu.translate_code(next)?;
+            let Some((rest, rest_version, rest_epoch)) = window(cpu, next_gpa, MAX_LENGTH) else {
+                return Err(cpu.raise(Exception::gp(0)));
+            };
+            rest.copy(&mut bytes[wanted..wanted + MAX_LENGTH]);
+            avail += MAX_LENGTH;
+            versions[1] = rest_version;
+            hosts[1] = rest.page.host as u64;
+            second = Some(next_gpa);
+            epoch = epoch.max(rest_epoch);
+            all_global &= next_global;
+        }
+        used = plan.decode(&bytes[..avail], offset, true);
+        if used == 0 {
+            plan.invalid(&bytes[..avail], offset);
+            used = avail.min(MAX_LENGTH);
+        }
+    }
+    plan.finish();
+    let several = cpu.vm.vcpus.len() > 1;
+    let unsure = if several && !cpu.vm.all_acknowledged(epoch, cpu.id) {
+        epoch
+    } else {
+        0
+    };
+    let instructions = plan.instructions;
+    let block = Block {
+        instructions,
+        gpa,
+        mode: block_mode,
+        offset: offset as u16,
+        host: hosts,
+        second,
+        versions,
+        unsure: Cell::new(unsure),
+        bytes: if unsure != 0 {
+            bytes[..used].into()
+        } else {
+            Box::default()
+        },
+        links: [Cell::new(std::ptr::null()), Cell::new(std::ptr::null())],
+        linkable: if alone || second.is_some() {
+            [false; 2]
+        } else {
+            [true; 2]
+        },
+        ops: plan.ops.into_boxed_slice(),
+        _instructions: plan.long_forms,
+        _natives: plan.natives,
+    };
+    Ok((block, all_global))
+}
+
+/// A block in the making.
+struct Plan {
+    mode: u32,
+    ops: Vec<Op>,
+    instructions: u32,
+    /// Out-of-line instructions, by index until their place is final.
+    pending: Vec<(usize, Instruction)>,
+    long_forms: Box<[Instruction]>,
+    natives: Vec<Box<NativeOp>>,
+    ended: bool,
+    /// Page offset behind the last instruction.
+    end: u64,
+}
+
+impl Plan {
+    fn new(mode: u32) -> Self {
+        Self {
+            mode,
+            ops: Vec::with_capacity(16),
+            instructions: 0,
+            pending: Vec::new(),
+            long_forms: Box::default(),
+            natives: Vec::new(),
+            ended: false,
+            end: 0,
+        }
+    }
+
+    fn bitness(&self) -> u32 {
+        if self.mode & mode::LONG != 0 {
+            64
+        } else if self.mode & mode::CODE32 != 0 {
+            32
+        } else {
+            16
+        }
+    }
+
+    /// Decodes whole instructions of `bytes` until the block ends. Returns the bytes used.
+    fn decode(&mut self, bytes: &[u8], offset: u64, alone: bool) -> usize {
+        let mut decoder = Decoder::with_ip(self.bitness(), bytes, offset, DecoderOptions::NONE);
+        let mut used = 0;
+        while decoder.can_decode() {
+            let i = decoder.decode();
+            if i.is_invalid() {
+                if decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
+                    && bytes.len() - used < MAX_LENGTH
+                {
+                    // It reaches beyond what we have: it starts a block of its own.
+                    break;
+                }
+                if used == 0 {
+                    return 0;
+                }
+                break;
+            }
+            used += i.len();
+            let owner = Owner::of(&i, self.mode);
+            let last = alone || owner.ends_block(&i) || self.ops.len() + 1 == MAX_INSTRUCTIONS;
+            self.add(&i, owner);
+            if last {
+                break;
+            }
+        }
+        self.end = offset + used as u64;
+        used
+    }
+
+    fn add(&mut self, i: &Instruction, owner: Owner) {
+        let mut op = op_of(i);
+        self.instructions += 1;
+        self.ended = owner.ends_block(i);
+        select::out_of_line(&owner, i, &mut op);
+        match owner {
+            Owner::Native(native) => {
+                op.imm = &raw const *native as u64;
+                self.natives.push(native);
+            }
+            _ => self.pending.push((self.ops.len(), *i)),
+        }
+        self.ops.push(op);
+    }
+
+    /// The bytes are no instruction.
+    fn invalid(&mut self, bytes: &[u8], offset: u64) {
+        let mut decoder = Decoder::with_ip(self.bitness(), bytes, offset, DecoderOptions::NONE);
+        let i = decoder.decode();
+        let mut op = op_of(&i);
+        op.offset = offset as u16;
+        // Longer than 15 bytes is #GP, anything else #UD.
+        let too_long =
+            bytes.len() >= MAX_LENGTH && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
+        op.handler = if too_long { raise_gp } else { raise_ud };
+        self.ops.push(op);
+        self.instructions = 1;
+        self.ended = true;
+    }
+
+    /// Adds the fall-through, and gives the out-of-line instructions their place.
+    fn finish(&mut self) {
+        if !self.ended {
+            let mut op = op_of(&Instruction::default());
+            op.handler = fall_through;
+            op.offset = self.end as u16;
+            self.ops.push(op);
+        }
+        self.long_forms = self.pending.iter().map(|(_, i)| *i).collect();
+        for (form, (at, _)) in self.long_forms.iter().zip(&self.pending) {
+            self.ops[*at].imm = &raw const *form as u64;
+        }
+        self.pending = Vec::new();
+    }
+}
+
+/// The op of `i` without its handler and operands.
+fn op_of(i: &Instruction) -> Op {
+    Op {
+        handler: raise_ud,
+        imm: 0,
+        extra: 0,
+        disp: 0,
+        a: 0,
+        b: 0,
+        base: reg::ZERO as u8,
+        index: reg::ZERO as u8,
+        offset: i.ip() as u16,
+        len: i.len() as u8,
+        scale: 0,
+        segment: seg::DS as u8,
+        address_bits: 64,
+    }
+}
+
+fn fall_through(cpu: &mut Cpu, op: super::OpRef) -> Outcome {
+    cpu.rip = op.rip(cpu);
+    Outcome::Next
+}
+
+fn raise_ud(cpu: &mut Cpu, op: super::OpRef) -> Outcome {
+    let stop = cpu.raise(Exception::ud());
+    op.stop(cpu, stop)
+}
+
+fn raise_gp(cpu: &mut Cpu, op: super::OpRef) -> Outcome {
+    let stop = cpu.raise(Exception::gp(0));
+    op.stop(cpu, stop)
+}

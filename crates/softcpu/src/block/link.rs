@@ -1,0 +1,55 @@
+//! Whether a block may be entered, and links between blocks.
+
+use std::sync::atomic::Ordering;
+
+use super::{Block, Outcome};
+use crate::state::Cpu;
+
+impl Block {
+    /// True if the block may be executed as it is. Where another vCPU may still write to the code without notice, the bytes are
+    /// compared with memory again, until all have acknowledged that they no longer do.
+    #[inline(always)]
+    pub fn may_enter(&self, cpu: &Cpu) -> bool {
+        self.is_current() && (self.unsure.get() == 0 || self.settle(cpu))
+    }
+
+    #[cold]
+    fn settle(&self, cpu: &Cpu) -> bool {
+        if cpu.vm.all_acknowledged(self.unsure.get(), cpu.id) {
+            // A write before an acknowledgement was without notice, so compare once more after it.
+            std::sync::atomic::fence(Ordering::SeqCst);
+            let same = self.same_bytes(cpu);
+            if same {
+                self.unsure.set(0);
+            }
+            return same;
+        }
+        self.same_bytes(cpu)
+    }
+
+    fn same_bytes(&self, _cpu: &Cpu) -> bool {
+        let first = 4096 - (self.gpa & 0xfff) as usize;
+        self.bytes.iter().enumerate().all(|(at, &byte)| {
+            let ptr = if at < first {
+                (self.host[0] + (self.gpa & 0xfff) + at as u64) as *const u8
+            } else {
+                (self.host[1] + (at - first) as u64) as *const u8
+            };
+            // SAFETY: the code lies in mapped guest RAM.
+            unsafe { <u8 as crate::host::Int>::load(ptr) == byte }
+        })
+    }
+
+    /// Makes `target` the successor by `outcome`, if the jump stays in the page.
+    pub fn set_link(&self, outcome: Outcome, target: &Block) {
+        let slot = outcome as usize;
+        if slot < 2
+            && self.linkable[slot]
+            && target.mode == self.mode
+            && target.second.is_none()
+            && target.gpa >> 12 == self.gpa >> 12
+        {
+            self.links[slot].set(target);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Decoded blocks.
+//!
+//! A block is a run of instructions in one page (the last may reach into the next), decoded once into [`Op`]s. An op's handler ends by
+//! calling the next op's handler in tail position, which an optimised build turns into a jump: no loop, no return, and every
+//! handler has an indirect jump of its own for the host to predict. A block's length is bounded, so that a build which does not
+//! optimise stays within its stack.
+
+mod build;
+mod cache;
+mod link;
+mod select;
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub use cache::BlockCache;
+use iced_x86::Instruction;
+
+use crate::fault::Stop;
+use crate::native::NativeOp;
+use crate::state::{Cpu, reg};
+
+/// How a handler chain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[repr(u32)]
+pub enum Outcome {
+    /// Go on at `rip`, the block's first successor (not taken, or fallen through).
+    Next = 0,
+    /// Go on at `rip`, the block's second successor (taken, or the only one of a jump).
+    Taken = 1,
+    /// Go on at `rip`, wherever that is.
+    Jump = 2,
+    /// Go on at `rip`; mode, flags or address space may have changed, events may wait.
+    Look = 3,
+    /// An exception is to be delivered.
+    Fault = 4,
+    /// User mode is needed.
+    Exit = 5,
+    /// Execute the instruction at `rip` alone.
+    Alone = 6,
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Fault => Outcome::Fault,
+            Stop::Exit => Outcome::Exit,
+            Stop::Alone => Outcome::Alone,
+        }
+    }
+}
+
+/// What executes an op and those after it.
+pub type Handler = fn(&mut Cpu, OpRef) -> Outcome;
+
+/// One decoded instruction.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Op {
+    /// What executes it.
+    pub handler: Handler,
+    /// Immediate operand; target of a direct branch relative to [`reg::RIP_BASE`]; pointer to the long form, for handlers out of
+    /// line.
+    pub imm: u64,
+    /// Target of the branch of a fused pair; the family's function of handlers out of line.
+    pub extra: u64,
+    /// Displacement of the memory operand.
+    pub disp: i32,
+    /// First register operand, as byte offset into [`Cpu::gpr`].
+    pub a: u8,
+    /// Second register operand.
+    pub b: u8,
+    /// Base register of the memory operand, as index into [`Cpu::gpr`].
+    pub base: u8,
+    /// Index register.
+    pub index: u8,
+    /// Offset of the instruction in its linear page.
+    pub offset: u16,
+    /// Its length in bytes.
+    pub len: u8,
+    /// Shift of the index register.
+    pub scale: u8,
+    /// Segment register of the memory operand.
+    pub segment: u8,
+    /// Bits of the memory operand's addresses: 16, 32 or 64.
+    pub address_bits: u8,
+}
+
+const _: () = assert!(std::mem::size_of::<Op>() == 40);
+
+/// An op in its block. Every op but a block's last has another after it, and the last one's handler does not ask for it.
+#[derive(Clone, Copy)]
+pub struct OpRef(*const Op);
+
+impl Deref for OpRef {
+    type Target = Op;
+
+    #[inline(always)]
+    fn deref(&self) -> &Op {
+        // SAFETY: an OpRef is only made for ops of a block, and a block outlives its execution.
+        unsafe { &*self.0 }
+    }
+}
+
+impl OpRef {
+    /// The op after this one.
+    #[inline(always)]
+    pub fn next(self) -> OpRef {
+        OpRef(self.0.wrapping_add(1))
+    }
+
+    /// Executes the op after this one, and those after it.
+    #[inline(always)]
+    pub fn continue_with_next(self, cpu: &mut Cpu) -> Outcome {
+        let next = self.next();
+        (next.handler)(cpu, next)
+    }
+
+    /// The decoded instruction of an op whose handler is out of line.
+    #[inline]
+    pub fn instruction(&self) -> &Instruction {
+        // SAFETY: the builder put the address of an instruction in the block's arena there, which lives as long as the ops.
+        unsafe { &*(self.imm as *const Instruction) }
+    }
+
+    /// The function of an op whose handler is that of a family.
+    #[inline]
+    pub fn family(&self) -> crate::exec::Execute {
+        // SAFETY: the builder stored a function of exactly this type there.
+        unsafe { std::mem::transmute::<usize, crate::exec::Execute>(self.extra as usize) }
+    }
+
+    /// The native form of an op whose handler is the native one.
+    #[inline]
+    pub fn native(&self) -> &NativeOp {
+        // SAFETY: as for `instruction`.
+        unsafe { &*(self.imm as *const NativeOp) }
+    }
+
+    /// Instruction pointer of this op.
+    #[inline(always)]
+    pub fn rip(&self, cpu: &Cpu) -> u64 {
+        cpu.gpr[reg::RIP_BASE].wrapping_add(u64::from(self.offset)) & cpu.rip_mask
+    }
+
+    /// Instruction pointer of what follows this op.
+    #[inline(always)]
+    pub fn next_rip(&self, cpu: &Cpu) -> u64 {
+        cpu.gpr[reg::RIP_BASE].wrapping_add(u64::from(self.offset) + u64::from(self.len)) & cpu.rip_mask
+    }
+
+    /// Stops at this op.
+    #[cold]
+    #[inline(never)]
+    pub fn stop(self, cpu: &mut Cpu, stop: Stop) -> Outcome {
+        cpu.rip = self.rip(cpu);
+        stop.into()
+    }
+}
+
+/// A decoded block.
+pub struct Block {
+    /// The ops.
+    ops: Box<[Op]>,
+    /// Instructions, which may be fewer or more than ops.
+    pub instructions: u32,
+    /// Guest-physical address of the first byte.
+    pub gpa: u64,
+    /// [`Cpu::mode`] that it was decoded for.
+    pub mode: u32,
+    /// Offset in the linear page.
+    offset: u16,
+    /// Host pages that the code lies in.
+    pub host: [u64; 2],
+    /// Guest-physical page of the part beyond the page's end, if the last instruction reaches there.
+    pub second: Option<u64>,
+    /// The pages' code versions, and what they were.
+    versions: [(*const AtomicU32, u32); 2],
+    /// Until every other vCPU has acknowledged this epoch, one may still write to the code without notice.
+    unsure: Cell<u64>,
+    /// The bytes, kept while unsure.
+    bytes: Box<[u8]>,
+    /// Successors by [`Outcome::Next`] and [`Outcome::Taken`].
+    links: [Cell<*const Block>; 2],
+    /// Which successors may be linked: those in the same page.
+    linkable: [bool; 2],
+    /// Instructions that handlers out of line work from.
+    _instructions: Box<[Instruction]>,
+    /// Native forms.
+    _natives: Vec<Box<NativeOp>>,
+}
+
+impl Block {
+    /// The first op.
+    #[inline(always)]
+    pub fn entry(&self) -> OpRef {
+        OpRef(self.ops.as_ptr())
+    }
+
+    /// True while the code is what was decoded.
+    #[inline(always)]
+    pub fn is_current(&self) -> bool {
+        let [(first, was), (second, was_second)] = self.versions;
+        // SAFETY: the versions are in page trackers of the memory map; the cache is emptied when that is replaced.
+        unsafe {
+            (*first).load(Ordering::Relaxed) == was
+                && (self.second.is_none() || (*second).load(Ordering::Relaxed) == was_second)
+        }
+    }
+
+    /// What [`reg::RIP_BASE`] is while the block executes at `rip`.
+    #[inline(always)]
+    pub fn rip_base(&self, rip: u64) -> u64 {
+        rip.wrapping_sub(u64::from(self.offset))
+    }
+
+    /// How many of the block's instructions lie before the one at `rip`.
+    pub fn instructions_before(&self, rip: u64, base: u64, mask: u64) -> u32 {
+        let offset = rip.wrapping_sub(base) & mask;
+        self.ops
+            .iter()
+            .take_while(|op| u64::from(op.offset) < offset)
+            .count() as u32
+    }
+
+    /// The linked successor.
+    #[inline(always)]
+    pub fn link(&self, outcome: Outcome) -> Option<&Block> {
+        // SAFETY: links lead to blocks of the same cache, which are freed only all at once.
+        unsafe { self.links[outcome as usize & 1].get().as_ref() }
+    }
+
+    /// Bytes of host memory that the block takes.
+    fn footprint(&self) -> usize {
+        const NATIVE: usize = 96;
+        std::mem::size_of::<Self>()
+            + std::mem::size_of_val(&*self.ops)
+            + std::mem::size_of_val(&*self._instructions)
+            + self._natives.len() * NATIVE
+            + self.bytes.len()
+            + 64
+    }
+}

@@ -1,0 +1,136 @@
+//! Which handler executes an instruction.
+
+use iced_x86::{FlowControl, Instruction, Mnemonic};
+
+use super::{Op, OpRef, Outcome};
+use crate::exec;
+use crate::fault::Flow;
+use crate::native::{self, NativeOp};
+use crate::state::Cpu;
+use crate::system;
+
+/// Who executes an instruction.
+pub enum Owner {
+    /// A family of legacy integer instructions.
+    Family(exec::Execute),
+    /// The native part.
+    Native(Box<NativeOp>),
+    /// The system part.
+    System,
+}
+
+impl Owner {
+    /// The owner of `i` in a block of mode `mode`.
+    pub fn of(i: &Instruction, mode: u32) -> Self {
+        match exec::family(i) {
+            Some(family) => Owner::Family(family),
+            None => match native::compile(i, mode) {
+                Some(op) => Owner::Native(Box::new(op)),
+                None => Owner::System,
+            },
+        }
+    }
+
+    /// True if nothing after `i` belongs to its block.
+    pub fn ends_block(&self, i: &Instruction) -> bool {
+        match self {
+            Owner::System => i.mnemonic() == Mnemonic::Pause || system::ends_block(i),
+            _ => i.flow_control() != FlowControl::Next,
+        }
+    }
+}
+
+/// Sets the handler of an instruction without a specialised form. `imm` is set to where the long form lies by the builder.
+pub fn out_of_line(owner: &Owner, i: &Instruction, op: &mut Op) {
+    let ends = owner.ends_block(i);
+    op.handler = match owner {
+        Owner::Family(family) => {
+            op.extra = *family as usize as u64;
+            if ends { family_end } else { family_op }
+        }
+        Owner::Native(_) => {
+            if ends {
+                native_end
+            } else {
+                native_op
+            }
+        }
+        Owner::System => {
+            if ends {
+                system_end
+            } else {
+                system_op
+            }
+        }
+    };
+}
+
+/// Makes the instruction pointers exact for a handler out of line.
+#[inline(always)]
+fn settle_rip(cpu: &mut Cpu, op: OpRef) {
+    cpu.rip = op.rip(cpu);
+    cpu.next_rip = op.next_rip(cpu);
+}
+
+fn family_op(cpu: &mut Cpu, op: OpRef) -> Outcome {
+    settle_rip(cpu, op);
+    match op.family()(cpu, op.instruction()) {
+        Ok(Flow::Next) => op.continue_with_next(cpu),
+        Ok(Flow::Jump) => Outcome::Look,
+        Err(stop) => stop.into(),
+    }
+}
+
+fn family_end(cpu: &mut Cpu, op: OpRef) -> Outcome {
+    settle_rip(cpu, op);
+    match op.family()(cpu, op.instruction()) {
+        Ok(Flow::Next) => {
+            cpu.rip = cpu.next_rip;
+            Outcome::Next
+        }
+        Ok(Flow::Jump) => Outcome::Jump,
+        Err(stop) => stop.into(),
+    }
+}
+
+fn native_op(cpu: &mut Cpu, op: OpRef) -> Outcome {
+    settle_rip(cpu, op);
+    match native::execute(cpu, op.native()) {
+        Ok(Flow::Next) => op.continue_with_next(cpu),
+        Ok(Flow::Jump) => Outcome::Look,
+        Err(stop) => stop.into(),
+    }
+}
+
+fn native_end(cpu: &mut Cpu, op: OpRef) -> Outcome {
+    settle_rip(cpu, op);
+    match native::execute(cpu, op.native()) {
+        Ok(Flow::Next) => {
+            cpu.rip = cpu.next_rip;
+            Outcome::Look
+        }
+        Ok(Flow::Jump) => Outcome::Look,
+        Err(stop) => stop.into(),
+    }
+}
+
+fn system_op(cpu: &mut Cpu, op: OpRef) -> Outcome {
+    settle_rip(cpu, op);
+    match system::execute(cpu, op.instruction()) {
+        Ok(Flow::Next) => op.continue_with_next(cpu),
+        Ok(Flow::Jump) => Outcome::Look,
+        Err(stop) => stop.into(),
+    }
+}
+
+fn system_end(cpu: &mut Cpu, op: OpRef) -> Outcome {
+    settle_rip(cpu, op);
+    match system::execute(cpu, op.instruction()) {
+        Ok(Flow::Next) => {
+            cpu.rip = cpu.next_rip;
+            Outcome::Look
+        }
+        Ok(Flow::Jump) => Outcome::Look,
+        Err(stop) => stop.into(),
+    }
+}

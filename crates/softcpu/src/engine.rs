@@ -1,0 +1,264 @@
+//! The run loop: from block to block, with a look at everything else in between.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ostler_accel::{ExitCause, TimeSpent};
+
+use crate::block::{Block, BlockCache, Outcome};
+use crate::fault::Stop;
+use crate::host;
+use crate::shared::{QUIESCENT, attention};
+use crate::state::{Activity, Cpu, PendingExit, mode, reg};
+use crate::system;
+
+/// Instructions between two looks at the clock.
+const CLOCK_INTERVAL: u64 = 20_000;
+
+/// Why [`run`] came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// [`Cpu::exit`] says what user mode has to do.
+    Request,
+    /// A level-triggered interrupt with this vector ended.
+    Ended(u8),
+    /// Someone kicked.
+    Kicked,
+    /// Triple fault.
+    Shutdown,
+}
+
+/// Runs guest instructions until user mode is needed. The vCPU is in guest mode meanwhile: it acknowledges epochs.
+pub fn run(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
+    enter_guest(cpu);
+    let left = run_inside(cpu, cache);
+    cpu.sync_x87();
+    cpu.mmu.running = [u64::MAX; 2];
+    cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
+    left
+}
+
+/// From now on this vCPU executes: whoever raises an epoch waits for it, so take note of the current one first.
+fn enter_guest(cpu: &mut Cpu) {
+    acknowledge(cpu);
+    cpu.mmu.drop_writes();
+}
+
+/// Says that no write tag older than the current epoch is in use any more; the caller drops them.
+fn acknowledge(cpu: &Cpu) {
+    loop {
+        let epoch = cpu.vm.write_epoch.load(Ordering::SeqCst);
+        cpu.shared.acknowledged.store(epoch, Ordering::SeqCst);
+        // An epoch raised before the store saw us outside; one raised after it will set our attention bit.
+        if cpu.vm.write_epoch.load(Ordering::SeqCst) == epoch {
+            return;
+        }
+    }
+}
+
+/// What [`prepare`] found.
+enum Ready {
+    /// Execute; `true` asks for a single instruction.
+    Go(bool),
+    /// Leave.
+    Leave(Left),
+}
+
+fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
+    loop {
+        let alone = match prepare(cpu) {
+            Ready::Go(alone) => alone,
+            Ready::Leave(left) => return left,
+        };
+        if cache.is_full() {
+            cache.clear();
+        }
+        let outcome = match cache.find(cpu, alone) {
+            Ok(block) if alone => one_block(cpu, block),
+            Ok(block) => chain(cpu, cache, block),
+            Err(stop) => stop.into(),
+        };
+        if let Some(left) = finish(cpu, cache, outcome, alone) {
+            return left;
+        }
+    }
+}
+
+/// Between instructions: attention bits, events, the clock.
+fn prepare(cpu: &mut Cpu) -> Ready {
+    if cpu.replay.is_active() {
+        // An instruction is under way: nothing may come between.
+        cpu.replay.rewind();
+        return Ready::Go(true);
+    }
+    loop {
+        let bits = cpu.shared.attention.load(Ordering::SeqCst);
+        if bits & attention::DROP_WRITES != 0 {
+            cpu.shared
+                .attention
+                .fetch_and(!attention::DROP_WRITES, Ordering::SeqCst);
+            cpu.mmu.drop_writes();
+            acknowledge(cpu);
+        }
+        if let Some(vector) = cpu.ended.pop() {
+            cpu.shared.stats.count_exit(ExitCause::EndOfInterrupt);
+            return Ready::Leave(Left::Ended(vector));
+        }
+        if bits & attention::KICK != 0 {
+            cpu.shared.attention.fetch_and(!attention::KICK, Ordering::SeqCst);
+            cpu.shared.stats.count_exit(ExitCause::Kick);
+            return Ready::Leave(Left::Kicked);
+        }
+        cpu.shared
+            .attention
+            .fetch_and(!attention::EVENT, Ordering::SeqCst);
+        match system::service_events(cpu) {
+            Ok(_) => {}
+            Err(Stop::Exit) => return Ready::Leave(Left::Request),
+            Err(_) => deliver(cpu),
+        }
+        match cpu.activity {
+            Activity::Running => break,
+            Activity::Shutdown => {
+                cpu.shared.stats.count_exit(ExitCause::Shutdown);
+                return Ready::Leave(Left::Shutdown);
+            }
+            Activity::Halted | Activity::WaitForSipi => sleep(cpu),
+        }
+    }
+    cpu.look_at = cpu.instructions + CLOCK_INTERVAL;
+    let alone = std::mem::take(&mut cpu.shadow) || cpu.mode & mode::ALONE != 0;
+    Ready::Go(alone)
+}
+
+/// Sleeps until something happens or the LAPIC's timer fires.
+fn sleep(cpu: &mut Cpu) {
+    cpu.sync_x87();
+    let limit = cpu.lapic.next_deadline().map(|deadline| {
+        let ticks = deadline.saturating_sub(host::tsc());
+        Duration::from_nanos((u128::from(ticks) * 1_000_000 / u128::from(cpu.vm.tsc_khz.max(1))) as u64)
+    });
+    if limit == Some(Duration::ZERO) {
+        return;
+    }
+    let begun = Instant::now();
+    cpu.shared.stats.count_exit(ExitCause::Halt);
+    cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
+    cpu.shared.sleep(limit);
+    enter_guest(cpu);
+    cpu.shared
+        .stats
+        .add_time(TimeSpent::Idle, begun.elapsed().as_nanos() as u64);
+}
+
+fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {
+    cpu.gpr[reg::RIP_BASE] = block.rip_base(cpu.rip);
+    cpu.instructions += u64::from(block.instructions);
+    cpu.mmu.running = block.host;
+    let op = block.entry();
+    (op.handler)(cpu, op)
+}
+
+fn one_block(cpu: &mut Cpu, block: &Block) -> Outcome {
+    let outcome = enter_block(cpu, block);
+    correct_count(cpu, block, outcome);
+    outcome
+}
+
+/// Takes back the instructions that a stopped block did not execute.
+fn correct_count(cpu: &mut Cpu, block: &Block, outcome: Outcome) {
+    if outcome as u32 > Outcome::Jump as u32 {
+        let base = cpu.gpr[reg::RIP_BASE];
+        if outcome as u32 >= Outcome::Fault as u32 {
+            let done = block.instructions_before(cpu.rip, base, cpu.rip_mask);
+            cpu.instructions -= u64::from(block.instructions.saturating_sub(done));
+        }
+    }
+}
+
+/// Executes `block` and those after it for as long as nothing else has to be looked at.
+fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
+    let shared = cpu.shared.clone();
+    let mut block = first;
+    loop {
+        let outcome = enter_block(cpu, block);
+        if outcome as u32 > Outcome::Jump as u32 {
+            correct_count(cpu, block, outcome);
+            return outcome;
+        }
+        if shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
+            return Outcome::Look;
+        }
+        if outcome != Outcome::Jump
+            && let Some(next) = block.link(outcome)
+            && next.may_enter(cpu)
+        {
+            block = next;
+            continue;
+        }
+        if cache.is_full() {
+            return Outcome::Look;
+        }
+        match cache.find(cpu, false) {
+            Ok(next) => {
+                block.set_link(outcome, next);
+                block = next;
+            }
+            Err(stop) => return stop.into(),
+        }
+    }
+}
+
+/// After a chain ended by `outcome`.
+fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: bool) -> Option<Left> {
+    match outcome {
+        Outcome::Exit => return Some(Left::Request),
+        Outcome::Alone => {
+            // Once more by itself: then it may write to its own block.
+            let traps = cpu.mode;
+            cpu.mode |= mode::ALONE;
+            let outcome = match cache.find(cpu, true) {
+                Ok(block) => one_block(cpu, block),
+                Err(stop) => stop.into(),
+            };
+            if cpu.mode & !mode::ALONE == traps & !mode::ALONE {
+                cpu.mode = traps;
+            }
+            return if outcome == Outcome::Alone {
+                Some(Left::Kicked)
+            } else {
+                finish(cpu, cache, outcome, alone)
+            };
+        }
+        Outcome::Fault => {
+            cpu.replay.clear();
+            deliver(cpu);
+        }
+        _ => {
+            cpu.replay.clear();
+            if alone {
+                retired_alone(cpu);
+            }
+        }
+    }
+    None
+}
+
+/// After an instruction retired on its own: shadows end, traps are due.
+fn retired_alone(cpu: &mut Cpu) {
+    if let Some(trap) = system::debug_trap(cpu) {
+        cpu.exception = Some(trap);
+        deliver(cpu);
+    }
+}
+
+/// Delivers the exception that was raised. What stops its delivery for user mode is done again after that.
+fn deliver(cpu: &mut Cpu) {
+    let Some(exception) = cpu.exception.take() else {
+        return;
+    };
+    if system::deliver(cpu, exception).is_err() && cpu.exit != PendingExit::None {
+        // A stack or descriptor table in a device's memory: no processor promises anything then.
+        cpu.activity = Activity::Shutdown;
+    }
+}

@@ -1,0 +1,185 @@
+//! One vCPU behind the accelerator's trait.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ostler_accel::{
+    CpuState, CpuidLeaf, Error, Exit, ExitCause, Kick, KickSource, TimeSpent, Vcpu, VcpuStats,
+};
+
+use super::convert;
+use crate::block::BlockCache;
+use crate::engine::{self, Left};
+use crate::shared::{VcpuShared, VmShared, attention};
+use crate::state::{Cpu, PendingExit};
+
+/// Bytes of decoded blocks that all vCPUs of a virtual machine may keep.
+const CACHE_BYTES: usize = 32 << 20;
+/// Bytes that each may keep at least.
+const CACHE_BYTES_LEAST: usize = 6 << 20;
+
+/// A vCPU.
+pub struct SoftVcpu {
+    cpu: Box<Cpu>,
+    cache: BlockCache,
+    /// When the thread last came back from `run`.
+    left_at: Option<Instant>,
+}
+
+/// Brings a vCPU back.
+struct Kicker(Arc<VcpuShared>);
+
+impl Kick for Kicker {
+    fn kick(&self, source: KickSource) {
+        self.0.stats.count_kick(source);
+        self.0.poke(attention::KICK);
+    }
+}
+
+impl SoftVcpu {
+    /// vCPU `id` after RESET.
+    pub(crate) fn new(vm: Arc<VmShared>, id: u32, cpuid: &[CpuidLeaf]) -> Result<Self, Error> {
+        let share = CACHE_BYTES / vm.vcpus.len().max(1);
+        let shared = Arc::new(VcpuShared::new(id));
+        let slot = vm.vcpus.get(id as usize);
+        let new = slot.is_some_and(|slot| slot.set(shared.clone()).is_ok());
+        if !new {
+            return Err(Error::Unsupported(format!(
+                "vCPU {id} exists already, or the machine has no place for it"
+            )));
+        }
+        let mut cpu = Cpu::new(vm, shared, id, cpuid);
+        convert::restore(&mut cpu, &ostler_accel::reset_state(id))?;
+        Ok(Self {
+            cpu,
+            cache: BlockCache::new(share.max(CACHE_BYTES_LEAST)),
+            left_at: None,
+        })
+    }
+
+    /// Takes over what user mode answered to the last exit.
+    fn complete(&mut self) {
+        let cpu = &mut *self.cpu;
+        let word = |cpu: &Cpu, len: usize| {
+            let mut bytes = [0; 8];
+            bytes[..len].copy_from_slice(&cpu.exit_data[..len]);
+            u64::from_le_bytes(bytes)
+        };
+        match std::mem::take(&mut cpu.exit) {
+            PendingExit::None => {}
+            PendingExit::PortRead { len, .. } | PendingExit::MmioRead { len, .. } => {
+                let value = word(cpu, len.min(8));
+                cpu.replay.answer(value);
+            }
+            PendingExit::PortWrite { .. } | PendingExit::MmioWrite { .. } => cpu.replay.answer(0),
+        }
+    }
+
+    fn take_map(&mut self) {
+        let map = self.cpu.vm.map.load_full();
+        if self.cpu.mmu.set_map(map) {
+            self.cache.clear();
+        }
+    }
+
+    fn account_user(&mut self) -> Instant {
+        let now = Instant::now();
+        if let Some(left_at) = self.left_at {
+            self.cpu
+                .shared
+                .stats
+                .add_time(TimeSpent::User, (now - left_at).as_nanos() as u64);
+        }
+        now
+    }
+
+    fn account_guest(&mut self, entered: Instant, idle_before: u64) {
+        let stats = &self.cpu.shared.stats;
+        let now = Instant::now();
+        let spent = (now - entered).as_nanos() as u64;
+        let idle = stats.time(TimeSpent::Idle).unwrap_or(0) - idle_before;
+        let kernel = std::mem::take(&mut self.cpu.kernel_ticks);
+        let kernel = (u128::from(kernel) * 1_000_000 / u128::from(self.cpu.vm.tsc_khz.max(1))) as u64;
+        stats.add_time(TimeSpent::Kernel, kernel);
+        stats.add_time(
+            TimeSpent::Guest,
+            spent.saturating_sub(idle).saturating_sub(kernel),
+        );
+        stats.set_instructions(self.cpu.instructions);
+        self.left_at = Some(now);
+    }
+}
+
+impl Vcpu for SoftVcpu {
+    fn run(&mut self) -> Result<Exit<'_>, Error> {
+        self.complete();
+        self.take_map();
+        let entered = self.account_user();
+        let idle = self.cpu.shared.stats.time(TimeSpent::Idle).unwrap_or(0);
+        let left = engine::run(&mut self.cpu, &mut self.cache);
+        self.account_guest(entered, idle);
+        let cpu = &mut *self.cpu;
+        Ok(match left {
+            Left::Ended(vector) => Exit::EndOfInterrupt { vector },
+            Left::Kicked => Exit::Kicked,
+            Left::Shutdown => Exit::Shutdown,
+            Left::Request => request(cpu),
+        })
+    }
+
+    fn state(&mut self) -> Result<CpuState, Error> {
+        convert::save(&mut self.cpu)
+    }
+
+    fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
+        self.take_map();
+        convert::restore(&mut self.cpu, state)
+    }
+
+    fn kicker(&self) -> Arc<dyn Kick> {
+        Arc::new(Kicker(self.cpu.shared.clone()))
+    }
+
+    fn stats(&self) -> Arc<VcpuStats> {
+        self.cpu.shared.stats.clone()
+    }
+}
+
+/// The exit that the CPU asks for.
+pub(crate) fn request(cpu: &mut Cpu) -> Exit<'_> {
+    let stats = &cpu.shared.stats;
+    let data = &mut cpu.exit_data[..];
+    match cpu.exit {
+        PendingExit::PortRead { port, width, len } => {
+            stats.count_exit(ExitCause::PortRead);
+            Exit::PortRead {
+                port,
+                width,
+                data: &mut data[..len],
+            }
+        }
+        PendingExit::PortWrite { port, width, len } => {
+            stats.count_exit(ExitCause::PortWrite);
+            Exit::PortWrite {
+                port,
+                width,
+                data: &data[..len],
+            }
+        }
+        PendingExit::MmioRead { gpa, len } => {
+            stats.count_exit(ExitCause::MmioRead);
+            Exit::MmioRead {
+                gpa,
+                data: &mut data[..len],
+            }
+        }
+        PendingExit::MmioWrite { gpa, len } => {
+            stats.count_exit(ExitCause::MmioWrite);
+            Exit::MmioWrite {
+                gpa,
+                data: &data[..len],
+            }
+        }
+        PendingExit::None => Exit::Kicked,
+    }
+}
