@@ -289,3 +289,7 @@ fn touches_decoding(bridge: bool, offset: u16, len: usize) -> bool {
     let header_end = usize::from(regs::BAR0) + 24;
     bridge || (usize::from(offset) < header_end && end > usize::from(regs::COMMAND))
 }
+
+#[cfg(test)]
+#[path = "root_tests.rs"]
+mod tests;
