@@ -126,16 +126,7 @@ fn execute(command: Command, shared: &Shared, features: u64, pairs: u16) -> bool
             shared.announced();
             true
         }
-        Command::SetPairs(wanted) => {
-            (1..=pairs).contains(&wanted)
-                && shared
-                    .backend
-                    .set_active_pairs(wanted.into())
-                    .inspect_err(|error| {
-                        tracing::warn!("the network back end refused {wanted} queue pairs: {error}")
-                    })
-                    .is_ok()
-        }
+        Command::SetPairs(wanted) => (1..=pairs).contains(&wanted) && shared.set_active_pairs(wanted),
         Command::SetOffloads(offloads) => {
             let within = offloads & !(features & OFFLOAD_BITS) == 0;
             within && shared.set_delivered(config::delivered(offloads))

@@ -9,6 +9,7 @@ use super::config;
 use super::receive::Receiver;
 use super::shared::{NetControl, Shared};
 use super::transmit::Transmitter;
+use super::vhost::{self, VhostPair, VhostSetup};
 use super::worker::{NetWorker, Pair};
 use crate::device::{Activation, ActiveQueue, DeviceKind, VirtioDevice, read_structure};
 use crate::error::Error;
@@ -61,57 +62,73 @@ impl NetDevice {
         NetControl(self.shared.clone())
     }
 
-    /// The pair's queues out of the activation; `None` if the driver uses none of them.
-    fn pair(&self, activation: &mut Activation, index: u16) -> Result<Option<Pair>, Error> {
+    /// Starts the worker of pair `index`, if the driver uses any of its queues.
+    fn start_pair(&mut self, activation: &mut Activation, index: u16, pairs: u16) -> Result<(), Error> {
         let receive = activation.take(2 * index);
         let transmit = activation.take(2 * index + 1);
-        let multi = activation.has(VIRTIO_NET_F_MQ);
-        let control_index = if multi { 2 * self.pairs } else { 2 };
         let control = match index {
-            0 if activation.has(VIRTIO_NET_F_CTRL_VQ) => activation.take(control_index),
+            0 if activation.has(VIRTIO_NET_F_CTRL_VQ) => activation.take(2 * pairs),
             _ => None,
         };
         if receive.is_none() && transmit.is_none() && control.is_none() {
-            return Ok(None);
+            return Ok(());
         }
-        let (ram, notify) = (&activation.ram, &activation.notify);
+        let (ram, notify) = (activation.ram.clone(), activation.notify.clone());
+        let (shared, metrics) = (self.shared.clone(), self.metrics.clone());
+        let features = activation.features;
+        let control = control.map(|queue| QueueServer::new(queue, ram.clone(), notify.clone()));
+        let name = format!("net{index}");
+        let (receive, transmit) = match (receive, transmit) {
+            (Some(receive), Some(transmit)) if vhost::usable(&shared, index, &ram, features).is_some() => {
+                let queues = [receive, transmit];
+                let setup = VhostSetup {
+                    shared,
+                    index,
+                    ram,
+                    features,
+                    pairs,
+                    queues,
+                    control,
+                    notify,
+                    metrics,
+                };
+                let pair = VhostPair::start(setup)?;
+                self.workers
+                    .push(Worker::spawn(name, move |stop| pair.run(&stop))?);
+                return Ok(());
+            }
+            queues => queues,
+        };
+        for queue in receive.iter().chain(&transmit).take(1) {
+            shared.wake_by(queue.kick.clone());
+        }
         let mergeable = activation.has(VIRTIO_NET_F_MRG_RXBUF);
-        let metrics = &self.metrics;
-        Ok(Some(Pair {
+        let pair = Pair {
+            index,
             receiver: receive
                 .map(|queue| Receiver::new(queue, ram.clone(), notify.clone(), metrics.clone(), mergeable)),
             transmitter: transmit
                 .map(|queue| Transmitter::new(queue, ram.clone(), notify.clone(), metrics.clone())),
-            control: control.map(|queue| QueueServer::new(queue, ram.clone(), notify.clone())),
-            queue: self.shared.backend.open_queue(index.into())?,
-        }))
+            control,
+            queue: shared.backend.open_queue(index.into())?,
+        };
+        let worker = NetWorker::new(pair, shared, features, pairs, notify, metrics)?;
+        self.workers
+            .push(Worker::spawn(name, move |stop| worker.run(&stop))?);
+        Ok(())
     }
 
     fn start(&mut self, mut activation: Activation) -> Result<(), Error> {
         self.shared.set_delivered(config::delivered(activation.features));
-        self.shared.backend.set_active_pairs(1)?;
+        self.shared.set_active_pairs(1);
+        // Without MQ there is one pair, and the control queue follows it (5.1.2).
         let pairs = if activation.has(VIRTIO_NET_F_MQ) {
             self.pairs
         } else {
             1
         };
         for index in 0..pairs {
-            let Some(pair) = self.pair(&mut activation, index)? else {
-                continue;
-            };
-            let (shared, notify) = (self.shared.clone(), activation.notify.clone());
-            let worker = NetWorker::new(
-                pair,
-                shared,
-                activation.features,
-                pairs,
-                notify,
-                self.metrics.clone(),
-            )?;
-            self.workers
-                .push(Worker::spawn(format!("net{index}"), move |stop| {
-                    worker.run(&stop)
-                })?);
+            self.start_pair(&mut activation, index, pairs)?;
         }
         self.idle = std::mem::take(&mut activation.queues);
         self.shared.started(activation.notify, activation.features);

@@ -2,7 +2,7 @@
 //! pairs, the control queue.
 //!
 //! Each queue pair has a worker of its own, which drives one queue of the back end. The first pair's worker serves the
-//! control queue too.
+//! control queue too. Where the host has vhost-net, the kernel serves the pair instead.
 
 mod config;
 mod control;
@@ -12,6 +12,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod vhost;
 mod worker;
 
 pub use device::{NetDevice, NetOptions};

@@ -1,12 +1,13 @@
 //! What a network device, its workers and its control side share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ostler_netio::{NetBackend, Offloads};
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
 
 use crate::device::Notify;
+use vmm_sys_util::eventfd::EventFd;
 
 /// State beyond a single queue. Each lock is held for a moment only, and none while another is.
 pub(crate) struct Shared {
@@ -16,6 +17,10 @@ pub(crate) struct Shared {
     announce: AtomicBool,
     /// The transport and the negotiated features, while the device runs.
     running: Mutex<Option<(Arc<dyn Notify>, u64)>>,
+    /// The first so many pairs carry frames.
+    active_pairs: AtomicU16,
+    /// Events that wake the pairs' workers.
+    wakes: Mutex<Vec<Arc<EventFd>>>,
     /// True while received frames may be as large as a frame can be.
     large_frames: AtomicBool,
 }
@@ -27,6 +32,8 @@ impl Shared {
             mac: Mutex::new(mac),
             announce: AtomicBool::new(false),
             running: Mutex::new(None),
+            active_pairs: AtomicU16::new(1),
+            wakes: Mutex::new(Vec::new()),
             large_frames: AtomicBool::new(false),
         }
     }
@@ -73,6 +80,39 @@ impl Shared {
         true
     }
 
+    /// True if pair `index` carries frames.
+    pub fn is_active(&self, index: u16) -> bool {
+        index < self.active_pairs.load(Ordering::SeqCst)
+    }
+
+    /// Lets the first `pairs` pairs carry frames. False if the back end refuses.
+    pub fn set_active_pairs(&self, pairs: u16) -> bool {
+        if let Err(error) = self.backend.set_active_pairs(pairs.into()) {
+            tracing::warn!("the network back end refused {pairs} queue pairs: {error}");
+            return false;
+        }
+        self.active_pairs.store(pairs, Ordering::SeqCst);
+        for wake in self
+            .wakes
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .iter()
+        {
+            if let Err(error) = wake.write(1) {
+                tracing::trace!("a network worker is awake already: {error}");
+            }
+        }
+        true
+    }
+
+    /// `wake` is signalled when the number of active pairs changes.
+    pub fn wake_by(&self, wake: Arc<EventFd>) {
+        self.wakes
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .push(wake);
+    }
+
     pub fn started(&self, notify: Arc<dyn Notify>, features: u64) {
         *self
             .running
@@ -86,6 +126,10 @@ impl Shared {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
         self.announced();
+        self.wakes
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clear();
     }
 
     fn running(&self) -> Option<(Arc<dyn Notify>, u64)> {

@@ -356,6 +356,16 @@ fn the_control_queue_obeys_and_refuses() {
 #[test]
 fn pairs_work_side_by_side() {
     let mut guest = Guest::new(2, MRG_RXBUF | CTRL_VQ | MQ);
+    guest.add(2, &[(0x22_0000, 4096, true)]);
+    guest.backend.wires[1].put(frame(500, 7));
+    assert_eq!(guest.command(4, 0, &[1, 0]), 0);
+    assert_eq!(guest.drivers[2].used(), None, "pair 1 rests");
+    assert_eq!(guest.command(4, 0, &[2, 0]), 0);
+    assert_eq!(
+        guest.drivers[2].wait_used().1,
+        512,
+        "and goes on when it is switched on"
+    );
     for pair in 0..2usize {
         guest.add(2 * pair, &[(0x20_0000 + 0x1_0000 * pair as u64, 4096, true)]);
         guest.backend.wires[pair].put(frame(100 + pair, 7));

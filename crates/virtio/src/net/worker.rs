@@ -25,6 +25,8 @@ const BACKEND: u64 = 4;
 
 /// What a worker drives.
 pub(crate) struct Pair {
+    /// Its number.
+    pub index: u16,
     pub receiver: Option<Receiver>,
     pub transmitter: Option<Transmitter>,
     /// The control queue, with the first pair.
@@ -159,7 +161,7 @@ impl NetWorker {
     }
 
     fn flush(&mut self) {
-        if !self.dead
+        if self.moves()
             && self.pair.queue.writable().is_some()
             && let Err(error) = self.pair.queue.flush()
         {
@@ -168,20 +170,27 @@ impl NetWorker {
         }
     }
 
+    /// True while the back end takes and gives frames.
+    fn moves(&self) -> bool {
+        !self.dead && self.shared.is_active(self.pair.index)
+    }
+
     fn transmit(&mut self) -> Result<Round, GuestError> {
+        let moves = self.moves();
         let Some(transmitter) = &mut self.pair.transmitter else {
             return Ok(Round::Empty);
         };
         transmitter.active.vring.disable_kicks()?;
-        if self.dead {
+        if !moves {
             return transmitter.discard();
         }
         transmitter.send(&mut *self.pair.queue)
     }
 
     fn receive(&mut self) -> Result<Round, GuestError> {
+        let moves = self.moves();
         match &mut self.pair.receiver {
-            Some(receiver) if !self.dead => {
+            Some(receiver) if moves => {
                 receiver.active.vring.disable_kicks()?;
                 receiver.receive(&mut *self.pair.queue, self.shared.large_frames())
             }
@@ -191,7 +200,7 @@ impl NetWorker {
 
     /// Asks for kicks where they matter. True if something came meanwhile.
     fn enable_kicks(&mut self, received: Round) -> Result<bool, GuestError> {
-        let mut more = false;
+        let (mut more, moves) = (false, self.moves());
         if let Some(control) = &mut self.pair.control {
             more |= control.active.vring.enable_kicks()?;
         }
@@ -201,7 +210,7 @@ impl NetWorker {
         // While buffers are left, the guest need not tell of more.
         if let Some(receiver) = &mut self.pair.receiver
             && received == Round::NoBuffers
-            && !self.dead
+            && moves
         {
             more |= receiver.active.vring.enable_kicks()?;
         }
@@ -210,7 +219,7 @@ impl NetWorker {
 
     /// Listens to the back end for frames only while there are buffers for them, and for room only while frames wait.
     fn watch_backend(&mut self, received: Round) -> Result<(), Error> {
-        let alive = !self.dead && !self.broken;
+        let alive = !self.broken && self.moves();
         let readable = (alive && received != Round::NoBuffers)
             .then(|| self.pair.queue.readable())
             .flatten();
