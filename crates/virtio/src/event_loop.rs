@@ -8,8 +8,9 @@ use rustix::event::{Timespec, epoll};
 
 use crate::error::Error;
 
-/// Longest time that a worker polls before it sleeps. A wake-up across cores costs about as much.
-const MAX_WINDOW: Duration = Duration::from_micros(50);
+/// Longest time that a worker polls before it sleeps: two wake-ups across cores, which a request that is answered and
+/// followed by the next one would cost otherwise.
+const MAX_WINDOW: Duration = Duration::from_micros(100);
 /// The first window after one that did not exist.
 const FIRST_WINDOW: Duration = Duration::from_micros(10);
 
