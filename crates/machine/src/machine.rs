@@ -13,6 +13,7 @@ use ostler_pci::{Location, PciFunction, Root};
 
 use crate::boot::{self, BootSource};
 use crate::bridges::{HostBridge, topology};
+use crate::chips::fw_cfg_bus::FwCfg;
 use crate::chips::i8042_bus::I8042Bus;
 use crate::chips::pit_bus::PitBus;
 use crate::chips::pm_bus::PmBus;
@@ -36,6 +37,7 @@ pub(crate) struct Chips {
     pub keyboard: Arc<I8042Bus>,
     pub serial: Option<Arc<SerialPort>>,
     pub pm: Arc<PmBus>,
+    pub fw_cfg: Arc<FwCfg>,
     pub root: Arc<Root>,
     pub host_bridge: Arc<HostBridge>,
 }
@@ -47,7 +49,7 @@ pub struct Machine {
     pub(crate) memory: Arc<AddressMap>,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) cpus: u32,
-    pub(crate) boot: BootSource,
+    pub(crate) boot: Arc<BootSource>,
     pub(crate) first_cpu: Mutex<CpuState>,
     pub(crate) chips: Chips,
     pub(crate) _timers: TimerThread,
@@ -127,6 +129,7 @@ impl Machine {
         if let Some(port) = &chips.serial {
             port.reset();
         }
+        chips.fw_cfg.reset();
         chips.keyboard.reset();
         chips.pm.reset();
         chips.rtc.reset();

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use ostler_accel::Vm;
 use ostler_bus::{AddressMap, Device, InterruptLine, MsiSink, Range};
-use ostler_pci::{Location, PciFunction, Root, RootConfig};
+use ostler_pci::{Location, PciFunction, Root, RootConfig, Windows};
 
 use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
+use crate::chips::fw_cfg_bus::{self, FwCfg};
 use crate::chips::i8042_bus::{CommandPort, DataPort, I8042Bus};
 use crate::chips::pit_bus::{PitBus, SystemControlPort};
 use crate::chips::pm_bus::{PmBus, SmiCommandPorts};
@@ -16,7 +18,8 @@ use crate::chips::signals::{
 };
 use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
 use crate::layout::{
-    COM1, COM1_IRQ, ELCR_PORTS, IOAPIC_BASE, MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
+    COM1, COM1_IRQ, ELCR_PORTS, FW_CFG, IOAPIC_BASE, MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI,
+    SMI_COMMAND,
 };
 use crate::machine::{Chips, Machine};
 use crate::timers::{Clock, TimerThread, Timers};
@@ -41,41 +44,56 @@ impl Buses {
 impl Machine {
     /// Builds the platform and loads the kernel.
     pub fn build(config: MachineConfig) -> Result<Machine, Error> {
-        if !(1..=MAX_CPUS).contains(&config.cpus) {
-            return Err(Error::Cpus(config.cpus));
+        let MachineConfig {
+            machine_type,
+            ram,
+            vm,
+            cpus,
+            boot,
+            functions,
+            serial,
+            events,
+            debug_exit,
+            test_device,
+        } = config;
+        if !(1..=MAX_CPUS).contains(&cpus) {
+            return Err(Error::Cpus(cpus));
         }
+        let boot = Arc::new(boot);
         let buses = Buses {
             ports: Arc::new(AddressMap::new()),
             memory: Arc::new(AddressMap::new()),
         };
-        let events = &config.events;
         let clock = Clock::start();
         let (timer_thread, timers) = TimerThread::start(clock)?;
 
-        let router = interrupt_controllers(&buses, &config)?;
+        let router = interrupt_controllers(&buses, &vm)?;
         let isa = |irq: u8| router.line(Input::Isa(irq));
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
-        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &config.ram, config.cpus);
+        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, cpus);
         buses.port(0x70, 2, rtc.clone())?;
-        let keyboard = keyboard_controller(&buses, isa(1), isa(12), events)?;
-        let serial = config
-            .serial
-            .clone()
-            .map(|end| serial_port(&buses, isa(COM1_IRQ), end))
+        let keyboard = keyboard_controller(&buses, isa(1), isa(12), &events)?;
+        let serial = serial
+            .map(|outside| serial_port(&buses, isa(COM1_IRQ), outside))
             .transpose()?;
         let pm = PmBus::new(isa(SCI), clock, timers, events.clone());
         buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone())))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
-        if let Some(port) = config.debug_exit {
+        let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), cpus)?);
+        buses.port(FW_CFG, fw_cfg_bus::SIZE, fw_cfg.clone())?;
+        if let Some(port) = debug_exit {
             buses.port(u64::from(port), 4, Arc::new(DebugExit(events.clone())))?;
         }
-        if config.test_device {
-            test_device(&buses, &router)?;
+        if test_device {
+            test_device_ports(&buses, &router)?;
         }
 
-        let (root, host_bridge) = pci_root(&buses, &config, &router, &pm)?;
-        plug_devices(&root, &router, &config)?;
+        let windows = topology::windows(&ram);
+        let reset_control = Arc::new(ResetControl::new(events));
+        let (root, host_bridge) = pci_root(&buses, windows, reset_control, &router, &pm)?;
+        plug_devices(&root, &router, &functions)?;
+        add_root_ports(&root, &router, &(vm as Arc<dyn MsiSink>))?;
 
         let chips = Chips {
             router,
@@ -84,16 +102,10 @@ impl Machine {
             keyboard,
             serial,
             pm,
+            fw_cfg,
             root,
             host_bridge,
         };
-        let MachineConfig {
-            machine_type,
-            ram,
-            cpus,
-            boot,
-            ..
-        } = config;
         let machine = Machine {
             machine_type,
             ports: buses.ports,
@@ -110,8 +122,8 @@ impl Machine {
     }
 }
 
-fn interrupt_controllers(buses: &Buses, config: &MachineConfig) -> Result<Arc<Router>, Error> {
-    let router = Router::new(config.vm.clone());
+fn interrupt_controllers(buses: &Buses, vm: &Arc<dyn Vm>) -> Result<Arc<Router>, Error> {
+    let router = Router::new(vm.clone());
     buses.window(IOAPIC_BASE, 0x1000, Arc::new(IoapicWindow(router.clone())))?;
     for (chip, base) in PIC_PORTS.into_iter().enumerate() {
         buses.port(
@@ -163,7 +175,7 @@ fn serial_port(
 }
 
 /// The ports of QEMU's pc-testdev, as kvm-unit-tests uses them.
-fn test_device(buses: &Buses, router: &Arc<Router>) -> Result<(), Error> {
+fn test_device_ports(buses: &Buses, router: &Arc<Router>) -> Result<(), Error> {
     buses.port(0xe0, 4, Arc::new(TestScratch::default()))?;
     buses.port(0xe8, 1, Arc::new(TestScratch::default()))?;
     buses.port(
@@ -176,16 +188,16 @@ fn test_device(buses: &Buses, router: &Arc<Router>) -> Result<(), Error> {
 
 fn pci_root(
     buses: &Buses,
-    config: &MachineConfig,
+    windows: Windows,
+    reset_control: Arc<dyn Device>,
     router: &Arc<Router>,
     pm: &Arc<PmBus>,
 ) -> Result<(Arc<Root>, Arc<HostBridge>), Error> {
     let root = Root::new(RootConfig {
         memory: buses.memory.clone(),
         ports: buses.ports.clone(),
-        windows: topology::windows(&config.ram),
+        windows,
     });
-    let reset_control = Arc::new(ResetControl::new(config.events.clone()));
     buses.port(PCI_CONFIG_PORTS, 8, root.config_ports(Some(reset_control)))?;
 
     let host_bridge = Arc::new(HostBridge::new(Movable::new(buses.memory.clone(), root.ecam())));
@@ -195,17 +207,19 @@ fn pci_root(
     Ok((root, host_bridge))
 }
 
-fn plug_devices(root: &Root, router: &Arc<Router>, config: &MachineConfig) -> Result<(), Error> {
-    let count = config.functions.len();
-    if count > topology::MAX_DEVICES {
-        return Err(Error::TooManyDevices(count));
+fn plug_devices(root: &Root, router: &Arc<Router>, functions: &[Arc<dyn PciFunction>]) -> Result<(), Error> {
+    if functions.len() > topology::MAX_DEVICES {
+        return Err(Error::TooManyDevices(functions.len()));
     }
-    for (device, function) in (topology::FIRST_DEVICE..).zip(&config.functions) {
+    for (device, function) in (topology::FIRST_DEVICE..).zip(functions) {
         let at = Location::device(device);
         root.add(at, function.clone(), topology::line(router, at, &**function))?;
     }
-    let sink: Arc<dyn MsiSink> = config.vm.clone();
-    for (at, port) in topology::root_ports(&sink) {
+    Ok(())
+}
+
+fn add_root_ports(root: &Root, router: &Arc<Router>, sink: &Arc<dyn MsiSink>) -> Result<(), Error> {
+    for (at, port) in topology::root_ports(sink) {
         let line = topology::line(router, at, &*port as &dyn PciFunction);
         root.add_port(at, port, line)?;
     }

@@ -65,7 +65,7 @@ pub fn parse(head: &[u8], file_len: u64) -> Result<Header, Error> {
         n => u64::from(n),
     };
     let payload = (setup_sectors + 1) * 512;
-    let payload_len = file_len.checked_sub(payload).unwrap_or(0);
+    let payload_len = file_len.saturating_sub(payload);
     // The size is given in paragraphs, rounded up.
     if payload_len == 0 || u64::from(dword(0x1f4)) * 16 > payload_len + 15 {
         return Err(Error::BadKernel("the file is shorter than its header says"));
@@ -101,6 +101,11 @@ pub fn parse(head: &[u8], file_len: u64) -> Result<Header, Error> {
 }
 
 impl Header {
+    /// Bytes of the file before the protected-mode part.
+    pub fn setup_len(&self) -> u64 {
+        self.payload
+    }
+
     /// Where to load it in RAM that ends at `ram_end`: first address and first one past its working memory.
     pub fn place(&self, ram_end: u64) -> Result<(u64, u64), Error> {
         let size = self.init_size.max(self.payload_len);

@@ -34,6 +34,15 @@ pub fn load(ram: &GuestRam, boot: &BootSource) -> Result<CpuState, Error> {
     }
 }
 
+/// Bytes of a bzImage's setup part; zero for kernels of other kinds.
+pub fn setup_part(boot: &BootSource) -> Result<u64, Error> {
+    let head = boot.kernel.head("kernel", bzimage::HEAD)?;
+    if !bzimage::is_bzimage(&head) {
+        return Ok(0);
+    }
+    Ok(bzimage::parse(&head, boot.kernel.len("kernel")?)?.setup_len())
+}
+
 /// Writes the command line with its terminating zero; `limit` is the most that the kernel takes without it.
 fn write_command_line(ram: &GuestRam, line: &str, limit: usize) -> Result<(), Error> {
     let limit = limit.min(COMMAND_LINE_ROOM - 1);

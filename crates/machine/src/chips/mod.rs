@@ -1,5 +1,7 @@
 //! The chips of the south bridge and of the ISA bus: pure state machines, and beside each its glue to the bus.
 
+mod fw_cfg;
+pub mod fw_cfg_bus;
 mod i8042;
 pub mod i8042_bus;
 mod pit;

@@ -119,7 +119,7 @@ impl Counter {
     fn encode(&self, value: u64) -> u16 {
         let value = value as u16;
         if self.bcd {
-            value / 1000 % 10 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 | value % 10
+            ((value / 1000 % 10) << 12) | ((value / 100 % 10) << 8) | ((value / 10 % 10) << 4) | (value % 10)
         } else {
             value
         }

@@ -253,7 +253,7 @@ impl Rtc {
         if self.memory[B] & B_BINARY != 0 {
             value
         } else {
-            value / 10 << 4 | value % 10
+            ((value / 10) << 4) | (value % 10)
         }
     }
 
@@ -269,7 +269,7 @@ impl Rtc {
         if self.memory[B] & B_24_HOURS != 0 {
             return self.encode(hour);
         }
-        let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
+        let twelve = if hour.is_multiple_of(12) { 12 } else { hour % 12 };
         self.encode(twelve) | if hour >= 12 { PM } else { 0 }
     }
 

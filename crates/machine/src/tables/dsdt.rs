@@ -87,7 +87,7 @@ fn pci_root(machine: &Description, body: &mut Vec<u8>) {
             &Name::new("_SEG".into(), &ZERO),
             &Name::new("_BBN".into(), &ZERO),
             &Name::new("_CRS".into(), &Raw(resources)),
-            &Name::new("PRTA".into(), &routes(|pirq| topology::gsi(pirq))),
+            &Name::new("PRTA".into(), &routes(topology::gsi)),
             &Name::new("PRTP".into(), &routes(|pirq| PIRQ_ISA[usize::from(pirq)])),
             &Method::new(
                 "_PRT".into(),

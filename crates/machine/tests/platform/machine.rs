@@ -1,10 +1,8 @@
 //! The whole platform, driven through its two address maps as a guest's exits would.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{kernel, machine};
+use crate::bench::{kernel, machine};
 use ostler_accel::MpState;
 use ostler_bus::Msi;
 use ostler_machine::{Error, MachineEvent};

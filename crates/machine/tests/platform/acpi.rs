@@ -1,10 +1,8 @@
 //! The ACPI tables as a guest finds them, read by ACPICA's compiler.
 
-mod common;
-
 use std::process::Command;
 
-use common::{Bench, kernel, machine};
+use crate::bench::{Bench, kernel, machine};
 use vm_memory::{Bytes, GuestAddress};
 
 fn read(bench: &Bench, gpa: u64, len: usize) -> Vec<u8> {

@@ -1,0 +1,6 @@
+//! The whole platform over a virtual machine without CPUs.
+
+mod acpi;
+mod bench;
+mod boot;
+mod machine;
