@@ -38,6 +38,19 @@ pub fn run(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
     left
 }
 
+/// Executes one instruction, or delivers its exception. True if user mode has to answer a request first: then call it again.
+pub fn step(cpu: &mut Cpu, cache: &mut BlockCache) -> bool {
+    acknowledge(cpu);
+    cpu.replay.rewind();
+    let outcome = match cache.find(cpu, true) {
+        Ok(block) => one_block(cpu, block),
+        Err(stop) => stop.into(),
+    };
+    let left = finish(cpu, cache, outcome, true);
+    cpu.sync_x87();
+    left == Some(Left::Request)
+}
+
 /// From now on this vCPU executes: whoever raises an epoch waits for it, so take note of the current one first.
 fn enter_guest(cpu: &mut Cpu) {
     acknowledge(cpu);
@@ -65,6 +78,8 @@ enum Ready {
 }
 
 fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
+    // A state that was restored may have brought an exception with it.
+    deliver(cpu);
     loop {
         let alone = match prepare(cpu) {
             Ready::Go(alone) => alone,

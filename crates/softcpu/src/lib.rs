@@ -6,17 +6,19 @@
 //! | [`flags`] | arithmetic flags in the host's own form |
 //! | [`fault`] | how an instruction stops: exception, exit, retry |
 //! | [`mmu`] | page walks, TLB arrays, loads and stores, MMIO replay |
-//! | `block` | decoded blocks: decoding, cache, links between them |
+//! | [`block`] | decoded blocks: decoding, cache, links between them |
 //! | [`exec`] | legacy integer instructions, one file a family |
 //! | [`native`] | instructions without system semantics that run on the host's CPU: x87, MMX, SSE, AVX, every VEX form, BMI, POPCNT, LZCNT, TZCNT, CRC32, ADX, AES, SHA, the XSAVE family |
 //! | [`system`] | exceptions, segments, system instructions, MSRs, LAPIC, interrupts |
-//! | `engine` | the run loop |
-//! | [`vm`], `vcpu` | the accelerator's traits |
+//! | [`engine`] | the run loop |
+//! | [`emulate`] | single instructions for the other accelerator |
+//! | [`vm`] | the accelerator's traits |
 //!
 //! Every instruction commits its registers last. An instruction that faults, or that needs a device's answer, leaves the
 //! state as it was, and is executed again from its start.
 
 pub mod block;
+pub mod emulate;
 pub mod engine;
 pub mod exec;
 pub mod fault;

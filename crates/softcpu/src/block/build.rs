@@ -7,6 +7,8 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use super::select::{self, Owner};
 use super::{Block, Op, Outcome};
+use crate::exec::Family;
+use crate::exec::fast::select as fast;
 use crate::fault::{Exception, Result};
 use crate::host::Int;
 use crate::mmu::access::is_canonical;
@@ -184,6 +186,7 @@ impl Plan {
     fn decode(&mut self, bytes: &[u8], offset: u64, alone: bool) -> usize {
         let mut decoder = Decoder::with_ip(self.bitness(), bytes, offset, DecoderOptions::NONE);
         let mut used = 0;
+        let mut decoded = Vec::with_capacity(16);
         while decoder.can_decode() {
             let i = decoder.decode();
             if i.is_invalid() {
@@ -200,29 +203,52 @@ impl Plan {
             }
             used += i.len();
             let owner = Owner::of(&i, self.mode);
-            let last = alone || owner.ends_block(&i) || self.ops.len() + 1 == MAX_INSTRUCTIONS;
-            self.add(&i, owner);
+            let last = alone || owner.ends_block(&i) || decoded.len() + 1 == MAX_INSTRUCTIONS;
+            decoded.push((i, owner));
             if last {
                 break;
             }
         }
         self.end = offset + used as u64;
+        self.ended = decoded.last().is_some_and(|(i, owner)| owner.ends_block(i));
+        self.instructions = decoded.len() as u32;
+        self.add_all(decoded, alone);
         used
     }
 
-    fn add(&mut self, i: &Instruction, owner: Owner) {
-        let mut op = op_of(i);
-        self.instructions += 1;
-        self.ended = owner.ends_block(i);
-        select::out_of_line(&owner, i, &mut op);
-        match owner {
-            Owner::Native(native) => {
-                op.imm = &raw const *native as u64;
-                self.natives.push(native);
+    fn add_all(&mut self, decoded: Vec<(Instruction, Owner)>, alone: bool) {
+        let live = fast::live_flags(&decoded);
+        let may_be_fast = self.mode & mode::LONG != 0 && !alone;
+        let mut items = decoded.into_iter().zip(live).peekable();
+        while let Some(((i, owner), flags_live)) = items.next() {
+            let mut op = op_of(&i);
+            if may_be_fast && let Owner::Family(family) = owner {
+                op.family = family;
+                let after = items.peek().map(|((after, _), _)| after);
+                if let Some(jump) = after.filter(|jump| fast::fuse(&i, jump, &mut op)) {
+                    op.len += jump.len() as u8;
+                    items.next();
+                    self.ops.push(op);
+                    continue;
+                }
+                if let Some(needs_long_form) = fast::select(&i, flags_live, &mut op) {
+                    if needs_long_form {
+                        self.pending.push((self.ops.len(), i));
+                    }
+                    self.ops.push(op);
+                    continue;
+                }
             }
-            _ => self.pending.push((self.ops.len(), *i)),
+            select::out_of_line(&owner, &i, &mut op);
+            match owner {
+                Owner::Native(native) => {
+                    op.imm = &raw const *native as u64;
+                    self.natives.push(native);
+                }
+                _ => self.pending.push((self.ops.len(), i)),
+            }
+            self.ops.push(op);
         }
-        self.ops.push(op);
     }
 
     /// The bytes are no instruction.
@@ -250,7 +276,7 @@ impl Plan {
         }
         self.long_forms = self.pending.iter().map(|(_, i)| *i).collect();
         for (form, (at, _)) in self.long_forms.iter().zip(&self.pending) {
-            self.ops[*at].imm = &raw const *form as u64;
+            self.ops[*at].long = &raw const *form as u64;
         }
         self.pending = Vec::new();
     }
@@ -261,7 +287,7 @@ fn op_of(i: &Instruction) -> Op {
     Op {
         handler: raise_ud,
         imm: 0,
-        extra: 0,
+        long: 0,
         disp: 0,
         a: 0,
         b: 0,
@@ -270,8 +296,7 @@ fn op_of(i: &Instruction) -> Op {
         offset: i.ip() as u16,
         len: i.len() as u8,
         scale: 0,
-        segment: seg::DS as u8,
-        address_bits: 64,
+        family: Family::Moves,
     }
 }
 

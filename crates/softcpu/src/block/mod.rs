@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use cache::BlockCache;
 use iced_x86::Instruction;
+pub use select::Owner;
 
+use crate::exec::Family;
 use crate::fault::Stop;
 use crate::native::NativeOp;
 use crate::state::{Cpu, reg};
@@ -61,12 +63,12 @@ pub type Handler = fn(&mut Cpu, OpRef) -> Outcome;
 pub struct Op {
     /// What executes it.
     pub handler: Handler,
-    /// Immediate operand; target of a direct branch relative to [`reg::RIP_BASE`]; pointer to the long form, for handlers out of
-    /// line.
+    /// Immediate operand; target of a direct branch relative to [`reg::RIP_BASE`]; the condition of SETcc and CMOVcc; address of
+    /// the native form.
     pub imm: u64,
-    /// Target of the branch of a fused pair; the family's function of handlers out of line.
-    pub extra: u64,
-    /// Displacement of the memory operand.
+    /// Address of the decoded instruction where the handler may need it; see [`OpRef::instruction`].
+    pub long: u64,
+    /// Displacement of the memory operand; target of a fused jump.
     pub disp: i32,
     /// First register operand, as byte offset into [`Cpu::gpr`].
     pub a: u8,
@@ -82,10 +84,8 @@ pub struct Op {
     pub len: u8,
     /// Shift of the index register.
     pub scale: u8,
-    /// Segment register of the memory operand.
-    pub segment: u8,
-    /// Bits of the memory operand's addresses: 16, 32 or 64.
-    pub address_bits: u8,
+    /// The family that executes the instruction out of line.
+    pub family: Family,
 }
 
 const _: () = assert!(std::mem::size_of::<Op>() == 40);
@@ -118,18 +118,25 @@ impl OpRef {
         (next.handler)(cpu, next)
     }
 
-    /// The decoded instruction of an op whose handler is out of line.
+    /// The decoded instruction of an op whose handler may go out of line.
     #[inline]
     pub fn instruction(&self) -> &Instruction {
         // SAFETY: the builder put the address of an instruction in the block's arena there, which lives as long as the ops.
-        unsafe { &*(self.imm as *const Instruction) }
+        unsafe { &*(self.long as *const Instruction) }
     }
 
-    /// The function of an op whose handler is that of a family.
-    #[inline]
-    pub fn family(&self) -> crate::exec::Execute {
-        // SAFETY: the builder stored a function of exactly this type there.
-        unsafe { std::mem::transmute::<usize, crate::exec::Execute>(self.extra as usize) }
+    /// Executes the instruction by its family, and those after it.
+    #[cold]
+    #[inline(never)]
+    pub fn out_of_line(self, cpu: &mut Cpu) -> Outcome {
+        select::family_op(cpu, self)
+    }
+
+    /// Executes the block's last instruction by its family.
+    #[cold]
+    #[inline(never)]
+    pub fn out_of_line_end(self, cpu: &mut Cpu) -> Outcome {
+        select::family_end(cpu, self)
     }
 
     /// The native form of an op whose handler is the native one.

@@ -1,9 +1,9 @@
 //! Which handler executes an instruction.
 
-use iced_x86::{FlowControl, Instruction, Mnemonic};
+use iced_x86::{FlowControl, Instruction};
 
 use super::{Op, OpRef, Outcome};
-use crate::exec;
+use crate::exec::Family;
 use crate::fault::Flow;
 use crate::native::{self, NativeOp};
 use crate::state::Cpu;
@@ -12,7 +12,7 @@ use crate::system;
 /// Who executes an instruction.
 pub enum Owner {
     /// A family of legacy integer instructions.
-    Family(exec::Execute),
+    Family(Family),
     /// The native part.
     Native(Box<NativeOp>),
     /// The system part.
@@ -22,7 +22,7 @@ pub enum Owner {
 impl Owner {
     /// The owner of `i` in a block of mode `mode`.
     pub fn of(i: &Instruction, mode: u32) -> Self {
-        match exec::family(i) {
+        match Family::of(i) {
             Some(family) => Owner::Family(family),
             None => match native::compile(i, mode) {
                 Some(op) => Owner::Native(Box::new(op)),
@@ -34,18 +34,20 @@ impl Owner {
     /// True if nothing after `i` belongs to its block.
     pub fn ends_block(&self, i: &Instruction) -> bool {
         match self {
-            Owner::System => i.mnemonic() == Mnemonic::Pause || system::ends_block(i),
+            Owner::System => system::ends_block(i),
+            // A CPU that waits looks around.
+            Owner::Family(Family::Pause) => true,
             _ => i.flow_control() != FlowControl::Next,
         }
     }
 }
 
-/// Sets the handler of an instruction without a specialised form. `imm` is set to where the long form lies by the builder.
+/// Sets the handler of an instruction without a specialised form.
 pub fn out_of_line(owner: &Owner, i: &Instruction, op: &mut Op) {
     let ends = owner.ends_block(i);
     op.handler = match owner {
         Owner::Family(family) => {
-            op.extra = *family as usize as u64;
+            op.family = *family;
             if ends { family_end } else { family_op }
         }
         Owner::Native(_) => {
@@ -72,18 +74,20 @@ fn settle_rip(cpu: &mut Cpu, op: OpRef) {
     cpu.next_rip = op.next_rip(cpu);
 }
 
-fn family_op(cpu: &mut Cpu, op: OpRef) -> Outcome {
+/// Executes an instruction by its family.
+pub fn family_op(cpu: &mut Cpu, op: OpRef) -> Outcome {
     settle_rip(cpu, op);
-    match op.family()(cpu, op.instruction()) {
+    match op.family.execute(cpu, op.instruction()) {
         Ok(Flow::Next) => op.continue_with_next(cpu),
         Ok(Flow::Jump) => Outcome::Look,
         Err(stop) => stop.into(),
     }
 }
 
-fn family_end(cpu: &mut Cpu, op: OpRef) -> Outcome {
+/// Executes a block's last instruction by its family.
+pub fn family_end(cpu: &mut Cpu, op: OpRef) -> Outcome {
     settle_rip(cpu, op);
-    match op.family()(cpu, op.instruction()) {
+    match op.family.execute(cpu, op.instruction()) {
         Ok(Flow::Next) => {
             cpu.rip = cpu.next_rip;
             Outcome::Next

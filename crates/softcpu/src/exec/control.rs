@@ -46,9 +46,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             take_if(cpu, i, cpu.gpr[reg::RCX] & mask(width) == 0)
         }
         _ => {
-            let code = i.condition_code() as u8;
-            // iced counts its conditions from 1 in the order of the encoding.
-            let met = condition(code.wrapping_sub(1) & 15, cpu.flags);
+            let met = condition(super::condition_code(i), cpu.flags);
             take_if(cpu, i, met)
         }
     }

@@ -97,18 +97,18 @@ fn simple(cpu: &mut Cpu, mnemonic: Mnemonic) {
     }
 }
 
-/// SETcc; `code` is the condition.
-pub fn set_condition(cpu: &mut Cpu, i: &Instruction, code: u8) -> Result<Flow> {
-    let value = u64::from(condition(code, cpu.flags));
+/// SETcc.
+pub fn set_condition(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
+    let value = u64::from(condition(super::condition_code(i), cpu.flags));
     cpu.write_operand(i, 0, value)?;
     Ok(Flow::Next)
 }
 
 /// CMOVcc: the source is read, and a 32-bit destination cleared above, whether or not the condition is met.
-pub fn move_condition(cpu: &mut Cpu, i: &Instruction, code: u8) -> Result<Flow> {
+pub fn move_condition(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     let value = cpu.read_operand(i, 1)?;
     let old = cpu.read_register(i.op0_register());
-    let met = condition(code, cpu.flags);
+    let met = condition(super::condition_code(i), cpu.flags);
     cpu.write_register(i.op0_register(), if met { value } else { old });
     Ok(Flow::Next)
 }

@@ -1,6 +1,6 @@
 //! The accelerator's traits: [`SoftCpu`] and its virtual machine.
 
-mod convert;
+pub(crate) mod convert;
 pub mod doorbell;
 pub mod vcpu;
 

@@ -57,24 +57,6 @@ impl SoftVcpu {
         })
     }
 
-    /// Takes over what user mode answered to the last exit.
-    fn complete(&mut self) {
-        let cpu = &mut *self.cpu;
-        let word = |cpu: &Cpu, len: usize| {
-            let mut bytes = [0; 8];
-            bytes[..len].copy_from_slice(&cpu.exit_data[..len]);
-            u64::from_le_bytes(bytes)
-        };
-        match std::mem::take(&mut cpu.exit) {
-            PendingExit::None => {}
-            PendingExit::PortRead { len, .. } | PendingExit::MmioRead { len, .. } => {
-                let value = word(cpu, len.min(8));
-                cpu.replay.answer(value);
-            }
-            PendingExit::PortWrite { .. } | PendingExit::MmioWrite { .. } => cpu.replay.answer(0),
-        }
-    }
-
     fn take_map(&mut self) {
         let map = self.cpu.vm.map.load_full();
         if self.cpu.mmu.set_map(map) {
@@ -112,7 +94,7 @@ impl SoftVcpu {
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Exit<'_>, Error> {
-        self.complete();
+        complete(&mut self.cpu);
         self.take_map();
         let entered = self.account_user();
         let idle = self.cpu.shared.stats.time(TimeSpent::Idle).unwrap_or(0);
@@ -181,5 +163,22 @@ pub(crate) fn request(cpu: &mut Cpu) -> Exit<'_> {
             }
         }
         PendingExit::None => Exit::Kicked,
+    }
+}
+
+/// Takes over what user mode answered to the last exit.
+pub(crate) fn complete(cpu: &mut Cpu) {
+    let word = |cpu: &Cpu, len: usize| {
+        let mut bytes = [0; 8];
+        bytes[..len].copy_from_slice(&cpu.exit_data[..len]);
+        u64::from_le_bytes(bytes)
+    };
+    match std::mem::take(&mut cpu.exit) {
+        PendingExit::None => {}
+        PendingExit::PortRead { len, .. } | PendingExit::MmioRead { len, .. } => {
+            let value = word(cpu, len.min(8));
+            cpu.replay.answer(value);
+        }
+        PendingExit::PortWrite { .. } | PendingExit::MmioWrite { .. } => cpu.replay.answer(0),
     }
 }
