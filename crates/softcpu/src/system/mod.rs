@@ -1,61 +1,112 @@
 //! What makes it a system: exceptions, segments, privileged instructions, MSRs, the LAPIC.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `ops` | from decoded instructions to the functions here |
+//! | `descriptor`, `segment`, `stack` | descriptors, segment loads, pushes and pops |
+//! | `far`, `iret`, `syscall` | transfers of control between segments and levels |
+//! | `interrupt` | delivery through the IDT |
+//! | `task` | the TSS: inner stacks, task switches |
+//! | `control`, `debug`, `flag_ops`, `tables` | CR, DR, EFER, XCR0; breakpoints; IF and kin; GDTR, IDTR |
+//! | [`cpuid`], [`msr`] | what the CPU says it is; its registers |
+//! | [`lapic`], `events`, `reset` | interrupts between CPUs and devices; what waits at an instruction boundary; INIT and SIPI |
+//! | [`paravirtual`], `random` | the KVM clock, steal time, hypercalls; RDRAND |
 
+mod control;
+pub mod cpuid;
+mod debug;
+mod descriptor;
+mod events;
+mod far;
+mod flag_ops;
+mod interrupt;
+mod iret;
 pub mod lapic;
 pub mod msr;
+mod ops;
+pub mod paravirtual;
+mod random;
+mod reset;
+mod segment;
+mod stack;
+mod syscall;
+mod tables;
+mod task;
 
-use iced_x86::Instruction;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::fault::{Exception, Flow, Result, Stop};
 use crate::state::Cpu;
+
+pub use debug::{instruction_breakpoint, note_data_access, note_port_access};
 
 /// Executes a system instruction, or any other that neither `exec` nor `native` knows (then `#UD`). On entry `cpu.rip` is the
 /// instruction's address and `cpu.next_rip` that of the next one. On `Flow::Next` the caller continues at
 /// `next_rip`; on `Flow::Jump` at `cpu.rip`, which was set here. The instruction was decoded with its page offset as address: take
 /// immediates and registers from it, RIP-relative addresses by [`crate::exec::address::effective`].
 ///
-/// Far JMP/CALL/RET, IRET, INT n, INT3, INTO, BOUND, segment loads by MOV/POP/LES..., PUSH/POP of segment registers, ENTER is not here;
-/// PUSHF/POPF, CLI, STI are. IN/OUT are not.
-pub fn execute(cpu: &mut Cpu, _instruction: &Instruction) -> Result<Flow> {
-    Err(cpu.ud())
+/// Far JMP/CALL/RET, IRET, INT n, INT3, INTO, BOUND, segment loads by MOV/POP/LES..., PUSH/POP of segment registers,
+/// PUSHF/POPF, CLI and STI are here. ENTER, IN and OUT are not.
+pub fn execute(cpu: &mut Cpu, instruction: &Instruction) -> Result<Flow> {
+    ops::execute(cpu, instruction)
 }
 
 /// True if the block must end after `instruction`: it can change the mode, the address space, the flags TF, IF, or jumps.
-pub fn ends_block(_instruction: &Instruction) -> bool {
-    true
+pub fn ends_block(instruction: &Instruction) -> bool {
+    match instruction.mnemonic() {
+        Mnemonic::Mov => match instruction.code() {
+            Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => false,
+            Code::Mov_r32_cr | Code::Mov_r64_cr | Code::Mov_r32_dr | Code::Mov_r64_dr => false,
+            // In 64-bit mode only SS has a say in anything, by the shadow it casts.
+            Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16 => {
+                instruction.code_size() != iced_x86::CodeSize::Code64
+                    || instruction.op0_register() == Register::SS
+            }
+            _ => true,
+        },
+        Mnemonic::Push => false,
+        Mnemonic::Pop => {
+            instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_segment_register()
+        }
+        Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq => false,
+        Mnemonic::Cli | Mnemonic::Clac | Mnemonic::Stac | Mnemonic::Swapgs => false,
+        Mnemonic::Nop | Mnemonic::Endbr32 | Mnemonic::Endbr64 => false,
+        Mnemonic::Cpuid
+        | Mnemonic::Rdtsc
+        | Mnemonic::Rdtscp
+        | Mnemonic::Rdpid
+        | Mnemonic::Rdpmc
+        | Mnemonic::Rdmsr => false,
+        Mnemonic::Rdrand | Mnemonic::Rdseed | Mnemonic::Xgetbv => false,
+        Mnemonic::Rdfsbase | Mnemonic::Rdgsbase | Mnemonic::Wrfsbase | Mnemonic::Wrgsbase => false,
+        Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Sldt | Mnemonic::Str | Mnemonic::Smsw => false,
+        Mnemonic::Lar
+        | Mnemonic::Lsl
+        | Mnemonic::Verr
+        | Mnemonic::Verw
+        | Mnemonic::Arpl
+        | Mnemonic::Bound => false,
+        Mnemonic::Lgdt | Mnemonic::Lidt => false,
+        _ => true,
+    }
 }
 
 /// Delivers `exception`, raised by the instruction at `cpu.rip`, to the guest; contributory faults on the way make a
 /// double fault, a fault in that one sets `Activity::Shutdown`. `Err(Stop::Exit)` if a device access is on the way.
-pub fn deliver(_cpu: &mut Cpu, _exception: Exception) -> std::result::Result<(), Stop> {
-    Ok(())
+pub fn deliver(cpu: &mut Cpu, exception: Exception) -> std::result::Result<(), Stop> {
+    interrupt::deliver(cpu, exception)
 }
 
 /// Looks at everything that waits: INIT, SIPI, NMI, the LAPIC timer, external interrupts; delivers the first that may be (RFLAGS.IF,
 /// `cpu.shadow`), at an instruction boundary. Also wakes from `Activity::Halted` and `WaitForSipi`. Called between
 /// instructions only. Returns true if something was delivered.
-pub fn service_events(_cpu: &mut Cpu) -> Result<bool> {
-    Ok(false)
+pub fn service_events(cpu: &mut Cpu) -> Result<bool> {
+    events::service(cpu)
 }
 
-/// After an instruction retired with RFLAGS.TF set before it, or with debug registers armed: the `#DB` that is due, if any.
-pub fn debug_trap(_cpu: &mut Cpu) -> Option<Exception> {
-    None
-}
-
-/// A data access while debug registers are armed: notes a breakpoint that it meets, for [`debug_trap`].
-pub fn note_data_access(_cpu: &mut Cpu, _linear: u64, _len: usize, _write: bool) {}
-
-/// CPUID.
-pub mod cpuid {
-    use ostler_accel::CpuidLeaf;
-
-    /// Everything that can be offered.
-    pub fn supported(_tsc_khz: u64) -> Vec<CpuidLeaf> {
-        Vec::new()
-    }
-
-    /// MAXPHYADDR.
-    pub fn physical_bits(_cpu: &crate::state::Cpu) -> u32 {
-        40
-    }
+/// After an instruction retired on its own: the `#DB` trap that is due, if any, for single step (RFLAGS.TF is set) and for the
+/// breakpoints that the instruction met.
+pub fn debug_trap(cpu: &mut Cpu) -> Option<Exception> {
+    let stepped = cpu.rflags_rest & crate::flags::bit::TF != 0;
+    debug::trap(cpu, stepped)
 }

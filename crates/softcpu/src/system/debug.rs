@@ -1,0 +1,94 @@
+//! Breakpoints and single step (SDM vol. 3, chapter 18).
+
+use crate::fault::Exception;
+use crate::flags::bit;
+use crate::state::{Cpu, cr4, seg};
+
+/// General detect: an access to a debug register raises #DB.
+pub const DR7_GD: u64 = 1 << 13;
+/// What can be written to DR7.
+pub const DR7_WRITABLE: u64 = 0xffff_23ff;
+/// What always reads as one in DR7.
+pub const DR7_FIXED: u64 = 1 << 10;
+/// What can be written to DR6.
+pub const DR6_WRITABLE: u64 = 0xe00f;
+/// What always reads as one in DR6 (no RTM, no bus-lock detection).
+pub const DR6_FIXED: u64 = 0xffff_0ff0;
+/// A debug register was accessed while DR7.GD was set.
+pub const DR6_BD: u64 = 1 << 13;
+/// Single step.
+pub const DR6_BS: u64 = 1 << 14;
+
+/// Kind of access of a breakpoint, bits 16 + 4 n of DR7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Execute,
+    Write,
+    Port,
+    ReadWrite,
+}
+
+fn breakpoint(dr7: u64, n: usize) -> Option<(Kind, u64)> {
+    if dr7 >> (2 * n) & 3 == 0 {
+        return None;
+    }
+    let field = dr7 >> (16 + 4 * n);
+    let kind = match field & 3 {
+        0 => Kind::Execute,
+        1 => Kind::Write,
+        2 => Kind::Port,
+        _ => Kind::ReadWrite,
+    };
+    let len = [1, 2, 8, 4][(field >> 2 & 3) as usize];
+    Some((kind, len))
+}
+
+/// Bits of DR6 for the breakpoints that `hit` accepts, given their address and length.
+fn matching(cpu: &Cpu, hit: impl Fn(Kind, u64, u64) -> bool) -> u64 {
+    (0..4)
+        .filter(|&n| breakpoint(cpu.dr7, n).is_some_and(|(kind, len)| hit(kind, cpu.dr[n] & !(len - 1), len)))
+        .fold(0, |bits, n| bits | 1 << n)
+}
+
+/// The `#DB` fault of an instruction breakpoint at the instruction at `cpu.rip`, which has not been executed yet.
+pub fn instruction_breakpoint(cpu: &Cpu) -> Option<Exception> {
+    if cpu.dr7 & 0xff == 0 || cpu.rflags_rest & bit::RF != 0 {
+        return None;
+    }
+    let base = if cpu.is_long() { 0 } else { cpu.segs[seg::CS].base };
+    let linear = base.wrapping_add(cpu.rip);
+    let bits = matching(cpu, |kind, at, _| kind == Kind::Execute && at == linear);
+    (bits != 0).then(|| Exception::db(bits))
+}
+
+/// Notes the data breakpoints that an access meets.
+pub fn note_data_access(cpu: &mut Cpu, linear: u64, len: usize, write: bool) {
+    let end = linear.wrapping_add(len as u64);
+    let bits = matching(cpu, |kind, at, size| {
+        let watched = kind == Kind::ReadWrite || (write && kind == Kind::Write);
+        watched && at < end && linear < at.wrapping_add(size)
+    });
+    cpu.msrs.debug_hits |= bits;
+}
+
+/// Notes the port breakpoints that an access meets (CR4.DE).
+pub fn note_port_access(cpu: &mut Cpu, port: u16, len: u8) {
+    if cpu.cr4 & cr4::DE == 0 || cpu.dr7 & 0xff == 0 {
+        return;
+    }
+    let first = u64::from(port);
+    let end = first + u64::from(len);
+    let bits = matching(cpu, |kind, at, size| {
+        kind == Kind::Port && at < end && first < at.wrapping_add(size)
+    });
+    cpu.msrs.debug_hits |= bits;
+}
+
+/// After an instruction retired: the `#DB` trap for what it met, and for `stepped` (RFLAGS.TF was set before it).
+pub fn trap(cpu: &mut Cpu, stepped: bool) -> Option<Exception> {
+    let mut bits = std::mem::take(&mut cpu.msrs.debug_hits);
+    if stepped {
+        bits |= DR6_BS;
+    }
+    (bits != 0).then(|| Exception::db(bits))
+}

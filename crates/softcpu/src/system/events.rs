@@ -1,0 +1,152 @@
+//! What waits at an instruction boundary: INIT, start-up, NMI, the timer, interrupts (SDM vol. 3, 7.9 and 11.8).
+
+use ostler_accel::ExitCause;
+
+use super::interrupt::{Event, Source, enter};
+use super::lapic::Posted;
+use super::{interrupt, paravirtual, reset};
+use crate::fault::{Result, Stop, vector};
+use crate::flags::bit;
+use crate::host;
+use crate::shared::attention;
+use crate::state::{Activity, Cpu};
+
+/// Makes the engine call [`service`] before its next block.
+pub fn request(cpu: &Cpu) {
+    cpu.shared
+        .attention
+        .fetch_or(attention::EVENT, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// RFLAGS.IF, the task priority or the like changed: what waits may be deliverable now.
+pub fn flags_changed(cpu: &mut Cpu) {
+    if cpu.rflags_rest & bit::IF != 0 && (interrupt_waits(cpu) || cpu.nmi_pending) {
+        request(cpu);
+    } else if cpu.nmi_pending && !cpu.nmi_masked {
+        request(cpu);
+    }
+}
+
+/// True if an interrupt could be taken if RFLAGS.IF and the shadow allowed it.
+fn interrupt_waits(cpu: &Cpu) -> bool {
+    cpu.lapic.in_flight.is_some() || cpu.lapic.deliverable().is_some() || external_waits(cpu)
+}
+
+/// True if the 8259 pair, wired to vCPU 0, has an interrupt.
+fn external_waits(cpu: &Cpu) -> bool {
+    cpu.id == 0
+        && cpu.lapic.takes_external()
+        && cpu
+            .vm
+            .external
+            .load()
+            .as_ref()
+            .is_some_and(|source| source.pending())
+}
+
+/// Takes over what other threads posted and what the clock brought.
+fn collect(cpu: &mut Cpu) {
+    if let Some(posted) = cpu.shared.lapic.take() {
+        absorb(cpu, &posted);
+    }
+    if cpu.lapic.next_deadline().is_some() {
+        let now = host::tsc();
+        cpu.lapic.check_timer(now);
+    }
+}
+
+fn absorb(cpu: &mut Cpu, posted: &Posted) {
+    cpu.lapic.accept(posted);
+    if posted.init {
+        reset::init(cpu);
+    }
+    if let Some(page) = posted.sipi
+        && cpu.activity == Activity::WaitForSipi
+    {
+        reset::start_up(cpu, page);
+    }
+    cpu.nmi_pending |= posted.nmi;
+    if posted.unhalt {
+        if cpu.activity == Activity::Halted {
+            cpu.activity = Activity::Running;
+        } else {
+            cpu.lapic.unhalted = true;
+        }
+    }
+}
+
+/// See [`super::service_events`].
+pub fn service(cpu: &mut Cpu) -> Result<bool> {
+    collect(cpu);
+    if matches!(cpu.activity, Activity::WaitForSipi | Activity::Shutdown) {
+        return Ok(false);
+    }
+    let nmi = cpu.nmi_pending && !cpu.nmi_masked;
+    let maskable = cpu.rflags_rest & bit::IF != 0 && interrupt_waits(cpu);
+    if !nmi && !maskable {
+        return Ok(false);
+    }
+    if cpu.shadow {
+        // Due after the next instruction.
+        request(cpu);
+        return Ok(false);
+    }
+    cpu.activity = Activity::Running;
+    if nmi {
+        deliver(cpu, vector::NMI)?;
+        cpu.nmi_pending = false;
+        cpu.nmi_masked = true;
+        return Ok(true);
+    }
+    let Some(vector) = take_interrupt(cpu) else {
+        return Ok(false);
+    };
+    cpu.lapic.in_flight = Some(vector);
+    deliver(cpu, vector)?;
+    cpu.lapic.in_flight = None;
+    cpu.shared.stats.count_exit(ExitCause::Interrupt);
+    paravirtual::update_steal_time(cpu);
+    Ok(true)
+}
+
+/// The next vector, out of the controller.
+fn take_interrupt(cpu: &mut Cpu) -> Option<u8> {
+    if let Some(vector) = cpu.lapic.in_flight {
+        return Some(vector);
+    }
+    if external_waits(cpu) {
+        let source = cpu.vm.external.load_full();
+        if let Some(vector) = source.and_then(|s| s.acknowledge()) {
+            return Some(vector);
+        }
+    }
+    cpu.lapic.acknowledge()
+}
+
+fn deliver(cpu: &mut Cpu, vector: u8) -> Result<()> {
+    let event = Event {
+        vector,
+        error_code: None,
+        source: Source::External,
+        return_rip: cpu.rip,
+    };
+    match enter(cpu, &event) {
+        Err(Stop::Fault) => {
+            // The fault takes the interrupt's place: it was acknowledged and is lost, as on hardware.
+            match cpu.exception.take() {
+                Some(exception) => interrupt::deliver(cpu, exception),
+                None => Ok(()),
+            }
+        }
+        done => done,
+    }
+}
+
+/// HLT: sleeps unless something already waits.
+pub fn halt(cpu: &mut Cpu) {
+    if std::mem::take(&mut cpu.lapic.unhalted) {
+        return;
+    }
+    cpu.activity = Activity::Halted;
+    request(cpu);
+}
