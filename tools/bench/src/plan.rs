@@ -1,0 +1,274 @@
+//! What is measured, in which order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::error::Error;
+use crate::report::{Bar, Better, Report, Row};
+use crate::running::{Running, milliseconds_to};
+use crate::side::{Machine, Side};
+use crate::{Options, first, network, proc, steps};
+
+/// Memory of every guest.
+const MEMORY_MIB: u64 = 512;
+/// Bytes of the disk that is read.
+const DISK_LEN: u64 = 64 << 20;
+/// Starts for the time to the first instruction, for each run of everything else.
+const STARTS: u32 = 5;
+const PINGS: u32 = 200;
+/// The first line of the initramfs.
+const INITRAMFS_LINE: &str = "OSTLER-INIT";
+const APPEND: &str = "console=ttyS0 panic=-1";
+
+/// Samples of one side.
+#[derive(Debug, Default)]
+struct Samples {
+    boot_cpu_s: Vec<f64>,
+    own_memory_mib: Vec<f64>,
+    blocks_per_s: Vec<f64>,
+    busy_on_one: Vec<f64>,
+    busy_on_two: Vec<f64>,
+    reads_us: Vec<f64>,
+    ping_us: Vec<f64>,
+    first_ms: Vec<f64>,
+}
+
+/// Files made for the guests.
+struct Files {
+    folder: TempDir,
+    kernel: PathBuf,
+}
+
+impl Files {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Measures everything.
+pub(crate) fn run(options: &Options) -> Result<Report, Error> {
+    let network = network::enter();
+    if let Err(reason) = &network {
+        eprintln!("SKIPPED ping: {reason}");
+    }
+    let files = prepare(options, network.is_ok())?;
+    let per_block = steps::per_block(&options.guest_bench)?;
+    let mut sides = vec![(Side::Ours, Samples::default()), (Side::Peer, Samples::default())];
+    if options.peer_only {
+        sides.remove(0);
+    }
+    for run in 1..=options.runs {
+        for (side, samples) in &mut sides {
+            eprintln!("run {run} of {}: {}", options.runs, side.name());
+            one_cpu(options, &files, *side, network.is_ok(), samples)?;
+            two_cpus(options, &files, *side, samples)?;
+        }
+        for _ in 0..STARTS {
+            for (side, samples) in &mut sides {
+                samples.first_ms.push(first_instruction(options, &files, *side)?);
+            }
+        }
+    }
+    let take = |wanted: Side| sides.iter().position(|(side, _)| *side == wanted);
+    let (ours, peer) = (take(Side::Ours), take(Side::Peer));
+    let samples = |index: Option<usize>| index.map(|index| &sides[index].1);
+    Ok(Report::new(
+        options,
+        per_block,
+        rows(options, per_block, samples(ours), samples(peer)),
+    ))
+}
+
+fn prepare(options: &Options, network: bool) -> Result<Files, Error> {
+    let read = |path: &Path| fs::read(path).map_err(|e| Error::Read(path.into(), e));
+    let folder = tempfile::tempdir().map_err(|e| Error::Host("making a temporary folder", e))?;
+    let kernel = options.guest.join("vmlinuz");
+    read(&kernel)?;
+    let files = Files { folder, kernel };
+    let base = read(&options.guest.join("initrd.img"))?;
+    let program = read(&options.guest_bench)?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = files.path(name);
+        fs::write(&path, bytes).map_err(|e| Error::Write(path, e))
+    };
+    for (name, script) in [
+        ("one.img", one_cpu_script(options, network)),
+        ("two.img", two_cpu_script(options)),
+    ] {
+        let overlay = ostler_guest_image::overlay(&script, &[("bench", &program)]);
+        write(name, &[&base[..], &overlay].concat())?;
+    }
+    write("first.elf", &first::kernel())?;
+    // Written, not sparse, so that reads find blocks; and in the host's page cache for both sides.
+    write("disk.img", &vec![0x5a; DISK_LEN as usize])?;
+    Ok(files)
+}
+
+fn one_cpu_script(options: &Options, network: bool) -> String {
+    let seconds = options.seconds;
+    let mut script = format!(
+        "echo 'BENCH up'; sleep 2\n\
+         /bench sha256 {seconds}\n\
+         /bench busy 2 {seconds}\n\
+         n=50; while [ ! -e /dev/vda ] && [ $n -gt 0 ]; do n=$((n-1)); usleep 100000; done\n\
+         /bench read /dev/vda {seconds}\n"
+    );
+    if network {
+        script += &format!(
+            "ip address add {}/24 dev eth0; ip link set eth0 up\n\
+             ping -c 3 {} >/dev/null\n\
+             ping -q -c {PINGS} -i 0.02 {} | sed -n 's/.*max = [0-9.]*.\\([0-9.]*\\).*/BENCH ping \\1/p'\n",
+            network::GUEST,
+            network::HOST,
+            network::HOST,
+        );
+    }
+    script + "echo 'BENCH end'\n"
+}
+
+fn two_cpu_script(options: &Options) -> String {
+    format!("/bench busy 2 {}\necho 'BENCH end'\n", options.seconds)
+}
+
+fn one_cpu(
+    options: &Options,
+    files: &Files,
+    side: Side,
+    network: bool,
+    samples: &mut Samples,
+) -> Result<(), Error> {
+    let (initrd, disk) = (files.path("one.img"), files.path("disk.img"));
+    let machine = Machine {
+        kernel: &files.kernel,
+        initrd: Some(&initrd),
+        append: APPEND,
+        disk: Some(&disk),
+        network,
+        cpus: 1,
+        memory_mib: MEMORY_MIB,
+    };
+    let mut guest = Running::start(side, &mut side.command(options, &machine))?;
+    guest.expect(INITRAMFS_LINE)?;
+    samples.boot_cpu_s.push(proc::cpu_seconds(guest.pid()));
+    guest.expect("BENCH up")?;
+    samples
+        .own_memory_mib
+        .push(proc::own_memory_kib(guest.pid(), MEMORY_MIB << 10) as f64 / 1024.0);
+    samples.blocks_per_s.push(guest.rate("sha256")?);
+    samples.busy_on_one.push(guest.rate("busy2")?);
+    samples.reads_us.push(1e6 / guest.rate("read")?);
+    if network {
+        let line = guest.expect("BENCH ping ")?;
+        let average: f64 = line.parse().map_err(|_| Error::Nonsense {
+            side: side.name(),
+            line,
+        })?;
+        samples.ping_us.push(average * 1e3);
+    }
+    guest.expect("BENCH end").map(drop)
+}
+
+fn two_cpus(options: &Options, files: &Files, side: Side, samples: &mut Samples) -> Result<(), Error> {
+    let initrd = files.path("two.img");
+    let machine = Machine {
+        kernel: &files.kernel,
+        initrd: Some(&initrd),
+        append: APPEND,
+        disk: None,
+        network: false,
+        cpus: 2,
+        memory_mib: MEMORY_MIB,
+    };
+    let mut guest = Running::start(side, &mut side.command(options, &machine))?;
+    samples.busy_on_two.push(guest.rate("busy2")?);
+    guest.expect("BENCH end").map(drop)
+}
+
+fn first_instruction(options: &Options, files: &Files, side: Side) -> Result<f64, Error> {
+    let kernel = files.path("first.elf");
+    let machine = Machine {
+        kernel: &kernel,
+        initrd: None,
+        append: "",
+        disk: None,
+        network: false,
+        cpus: 1,
+        memory_mib: MEMORY_MIB,
+    };
+    milliseconds_to(side, &mut side.command(options, &machine), first::SIGN)
+}
+
+/// The table of the bars, in the order of the project's goals.
+fn rows(options: &Options, per_block: f64, ours: Option<&Samples>, peer: Option<&Samples>) -> Vec<Row> {
+    let pick =
+        |of: fn(&Samples) -> Vec<f64>| (ours.map(of).unwrap_or_default(), peer.map(of).unwrap_or_default());
+    let mips = |samples: Vec<f64>| samples.iter().map(|blocks| blocks * per_block / 1e6).collect();
+    let speedup = |s: &Samples| {
+        s.busy_on_two
+            .iter()
+            .zip(&s.busy_on_one)
+            .map(|(two, one)| two / one)
+            .collect()
+    };
+    let (our_blocks, peer_blocks) = pick(|s| s.blocks_per_s.clone());
+    let memory_bar = if options.accel == "kvm" { 12.0 } else { 48.0 };
+    let row = |name, unit, better, bar, (ours, peer): (Vec<f64>, Vec<f64>)| {
+        Row::new(name, unit, better, bar, ours, peer)
+    };
+    vec![
+        row(
+            "SHA-256 loop in the guest",
+            "million instructions/s",
+            Better::Higher,
+            Bar::Least(150.0),
+            (mips(our_blocks), mips(peer_blocks)),
+        ),
+        row(
+            "boot to the initramfs's first line, 1 CPU",
+            "CPU s",
+            Better::Lower,
+            Bar::TimesPeer(4.0),
+            pick(|s| s.boot_cpu_s.clone()),
+        ),
+        row(
+            "2 busy threads, 2 CPUs over 1",
+            "times",
+            Better::Higher,
+            Bar::Least(1.7),
+            (
+                ours.map(speedup).unwrap_or_default(),
+                peer.map(speedup).unwrap_or_default(),
+            ),
+        ),
+        row(
+            "process start to first instruction",
+            "ms",
+            Better::Lower,
+            Bar::Most(50.0),
+            pick(|s| s.first_ms.clone()),
+        ),
+        row(
+            "own memory after the boot",
+            "MiB",
+            Better::Lower,
+            Bar::Most(memory_bar),
+            pick(|s| s.own_memory_mib.clone()),
+        ),
+        row(
+            "one 4 KiB read at a time, virtio disk",
+            "us",
+            Better::Lower,
+            Bar::TimesPeer(1.0),
+            pick(|s| s.reads_us.clone()),
+        ),
+        row(
+            "ping to the host, virtio card on a tap",
+            "us",
+            Better::Lower,
+            Bar::TimesPeer(1.0),
+            pick(|s| s.ping_us.clone()),
+        ),
+    ]
+}

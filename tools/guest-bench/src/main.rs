@@ -1,0 +1,111 @@
+//! Runs inside a benchmark's guest, linked statically. Each command prints one line: `BENCH name count nanoseconds`.
+
+mod sha256;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+ostler-guest-bench sha256 SECONDS        blocks of 64 bytes hashed by one thread
+ostler-guest-bench busy THREADS SECONDS  the same by several threads, added up
+ostler-guest-bench read FILE SECONDS     reads of 4096 bytes around the page cache, one at a time
+ostler-guest-bench blocks COUNT          hashes so many blocks and prints the digest";
+
+/// `O_DIRECT` of x86-64 Linux.
+const O_DIRECT: i32 = 0o40000;
+/// Bytes of one read, and its alignment.
+const READ_LEN: usize = 4096;
+/// Blocks hashed between two looks at the clock.
+const BATCH: u64 = 512;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["sha256", seconds] => parse(seconds).map(|seconds| busy("sha256", 1, seconds)),
+        ["busy", threads, seconds] => parse(threads)
+            .and_then(|threads| parse(seconds).map(|s| busy(&format!("busy{threads}"), threads, s))),
+        ["read", file, seconds] => parse(seconds).and_then(|seconds| read(file, seconds)),
+        ["blocks", count] => parse(count).map(|count| {
+            let mut state = sha256::State::default();
+            (0..count).for_each(|n| state.block(&block_of(n)));
+            println!("{}", state.digest());
+        }),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(number: &str) -> Result<u64, String> {
+    number
+        .parse()
+        .map_err(|_| format!("{number:?} is no number\n{USAGE}"))
+}
+
+fn block_of(number: u64) -> [u8; 64] {
+    let mut block = [0x61; 64];
+    block[..8].copy_from_slice(&number.to_le_bytes());
+    block
+}
+
+fn report(name: &str, count: u64, since: Instant) {
+    println!("BENCH {name} {count} {}", since.elapsed().as_nanos());
+}
+
+fn busy(name: &str, threads: u64, seconds: u64) {
+    let (stop, total) = (AtomicBool::new(false), AtomicU64::new(0));
+    let work = || {
+        let (mut state, mut done) = (sha256::State::default(), 0);
+        while !stop.load(Ordering::Relaxed) {
+            (done..done + BATCH).for_each(|n| state.block(&block_of(n)));
+            done += BATCH;
+        }
+        std::hint::black_box(state.digest());
+        total.fetch_add(done, Ordering::Relaxed);
+    };
+    let since = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+        thread::sleep(Duration::from_secs(seconds));
+        stop.store(true, Ordering::Relaxed);
+    });
+    report(name, total.into_inner(), since);
+}
+
+fn read(file: &str, seconds: u64) -> Result<(), String> {
+    let failed = |error: io::Error| format!("{file}: {error}");
+    let disk = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_DIRECT)
+        .open(file)
+        .map_err(failed)?;
+    let mut room = vec![0u8; 2 * READ_LEN];
+    let skip = room.as_ptr().align_offset(READ_LEN);
+    let buffer = &mut room[skip..skip + READ_LEN];
+    let (mut count, mut offset) = (0, 0);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(seconds) {
+        match disk.read_at(buffer, offset).map_err(failed)? {
+            READ_LEN => offset += READ_LEN as u64,
+            // The end: begin again. A disk shorter than one read would turn round for ever.
+            _ if offset == 0 => return Err(format!("{file} is shorter than {READ_LEN} bytes")),
+            _ => offset = 0,
+        }
+        count += 1;
+    }
+    report("read", count, since);
+    Ok(())
+}
