@@ -124,7 +124,7 @@ impl Timer {
         if mode == Mode::TscDeadline || self.deadline.is_none() {
             return 0;
         }
-        let passed = self.tsc_to_ticks(now.saturating_sub(self.start));
+        let passed = self.tsc_to_ticks(now.wrapping_sub(self.start));
         let initial = u64::from(self.initial);
         match mode {
             Mode::Periodic if initial != 0 => (initial - passed % initial) as u32,
