@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ostler_accel::Accelerator;
 use ostler_kvm::Kvm;
+use ostler_softcpu::vm::SoftCpu;
 
 use crate::Error;
 use crate::handoff::Descriptors;
@@ -16,8 +17,6 @@ pub(crate) fn open(spec: &AcceleratorSpec, descriptors: &Descriptors) -> Result<
             let kvm = Kvm::from_fd(descriptors.duplicate(*device)?).map_err(|e| Error::part("KVM", e))?;
             Ok(Arc::new(kvm))
         }
-        AcceleratorSpec::Soft => Err(Error::Specification(
-            "the software CPU is not part of this build".into(),
-        )),
+        AcceleratorSpec::Soft => Ok(Arc::new(SoftCpu)),
     }
 }

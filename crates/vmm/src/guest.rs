@@ -12,12 +12,13 @@ use ostler_machine::{
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
 use ostler_virtio::Platform;
+use ostler_virtio::console::ConsoleControl;
 
 use crate::Error;
 use crate::accelerator;
 use crate::console::{Console, InputSink};
 use crate::control::ControlServer;
-use crate::devices::{self, NamedDevice};
+use crate::devices::{self, Devices, NamedDevice};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::handoff::Descriptors;
 use crate::spec::{ConsoleSpec, GuestSpec};
@@ -26,12 +27,18 @@ use crate::vcpu::{Surroundings, VcpuThread, hold_all};
 /// Port of the debug-exit device, where one is asked for.
 const DEBUG_EXIT_PORT: u16 = 0xf4;
 
+/// The consoles of a guest. They outlive its machine.
+pub(crate) struct Consoles {
+    pub serial: Arc<Console>,
+    pub virtio: Arc<Console>,
+}
+
 /// A guest that is built.
 pub(crate) struct Guest {
     // Dropped in this order: no CPU may touch a machine that is gone.
     vcpus: Vec<VcpuThread>,
     machine: Arc<Machine>,
-    devices: Vec<NamedDevice>,
+    devices: Devices,
     serial: Arc<Console>,
     control: Option<ControlServer>,
 }
@@ -42,7 +49,7 @@ impl Guest {
         spec: &GuestSpec,
         descriptors: &Descriptors,
         driver: &DriverHandle,
-        serial: &Arc<Console>,
+        consoles: &Consoles,
     ) -> Result<Self, Error> {
         let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
         let ram = allocate(
@@ -65,14 +72,15 @@ impl Guest {
             msi: vm.clone(),
             doorbells: vm.clone(),
         };
-        let devices = devices::build(spec, descriptors, &platform)?;
+        let devices = devices::build(spec, descriptors, &platform, &consoles.virtio)?;
         let functions = devices
+            .list
             .iter()
             .map(|device| device.device.clone() as Arc<dyn PciFunction>)
             .collect();
         let outside = Outside {
             driver: driver.clone(),
-            serial: serial.clone(),
+            serial: consoles.serial.clone(),
         };
         let machine = build_machine(
             spec,
@@ -107,12 +115,12 @@ impl Guest {
                 surroundings.clone(),
             )?);
         }
-        serial.attach(Arc::new(SerialInput(machine.clone())));
+        consoles.serial.attach(Arc::new(SerialInput(machine.clone())));
         Ok(Self {
             vcpus,
             machine,
             devices,
-            serial: serial.clone(),
+            serial: consoles.serial.clone(),
             control: None,
         })
     }
@@ -122,9 +130,14 @@ impl Guest {
         self.control = Some(control);
     }
 
+    /// Tells the virtio console how large its terminal is.
+    pub fn console_control(&self) -> Option<ConsoleControl> {
+        self.devices.console.clone()
+    }
+
     /// The devices with their counters.
     pub fn devices(&self) -> &[NamedDevice] {
-        &self.devices
+        &self.devices.list
     }
 
     /// The counters and the thread of each CPU.

@@ -2,24 +2,31 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use ostler_virtio::console::{ConsoleControl, WindowSize};
 
 use crate::Error;
 use crate::console::Console;
 use crate::control::ControlServer;
 use crate::driver::{Driver, DriverHandle, Request};
-use crate::guest::Guest;
-use crate::handoff::{self, Descriptors};
+use crate::guest::{Consoles, Guest};
+use crate::handoff;
 use crate::link::{self, FromGuest, Outcome, ToGuest};
-use crate::spec::GuestSpec;
 use crate::stats::Sight;
+
+/// What the guest may take to end when the process that it belongs to is gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Takes a guest over from `socket`, runs it to its end, and reports there how it ended.
 pub fn run(mut socket: UnixStream) -> Result<(), Error> {
     let (spec, descriptors) = handoff::receive(&mut socket)?;
     let driver = Driver::new(spec.on_reset);
-    let consoles = Consoles::open(&spec, &descriptors)?;
-    let mut guest = match Guest::build(&spec, &descriptors, &driver.handle(), &consoles.serial) {
+    let consoles = Consoles {
+        serial: Arc::new(Console::open("serial", &spec.serial, &descriptors)?),
+        virtio: Arc::new(Console::open("console", &spec.console, &descriptors)?),
+    };
+    let mut guest = match Guest::build(&spec, &descriptors, &driver.handle(), &consoles) {
         Ok(guest) => guest,
         Err(error) => return say(&socket, &refusal(error)),
     };
@@ -41,31 +48,28 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
                 )
             })
             .collect(),
-        consoles: vec![("serial", consoles.serial.clone())],
+        consoles: vec![
+            ("serial", consoles.serial.clone()),
+            ("console", consoles.virtio.clone()),
+        ],
     });
     if let Some(slot) = spec.control {
         let listener = UnixListener::from(descriptors.duplicate(slot)?);
         guest.set_control(ControlServer::start(listener, driver.handle(), sight)?);
     }
-    listen_to_parent(&socket, driver.handle(), spec.ends_with_parent)?;
+    listen_to_parent(
+        &socket,
+        driver.handle(),
+        guest.console_control(),
+        spec.ends_with_parent,
+    )?;
     driver.handle().ask(Request::Start, Box::new(|_| ()));
     say(&socket, &FromGuest::Started)?;
     let outcome = driver.run(&mut guest);
     drop(guest);
     consoles.serial.finish();
+    consoles.virtio.finish();
     say(&socket, &FromGuest::Ended(outcome))
-}
-
-struct Consoles {
-    serial: Arc<Console>,
-}
-
-impl Consoles {
-    fn open(spec: &GuestSpec, descriptors: &Descriptors) -> Result<Self, Error> {
-        Ok(Self {
-            serial: Arc::new(Console::open("serial", &spec.serial, descriptors)?),
-        })
-    }
 }
 
 /// What the user gave that cannot be is refused; anything else is the host's failure.
@@ -83,7 +87,12 @@ fn say(socket: &UnixStream, message: &FromGuest) -> Result<(), Error> {
 }
 
 /// Follows the parent's messages on a thread of its own. When the parent is gone, a guest that belongs to it ends.
-fn listen_to_parent(socket: &UnixStream, driver: DriverHandle, ends_with_parent: bool) -> Result<(), Error> {
+fn listen_to_parent(
+    socket: &UnixStream,
+    driver: DriverHandle,
+    console: Option<ConsoleControl>,
+    ends_with_parent: bool,
+) -> Result<(), Error> {
     let refused = |source| Error::host("listen to the parent process", source);
     let mut receiver = link::Receiver::new(socket.try_clone().map_err(refused)?);
     let listen = move || {
@@ -91,11 +100,18 @@ fn listen_to_parent(socket: &UnixStream, driver: DriverHandle, ends_with_parent:
             match message {
                 ToGuest::PowerButton => driver.ask(Request::PowerButton, Box::new(|_| ())),
                 ToGuest::Stop => driver.ask(Request::Quit, Box::new(|_| ())),
-                ToGuest::WindowSize { .. } => {}
+                ToGuest::WindowSize { columns, rows } => {
+                    if let Some(console) = &console {
+                        console.resize(WindowSize { columns, rows });
+                    }
+                }
             }
         }
         if ends_with_parent {
             driver.ask(Request::Quit, Box::new(|_| ()));
+            // No one would notice a guest that hangs on its way out.
+            std::thread::sleep(PATIENCE);
+            std::process::abort();
         }
     };
     std::thread::Builder::new()

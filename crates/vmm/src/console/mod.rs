@@ -6,6 +6,7 @@
 //! has room. A console outlives the machine that it is connected to, so that a reset keeps history and readers.
 
 mod history;
+mod port;
 mod server;
 
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 pub use history::History;
+pub(crate) use port::PortStream;
 
 use crate::Error;
 use crate::bell::Bell;
