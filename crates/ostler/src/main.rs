@@ -1,8 +1,11 @@
 //! Ostler looks after the guests of a Linux host. This is its command line: one file a subcommand.
 
 mod accelerator;
+mod control_client;
+mod doctor;
 mod failure;
 mod run;
+mod top;
 mod vmm;
 
 use std::process::ExitCode;
@@ -27,6 +30,10 @@ struct Cli {
 enum Command {
     /// Start a guest in the foreground, its console in this terminal.
     Run(Box<run::RunArgs>),
+    /// Say what this host can do for guests, and what would mend what it cannot.
+    Doctor(doctor::DoctorArgs),
+    /// Watch a guest: where its CPUs spend their time, and why they leave guest mode.
+    Top(top::TopArgs),
     /// The process of one guest; `run` starts it, with the guest's specification on standard input.
     #[command(hide = true)]
     Vmm(vmm::VmmArgs),
@@ -36,6 +43,8 @@ fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => match cli.command {
             Command::Run(args) => run::run(*args),
+            Command::Doctor(args) => doctor::run(args),
+            Command::Top(args) => top::run(args),
             Command::Vmm(args) => vmm::run(args).map(|()| ExitCode::SUCCESS),
         },
         Err(error) => failure::from_clap(&error),
