@@ -62,14 +62,13 @@ pub(crate) fn sendable_len(buffers: &[IoBuf]) -> Option<usize> {
     (ETHERNET_LEN..=MAX_FRAME).contains(&len).then_some(len)
 }
 
-/// Takes the header out of the first bytes of `buffers`; the rest are the frame.
+/// Takes the header out of the first bytes of `buffers`; the rest, the frame, is appended to `rest`.
 ///
 /// # Safety
 /// The buffers are mapped, and hold at least [`HEADER_LEN`] bytes.
-pub(crate) unsafe fn split_header(buffers: &[IoBuf]) -> (Header, Vec<IoBuf>) {
+pub(crate) unsafe fn split_header(buffers: &[IoBuf], rest: &mut Vec<IoBuf>) -> Header {
     let mut header = Header::default();
     let mut taken = 0;
-    let mut rest = Vec::with_capacity(buffers.len() + 1);
     for buffer in buffers {
         // SAFETY: promised by the caller.
         let here = unsafe { buffer.copy_to(&mut header.0[taken..]) };
@@ -79,7 +78,7 @@ pub(crate) unsafe fn split_header(buffers: &[IoBuf]) -> (Header, Vec<IoBuf>) {
             rest.push(after);
         }
     }
-    (header, rest)
+    header
 }
 
 /// Copies all of `buffers` out.
@@ -208,8 +207,9 @@ mod tests {
             unsafe { gather(&buffers, &mut gathered) };
             prop_assert_eq!(&gathered, &whole);
             if whole.len() >= HEADER_LEN {
+                let mut rest = Vec::new();
                 // SAFETY: as above, and the length was checked.
-                let (header, rest) = unsafe { split_header(&buffers) };
+                let header = unsafe { split_header(&buffers, &mut rest) };
                 let mut behind = Vec::new();
                 // SAFETY: as above.
                 unsafe { gather(&rest, &mut behind) };

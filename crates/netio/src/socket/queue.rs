@@ -76,8 +76,11 @@ impl SocketQueue {
     /// # Safety
     /// The buffers are mapped, and hold header and frame.
     unsafe fn write(&mut self, buffers: &[IoBuf], len: usize) -> Result<Sent, Error> {
+        let prefix = (len as u32).to_be_bytes();
+        let mut vector = Vec::with_capacity(buffers.len() + 1);
+        vector.push(IoBuf::of_const(&prefix));
         // SAFETY: promised by the caller.
-        let (header, mut vector) = unsafe { frame::split_header(buffers) };
+        let header = unsafe { frame::split_header(buffers, &mut vector) };
         let plain = header
             .checked(Offloads::NONE, len)
             .is_some_and(|header| header.is_plain());
@@ -85,8 +88,6 @@ impl SocketQueue {
         if !plain || !self.output.has_room(PREFIX_LEN + len) {
             return Ok(Sent::Dropped);
         }
-        let prefix = (len as u32).to_be_bytes();
-        vector.insert(0, IoBuf::of_const(&prefix));
         let mut gone = 0;
         if self.output.is_empty() && vector.len() <= MAX_BUFFERS {
             // SAFETY: promised by the caller; the prefix is on this frame.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ostler_memory::IoBuf;
 
-use crate::frame::{self, MAX_BUFFERS};
+use crate::frame::{self, Header, MAX_BUFFERS};
 use crate::slots::SlotGuard;
 use crate::{Error, HEADER_LEN, MAX_FRAME, NetQueue, Offloads, QueueCounters, Received, Sent};
 
@@ -15,8 +15,12 @@ pub(super) struct TapQueue {
     file: Arc<File>,
     accepts: Offloads,
     counters: QueueCounters,
+    /// What the kernel reads in place of the guest's header: checked, and out of the guest's reach.
+    header: Header,
     /// For guests that chop a frame into more pieces than one call takes.
     bounce: Vec<u8>,
+    /// The pieces of one call; kept for its room, as a call comes for every frame.
+    vector: Vec<IoBuf>,
     _slot: SlotGuard,
 }
 
@@ -26,32 +30,39 @@ impl TapQueue {
             file,
             accepts,
             counters: QueueCounters::default(),
+            header: Header::default(),
             bounce: Vec::new(),
+            vector: Vec::new(),
             _slot: slot,
         }
     }
 
-    /// Reads one frame; `None` if there is none. The count is larger than the buffers when the frame did not fit.
+    /// Reads one frame. The count is larger than the buffers when the frame did not fit.
     ///
     /// # Safety
     /// The buffers are mapped and writable.
     unsafe fn read(&mut self, buffers: &[IoBuf]) -> io::Result<usize> {
         if buffers.len() > MAX_BUFFERS {
-            self.bounce.resize(HEADER_LEN + MAX_FRAME + 1, 0);
-            let bounce = [IoBuf::of(&mut self.bounce)];
-            // SAFETY: `bounce` is ours.
-            let count = unsafe { self.read_vector(&bounce)? };
+            let count = self.read_aside()?;
             // SAFETY: promised by the caller.
             unsafe { frame::scatter(buffers, 0, &self.bounce[..count.min(self.bounce.len())]) };
             return Ok(count);
         }
         // One byte more than the guest gave: the kernel cuts what does not fit and says nothing.
         let mut spill = [0u8];
-        let mut vector = Vec::with_capacity(buffers.len() + 1);
-        vector.extend_from_slice(buffers);
-        vector.push(IoBuf::of(&mut spill));
+        self.vector.clear();
+        self.vector.extend_from_slice(buffers);
+        self.vector.push(IoBuf::of(&mut spill));
         // SAFETY: promised by the caller; `spill` is on this frame.
-        unsafe { self.read_vector(&vector) }
+        unsafe { self.read_vector(&self.vector) }
+    }
+
+    /// Reads one frame into the bounce buffer.
+    fn read_aside(&mut self) -> io::Result<usize> {
+        self.bounce.resize(HEADER_LEN + MAX_FRAME + 1, 0);
+        let bounce = [IoBuf::of(&mut self.bounce)];
+        // SAFETY: the bounce buffer is ours.
+        unsafe { self.read_vector(&bounce) }
     }
 
     /// # Safety
@@ -66,22 +77,23 @@ impl TapQueue {
     /// # Safety
     /// The buffers are mapped, and hold header and frame.
     unsafe fn write(&mut self, buffers: &[IoBuf], len: usize) -> io::Result<()> {
+        self.vector.clear();
+        self.vector.push(IoBuf::of(&mut self.header.0));
         // SAFETY: promised by the caller.
-        let (header, mut vector) = unsafe { frame::split_header(buffers) };
-        let Some(header) = header.checked(self.accepts, len) else {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        };
-        vector.insert(0, IoBuf::of_const(&header.0));
-        if vector.len() > MAX_BUFFERS {
+        let untrusted = unsafe { frame::split_header(buffers, &mut self.vector) };
+        let checked = untrusted.checked(self.accepts, len);
+        self.header = checked.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        if self.vector.len() > MAX_BUFFERS {
             self.bounce.clear();
             // SAFETY: promised by the caller.
-            unsafe { frame::gather(&vector, &mut self.bounce) };
-            vector = vec![IoBuf::of_const(&self.bounce)];
+            unsafe { frame::gather(&self.vector, &mut self.bounce) };
+            self.vector.clear();
+            self.vector.push(IoBuf::of_const(&self.bounce));
         }
-        // SAFETY: promised by the caller; header and bounce buffer outlive the call.
-        let count =
-            unsafe { libc::writev(self.file.as_raw_fd(), vector.as_ptr().cast(), vector.len() as i32) };
-        if count < 0 {
+        let (entries, count) = (self.vector.as_ptr().cast(), self.vector.len() as i32);
+        // SAFETY: promised by the caller; header and bounce buffer are ours, and not moved.
+        let written = unsafe { libc::writev(self.file.as_raw_fd(), entries, count) };
+        if written < 0 {
             Err(io::Error::last_os_error())
         } else {
             Ok(())
@@ -117,10 +129,7 @@ impl NetQueue for TapQueue {
                 Some(libc::EAGAIN | libc::EINTR) => Ok(Received::Empty),
                 // The buffers are shorter than a header. The frame is still there, so it is taken out.
                 Some(libc::EINVAL) => {
-                    self.bounce.resize(HEADER_LEN + MAX_FRAME + 1, 0);
-                    let bounce = [IoBuf::of(&mut self.bounce)];
-                    // SAFETY: the bounce buffer is ours.
-                    let _ = unsafe { self.read_vector(&bounce) };
+                    let _ = self.read_aside();
                     self.counters.receive_drops += 1;
                     Ok(Received::Dropped)
                 }
