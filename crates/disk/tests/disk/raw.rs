@@ -208,6 +208,59 @@ fn discard_and_unmapping_give_space_back() {
     });
 }
 
+/// A file system of 1 MiB that only this thread sees; it ends with the thread.
+fn small_file_system(at: &Path) -> Result<(), String> {
+    // SAFETY: affects this thread only.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
+        return Err(format!("no mount namespace: {}", std::io::Error::last_os_error()));
+    }
+    for words in ["--make-rprivate /", "-t tmpfs -o size=1m tmpfs"] {
+        let mut command = Command::new("mount");
+        command
+            .args(words.split(' '))
+            .args(words.ends_with("tmpfs").then_some(at));
+        let output = command.output().map_err(|e| format!("mount: {e}"))?;
+        if !output.status.success() {
+            return Err(format!(
+                "mount {words}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_full_host_fails_one_write_and_the_disk_lives_on() {
+    let test = "a_full_host_fails_one_write_and_the_disk_lives_on";
+    let folder = folder();
+    if let Err(reason) = small_file_system(folder.path()) {
+        return eprintln!("SKIPPED {test}: {reason}");
+    }
+    for engine in ENGINES {
+        let path = folder.path().join("disk");
+        std::fs::File::create(&path).unwrap().set_len(4 << 20).unwrap();
+        let Some(disk) = raw(test, &path, engine, false) else {
+            continue;
+        };
+        assert_eq!(write(&*disk, 0, &vec![1; 2 << 20]), Err(RequestError::NoSpace));
+        assert_eq!(write(&*disk, 3 << 20, &[1; 512]), Err(RequestError::NoSpace));
+        let mut queue = disk.open_queue(1).unwrap();
+        run(
+            &mut *queue,
+            Op::WriteZeroes {
+                offset: 0,
+                len: 2 << 20,
+                unmap: true,
+            },
+        )
+        .unwrap();
+        write(&*disk, 3 << 20, &[7; 512]).unwrap();
+        assert_eq!(read(&*disk, 3 << 20, 512).unwrap(), [7; 512]);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 #[test]
 fn a_disk_grows_and_shrinks() {
     on_both("a_disk_grows_and_shrinks", 4096, |path, disk| {
