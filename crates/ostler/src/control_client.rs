@@ -23,11 +23,16 @@ impl ControlClient {
     /// Connects to the guest whose control socket is at `path`.
     pub fn connect(path: &Path) -> Result<Self, Failure> {
         let refused = |e: std::io::Error| {
-            Failure::bad_input(format!("no guest answers at \"{}\": {e}; start one with --control", path.display()))
+            Failure::bad_input(format!(
+                "no guest answers at \"{}\": {e}; start one with --control",
+                path.display()
+            ))
         };
         let stream = UnixStream::connect(path).map_err(refused)?;
         stream.set_read_timeout(Some(PATIENCE)).map_err(refused)?;
-        let mut client = Self { stream: BufReader::new(stream) };
+        let mut client = Self {
+            stream: BufReader::new(stream),
+        };
         client.receive()?;
         client.execute("qmp_capabilities")?;
         Ok(client)
@@ -50,11 +55,15 @@ impl ControlClient {
 
     fn receive(&mut self) -> Result<Value, Failure> {
         let mut line = String::new();
-        (&mut self.stream).take(MAX_LINE).read_line(&mut line).map_err(gone)?;
+        (&mut self.stream)
+            .take(MAX_LINE)
+            .read_line(&mut line)
+            .map_err(gone)?;
         if line.is_empty() {
             return Err(Failure::failed("the guest is over"));
         }
-        serde_json::from_str(&line).map_err(|e| Failure::failed(format!("the control socket speaks no QMP: {e}")))
+        serde_json::from_str(&line)
+            .map_err(|e| Failure::failed(format!("the control socket speaks no QMP: {e}")))
     }
 }
 

@@ -36,14 +36,21 @@ pub fn run(args: TopArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     // Home and clear: the table is drawn over itself.
-    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    let clear = if io::stdout().is_terminal() {
+        "\x1b[H\x1b[2J"
+    } else {
+        ""
+    };
     loop {
         sleep(Duration::from_secs(args.every));
         let Ok(now) = client.execute("x-ostler-stats") else {
             println!("the guest is over");
             return Ok(ExitCode::SUCCESS);
         };
-        if write!(io::stdout(), "{clear}{}", table(&before, &now)).and_then(|()| io::stdout().flush()).is_err() {
+        if write!(io::stdout(), "{clear}{}", table(&before, &now))
+            .and_then(|()| io::stdout().flush())
+            .is_err()
+        {
             return Ok(ExitCode::SUCCESS);
         }
         before = now;
@@ -53,7 +60,12 @@ pub fn run(args: TopArgs) -> Result<ExitCode, Failure> {
 /// The table of what happened between two looks.
 fn table(before: &Value, now: &Value) -> String {
     let elapsed = difference(before, now, "/uptime-ns").unwrap_or(0).max(1) as f64 / 1e9;
-    let text = |pointer: &str| now.pointer(pointer).and_then(Value::as_str).unwrap_or("?").to_owned();
+    let text = |pointer: &str| {
+        now.pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or("?")
+            .to_owned()
+    };
     let mut out = format!(
         "{}: {}, accelerator {}, up {:.0} s\n\n",
         text("/name"),
@@ -96,12 +108,21 @@ fn vcpu_table(before: &Value, now: &Value, elapsed: f64) -> String {
 /// The causes that occurred, of all CPUs together.
 fn cause_table(before: &Value, now: &Value, elapsed: f64, group: &str) -> String {
     let mut out = format!("\n{:<20}{:>12}{:>16}\n", group, "per second", "in all");
-    let Some(names) = now.pointer(&format!("/vcpus/0/{group}")).and_then(Value::as_object) else { return out };
+    let Some(names) = now
+        .pointer(&format!("/vcpus/0/{group}"))
+        .and_then(Value::as_object)
+    else {
+        return out;
+    };
     let cpus = now["vcpus"].as_array().map_or(0, Vec::len);
     for name in names.keys() {
         let pointer = |cpu: usize| format!("/vcpus/{cpu}/{group}/{name}");
-        let rate: u64 = (0..cpus).filter_map(|cpu| difference(before, now, &pointer(cpu))).sum();
-        let total: u64 = (0..cpus).filter_map(|cpu| now.pointer(&pointer(cpu)).and_then(Value::as_u64)).sum();
+        let rate: u64 = (0..cpus)
+            .filter_map(|cpu| difference(before, now, &pointer(cpu)))
+            .sum();
+        let total: u64 = (0..cpus)
+            .filter_map(|cpu| now.pointer(&pointer(cpu)).and_then(Value::as_u64))
+            .sum();
         if total > 0 {
             out += &format!("{name:<20}{:>12.0}{total:>16}\n", rate as f64 / elapsed);
         }
@@ -110,7 +131,13 @@ fn cause_table(before: &Value, now: &Value, elapsed: f64, group: &str) -> String
 }
 
 fn device_table(before: &Value, now: &Value, elapsed: f64) -> String {
-    let columns = ["kicks", "interrupts", "requests", "bytes-to-guest", "bytes-from-guest"];
+    let columns = [
+        "kicks",
+        "interrupts",
+        "requests",
+        "bytes-to-guest",
+        "bytes-from-guest",
+    ];
     let mut out = format!("\n{:<12}", "device");
     for column in columns {
         out += &format!("{:>18}", format!("{column}/s"));
@@ -135,8 +162,13 @@ fn difference(before: &Value, now: &Value, pointer: &str) -> Option<u64> {
 
 /// How much a group of counters grew.
 fn sum(before: &Value, now: &Value, pointer: &str) -> u64 {
-    let Some(group) = now.pointer(pointer).and_then(Value::as_object) else { return 0 };
-    group.keys().filter_map(|name| difference(before, now, &format!("{pointer}/{name}"))).sum()
+    let Some(group) = now.pointer(pointer).and_then(Value::as_object) else {
+        return 0;
+    };
+    group
+        .keys()
+        .filter_map(|name| difference(before, now, &format!("{pointer}/{name}")))
+        .sum()
 }
 
 #[cfg(test)]
@@ -159,11 +191,21 @@ mod tests {
     fn rates_are_per_second_and_what_is_not_measured_says_so() {
         let text = table(&look(10, json!(0), 100), &look(12, json!(1_000_000_000), 300));
         let cpu = text.lines().find(|line| line.starts_with("vcpu0")).unwrap();
-        assert!(cpu.contains("50.0%") && cpu.contains("n/a") && cpu.contains("100"), "{cpu}");
+        assert!(
+            cpu.contains("50.0%") && cpu.contains("n/a") && cpu.contains("100"),
+            "{cpu}"
+        );
         let halt = text.lines().find(|line| line.starts_with("halt")).unwrap();
         assert!(halt.contains("100") && halt.contains("300"), "{halt}");
-        assert!(!text.contains("doorbell"), "a cause that never occurred is left out");
-        assert!(text.lines().any(|line| line.starts_with("disk0") && line.contains("200")), "{text}");
+        assert!(
+            !text.contains("doorbell"),
+            "a cause that never occurred is left out"
+        );
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("disk0") && line.contains("200")),
+            "{text}"
+        );
     }
 
     #[test]

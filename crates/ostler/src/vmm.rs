@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use clap::Args;
-use vmm_sys_util::signal::block_signal;
+use vmm_sys_util::signal::{Error as SignalError, block_signal};
 
 use crate::failure::Failure;
 
@@ -20,8 +20,15 @@ pub fn run(args: VmmArgs) -> Result<(), Failure> {
     let _ = args.name;
     // The parent decides what these mean for the guest. Blocked before there are threads, so that all inherit it.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-        block_signal(signal)
-            .map_err(|e| Failure::failed(format!("the host refused to block a signal: {e:?}")))?;
+        match block_signal(signal) {
+            // The parent may have blocked it for itself.
+            Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
+            Err(error) => {
+                return Err(Failure::failed(format!(
+                    "the host refused to block a signal: {error:?}"
+                )));
+            }
+        }
     }
     let socket = std::io::stdin()
         .as_fd()

@@ -20,16 +20,30 @@ fn character_device(host: &Host, name: &'static str, path: &str, without: &str, 
         ),
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
-            let why = if missing { format!("there is no {path}") } else { format!("{path} does not open ({error})") };
+            let why = if missing {
+                format!("there is no {path}")
+            } else {
+                format!("{path} does not open ({error})")
+            };
             let finding = Finding::fair(name, format!("{why}: {without}"));
-            if host.could_have_module(module) { finding.with_remedy(format!("sudo modprobe {module}")) } else { finding }
+            if host.could_have_module(module) {
+                finding.with_remedy(format!("sudo modprobe {module}"))
+            } else {
+                finding
+            }
         }
     }
 }
 
 /// Taps.
 pub fn taps(host: &Host) -> Finding {
-    character_device(host, "taps", "/dev/net/tun", "guests get no --net tap=NAME", "tun")
+    character_device(
+        host,
+        "taps",
+        "/dev/net/tun",
+        "guests get no --net tap=NAME",
+        "tun",
+    )
 }
 
 /// vhost-net.
@@ -44,7 +58,10 @@ pub fn io_uring(host: &Host) -> Finding {
     match try_io_uring() {
         Ok(()) => Finding::good(NAME, "io_uring works: guests' disks use it"),
         Err(error) => {
-            let finding = Finding::fair(NAME, format!("io_uring is refused ({error}): guests' disks use threads"));
+            let finding = Finding::fair(
+                NAME,
+                format!("io_uring is refused ({error}): guests' disks use threads"),
+            );
             match host.number("/proc/sys/kernel/io_uring_disabled") {
                 Some(1..) => finding.with_remedy("sudo sysctl kernel.io_uring_disabled=0"),
                 _ => finding,
@@ -64,13 +81,22 @@ fn try_io_uring() -> Result<(), String> {
 /// userfaultfd, which moving a guest with its memory behind it needs.
 pub fn userfaultfd(host: &Host) -> Finding {
     const NAME: &str = "userfaultfd";
-    if File::options().read(true).write(true).open(host.path("/dev/userfaultfd")).is_ok() {
+    if File::options()
+        .read(true)
+        .write(true)
+        .open(host.path("/dev/userfaultfd"))
+        .is_ok()
+    {
         return Finding::good(NAME, "/dev/userfaultfd opens");
     }
     match host.number("/proc/sys/vm/unprivileged_userfaultfd") {
         Some(1..) => Finding::good(NAME, "userfaultfd is open to every user"),
         Some(_) if rustix::process::geteuid().is_root() => Finding::good(NAME, "userfaultfd is open to root"),
-        Some(_) => Finding::bad(NAME, "userfaultfd is closed to you", "sudo sysctl vm.unprivileged_userfaultfd=1"),
+        Some(_) => Finding::bad(
+            NAME,
+            "userfaultfd is closed to you",
+            "sudo sysctl vm.unprivileged_userfaultfd=1",
+        ),
         None => Finding::fair(NAME, "this kernel has no userfaultfd"),
     }
 }
@@ -78,22 +104,35 @@ pub fn userfaultfd(host: &Host) -> Finding {
 /// Huge pages.
 pub fn huge_pages(host: &Host) -> Finding {
     const NAME: &str = "huge-pages";
-    let chosen = host.text("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-    let chosen = chosen.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
+    let chosen = host
+        .text("/sys/kernel/mm/transparent_hugepage/enabled")
+        .unwrap_or_default();
+    let chosen = chosen
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
     let reserved = host
         .text("/proc/meminfo")
-        .and_then(|text| text.lines().find_map(|l| l.strip_prefix("HugePages_Total:")?.trim().parse::<u64>().ok()))
+        .and_then(|text| {
+            text.lines()
+                .find_map(|l| l.strip_prefix("HugePages_Total:")?.trim().parse::<u64>().ok())
+        })
         .unwrap_or(0);
     match chosen {
-        Some(mode @ ("always" | "madvise")) => {
-            Finding::good(NAME, format!("transparent huge pages are on ({mode}), {reserved} pages are reserved"))
-        }
+        Some(mode @ ("always" | "madvise")) => Finding::good(
+            NAME,
+            format!("transparent huge pages are on ({mode}), {reserved} pages are reserved"),
+        ),
         Some(_) => Finding::bad(
             NAME,
-            format!("transparent huge pages are off, {reserved} pages are reserved: guests' memory is slower"),
+            format!(
+                "transparent huge pages are off, {reserved} pages are reserved: guests' memory is slower"
+            ),
             "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
         ),
-        None => Finding::fair(NAME, format!("this kernel has no transparent huge pages, {reserved} are reserved")),
+        None => Finding::fair(
+            NAME,
+            format!("this kernel has no transparent huge pages, {reserved} are reserved"),
+        ),
     }
 }
 
@@ -103,9 +142,11 @@ pub fn user_namespaces(host: &Host) -> Finding {
     let closed = host.number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0);
     match host.number("/proc/sys/user/max_user_namespaces") {
         None => Finding::fair(NAME, "this kernel has no user namespaces"),
-        Some(0) => {
-            Finding::bad(NAME, "user namespaces are switched off", "sudo sysctl user.max_user_namespaces=10000")
-        }
+        Some(0) => Finding::bad(
+            NAME,
+            "user namespaces are switched off",
+            "sudo sysctl user.max_user_namespaces=10000",
+        ),
         Some(_) if closed => Finding::bad(
             NAME,
             "user namespaces are closed to ordinary users",
@@ -120,7 +161,10 @@ pub fn bridge(host: &Host) -> Finding {
     const NAME: &str = "kernel-bridge";
     let loaded = host.has_module("bridge");
     if !loaded && !host.could_have_module("bridge") {
-        return Finding::fair(NAME, "no bridge module is loaded, and none is in the kernel's module folder");
+        return Finding::fair(
+            NAME,
+            "no bridge module is loaded, and none is in the kernel's module folder",
+        );
     }
     let filtering = match vlan_filtering(host) {
         Some(true) => "with VLAN filtering",
@@ -130,12 +174,16 @@ pub fn bridge(host: &Host) -> Finding {
     if loaded {
         return Finding::good(NAME, format!("the kernel's bridge is there, {filtering}"));
     }
-    Finding::fair(NAME, format!("the kernel's bridge is not loaded, {filtering}")).with_remedy("sudo modprobe bridge")
+    Finding::fair(NAME, format!("the kernel's bridge is not loaded, {filtering}"))
+        .with_remedy("sudo modprobe bridge")
 }
 
 /// From a bridge that exists, else from the kernel's configuration.
 fn vlan_filtering(host: &Host) -> Option<bool> {
-    let interfaces = std::fs::read_dir(host.path("/sys/class/net")).into_iter().flatten().flatten();
+    let interfaces = std::fs::read_dir(host.path("/sys/class/net"))
+        .into_iter()
+        .flatten()
+        .flatten();
     for interface in interfaces {
         let bridge = interface.path().join("bridge");
         if bridge.exists() {
@@ -144,7 +192,11 @@ fn vlan_filtering(host: &Host) -> Option<bool> {
     }
     let release = host.text("/proc/sys/kernel/osrelease")?;
     let config = host.text(&format!("/boot/config-{}", release.trim()))?;
-    Some(config.lines().any(|line| line == "CONFIG_BRIDGE_VLAN_FILTERING=y"))
+    Some(
+        config
+            .lines()
+            .any(|line| line == "CONFIG_BRIDGE_VLAN_FILTERING=y"),
+    )
 }
 
 #[cfg(test)]
@@ -166,7 +218,13 @@ mod tests {
     #[test]
     fn an_empty_host_has_nothing_and_breaks_nothing() {
         let (host, _dir) = host(&[]);
-        for finding in [taps(&host), vhost_net(&host), user_namespaces(&host), huge_pages(&host), bridge(&host)] {
+        for finding in [
+            taps(&host),
+            vhost_net(&host),
+            user_namespaces(&host),
+            huge_pages(&host),
+            bridge(&host),
+        ] {
             assert_eq!(finding.verdict, Verdict::Fair, "{finding:?}");
         }
     }
@@ -174,7 +232,10 @@ mod tests {
     #[test]
     fn what_is_switched_off_can_be_switched_on() {
         let (host, _dir) = host(&[
-            ("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n"),
+            (
+                "sys/kernel/mm/transparent_hugepage/enabled",
+                "always madvise [never]\n",
+            ),
             ("proc/sys/user/max_user_namespaces", "0\n"),
         ]);
         for finding in [huge_pages(&host), user_namespaces(&host)] {
@@ -187,10 +248,16 @@ mod tests {
     fn a_module_that_could_be_loaded_is_the_remedy() {
         let (host, _dir) = host(&[
             ("proc/sys/kernel/osrelease", "6.1.0\n"),
-            ("lib/modules/6.1.0/modules.dep", "kernel/drivers/vhost/vhost_net.ko: kernel/net/bridge/bridge.ko:\n"),
+            (
+                "lib/modules/6.1.0/modules.dep",
+                "kernel/drivers/vhost/vhost_net.ko: kernel/net/bridge/bridge.ko:\n",
+            ),
             ("boot/config-6.1.0", "CONFIG_BRIDGE_VLAN_FILTERING=y\n"),
         ]);
-        assert_eq!(vhost_net(&host).remedy.as_deref(), Some("sudo modprobe vhost_net"));
+        assert_eq!(
+            vhost_net(&host).remedy.as_deref(),
+            Some("sudo modprobe vhost_net")
+        );
         let bridge = bridge(&host);
         assert_eq!(bridge.remedy.as_deref(), Some("sudo modprobe bridge"));
         assert!(bridge.says.contains("with VLAN filtering"));

@@ -30,17 +30,32 @@ pub struct Finding {
 impl Finding {
     /// As it should be.
     pub fn good(name: &'static str, says: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Good, says: says.into(), remedy: None }
+        Self {
+            name,
+            verdict: Verdict::Good,
+            says: says.into(),
+            remedy: None,
+        }
     }
 
     /// Guests do without.
     pub fn fair(name: &'static str, says: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Fair, says: says.into(), remedy: None }
+        Self {
+            name,
+            verdict: Verdict::Fair,
+            says: says.into(),
+            remedy: None,
+        }
     }
 
     /// It hurts; `remedy` mends it.
     pub fn bad(name: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Bad, says: says.into(), remedy: Some(remedy.into()) }
+        Self {
+            name,
+            verdict: Verdict::Bad,
+            says: says.into(),
+            remedy: Some(remedy.into()),
+        }
     }
 
     /// The same with what would make it better.

@@ -29,7 +29,11 @@ impl Host {
     /// Text of a small file; `None` if it cannot be read.
     pub fn text(&self, path: &str) -> Option<String> {
         let mut text = String::new();
-        fs::File::open(self.path(path)).ok()?.take(4 << 20).read_to_string(&mut text).ok()?;
+        fs::File::open(self.path(path))
+            .ok()?
+            .take(4 << 20)
+            .read_to_string(&mut text)
+            .ok()?;
         Some(text)
     }
 
@@ -54,7 +58,8 @@ impl Host {
         let file = format!("/{}.ko", module.replace('-', "_"));
         ["modules.dep", "modules.builtin"].iter().any(|list| {
             let path = format!("/lib/modules/{}/{list}", release.trim());
-            self.text(&path).is_some_and(|text| text.replace('-', "_").contains(&file))
+            self.text(&path)
+                .is_some_and(|text| text.replace('-', "_").contains(&file))
         })
     }
 }

@@ -39,7 +39,11 @@ pub fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     let host = Host::this();
     let (device, _) = KvmDevice::look(Path::new(DEV_KVM));
     let findings = examine(&host, &device);
-    let text = if args.json { as_json(&findings, &device) } else { as_text(&findings, &device) };
+    let text = if args.json {
+        as_json(&findings, &device)
+    } else {
+        as_text(&findings, &device)
+    };
     // A reader that went away has seen enough.
     let _ = io::stdout().write_all(text.as_bytes());
     Ok(ExitCode::SUCCESS)
@@ -71,7 +75,9 @@ fn models(device: &KvmDevice) -> Vec<&'static str> {
         Ok(kvm) if device.is_fast() => Box::new(kvm),
         _ => Box::new(SoftCpu),
     };
-    let Ok(supported) = accelerator.supported_cpuid() else { return Vec::new() };
+    let Ok(supported) = accelerator.supported_cpuid() else {
+        return Vec::new();
+    };
     let fits = |name: &&str| model::build(name, &supported, model::Topology { cpus: 1 }, 0).is_ok();
     model::names().into_iter().filter(fits).collect()
 }
@@ -104,7 +110,11 @@ fn as_text(findings: &[Finding], device: &KvmDevice) -> String {
             text += &format!("{:>24}to mend it: {remedy}\n", "");
         }
     }
-    let name = if device.is_fast() { "KVM" } else { "the software CPU" };
+    let name = if device.is_fast() {
+        "KVM"
+    } else {
+        "the software CPU"
+    };
     text += &format!("\n--accel auto takes {name}: {}\n", device.reason());
     text += &format!("CPU models for --cpu: {}\n", models(device).join(", "));
     text

@@ -17,7 +17,11 @@ pub fn run() -> Result<ExitCode, Failure> {
         }
     };
     failures += run_on("the software CPU", &SoftCpu);
-    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
+    })
 }
 
 /// Runs them on one accelerator and returns how many failed.

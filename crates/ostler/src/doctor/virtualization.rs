@@ -38,7 +38,11 @@ struct Processor {
 
 fn processor(host: &Host) -> Processor {
     let info = host.text("/proc/cpuinfo").unwrap_or_default();
-    let line = |key: &str| info.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+    let line = |key: &str| {
+        info.lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default()
+    };
     let flag = |name: &str| line("flags").split_whitespace().any(|flag| flag == name);
     let extension = if flag("vmx") {
         Some(Extension::Vmx)
@@ -47,7 +51,11 @@ fn processor(host: &Host) -> Processor {
     } else {
         None
     };
-    Processor { extension, nested: flag("hypervisor"), is_amd: line("vendor_id").contains("AMD") }
+    Processor {
+        extension,
+        nested: flag("hypervisor"),
+        is_amd: line("vendor_id").contains("AMD"),
+    }
 }
 
 /// The flags, and where they are missing, why that may be.
@@ -60,7 +68,9 @@ pub fn flags(host: &Host) -> Finding {
         None if cpu.nested => Finding::bad(
             NAME,
             "the processor offers no VT-x or AMD-V: this host is itself a virtual machine without nesting",
-            format!("on the machine that runs this one: sudo modprobe -r {module}; sudo modprobe {module} nested=1"),
+            format!(
+                "on the machine that runs this one: sudo modprobe -r {module}; sudo modprobe {module} nested=1"
+            ),
         ),
         None => Finding::bad(
             NAME,
@@ -73,14 +83,20 @@ pub fn flags(host: &Host) -> Finding {
 /// The modules.
 pub fn modules(host: &Host) -> Finding {
     const NAME: &str = "kvm-modules";
-    let loaded: Vec<_> = ["kvm", "kvm_intel", "kvm_amd"].into_iter().filter(|m| host.has_module(m)).collect();
+    let loaded: Vec<_> = ["kvm", "kvm_intel", "kvm_amd"]
+        .into_iter()
+        .filter(|m| host.has_module(m))
+        .collect();
     match processor(host).extension {
         Some(extension) if !host.has_module(extension.module()) => Finding::bad(
             NAME,
             format!("the module {} is not loaded", extension.module()),
             format!("sudo modprobe {}", extension.module()),
         ),
-        _ if loaded.is_empty() => Finding::fair(NAME, "no KVM module is loaded; without VT-x or AMD-V none would help"),
+        _ if loaded.is_empty() => Finding::fair(
+            NAME,
+            "no KVM module is loaded; without VT-x or AMD-V none would help",
+        ),
         _ => Finding::good(NAME, format!("loaded: {}", loaded.join(", "))),
     }
 }
@@ -128,7 +144,10 @@ mod tests {
         let (host, _dir) = host("vmx", &["kvm", "kvm_intel"]);
         assert_eq!(flags(&host).verdict, Verdict::Good);
         assert_eq!(modules(&host).says, "loaded: kvm, kvm_intel");
-        assert_eq!(device(&host, &KvmDevice::Works(Mips(2000.0))).verdict, Verdict::Good);
+        assert_eq!(
+            device(&host, &KvmDevice::Works(Mips(2000.0))).verdict,
+            Verdict::Good
+        );
     }
 
     #[test]
@@ -140,7 +159,12 @@ mod tests {
         let (unloaded, _dir) = host("svm", &["kvm"]);
         assert_eq!(modules(&unloaded).remedy.unwrap(), "sudo modprobe kvm_amd");
         let refused = KvmDevice::Refused(io::ErrorKind::PermissionDenied.into());
-        assert!(device(&unloaded, &refused).remedy.unwrap().contains("usermod -aG kvm"));
+        assert!(
+            device(&unloaded, &refused)
+                .remedy
+                .unwrap()
+                .contains("usermod -aG kvm")
+        );
     }
 
     #[test]

@@ -1,0 +1,207 @@
+//! Every kind of bad input: one clear line, status 2, nothing left behind.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::tiny::{Kernel, OSTLER, Tiny};
+
+/// Runs `ostler run` with `args` in `folder`, which has a good kernel in it, and asserts how it is refused.
+#[track_caller]
+fn assert_refused(folder: &Path, args: &[&str], says: &str) {
+    let before = listing(folder);
+    let output = Command::new(OSTLER)
+        .arg("run")
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+    assert_eq!(errors.lines().count(), 1, "{args:?}: {errors}");
+    assert!(
+        errors.starts_with("ostler: ") && errors.contains(says),
+        "{args:?}: {errors}"
+    );
+    assert!(output.stdout.is_empty());
+    assert_eq!(listing(folder), before, "{args:?} left something behind");
+}
+
+fn listing(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn folder_with_kernel() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    Kernel::new()
+        .print("up\n")
+        .wait_for_button()
+        .power_off()
+        .write(folder.path());
+    folder
+}
+
+#[test]
+fn kernels_that_are_none() {
+    let folder = folder_with_kernel();
+    let at = folder.path();
+    assert_refused(at, &[], "--kernel");
+    assert_refused(at, &["--kernel", "missing"], "missing");
+    assert_refused(at, &["--kernel", "."], "no file");
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("text", b"not a kernel\n"),
+        ("zeroes", &[0; 70_000]),
+    ] {
+        fs::write(at.join(name), bytes).unwrap();
+        let args = [
+            "--accel",
+            "soft",
+            "--serial",
+            "file=log",
+            "--control",
+            "ctl",
+            "--kernel",
+            name,
+        ];
+        assert_refused(at, &args, "kernel");
+    }
+    if !rustix::process::geteuid().is_root() {
+        fs::set_permissions(at.join("kernel"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        assert_refused(at, &["--kernel", "kernel"], "permission");
+    }
+}
+
+#[test]
+fn an_initrd_larger_than_memory() {
+    let folder = folder_with_kernel();
+    fs::File::create(folder.path().join("initrd"))
+        .unwrap()
+        .set_len(20 << 20)
+        .unwrap();
+    let args = ["--kernel", "kernel", "--initrd", "initrd", "--memory", "16M"];
+    assert_refused(folder.path(), &args, "does not fit");
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--initrd", "none"],
+        "no such file",
+    );
+}
+
+#[test]
+fn numbers_out_of_range() {
+    let folder = folder_with_kernel();
+    for cpus in ["0", "1000", "-1", "many"] {
+        assert_refused(folder.path(), &["--kernel", "kernel", "--cpus", cpus], "CPU");
+    }
+    for memory in ["0", "1K", "12Q"] {
+        assert_refused(
+            folder.path(),
+            &["--kernel", "kernel", "--memory", memory],
+            "--memory",
+        );
+    }
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--memory", "16000G"],
+        "this host has",
+    );
+}
+
+#[test]
+fn names_that_no_one_has() {
+    let folder = folder_with_kernel();
+    let args = [
+        "--kernel",
+        "kernel",
+        "--accel",
+        "soft",
+        "--cpu",
+        "i80186",
+        "--control",
+        "ctl",
+    ];
+    assert_refused(folder.path(), &args, "i80186");
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--net", "tap=no-such-tap"],
+        "no-such-tap",
+    );
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--net", "socket=nowhere"],
+        "nowhere",
+    );
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--disk", "nowhere.img"],
+        "nowhere.img",
+    );
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--disk", "a,format=vhdx"],
+        "vhdx",
+    );
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--control", "no/where"],
+        "no/where",
+    );
+    assert_refused(
+        folder.path(),
+        &["--kernel", "kernel", "--frobnicate"],
+        "--frobnicate",
+    );
+}
+
+#[test]
+fn two_consoles_for_one_terminal() {
+    let folder = folder_with_kernel();
+    let args = ["--kernel", "kernel", "--serial", "stdio", "--console", "stdio"];
+    assert_refused(folder.path(), &args, "cannot both have the terminal");
+}
+
+#[test]
+fn a_disk_that_another_guest_uses() {
+    let mut first = Tiny::new(Kernel::new().print("up\n").wait_for_button().power_off());
+    let disk = first.path_option("--disk", "", "disk.img");
+    fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let mut first = first.spawn();
+    first.expect("up\n");
+    let args = [
+        "--kernel",
+        "kernel",
+        "--accel",
+        "soft",
+        "--disk",
+        disk.to_str().unwrap(),
+    ];
+    assert_refused(first.folder.path(), &args, "disk.img");
+    first.signal(rustix::process::Signal::TERM);
+    assert!(first.wait().status.success());
+}
+
+#[test]
+fn a_control_socket_that_another_guest_listens_at() {
+    let mut first = Tiny::new(Kernel::new().print("up\n").wait_for_button().power_off());
+    let control = first.path_option("--control", "", "control");
+    let mut first = first.spawn();
+    first.expect("up\n");
+    let args = [
+        "--kernel",
+        "kernel",
+        "--accel",
+        "soft",
+        "--control",
+        control.to_str().unwrap(),
+    ];
+    assert_refused(first.folder.path(), &args, "in use");
+    first.signal(rustix::process::Signal::TERM);
+    assert!(first.wait().status.success());
+    assert!(!control.exists(), "the control socket goes with its guest");
+}

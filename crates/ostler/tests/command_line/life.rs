@@ -1,0 +1,145 @@
+//! How guests begin and end, and what status says so.
+
+use rustix::process::Signal;
+
+use crate::tiny::{Kernel, Tiny, wait_until};
+
+#[test]
+fn a_power_off_is_status_0() {
+    let ended = Tiny::new(Kernel::new().print("hello\n").power_off()).run();
+    assert_eq!(
+        (ended.status.code(), ended.output.as_str()),
+        (Some(0), "hello\n"),
+        "{}",
+        ended.errors
+    );
+    assert!(
+        ended.errors.contains("the software CPU runs the guest"),
+        "{}",
+        ended.errors
+    );
+}
+
+#[test]
+fn a_reboot_starts_the_guest_again() {
+    let kernel = Kernel::new()
+        .print("up ")
+        .wait_for_button()
+        .print("reset ")
+        .out(0xcf9, 6)
+        .halt();
+    let mut guest = Tiny::new(kernel).spawn();
+    guest.expect("up ");
+    guest.signal(Signal::TERM);
+    guest.expect("reset up ");
+    guest.signal(Signal::TERM);
+    let ended = guest.wait();
+    assert_eq!(
+        ended.status.code(),
+        Some(143),
+        "the second signal stops the guest: {}",
+        ended.errors
+    );
+}
+
+#[test]
+fn no_reboot_ends_with_status_0() {
+    let ended = Tiny::new(Kernel::new().print("x").out(0xcf9, 6).halt())
+        .args(&["--no-reboot"])
+        .run();
+    assert_eq!((ended.status.code(), ended.output.as_str()), (Some(0), "x"));
+}
+
+#[test]
+fn a_panic_has_a_status_and_a_line() {
+    let ended = Tiny::new(Kernel::new().out(0x505, 1).halt()).run();
+    assert_eq!(ended.status.code(), Some(3), "{}", ended.errors);
+    assert!(
+        ended.errors.ends_with("ostler: the guest's kernel panicked\n"),
+        "{}",
+        ended.errors
+    );
+}
+
+#[test]
+fn a_triple_fault_has_a_status_and_a_line() {
+    let ended = Tiny::new(Kernel::new().triple_fault()).run();
+    assert_eq!(ended.status.code(), Some(4), "{}", ended.errors);
+    assert!(
+        ended.errors.ends_with("ostler: the guest met a triple fault\n"),
+        "{}",
+        ended.errors
+    );
+}
+
+#[test]
+fn a_test_guest_chooses_its_status() {
+    let ended = Tiny::new(Kernel::new().out(0xf4, 5).halt())
+        .args(&["--debug-exit"])
+        .run();
+    assert_eq!(ended.status.code(), Some(11), "{}", ended.errors);
+}
+
+#[test]
+fn sigterm_presses_the_power_button() {
+    let mut guest = Tiny::new(
+        Kernel::new()
+            .print("up\n")
+            .wait_for_button()
+            .print("bye")
+            .power_off(),
+    )
+    .spawn();
+    guest.expect("up\n");
+    guest.signal(Signal::TERM);
+    let ended = guest.wait();
+    assert_eq!(
+        (ended.status.code(), ended.output.as_str()),
+        (Some(0), "bye"),
+        "{}",
+        ended.errors
+    );
+}
+
+#[test]
+fn a_second_sigterm_stops_a_guest_that_does_not_listen() {
+    let mut guest = Tiny::new(Kernel::new().print("up\n").halt()).spawn();
+    guest.expect("up\n");
+    guest.signal(Signal::TERM);
+    guest.signal(Signal::TERM);
+    // Two signals that arrive together are one: go on until it has heard two.
+    while guest.child.try_wait().unwrap().is_none() {
+        guest.signal(Signal::TERM);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let ended = guest.wait();
+    assert_eq!(ended.status.code(), Some(143), "{}", ended.errors);
+}
+
+#[test]
+fn the_guests_process_ends_with_its_parent() {
+    let mut tiny = Tiny::new(Kernel::new().print("up\n").halt());
+    let control = tiny.path_option("--control", "", "control");
+    let mut guest = tiny.spawn();
+    guest.expect("up\n");
+    guest.child.kill().unwrap();
+    wait_until("the guest's process to end", || {
+        std::os::unix::net::UnixStream::connect(&control).is_err()
+    });
+}
+
+#[test]
+fn cpus_are_threads_with_names() {
+    let mut tiny = Tiny::new(Kernel::new().print("up\n").halt()).args(&["--cpus", "3"]);
+    let control = tiny.path_option("--control", "", "control");
+    let mut guest = tiny.spawn();
+    guest.expect("up\n");
+    let mut client = crate::control::Client::connect(&control);
+    let cpus = client.execute("query-cpus-fast");
+    for (index, cpu) in cpus.as_array().unwrap().iter().enumerate() {
+        let thread = cpu["thread-id"].as_u64().unwrap();
+        let name = std::fs::read_to_string(format!("/proc/{thread}/comm")).unwrap();
+        assert_eq!(name.trim(), format!("vcpu{index}"));
+    }
+    assert_eq!(cpus.as_array().unwrap().len(), 3);
+}
