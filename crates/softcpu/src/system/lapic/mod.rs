@@ -173,15 +173,16 @@ pub fn msr_read(cpu: &mut Cpu, index: u32) -> Result<u64> {
 pub fn msr_write(cpu: &mut Cpu, index: u32, value: u64) -> Result<()> {
     let offset = (index - 0x800) << 4;
     // The bits that may be set (SDM vol. 3, 11.12.1.2).
+    // Delivery status and remote IRR are read-only, not reserved: Linux writes them as ones when it shuts down.
     let writable: u64 = match offset {
         register::TPR => 0xff,
         register::EOI | register::ESR => 0,
         register::SVR => 0x1ff,
         register::ICR => 0xffff_ffff_000c_cfff,
-        register::LVT_TIMER => 0x7_00ff,
-        0x330 | register::LVT_PERFORMANCE => 0x1_07ff,
-        register::LVT_LINT0 | register::LVT_LINT1 => 0x1_a7ff,
-        register::LVT_ERROR => 0x1_00ff,
+        register::LVT_TIMER => 0x7_10ff,
+        0x330 | register::LVT_PERFORMANCE => 0x1_17ff,
+        register::LVT_LINT0 | register::LVT_LINT1 => 0x1_f7ff,
+        register::LVT_ERROR => 0x1_10ff,
         register::INITIAL_COUNT => 0xffff_ffff,
         register::DIVIDE => 0xb,
         register::SELF_IPI => 0xff,
