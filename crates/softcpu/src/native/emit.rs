@@ -9,7 +9,7 @@ use std::mem::offset_of;
 
 use iced_x86::{
     Code, Encoder, EncodingKind, IcedError, Instruction, InstructionInfoFactory, MemoryOperand, OpAccess,
-    OpKind, Register,
+    OpKind, Register, RflagsBits,
 };
 
 use super::list;
@@ -195,7 +195,11 @@ fn plan(shape: &Instruction) -> Plan {
                 written: written(&|used| used.full_register() == full && used.is_gpr()),
             });
         }
-        rename(&mut instruction, register, host);
+        for operand in 0..shape.op_count() {
+            if shape.op_kind(operand) == OpKind::Register && shape.op_register(operand) == register {
+                instruction.set_op_register(operand, same_width(register, host));
+            }
+        }
     }
     for full in implied {
         if !general.iter().any(|place| place.host == full) {
@@ -221,26 +225,26 @@ fn plan(shape: &Instruction) -> Plan {
         }
     }
 
-    let touched = shape.rflags_modified() | shape.rflags_read();
+    let (read, modified) = (
+        shape.rflags_read() & ARITHMETIC,
+        shape.rflags_modified() & ARITHMETIC,
+    );
     Plan {
         instruction,
         general,
         vector,
         vex: shape.code().op_code().encoding() == EncodingKind::VEX,
-        // Flags that the instruction leaves undefined may depend on their old values.
-        flags_in: shape.rflags_read() != 0 || shape.rflags_undefined() != 0 || leaves_some(touched),
-        flags_out: shape.rflags_modified() != 0,
+        // Flags that the instruction leaves alone must be passed on, and those that it leaves undefined may depend on their
+        // old values.
+        flags_in: read != 0 || modified != 0 && modified & !shape.rflags_undefined() != ARITHMETIC,
+        flags_out: modified != 0,
         mxcsr: list::uses_mxcsr(shape.code()),
     }
 }
 
-/// True if an instruction that touches `flags` leaves other arithmetic flags alone, which the stub must then pass on.
-fn leaves_some(flags: u32) -> bool {
-    use iced_x86::RflagsBits as Bits;
-    const ARITHMETIC: u32 = Bits::OF | Bits::SF | Bits::ZF | Bits::AF | Bits::PF | Bits::CF;
-    let touched = flags & ARITHMETIC;
-    touched != 0 && touched != ARITHMETIC
-}
+/// The flags that a stub handles. x87 condition codes are the host's own business.
+const ARITHMETIC: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::PF | RflagsBits::CF;
 
 /// Registers with the same key share a host register. A high byte is loaded apart from its register.
 fn key(register: Register) -> Register {
@@ -259,19 +263,14 @@ fn is_high_byte(register: Register) -> bool {
     )
 }
 
-/// Replaces `from` by the same width of `host` in every operand.
-fn rename(instruction: &mut Instruction, from: Register, host: Register) {
+/// `host` in the width of `register`.
+fn same_width(register: Register, host: Register) -> Register {
     let number = host.number() as u32;
-    let to = match from.size() {
+    match register.size() {
         1 => low_byte(host),
         2 => Register::AX + number,
         4 => Register::EAX + number,
         _ => Register::RAX + number,
-    };
-    for operand in 0..instruction.op_count() {
-        if instruction.op_kind(operand) == OpKind::Register && instruction.op_register(operand) == from {
-            instruction.set_op_register(operand, to);
-        }
     }
 }
 

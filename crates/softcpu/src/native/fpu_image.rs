@@ -80,6 +80,7 @@ impl Format {
         };
         let fx = &mut cpu.fx.0;
         let control = field(0) as u16;
+        turn(fx, field(1) as u16 >> 11);
         set_word(fx, 0, control & 0x1f3f | 0x40);
         set_word(fx, 2, summarised(field(1) as u16, control));
         fx[4] = abridged_tags(field(2) as u16);
@@ -150,6 +151,12 @@ fn abridged_tags(full: u16) -> u8 {
     })
 }
 
+/// Puts the registers of an image, which are in the order of the stack, where they belong when its top moves to `top`.
+pub fn turn(fx: &mut [u8; 512], top: u16) {
+    let steps = usize::from(top.wrapping_sub(word(fx, 2) >> 11) & 7);
+    fx[32..160].rotate_left(steps * 16);
+}
+
 /// FNSTENV: stores the environment, then masks all exceptions.
 pub fn fnstenv(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     cpu.sync_x87();
@@ -212,6 +219,7 @@ pub fn frstor(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
 
 /// What FNINIT makes of an image: the registers' contents stay, all are tagged empty.
 pub fn reset(fx: &mut FxArea) {
+    turn(&mut fx.0, 0);
     fx.0[..24].fill(0);
     set_word(&mut fx.0, 0, 0x37f);
 }
@@ -236,6 +244,16 @@ mod tests {
         assert_eq!(full & 3, 2);
         assert_eq!(full >> 2 & 0x3ff, 0x3ff);
         assert_eq!(abridged_tags(full), fx[4]);
+    }
+
+    #[test]
+    fn registers_stay_in_place_when_the_top_moves() {
+        let mut fx = [0u8; 512];
+        set_word(&mut fx, 2, 6 << 11);
+        fx[32] = 6;
+        fx[48] = 7;
+        turn(&mut fx, 7);
+        assert_eq!((fx[32], fx[32 + 7 * 16]), (7, 6));
     }
 
     #[test]

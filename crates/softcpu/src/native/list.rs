@@ -173,6 +173,10 @@ fn handled(code: Code) -> Option<Entry> {
             Class::Integer
         }
         Mnemonic::Prefetch | Mnemonic::Prefetchw | Mnemonic::Prefetchwt1 => Class::Integer,
+        Mnemonic::Prefetchit0 | Mnemonic::Prefetchit1 => Class::Integer,
+        // Without CET these are what they were before it: no-operations.
+        Mnemonic::Reservednop | Mnemonic::Endbr32 | Mnemonic::Endbr64 => Class::Integer,
+        Mnemonic::Rdsspd | Mnemonic::Rdsspq => Class::Integer,
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => Class::Integer,
         Mnemonic::Maskmovq => Class::Mmx,
         Mnemonic::Maskmovdqu => Class::Sse,

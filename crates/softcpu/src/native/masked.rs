@@ -4,6 +4,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::NativeOp;
+use super::fpu_image;
 use crate::fault::{Flow, Result, Stop};
 use crate::mmu::access::Access;
 use crate::state::{Cpu, VectorRegister};
@@ -146,13 +147,7 @@ pub fn store_mmx(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     let (data, mask) = (register(op.elements.data), register(op.elements.mask));
     let flow = store_enabled(cpu, op, &data, &mask)?;
     // Any MMX instruction but EMMS makes all tags valid and the top of the stack 0; the registers stay where they are.
-    let top = usize::from(cpu.fx.0[3] >> 3 & 7);
-    let mut turned = [0; 128];
-    for physical in 0..8 {
-        let slot = 32 + (physical + 8 - top) % 8 * 16;
-        turned[physical * 16..][..16].copy_from_slice(&cpu.fx.0[slot..slot + 16]);
-    }
-    cpu.fx.0[32..160].copy_from_slice(&turned);
+    fpu_image::turn(&mut cpu.fx.0, 0);
     cpu.fx.0[3] &= !0x38;
     cpu.fx.0[4] = 0xff;
     Ok(flow)

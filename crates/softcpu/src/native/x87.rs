@@ -78,8 +78,13 @@ impl Cpu {
         fx[16..24].copy_from_slice(&pointers.data.to_le_bytes());
     }
 
-    /// To be called after [`Cpu::fx`] was changed while the state was not live: takes the pointers over.
+    /// To be called after [`Cpu::fx`] was replaced as a whole: what is live is void, and the pointers are taken over.
     pub fn x87_image_changed(&mut self) {
+        if self.native.live {
+            // SAFETY: FNINIT touches nothing but the x87 state, which was replaced.
+            unsafe { asm!("fninit", options(nostack, nomem)) };
+            self.native.live = false;
+        }
         let fx = &self.fx.0;
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| fx[at + i]));
         let (opcode, instruction, data) = (word(fx, 6) & 0x7ff, long(8), long(16));
