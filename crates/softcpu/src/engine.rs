@@ -46,7 +46,7 @@ pub fn step(cpu: &mut Cpu, cache: &mut BlockCache) -> bool {
         Ok(block) => one_block(cpu, block),
         Err(stop) => stop.into(),
     };
-    let left = finish(cpu, cache, outcome, true);
+    let left = finish(cpu, cache, outcome, Some(false));
     cpu.sync_x87();
     left == Some(Left::Request)
 }
@@ -88,12 +88,19 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
         if cache.is_full() {
             cache.clear();
         }
+        let traced = match if alone { system::begin_step(cpu) } else { Ok(false) } {
+            Ok(traced) => traced,
+            Err(_) => {
+                deliver(cpu);
+                continue;
+            }
+        };
         let outcome = match cache.find(cpu, alone) {
             Ok(block) if alone => one_block(cpu, block),
             Ok(block) => chain(cpu, cache, block),
             Err(stop) => stop.into(),
         };
-        if let Some(left) = finish(cpu, cache, outcome, alone) {
+        if let Some(left) = finish(cpu, cache, outcome, alone.then_some(traced)) {
             return left;
         }
     }
@@ -224,8 +231,8 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
     }
 }
 
-/// After a chain ended by `outcome`.
-fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: bool) -> Option<Left> {
+/// After a chain ended by `outcome`. `alone` is set if it was a single instruction, and says whether RFLAGS.TF was set before it.
+fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: Option<bool>) -> Option<Left> {
     match outcome {
         Outcome::Exit => return Some(Left::Request),
         Outcome::Alone => {
@@ -251,8 +258,8 @@ fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: bool) 
         }
         _ => {
             cpu.replay.clear();
-            if alone {
-                retired_alone(cpu);
+            if let Some(traced) = alone {
+                retired_alone(cpu, traced);
             }
         }
     }
@@ -260,8 +267,8 @@ fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: bool) 
 }
 
 /// After an instruction retired on its own: shadows end, traps are due.
-fn retired_alone(cpu: &mut Cpu) {
-    if let Some(trap) = system::debug_trap(cpu) {
+fn retired_alone(cpu: &mut Cpu, traced: bool) {
+    if let Some(trap) = system::debug_trap(cpu, traced) {
         cpu.exception = Some(trap);
         deliver(cpu);
     }

@@ -1,6 +1,6 @@
 //! Breakpoints and single step (SDM vol. 3, chapter 18).
 
-use crate::fault::Exception;
+use crate::fault::{Exception, Result};
 use crate::flags::bit;
 use crate::state::{Cpu, cr4, seg};
 
@@ -50,15 +50,21 @@ fn matching(cpu: &Cpu, hit: impl Fn(Kind, u64, u64) -> bool) -> u64 {
         .fold(0, |bits, n| bits | 1 << n)
 }
 
-/// The `#DB` fault of an instruction breakpoint at the instruction at `cpu.rip`, which has not been executed yet.
-pub fn instruction_breakpoint(cpu: &Cpu) -> Option<Exception> {
-    if cpu.dr7 & 0xff == 0 || cpu.rflags_rest & bit::RF != 0 {
-        return None;
+/// See [`super::begin_step`].
+pub fn begin_step(cpu: &mut Cpu) -> Result<bool> {
+    cpu.msrs.debug_hits = 0;
+    cpu.msrs.entered = false;
+    let resumes = cpu.rflags_rest & bit::RF != 0;
+    if cpu.dr7 & 0xff != 0 && !resumes {
+        let base = if cpu.is_long() { 0 } else { cpu.segs[seg::CS].base };
+        let linear = base.wrapping_add(cpu.rip);
+        let bits = matching(cpu, |kind, at, _| kind == Kind::Execute && at == linear);
+        if bits != 0 {
+            return Err(cpu.raise(Exception::db(bits)));
+        }
     }
-    let base = if cpu.is_long() { 0 } else { cpu.segs[seg::CS].base };
-    let linear = base.wrapping_add(cpu.rip);
-    let bits = matching(cpu, |kind, at, _| kind == Kind::Execute && at == linear);
-    (bits != 0).then(|| Exception::db(bits))
+    cpu.msrs.resumed = resumes;
+    Ok(cpu.rflags_rest & bit::TF != 0)
 }
 
 /// Notes the data breakpoints that an access meets.
@@ -84,10 +90,13 @@ pub fn note_port_access(cpu: &mut Cpu, port: u16, len: u8) {
     cpu.msrs.debug_hits |= bits;
 }
 
-/// After an instruction retired: the `#DB` trap for what it met, and for `stepped` (RFLAGS.TF was set before it).
-pub fn trap(cpu: &mut Cpu, stepped: bool) -> Option<Exception> {
+/// See [`super::debug_trap`]. A transfer through the IDT or by SYSCALL is not followed by a single-step trap.
+pub fn trap(cpu: &mut Cpu, traced: bool) -> Option<Exception> {
+    if cpu.msrs.resumed && !cpu.msrs.entered {
+        cpu.rflags_rest &= !bit::RF;
+    }
     let mut bits = std::mem::take(&mut cpu.msrs.debug_hits);
-    if stepped {
+    if traced && !cpu.msrs.entered {
         bits |= DR6_BS;
     }
     (bits != 0).then(|| Exception::db(bits))

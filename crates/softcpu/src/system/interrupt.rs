@@ -73,6 +73,7 @@ pub fn enter(cpu: &mut Cpu, event: &Event) -> Result<()> {
     };
     if result.is_ok() {
         cpu.shadow = false;
+        cpu.msrs.entered = true;
     } else if !event.checks_dpl()
         && let Some(e) = cpu.exception.as_mut()
         && let Some(code) = e.error_code.as_mut()

@@ -38,7 +38,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use crate::fault::{Exception, Flow, Result, Stop};
 use crate::state::Cpu;
 
-pub use debug::{instruction_breakpoint, note_data_access, note_port_access};
+pub use debug::{note_data_access, note_port_access};
 
 /// Executes a system instruction, or any other that neither `exec` nor `native` knows (then `#UD`). On entry `cpu.rip` is the
 /// instruction's address and `cpu.next_rip` that of the next one. On `Flow::Next` the caller continues at
@@ -104,9 +104,18 @@ pub fn service_events(cpu: &mut Cpu) -> Result<bool> {
     events::service(cpu)
 }
 
-/// After an instruction retired on its own: the `#DB` trap that is due, if any, for single step (RFLAGS.TF is set) and for the
-/// breakpoints that the instruction met.
-pub fn debug_trap(cpu: &mut Cpu) -> Option<Exception> {
-    let stepped = cpu.rflags_rest & crate::flags::bit::TF != 0;
-    debug::trap(cpu, stepped)
+/// Before an instruction that executes on its own: true if RFLAGS.TF is set. RF ends with the instruction.
+///
+/// # Errors
+/// The `#DB` fault of an instruction breakpoint.
+pub fn begin_step(cpu: &mut Cpu) -> Result<bool> {
+    debug::begin_step(cpu)
 }
+
+/// After an instruction retired on its own: the `#DB` trap that is due, if any. `traced` is what [`begin_step`] said.
+pub fn debug_trap(cpu: &mut Cpu, traced: bool) -> Option<Exception> {
+    debug::trap(cpu, traced)
+}
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,7 @@ pub fn syscall(cpu: &mut Cpu) -> Result<()> {
         star & 0xffff_ffff
     };
     let rights = if cpu.long_active() { code64(0) } else { code32(0) };
+    cpu.msrs.entered = cpu.rflags_rest & bit::TF == 0;
     cpu.segs[seg::SS] = flat(selector.wrapping_add(8), data(0));
     set_cs(cpu, flat(selector, rights), 0, rip);
     Ok(())

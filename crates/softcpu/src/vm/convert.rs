@@ -48,7 +48,7 @@ pub fn save(cpu: &mut Cpu) -> Result<CpuState, Error> {
         lapic: lapic::save(cpu),
         events: PendingEvents {
             exception,
-            interrupt: None,
+            interrupt: cpu.lapic.in_flight,
             nmi_pending: cpu.nmi_pending,
             nmi_masked: cpu.nmi_masked,
             interrupt_shadow: cpu.shadow,
@@ -100,6 +100,7 @@ pub fn restore(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
     msr::restore(cpu, &state.msrs)?;
     cpu.lapic.base = state.apic_base;
     lapic::restore(cpu, &state.lapic);
+    cpu.lapic.in_flight = state.events.interrupt;
     cpu.nmi_pending = state.events.nmi_pending;
     cpu.nmi_masked = state.events.nmi_masked;
     cpu.shadow = state.events.interrupt_shadow;

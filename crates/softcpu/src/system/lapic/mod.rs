@@ -241,3 +241,6 @@ pub fn restore(cpu: &mut Cpu, state: &LapicState) {
     cpu.lapic.publish(&cpu.shared.lapic);
     super::events::request(cpu);
 }
+
+#[cfg(test)]
+mod tests;

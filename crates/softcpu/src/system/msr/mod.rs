@@ -111,6 +111,10 @@ pub struct Msrs {
     pub paravirtual: Paravirtual,
     /// Breakpoints that the current instruction met, as bits of DR6.
     pub debug_hits: u64,
+    /// The current instruction went through the IDT or by SYSCALL: no single-step trap follows it.
+    pub entered: bool,
+    /// RFLAGS.RF was set before the current instruction.
+    pub resumed: bool,
 }
 
 impl Default for Msrs {
@@ -140,6 +144,8 @@ impl Default for Msrs {
             hwcr: 1 << 24,
             paravirtual: Paravirtual::default(),
             debug_hits: 0,
+            entered: false,
+            resumed: false,
         }
     }
 }
