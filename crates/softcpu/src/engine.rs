@@ -33,7 +33,7 @@ pub fn run(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
     enter_guest(cpu);
     let left = run_inside(cpu, cache);
     cpu.sync_x87();
-    cpu.mmu.running = [u64::MAX; 2];
+    cpu.mmu.running = std::ptr::null();
     cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
     left
 }
@@ -47,24 +47,27 @@ pub fn step(cpu: &mut Cpu, cache: &mut BlockCache) -> bool {
         Err(stop) => stop.into(),
     };
     let left = finish(cpu, cache, outcome, Some(false));
+    cpu.mmu.running = std::ptr::null();
     cpu.sync_x87();
     left == Some(Left::Request)
 }
 
 /// From now on this vCPU executes: whoever raises an epoch waits for it, so take note of the current one first.
 fn enter_guest(cpu: &mut Cpu) {
-    acknowledge(cpu);
-    cpu.mmu.drop_writes();
+    let epoch = acknowledge(cpu);
+    if epoch != cpu.mmu.write_epoch {
+        cpu.mmu.drop_writes(epoch);
+    }
 }
 
-/// Says that no write tag older than the current epoch is in use any more; the caller drops them.
-fn acknowledge(cpu: &Cpu) {
+/// Says that no write tag older than the current epoch, which it returns, is in use any more; the caller drops them.
+fn acknowledge(cpu: &Cpu) -> u64 {
     loop {
         let epoch = cpu.vm.write_epoch.load(Ordering::SeqCst);
         cpu.shared.acknowledged.store(epoch, Ordering::SeqCst);
         // An epoch raised before the store saw us outside; one raised after it will set our attention bit.
         if cpu.vm.write_epoch.load(Ordering::SeqCst) == epoch {
-            return;
+            return epoch;
         }
     }
 }
@@ -119,8 +122,7 @@ fn prepare(cpu: &mut Cpu) -> Ready {
             cpu.shared
                 .attention
                 .fetch_and(!attention::DROP_WRITES, Ordering::SeqCst);
-            cpu.mmu.drop_writes();
-            acknowledge(cpu);
+            enter_guest(cpu);
         }
         if let Some(vector) = cpu.ended.pop() {
             cpu.shared.stats.count_exit(ExitCause::EndOfInterrupt);
@@ -176,7 +178,7 @@ fn sleep(cpu: &mut Cpu) {
 fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {
     cpu.gpr[reg::RIP_BASE] = block.rip_base(cpu.rip);
     cpu.instructions += u64::from(block.instructions);
-    cpu.mmu.running = block.host;
+    cpu.mmu.running = &raw const block.host;
     let op = block.entry();
     (op.handler)(cpu, op)
 }

@@ -116,30 +116,30 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
     } else {
         0
     };
-    let instructions = plan.instructions;
+    let ops = plan.ops.into_boxed_slice();
     let block = Block {
-        instructions,
-        gpa,
-        mode: block_mode,
-        offset: offset as u16,
+        entry: ops.as_ptr(),
+        version: versions[0].0,
+        was: versions[0].1,
+        instructions: plan.instructions,
+        links: [Cell::new(std::ptr::null()), Cell::new(std::ptr::null())],
         host: hosts,
+        offset: offset as u16,
+        linkable: !alone && second.is_none(),
+        special: Cell::new(second.is_some() || unsure != 0),
+        mode: block_mode,
+        ops,
+        gpa,
         second,
-        versions,
+        second_version: versions[1],
         unsure: Cell::new(unsure),
         bytes: if unsure != 0 {
             bytes[..used].into()
         } else {
             Box::default()
         },
-        links: [Cell::new(std::ptr::null()), Cell::new(std::ptr::null())],
-        linkable: if alone || second.is_some() {
-            [false; 2]
-        } else {
-            [true; 2]
-        },
-        ops: plan.ops.into_boxed_slice(),
         _instructions: plan.long_forms,
-        _natives: plan.natives,
+        natives: plan.natives,
     };
     Ok((block, all_global))
 }
@@ -231,6 +231,10 @@ impl Plan {
                     self.ops.push(op);
                     continue;
                 }
+                // Not worth an op; the block's last instruction keeps one, so that a block is never empty.
+                if after.is_some() && fast::is_nop(&i) {
+                    continue;
+                }
                 if let Some(needs_long_form) = fast::select(&i, flags_live, &mut op) {
                     if needs_long_form {
                         self.pending.push((self.ops.len(), i));
@@ -296,6 +300,7 @@ fn op_of(i: &Instruction) -> Op {
         offset: i.ip() as u16,
         len: i.len() as u8,
         scale: 0,
+        segment: seg::DS as u8,
         family: Family::Moves,
     }
 }

@@ -34,6 +34,7 @@ impl Hasher for AddressHasher {
 
 /// What was found for an instruction pointer.
 #[derive(Clone, Copy)]
+#[repr(align(32))]
 struct Jump {
     linear: u64,
     mode: u32,

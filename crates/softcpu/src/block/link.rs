@@ -10,24 +10,29 @@ impl Block {
     /// compared with memory again, until all have acknowledged that they no longer do.
     #[inline(always)]
     pub fn may_enter(&self, cpu: &Cpu) -> bool {
-        self.is_current() && (self.unsure.get() == 0 || self.settle(cpu))
+        self.is_current() && (!self.special.get() || self.settle(cpu))
     }
 
     #[cold]
     fn settle(&self, cpu: &Cpu) -> bool {
-        if cpu.vm.all_acknowledged(self.unsure.get(), cpu.id) {
-            // A write before an acknowledgement was without notice, so compare once more after it.
-            std::sync::atomic::fence(Ordering::SeqCst);
-            let same = self.same_bytes(cpu);
-            if same {
-                self.unsure.set(0);
-            }
-            return same;
+        if !self.second_is_current() {
+            return false;
         }
-        self.same_bytes(cpu)
+        if self.unsure.get() == 0 {
+            return true;
+        }
+        let settled = cpu.vm.all_acknowledged(self.unsure.get(), cpu.id);
+        // A write before an acknowledgement was without notice, so compare once more after it.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let same = self.same_bytes();
+        if settled && same {
+            self.unsure.set(0);
+            self.special.set(self.second.is_some());
+        }
+        same
     }
 
-    fn same_bytes(&self, _cpu: &Cpu) -> bool {
+    fn same_bytes(&self) -> bool {
         let first = 4096 - (self.gpa & 0xfff) as usize;
         self.bytes.iter().enumerate().all(|(at, &byte)| {
             let ptr = if at < first {
@@ -44,7 +49,7 @@ impl Block {
     pub fn set_link(&self, outcome: Outcome, target: &Block) {
         let slot = outcome as usize;
         if slot < 2
-            && self.linkable[slot]
+            && self.linkable
             && target.mode == self.mode
             && target.second.is_none()
             && target.gpa >> 12 == self.gpa >> 12

@@ -84,6 +84,8 @@ pub struct Op {
     pub len: u8,
     /// Shift of the index register.
     pub scale: u8,
+    /// Segment register of the memory operand, where its base matters.
+    pub segment: u8,
     /// The family that executes the instruction out of line.
     pub family: Family,
 }
@@ -167,54 +169,66 @@ impl OpRef {
     }
 }
 
-/// A decoded block.
+/// A decoded block. What is looked at on each entry comes first and shares one cache line.
+#[repr(C, align(64))]
 pub struct Block {
-    /// The ops.
-    ops: Box<[Op]>,
-    /// Instructions, which may be fewer or more than ops.
+    /// The first op.
+    entry: *const Op,
+    /// The code version of the page, and what it was.
+    version: *const AtomicU32,
+    was: u32,
+    /// Instructions, which may be more than ops.
     pub instructions: u32,
-    /// Guest-physical address of the first byte.
-    pub gpa: u64,
-    /// [`Cpu::mode`] that it was decoded for.
-    pub mode: u32,
-    /// Offset in the linear page.
-    offset: u16,
+    /// Successors by [`Outcome::Next`] and [`Outcome::Taken`].
+    links: [Cell<*const Block>; 2],
     /// Host pages that the code lies in.
     pub host: [u64; 2],
+    /// Offset in the linear page.
+    offset: u16,
+    /// Which successors may be linked: those in the same page.
+    linkable: bool,
+    /// More than the first page's version has to be looked at.
+    special: Cell<bool>,
+    /// [`Cpu::mode`] that it was decoded for.
+    pub mode: u32,
+
+    /// The ops.
+    ops: Box<[Op]>,
+    /// Guest-physical address of the first byte.
+    pub gpa: u64,
     /// Guest-physical page of the part beyond the page's end, if the last instruction reaches there.
     pub second: Option<u64>,
-    /// The pages' code versions, and what they were.
-    versions: [(*const AtomicU32, u32); 2],
+    /// The second page's code version, and what it was.
+    second_version: (*const AtomicU32, u32),
     /// Until every other vCPU has acknowledged this epoch, one may still write to the code without notice.
     unsure: Cell<u64>,
     /// The bytes, kept while unsure.
     bytes: Box<[u8]>,
-    /// Successors by [`Outcome::Next`] and [`Outcome::Taken`].
-    links: [Cell<*const Block>; 2],
-    /// Which successors may be linked: those in the same page.
-    linkable: [bool; 2],
     /// Instructions that handlers out of line work from.
     _instructions: Box<[Instruction]>,
     /// Native forms.
-    _natives: Vec<Box<NativeOp>>,
+    natives: Vec<Box<NativeOp>>,
 }
 
 impl Block {
     /// The first op.
     #[inline(always)]
     pub fn entry(&self) -> OpRef {
-        OpRef(self.ops.as_ptr())
+        OpRef(self.entry)
     }
 
-    /// True while the code is what was decoded.
+    /// True while the first page's code is what was decoded.
     #[inline(always)]
-    pub fn is_current(&self) -> bool {
-        let [(first, was), (second, was_second)] = self.versions;
-        // SAFETY: the versions are in page trackers of the memory map; the cache is emptied when that is replaced.
-        unsafe {
-            (*first).load(Ordering::Relaxed) == was
-                && (self.second.is_none() || (*second).load(Ordering::Relaxed) == was_second)
-        }
+    fn is_current(&self) -> bool {
+        // SAFETY: the version is in a page tracker of the memory map; the cache is emptied when that is replaced.
+        unsafe { (*self.version).load(Ordering::Relaxed) == self.was }
+    }
+
+    /// True while the second page's code, if there is any, is what was decoded.
+    fn second_is_current(&self) -> bool {
+        let (version, was) = self.second_version;
+        // SAFETY: as for `is_current`.
+        self.second.is_none() || unsafe { (*version).load(Ordering::Relaxed) == was }
     }
 
     /// What [`reg::RIP_BASE`] is while the block executes at `rip`.
@@ -245,7 +259,7 @@ impl Block {
         std::mem::size_of::<Self>()
             + std::mem::size_of_val(&*self.ops)
             + std::mem::size_of_val(&*self._instructions)
-            + self._natives.len() * NATIVE
+            + self.natives.len() * NATIVE
             + self.bytes.len()
             + 64
     }

@@ -58,14 +58,16 @@ pub struct Mmu {
     code_pages: [u64; 64],
     /// Guest memory.
     map: Arc<MemoryMap>,
-    /// Host pages of the block that executes: a write there makes the instruction execute alone.
-    pub running: [u64; 2],
+    /// Host pages of the block that executes (in the block itself), or null: a write there makes the instruction execute alone.
+    pub running: *const [u64; 2],
     paging: Paging,
+    /// The newest [`crate::shared::VmShared::write_epoch`] for which write tags were dropped.
+    pub write_epoch: u64,
     /// Translations that needed a walk.
     pub walks: u64,
 }
 
-// SAFETY: `now` points into `arrays`, which the Mmu owns.
+// SAFETY: `now` points into `arrays`, which the Mmu owns; `running` is null while the vCPU is outside guest mode.
 unsafe impl Send for Mmu {}
 
 impl Mmu {
@@ -84,11 +86,12 @@ impl Mmu {
             last_key: 2,
             code_pages: [0; 64],
             map,
-            running: [u64::MAX; 2],
+            running: std::ptr::null(),
             paging: Paging {
                 physical_bits,
                 ..Paging::default()
             },
+            write_epoch: 0,
             walks: 0,
         };
         mmu.select(SUPERVISOR);
@@ -147,6 +150,12 @@ impl Mmu {
         self.last_key
     }
 
+    /// True if the block that executes has code in the page at `host`.
+    fn runs_in(&self, host: *mut u8) -> bool {
+        // SAFETY: set by the engine to a field of the block that executes, which lives for that long.
+        unsafe { self.running.as_ref() }.is_some_and(|pages| pages.contains(&(host as u64)))
+    }
+
     /// Forgets which code lies at which linear address.
     fn forget_code(&mut self) {
         for space in 0..SPACES {
@@ -162,8 +171,9 @@ impl Mmu {
         self.forget_code();
     }
 
-    /// Drops every write tag.
-    pub fn drop_writes(&mut self) {
+    /// Drops every write tag, as `epoch` asks for.
+    pub fn drop_writes(&mut self, epoch: u64) {
+        self.write_epoch = epoch;
         self.arrays.iter_mut().for_each(Array::drop_writes);
     }
 
@@ -379,7 +389,13 @@ impl Cpu {
         let offset = page.page * 4096 + (gpa & 0xfff) as usize;
         let epoch = if page.tracker.watch_code(offset, len) {
             self.mmu.drop_writes_to(page.host);
-            self.vm.drop_write_tags(Some(self.id))
+            let epoch = self.vm.drop_write_tags(Some(self.id));
+            if epoch == self.mmu.write_epoch + 1 {
+                // Nobody else raised it meanwhile: what it asks for has just been done here.
+                self.mmu.write_epoch = epoch;
+                self.shared.acknowledged.store(epoch, Ordering::SeqCst);
+            }
+            epoch
         } else {
             self.vm.write_epoch.load(Ordering::SeqCst)
         };

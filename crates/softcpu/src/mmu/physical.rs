@@ -40,7 +40,7 @@ impl Cpu {
         let Some(page) = self.mmu.map().page(gpa).filter(|page| page.writable) else {
             return Ok(None);
         };
-        if self.mmu.running.contains(&(page.host as u64))
+        if self.mmu.runs_in(page.host)
             && self.mode & mode::ALONE == 0
             && page
                 .tracker

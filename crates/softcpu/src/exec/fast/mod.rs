@@ -56,6 +56,9 @@ struct Base;
 /// Base, scaled index and displacement.
 struct Index;
 
+/// A segment's base, base, scaled index and displacement.
+struct Segmented;
+
 /// A register of the file, which has a power of two of them or a few more: the index is checked once, at decoding.
 #[inline(always)]
 fn file(cpu: &Cpu, index: u8) -> u64 {
@@ -76,6 +79,13 @@ impl Address for Index {
         file(cpu, op.base)
             .wrapping_add(file(cpu, op.index) << (op.scale & 3))
             .wrapping_add(op.disp as i64 as u64)
+    }
+}
+
+impl Address for Segmented {
+    #[inline(always)]
+    fn linear(cpu: &Cpu, op: &Op) -> u64 {
+        Index::linear(cpu, op).wrapping_add(cpu.segs[usize::from(op.segment & 7).min(5)].base)
     }
 }
 

@@ -3,11 +3,11 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::arithmetic::{self, Adc, Add, And, Cmp, Or, Rol, Ror, Sar, Sbb, Shl, Shr, Sub, Test, Xor};
-use super::{Base, Index, branch, moves, stack};
+use super::{Base, Index, Segmented, branch, moves, stack};
 use crate::block::{Handler, Op, Owner};
 use crate::exec::operand::{register_offset, size};
 use crate::exec::{Family, condition_code, control};
-use crate::state::reg;
+use crate::state::{reg, seg};
 
 /// Calls back with the type for an operand size of 1, 4 or 8 bytes.
 macro_rules! sized {
@@ -47,15 +47,30 @@ macro_rules! wide {
     };
 }
 
+/// How the memory operand's address is formed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Base,
+    Index,
+    Segmented,
+}
+
 /// Calls back with the way to form the memory operand's address.
 macro_rules! addressed {
-    ($indexed:expr, $a:ident => $handler:expr) => {
-        if $indexed {
-            type $a = Index;
-            $handler
-        } else {
-            type $a = Base;
-            $handler
+    ($shape:expr, $a:ident => $handler:expr) => {
+        match $shape {
+            Shape::Base => {
+                type $a = Base;
+                $handler
+            }
+            Shape::Index => {
+                type $a = Index;
+                $handler
+            }
+            Shape::Segmented => {
+                type $a = Segmented;
+                $handler
+            }
         }
     };
 }
@@ -145,11 +160,8 @@ fn form(i: &Instruction) -> Form {
     }
 }
 
-/// Fills in the memory operand. `None` if it needs the long way: a segment base, a narrow address.
-fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
-    if matches!(i.memory_segment(), Register::FS | Register::GS) {
-        return None;
-    }
+/// Fills in the memory operand. `None` if it needs the long way, as for a narrow address.
+fn memory(i: &Instruction, op: &mut Op) -> Option<Shape> {
     let number = |register: Register| match register {
         Register::None => Some(reg::ZERO as u8),
         Register::RIP => Some(reg::RIP_BASE as u8),
@@ -167,7 +179,18 @@ fn memory(i: &Instruction, op: &mut Op) -> Option<bool> {
     }
     op.disp = i32::try_from(i.memory_displacement64() as i64).ok()?;
     op.scale = i.memory_index_scale().trailing_zeros() as u8;
-    Some(i.memory_index() != Register::None)
+    Some(match i.memory_segment() {
+        Register::FS | Register::GS => {
+            op.segment = if i.memory_segment() == Register::FS {
+                seg::FS
+            } else {
+                seg::GS
+            } as u8;
+            Shape::Segmented
+        }
+        _ if i.memory_index() != Register::None => Shape::Index,
+        _ => Shape::Base,
+    })
 }
 
 /// Chooses the handler of `i` and fills in `op`; `flags_live` says whether anybody may look at its flags. Returns whether the
@@ -177,16 +200,20 @@ pub fn select(i: &Instruction, flags_live: bool, op: &mut Op) -> Option<bool> {
         return None;
     }
     let touches_memory = i.op0_kind() == OpKind::Memory || i.op1_kind() == OpKind::Memory;
-    let indexed = if touches_memory { memory(i, op)? } else { false };
+    let shape = if touches_memory {
+        memory(i, op)?
+    } else {
+        Shape::Base
+    };
     op.handler = match op.family {
-        Family::Integer => arithmetic(i, flags_live, indexed, op)?,
+        Family::Integer => arithmetic(i, flags_live, shape, op)?,
         Family::Shift => shift(i, flags_live, op)?,
         Family::MulDiv => multiply(i, op)?,
-        Family::Moves => moves(i, indexed, op)?,
+        Family::Moves => moves(i, shape, op)?,
         Family::SetCondition | Family::MoveCondition => conditional(i, op)?,
         Family::Stack => stack(i, op)?,
         Family::Control => {
-            return control(i, indexed, op).map(|handler| {
+            return control(i, shape, op).map(|handler| {
                 op.handler = handler;
                 true
             });
@@ -196,7 +223,7 @@ pub fn select(i: &Instruction, flags_live: bool, op: &mut Op) -> Option<bool> {
     Some(touches_memory || op.family == Family::Stack)
 }
 
-fn arithmetic(i: &Instruction, live: bool, indexed: bool, op: &mut Op) -> Option<Handler> {
+fn arithmetic(i: &Instruction, live: bool, shape: Shape, op: &mut Op) -> Option<Handler> {
     let width = size(i, 0);
     let mnemonic = i.mnemonic();
     if i.op_count() == 1 {
@@ -241,13 +268,13 @@ fn arithmetic(i: &Instruction, live: bool, indexed: bool, op: &mut Op) -> Option
             kinds!(mnemonic, K => sized!(width, T => arithmetic::ri::<K, T, false>))
         }
         (Form::RegisterMemory, _) => {
-            kinds!(mnemonic, K => sized!(width, T => addressed!(indexed, A => arithmetic::rm::<K, T, A>)))
+            kinds!(mnemonic, K => sized!(width, T => addressed!(shape, A => arithmetic::rm::<K, T, A>)))
         }
         (Form::MemoryRegister, _) => {
-            kinds!(mnemonic, K => sized!(width, T => addressed!(indexed, A => arithmetic::mr::<K, T, A>)))
+            kinds!(mnemonic, K => sized!(width, T => addressed!(shape, A => arithmetic::mr::<K, T, A>)))
         }
         (Form::MemoryImmediate, _) => {
-            kinds!(mnemonic, K => sized!(width, T => addressed!(indexed, A => arithmetic::mi::<K, T, A>)))
+            kinds!(mnemonic, K => sized!(width, T => addressed!(shape, A => arithmetic::mi::<K, T, A>)))
         }
         (Form::Other, _) => return None,
     })
@@ -298,7 +325,7 @@ fn multiply(i: &Instruction, op: &mut Op) -> Option<Handler> {
     Some(wide!(size(i, 0), T => arithmetic::imul_rri::<T>))
 }
 
-fn moves(i: &Instruction, indexed: bool, op: &mut Op) -> Option<Handler> {
+fn moves(i: &Instruction, shape: Shape, op: &mut Op) -> Option<Handler> {
     let form = form(i);
     if i.op0_kind() == OpKind::Register {
         op.a = register_offset(i.op0_register());
@@ -315,30 +342,32 @@ fn moves(i: &Instruction, indexed: bool, op: &mut Op) -> Option<Handler> {
             Some(match form {
                 Form::RegisterRegister => sized!(width, T => moves::rr::<T>),
                 Form::RegisterImmediate => sized!(width, T => moves::ri::<T>),
-                Form::RegisterMemory => sized!(width, T => addressed!(indexed, A => moves::rm::<T, A>)),
-                Form::MemoryRegister if width == 2 => addressed!(indexed, A => moves::mr::<u16, A>),
-                Form::MemoryRegister => sized!(width, T => addressed!(indexed, A => moves::mr::<T, A>)),
-                Form::MemoryImmediate if width == 2 => addressed!(indexed, A => moves::mi::<u16, A>),
-                Form::MemoryImmediate => sized!(width, T => addressed!(indexed, A => moves::mi::<T, A>)),
+                Form::RegisterMemory => sized!(width, T => addressed!(shape, A => moves::rm::<T, A>)),
+                Form::MemoryRegister if width == 2 => addressed!(shape, A => moves::mr::<u16, A>),
+                Form::MemoryRegister => sized!(width, T => addressed!(shape, A => moves::mr::<T, A>)),
+                Form::MemoryImmediate if width == 2 => addressed!(shape, A => moves::mi::<u16, A>),
+                Form::MemoryImmediate => sized!(width, T => addressed!(shape, A => moves::mi::<T, A>)),
                 Form::Other => return None,
             })
         }
-        Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => extend(i, form, indexed),
+        Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => extend(i, form, shape),
+        // The offset without the segment's base.
+        Mnemonic::Lea if shape == Shape::Segmented => None,
         Mnemonic::Lea => {
-            Some(wide!(i.op0_register().size(), T => addressed!(indexed, A => moves::lea::<T, A>)))
+            Some(wide!(i.op0_register().size(), T => addressed!(shape, A => moves::lea::<T, A>)))
         }
         Mnemonic::Nop | Mnemonic::Endbr64 => Some(moves::nop),
         _ => None,
     }
 }
 
-fn extend(i: &Instruction, form: Form, indexed: bool) -> Option<Handler> {
+fn extend(i: &Instruction, form: Form, shape: Shape) -> Option<Handler> {
     let signed = i.mnemonic() != Mnemonic::Movzx;
     macro_rules! pick {
         ($t:ty, $d:ty, $signed:literal) => {
             match form {
                 Form::RegisterRegister => moves::extend_rr::<$t, $d, $signed>,
-                Form::RegisterMemory => addressed!(indexed, A => moves::extend_rm::<$t, $d, A, $signed>),
+                Form::RegisterMemory => addressed!(shape, A => moves::extend_rm::<$t, $d, A, $signed>),
                 _ => return None,
             }
         };
@@ -394,7 +423,7 @@ fn stack(i: &Instruction, op: &mut Op) -> Option<Handler> {
     }
 }
 
-fn control(i: &Instruction, indexed: bool, op: &mut Op) -> Option<Handler> {
+fn control(i: &Instruction, shape: Shape, op: &mut Op) -> Option<Handler> {
     let direct = i.op_count() == 1 && i.op0_kind() == OpKind::NearBranch64;
     if direct {
         op.imm = control::relative(i);
@@ -410,11 +439,16 @@ fn control(i: &Instruction, indexed: bool, op: &mut Op) -> Option<Handler> {
         (Mnemonic::Call, OpKind::NearBranch64) => stack::call,
         (Mnemonic::Jmp, OpKind::Register) => branch::jmp_r,
         (Mnemonic::Call, OpKind::Register) => stack::call_r,
-        (Mnemonic::Jmp, OpKind::Memory) if size(i, 0) == 8 => addressed!(indexed, A => branch::jmp_m::<A>),
+        (Mnemonic::Jmp, OpKind::Memory) if size(i, 0) == 8 => addressed!(shape, A => branch::jmp_m::<A>),
         _ if i.code() == Code::Retnq => stack::ret,
         _ if direct && i.is_jcc_short_or_near() => conditions!(condition_code(i), C => branch::jcc::<C>),
         _ => return None,
     })
+}
+
+/// True if `i` does nothing.
+pub fn is_nop(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Endbr64)
 }
 
 /// Makes one op of a CMP or TEST and the Jcc after it. False if they do not go together.
