@@ -48,7 +48,7 @@ install_packages() {
 # Everything that a build needs: a C compiler as the linker, and Rust.
 need_toolchain() {
 	local packages
-	packages=$(missing_packages cc:gcc /usr/include/stdio.h:libc6-dev)
+	packages=$(missing_packages cc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 	rust_is_new_enough || packages="$packages rustc-web cargo-web $*"
 	# shellcheck disable=SC2086
 	install_packages "for the build" $packages
