@@ -20,9 +20,8 @@ pub fn request(cpu: &Cpu) {
 
 /// RFLAGS.IF, the task priority or the like changed: what waits may be deliverable now.
 pub fn flags_changed(cpu: &mut Cpu) {
-    if cpu.rflags_rest & bit::IF != 0 && (interrupt_waits(cpu) || cpu.nmi_pending) {
-        request(cpu);
-    } else if cpu.nmi_pending && !cpu.nmi_masked {
+    let maskable = cpu.rflags_rest & bit::IF != 0 && interrupt_waits(cpu);
+    if maskable || (cpu.nmi_pending && !cpu.nmi_masked) {
         request(cpu);
     }
 }

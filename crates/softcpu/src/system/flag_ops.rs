@@ -1,6 +1,6 @@
 //! CLI, STI, PUSHF, POPF, CLAC, STAC (SDM vol. 2; IOPL and VME rules vol. 3, 21.2 and 21.3).
 
-use super::{cpuid, events, stack};
+use super::{events, stack};
 use crate::fault::Result;
 use crate::flags::bit;
 use crate::state::{Cpu, cr0, cr4};
@@ -117,7 +117,8 @@ pub fn popf(cpu: &mut Cpu, width: u8) -> Result<()> {
 
 /// CLAC and STAC.
 pub fn set_ac(cpu: &mut Cpu, on: bool) -> Result<()> {
-    if cpu.cpl != 0 || !cpuid::has(cpu, "smap") {
+    // Every model has SMAP, so that only the privilege is checked: these two surround each access to user memory.
+    if cpu.cpl != 0 {
         return Err(cpu.ud());
     }
     if on {
@@ -125,6 +126,6 @@ pub fn set_ac(cpu: &mut Cpu, on: bool) -> Result<()> {
     } else {
         cpu.rflags_rest &= !bit::AC;
     }
-    cpu.update_mode();
+    cpu.update_mmu_mode();
     Ok(())
 }

@@ -138,6 +138,9 @@ fn thread_time() -> u64 {
         .saturating_add(time.tv_nsec as u64)
 }
 
+/// Nanoseconds between two looks at the thread's processor time, which cost a system call each.
+const STEAL_INTERVAL: u64 = 1_000_000;
+
 /// Adds to the steal time what the vCPU's thread wanted to run but did not, since the last time.
 pub fn update_steal_time(cpu: &mut Cpu) {
     let register = cpu.msrs.paravirtual.steal_time;
@@ -145,6 +148,14 @@ pub fn update_steal_time(cpu: &mut Cpu) {
         return;
     }
     let now = clock(&cpu.vm);
+    if cpu
+        .msrs
+        .paravirtual
+        .since
+        .is_some_and(|before| now.saturating_sub(before.clock) < STEAL_INTERVAL)
+    {
+        return;
+    }
     let used = thread_time() + cpu.shared.stats.time(TimeSpent::Idle).unwrap_or(0);
     if let Some(before) = cpu.msrs.paravirtual.since {
         let passed = now.saturating_sub(before.clock);

@@ -1,0 +1,419 @@
+//! System behaviour as guest code sees it: traps, interrupts, the LAPIC and its timer, a second CPU, the paravirtual clock.
+
+mod common;
+
+use std::arch::global_asm;
+use std::time::Duration;
+
+use common::{Bare, CODE, run_to_end};
+use ostler_accel::{CpuState, DescriptorTable, Exit, KickSource, MpState, Segment, reset_state};
+use ostler_memory::vm_memory::{Bytes, GuestAddress};
+
+const GDT: u64 = 0x4000;
+const IDT: u64 = 0x5000;
+const TSS: u64 = 0x6000;
+const STACK0: u64 = 0x8_0000;
+
+/// Declares the bytes between two labels of assembled code as a function.
+macro_rules! guest_code {
+    ($name:ident, $begin:literal, $end:literal, $($line:literal),+ $(,)?) => {
+        global_asm!(".balign 16", concat!($begin, ":"), $($line),+, concat!($end, ":"));
+        fn $name() -> Vec<u8> {
+            unsafe extern "C" {
+                #[link_name = $begin]
+                static BEGIN: u8;
+                #[link_name = $end]
+                static END: u8;
+            }
+            let (begin, end) = (&raw const BEGIN, &raw const END);
+            let len = end as usize - begin as usize;
+            // SAFETY: both labels are in one piece of this program's own text, BEGIN before END.
+            unsafe { std::slice::from_raw_parts(begin, len) }.to_vec()
+        }
+    };
+}
+
+/// 64-bit mode at level 0 with a GDT, a TSS and an IDT whose gates all lead to `handler`.
+fn prepared(bare: &Bare, handler: u64) -> CpuState {
+    let mut state = bare.long_mode(0);
+    let descriptors = [
+        0,
+        0x00af_9b00_0000_ffff,
+        0x00cf_9300_0000_ffff,
+        0x00cf_f300_0000_ffff,
+        0x00af_fb00_0000_ffff,
+    ];
+    for (n, d) in descriptors.iter().enumerate() {
+        bare.write(GDT + 8 * n as u64, &u64::to_le_bytes(*d));
+    }
+    let gate = (handler & 0xffff) | 8 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+    for vector in 0..256 {
+        bare.write(IDT + 16 * vector, &u128::from(gate).to_le_bytes());
+    }
+    bare.write(TSS + 4, &STACK0.to_le_bytes());
+    state.gdtr = DescriptorTable {
+        base: GDT,
+        limit: 0x2f,
+    };
+    state.idtr = DescriptorTable {
+        base: IDT,
+        limit: 0xfff,
+    };
+    state.tr = Segment {
+        selector: 0x28,
+        base: TSS,
+        limit: 0x67,
+        rights: 0x8b,
+    };
+    state
+}
+
+/// Runs `code` on one CPU with all gates leading to its byte `handler`, and returns the state at its end.
+fn run(code: &[u8], handler: u64) -> (Bare, CpuState) {
+    let bare = Bare::new(1);
+    bare.write(CODE, code);
+    let mut vcpu = bare.vcpu(0);
+    vcpu.set_state(&prepared(&bare, CODE + handler)).unwrap();
+    run_to_end(&mut *vcpu);
+    let state = vcpu.state().unwrap();
+    (bare, state)
+}
+
+guest_code!(
+    single_step,
+    "single_step_begin",
+    "single_step_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler, at byte 16: counts traps whose cause is single step.
+    "mov rdx, dr6",
+    "bt edx, 14",
+    "adc ebx, 0",
+    "mov edx, 0xffff0ff0",
+    "mov dr6, rdx",
+    "iretq",
+    "2:",
+    "xor ebx, ebx",
+    "pushfq",
+    "or dword ptr [rsp], 0x100",
+    "popfq",
+    "nop",
+    "nop",
+    "mov ecx, 3",
+    "pushfq",
+    "and dword ptr [rsp], -0x101",
+    "popfq",
+    "nop",
+    "out 0xf4, al",
+);
+
+#[test]
+fn single_step_traps_after_each_instruction_that_began_with_the_flag() {
+    let (_, state) = run(&single_step(), 16);
+    assert_eq!(state.gpr[3], 6, "nop, nop, mov, pushfq, and, popfq");
+}
+
+guest_code!(
+    breakpoints,
+    "breakpoints_begin",
+    "breakpoints_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler: gathers the causes, and lets an instruction breakpoint pass by RF.
+    "mov rdx, dr6",
+    "and edx, 0xf",
+    "or ebx, edx",
+    "inc ecx",
+    "or dword ptr [rsp + 16], 0x10000",
+    "mov edx, 0xffff0ff0",
+    "mov dr6, rdx",
+    "iretq",
+    "2:",
+    "xor ebx, ebx",
+    "xor ecx, ecx",
+    "lea rax, [rip + 3f]",
+    "mov dr0, rax",
+    "mov eax, 0x20000",
+    "mov dr1, rax",
+    // DR0: execution; DR1: writes of 4 bytes.
+    "mov eax, 0x00d00405",
+    "mov dr7, rax",
+    "3:",
+    "nop",
+    "mov eax, [0x20000]",
+    "mov byte ptr [0x20002], 1",
+    "mov byte ptr [0x20004], 1",
+    "xor eax, eax",
+    "mov dr7, rax",
+    "out 0xf4, al",
+);
+
+#[test]
+fn breakpoints_stop_before_execution_and_after_a_write() {
+    let (_, state) = run(&breakpoints(), 16);
+    assert_eq!((state.gpr[3], state.gpr[1]), (3, 2));
+}
+
+guest_code!(
+    deadline,
+    "deadline_begin",
+    "deadline_end",
+    "jmp 2f",
+    ".balign 16",
+    "inc ebx",
+    "mov ecx, 0x80b",
+    "xor eax, eax",
+    "xor edx, edx",
+    "wrmsr",
+    "iretq",
+    "2:",
+    "xor ebx, ebx",
+    // x2APIC mode, software enable, timer in TSC-deadline mode on vector 0x50.
+    "mov ecx, 0x1b",
+    "rdmsr",
+    "or eax, 0xc00",
+    "wrmsr",
+    "mov ecx, 0x80f",
+    "mov eax, 0x1ff",
+    "xor edx, edx",
+    "wrmsr",
+    "mov ecx, 0x832",
+    "mov eax, 0x40050",
+    "wrmsr",
+    "rdtsc",
+    "add eax, 2000000",
+    "adc edx, 0",
+    "mov esi, eax",
+    "mov edi, edx",
+    "mov ecx, 0x6e0",
+    "wrmsr",
+    "sti",
+    "hlt",
+    "cli",
+    "rdtsc",
+    "sub eax, esi",
+    "sbb edx, edi",
+    // The deadline is over and disarmed.
+    "mov edi, edx",
+    "mov ecx, 0x6e0",
+    "rdmsr",
+    "mov esi, eax",
+    "out 0xf4, al",
+);
+
+#[test]
+fn a_halted_cpu_wakes_at_its_deadline_and_not_before() {
+    let (_, state) = run(&deadline(), 16);
+    assert_eq!(state.gpr[3], 1, "one interrupt");
+    assert_eq!(state.gpr[7], 0, "the deadline had passed");
+    assert_eq!(state.gpr[6], 0, "the register reads as zero");
+}
+
+guest_code!(
+    user_mode,
+    "user_mode_begin",
+    "user_mode_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler, at level 0: shows the error code and where the fault was.
+    "pop rbx",
+    "mov rsi, [rsp]",
+    "mov edi, cs",
+    "out 0xf4, al",
+    "2:",
+    // To level 3 by IRETQ, then a privileged instruction.
+    "push 0x1b",
+    "push 0x70000",
+    "pushfq",
+    "push 0x23",
+    "lea rax, [rip + 3f]",
+    "push rax",
+    "iretq",
+    "3:",
+    "mov ecx, cs",
+    "hlt",
+);
+
+#[test]
+fn the_user_cannot_halt() {
+    let (_, state) = run(&user_mode(), 16);
+    assert_eq!(state.gpr[3], 0, "error code of #GP");
+    assert_eq!((state.gpr[1], state.gpr[7]), (0x23, 8));
+    assert_eq!(state.gpr[4], STACK0 - 40, "the TSS's stack");
+    assert_eq!(state.gpr[6], CODE + user_mode().len() as u64 - 1);
+}
+
+guest_code!(
+    wake_second,
+    "wake_second_begin",
+    "wake_second_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler of the IPI that comes back.
+    "inc ebx",
+    "mov ecx, 0x80b",
+    "xor eax, eax",
+    "xor edx, edx",
+    "wrmsr",
+    "iretq",
+    "2:",
+    "xor ebx, ebx",
+    "mov ecx, 0x1b",
+    "rdmsr",
+    "or eax, 0xc00",
+    "wrmsr",
+    "mov ecx, 0x80f",
+    "mov eax, 0x1ff",
+    "xor edx, edx",
+    "wrmsr",
+    // INIT, then a start-up IPI to page 0x20, both to CPU 1.
+    "mov ecx, 0x830",
+    "mov edx, 1",
+    "mov eax, 0x4500",
+    "wrmsr",
+    "mov eax, 0x4620",
+    "wrmsr",
+    "4: sti",
+    "hlt",
+    "cli",
+    "test ebx, ebx",
+    "jz 4b",
+    "mov eax, [0x7000]",
+    "out 0xf4, al",
+);
+
+guest_code!(
+    second,
+    "second_begin",
+    "second_end",
+    ".code16",
+    // Real mode at 2000:0000: a word that shows where it runs, then an IPI of vector 0x60 to CPU 0 by the register page, in
+    // unreal mode through a flat data segment.
+    "mov ax, cs",
+    "mov ds, ax",
+    "lgdt [0x80]",
+    "mov eax, cr0",
+    "or al, 1",
+    "mov cr0, eax",
+    "mov bx, 8",
+    "mov es, bx",
+    "and al, 0xfe",
+    "mov cr0, eax",
+    "mov dword ptr es:[0x7000], 0x1234beef",
+    "mov edi, 0xfee000f0",
+    "mov dword ptr es:[edi], 0x1ff",
+    "mov edi, 0xfee00310",
+    "mov dword ptr es:[edi], 0",
+    "mov edi, 0xfee00300",
+    "mov dword ptr es:[edi], 0x4060",
+    "cli",
+    "hlt",
+    ".code64",
+);
+
+#[test]
+fn a_second_cpu_starts_in_real_mode_and_interrupts_the_first() {
+    let bare = Bare::new(2);
+    bare.write(CODE, &wake_second());
+    bare.write(0x2_0000, &second());
+    assert!(second().len() <= 0x80);
+    // The table of the second CPU: a flat data segment.
+    bare.write(0x2_0080, &[15, 0, 0x90, 0, 2, 0]);
+    bare.write(0x2_0098, &0x00cf_9300_0000_ffffu64.to_le_bytes());
+    let mut first = bare.vcpu(0);
+    let mut other = bare.vcpu(1);
+    first.set_state(&prepared(&bare, CODE + 16)).unwrap();
+    other.set_state(&reset_state(1)).unwrap();
+    let kicker = other.kicker();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            loop {
+                match other.run().unwrap() {
+                    Exit::Kicked => return other.state().unwrap(),
+                    exit => panic!("unexpected {exit:?}"),
+                }
+            }
+        });
+        run_to_end(&mut *first);
+        // Give the second CPU time to reach its HLT; it stays there.
+        std::thread::sleep(Duration::from_millis(20));
+        kicker.kick(KickSource::Control);
+        let end = thread.join().unwrap();
+        assert_eq!(end.segments[1].base, 0x2_0000);
+        assert!(matches!(end.mp, MpState::Halted | MpState::Runnable));
+    });
+    let state = first.state().unwrap();
+    assert_eq!((state.gpr[0], state.gpr[3]), (0x1234_beef, 1));
+}
+
+guest_code!(
+    clock,
+    "clock_begin",
+    "clock_end",
+    "mov ecx, 0x4b564d01",
+    "mov eax, 0x7001",
+    "xor edx, edx",
+    "wrmsr",
+    "mov ecx, 0x4b564d00",
+    "mov eax, 0x7100",
+    "wrmsr",
+    "rdtsc",
+    "shl rdx, 32",
+    "or rax, rdx",
+    "mov rbx, rax",
+    "out 0xf4, al",
+);
+
+#[test]
+fn the_paravirtual_clock_tells_nanoseconds_since_boot() {
+    let (bare, state) = run(&clock(), 0);
+    let mut page = [0; 32];
+    bare.ram.read_slice(&mut page, GuestAddress(0x7000)).unwrap();
+    let field = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().unwrap());
+    let version = field(0) as u32;
+    assert!(version != 0 && version.is_multiple_of(2));
+    assert_eq!(page[29], 1, "stable");
+    let ticks = state.gpr[3] - field(8);
+    let shift = page[28] as i8;
+    let shifted = if shift < 0 {
+        ticks >> -shift
+    } else {
+        ticks << shift
+    };
+    let scaled = (u128::from(shifted) * u128::from(field(24) as u32)) >> 32;
+    let guest = field(16) + scaled as u64;
+    let host = bare.vm.clock().unwrap();
+    assert!(guest > 0 && guest < host, "{guest} is before {host}");
+    let mut wall = [0; 12];
+    bare.ram.read_slice(&mut wall, GuestAddress(0x7100)).unwrap();
+    let seconds = u32::from_le_bytes(wall[4..8].try_into().unwrap());
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    assert!(now - u64::from(seconds) < 3600);
+}
+
+guest_code!(
+    hypercalls,
+    "hypercalls_begin",
+    "hypercalls_end",
+    "mov eax, 99",
+    "vmmcall",
+    "mov rbx, rax",
+    // A kick for oneself: the HLT that follows does not sleep.
+    "mov eax, 5",
+    "xor ecx, ecx",
+    "vmcall",
+    "mov rsi, rax",
+    "cli",
+    "hlt",
+    "out 0xf4, al",
+);
+
+#[test]
+fn hypercalls_kick_and_unknown_ones_say_so() {
+    let (_, state) = run(&hypercalls(), 0);
+    assert_eq!(state.gpr[3] as i64, -1000);
+    assert_eq!(state.gpr[6], 0);
+}
