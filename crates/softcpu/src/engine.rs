@@ -183,20 +183,23 @@ fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {
     (op.handler)(cpu, op)
 }
 
+/// Executes a block of a single instruction, which may write to its own bytes.
 fn one_block(cpu: &mut Cpu, block: &Block) -> Outcome {
+    let before = cpu.mode;
+    cpu.mode |= mode::ALONE;
     let outcome = enter_block(cpu, block);
+    if cpu.mode == before | mode::ALONE {
+        cpu.mode = before;
+    }
     correct_count(cpu, block, outcome);
     outcome
 }
 
 /// Takes back the instructions that a stopped block did not execute.
 fn correct_count(cpu: &mut Cpu, block: &Block, outcome: Outcome) {
-    if outcome as u32 > Outcome::Jump as u32 {
-        let base = cpu.gpr[reg::RIP_BASE];
-        if outcome as u32 >= Outcome::Fault as u32 {
-            let done = block.instructions_before(cpu.rip, base, cpu.rip_mask);
-            cpu.instructions -= u64::from(block.instructions.saturating_sub(done));
-        }
+    if outcome as u32 >= Outcome::Fault as u32 {
+        let done = block.instructions_before(cpu.rip, cpu.gpr[reg::RIP_BASE], cpu.rip_mask);
+        cpu.instructions -= u64::from(block.instructions.saturating_sub(done));
     }
 }
 
@@ -239,20 +242,12 @@ fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: Option
         Outcome::Exit => return Some(Left::Request),
         Outcome::Alone => {
             // Once more by itself: then it may write to its own block.
-            let traps = cpu.mode;
-            cpu.mode |= mode::ALONE;
+            cpu.replay.rewind();
             let outcome = match cache.find(cpu, true) {
                 Ok(block) => one_block(cpu, block),
                 Err(stop) => stop.into(),
             };
-            if cpu.mode & !mode::ALONE == traps & !mode::ALONE {
-                cpu.mode = traps;
-            }
-            return if outcome == Outcome::Alone {
-                Some(Left::Kicked)
-            } else {
-                finish(cpu, cache, outcome, alone)
-            };
+            return finish(cpu, cache, outcome, alone);
         }
         Outcome::Fault => {
             cpu.replay.clear();

@@ -152,7 +152,9 @@ struct Plan {
     /// Out-of-line instructions, by index until their place is final.
     pending: Vec<(usize, Instruction)>,
     long_forms: Box<[Instruction]>,
-    natives: Vec<Box<NativeOp>>,
+    /// Native forms, likewise.
+    native_forms: Vec<(usize, NativeOp)>,
+    natives: Box<[NativeOp]>,
     ended: bool,
     /// Page offset behind the last instruction.
     end: u64,
@@ -166,7 +168,8 @@ impl Plan {
             instructions: 0,
             pending: Vec::new(),
             long_forms: Box::default(),
-            natives: Vec::new(),
+            native_forms: Vec::new(),
+            natives: Box::default(),
             ended: false,
             end: 0,
         }
@@ -245,10 +248,7 @@ impl Plan {
             }
             select::out_of_line(&owner, &i, &mut op);
             match owner {
-                Owner::Native(native) => {
-                    op.imm = &raw const *native as u64;
-                    self.natives.push(native);
-                }
+                Owner::Native(native) => self.native_forms.push((self.ops.len(), *native)),
                 _ => self.pending.push((self.ops.len(), i)),
             }
             self.ops.push(op);
@@ -282,7 +282,12 @@ impl Plan {
         for (form, (at, _)) in self.long_forms.iter().zip(&self.pending) {
             self.ops[*at].long = &raw const *form as u64;
         }
-        self.pending = Vec::new();
+        let (places, natives): (Vec<usize>, Vec<NativeOp>) =
+            std::mem::take(&mut self.native_forms).into_iter().unzip();
+        self.natives = natives.into_boxed_slice();
+        for (form, at) in self.natives.iter().zip(places) {
+            self.ops[at].imm = &raw const *form as u64;
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::{Block, build};
 use crate::fault::Result;
+use crate::host;
 use crate::state::{Cpu, mode, seg};
 
 /// Entries of the cache by instruction pointer.
@@ -54,6 +55,7 @@ pub struct BlockCache {
     jumps: Box<[Jump]>,
     blocks: HashMap<(u64, u32), Box<Block>, BuildHasherDefault<AddressHasher>>,
     /// Blocks whose code changed; links may still lead to them.
+    #[expect(clippy::vec_box, reason = "links hold the blocks' addresses")]
     retired: Vec<Box<Block>>,
     bytes: usize,
     limit: usize,
@@ -136,7 +138,9 @@ impl BlockCache {
         let (block, global) = match known {
             Some(found) => found,
             None => {
+                let begun = host::tsc();
                 let (block, global) = build::build(cpu, linear, gpa, mode, global)?;
+                cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
                 self.decoded += 1;
                 self.bytes += block.footprint();
                 let block = Box::new(block);

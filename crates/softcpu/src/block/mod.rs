@@ -207,7 +207,7 @@ pub struct Block {
     /// Instructions that handlers out of line work from.
     _instructions: Box<[Instruction]>,
     /// Native forms.
-    natives: Vec<Box<NativeOp>>,
+    natives: Box<[NativeOp]>,
 }
 
 impl Block {
@@ -255,11 +255,10 @@ impl Block {
 
     /// Bytes of host memory that the block takes.
     fn footprint(&self) -> usize {
-        const NATIVE: usize = 96;
         std::mem::size_of::<Self>()
             + std::mem::size_of_val(&*self.ops)
             + std::mem::size_of_val(&*self._instructions)
-            + self.natives.len() * NATIVE
+            + std::mem::size_of_val(&*self.natives)
             + self.bytes.len()
             + 64
     }

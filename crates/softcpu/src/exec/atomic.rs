@@ -6,9 +6,10 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::address::effective;
 use super::alu::Alu;
-use super::operand::{by_size, size};
+use super::operand::{by_size, size, wide};
 use crate::fault::{Flow, Result};
 use crate::flags::HOST_ZF;
+use crate::host::Int;
 use crate::mmu::access::Access;
 use crate::state::{Cpu, reg};
 
@@ -26,9 +27,9 @@ fn exchange_add(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     let other = cpu.read_operand(i, 1)?;
     let mut after = cpu.flags;
     let old = by_size!(size(i, 0), T => cpu.update_operand(i, i.has_lock_prefix(), |old| {
-        let (sum, flags) = Alu::add(old as T, other as T);
+        let (sum, flags) = Alu::add(T::from_u64(old), T::from_u64(other));
         after = flags;
-        sum.into()
+        wide(sum)
     }))?;
     // With both operands the same register the sum stays.
     if i.op0_kind() != OpKind::Register || i.op0_register() != i.op1_register() {
@@ -46,10 +47,10 @@ fn compare_exchange(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     let new = cpu.read_operand(i, 1)?;
     let accumulator = cpu.gpr[reg::RAX];
     let old = by_size!(size(i, 0), T => cpu.update_operand(i, i.has_lock_prefix(), |old| {
-        if old as T == accumulator as T { new } else { old }
+        if T::from_u64(old) == T::from_u64(accumulator) { new } else { old }
     }))?;
     let width = size(i, 0);
-    cpu.flags = by_size!(width, T => Alu::sub(accumulator as T, old as T).1);
+    cpu.flags = by_size!(width, T => Alu::sub(T::from_u64(accumulator), T::from_u64(old)).1);
     if cpu.flags & HOST_ZF == 0 {
         let rax = cpu.gpr[reg::RAX];
         cpu.gpr[reg::RAX] = match width {

@@ -3,9 +3,10 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::address::{offset, segment_index};
-use super::operand::{by_size, size};
+use super::operand::{by_size, size, wide};
 use crate::fault::{Flow, Result};
 use crate::flags::{HOST_CF, HOST_ZF};
+use crate::host::Int;
 use crate::state::{Cpu, seg};
 
 /// Executes an instruction of this family.
@@ -63,9 +64,9 @@ fn test(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
         }
         by_size!(width, T => {
             if mnemonic == Mnemonic::Bt {
-                cpu.load::<T>(segment, at).map(u64::from)
+                cpu.load::<T>(segment, at).map(wide)
             } else {
-                cpu.update::<T>(segment, at, i.has_lock_prefix(), |old| change(u64::from(old)) as T).map(u64::from)
+                cpu.update::<T>(segment, at, i.has_lock_prefix(), |old| T::from_u64(change(wide(old)))).map(wide)
             }
         })?
     };

@@ -3,8 +3,9 @@
 use iced_x86::{Instruction, Mnemonic};
 
 use super::alu::Alu;
-use super::operand::{by_size, size};
+use super::operand::{by_size, size, wide};
 use crate::fault::{Flow, Result};
+use crate::host::Int;
 use crate::state::Cpu;
 
 /// Executes an instruction of this family.
@@ -16,7 +17,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             let b = cpu.read_operand(i, 1)?;
             let test = i.mnemonic() == Mnemonic::Test;
             cpu.flags = by_size!(size(i, 0), T => {
-                let (a, b) = (a as T, b as T);
+                let (a, b) = (T::from_u64(a), T::from_u64(b));
                 if test { Alu::and(a, b).1 } else { Alu::sub(a, b).1 }
             });
         }
@@ -29,12 +30,12 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             let mnemonic = i.mnemonic();
             by_size!(size(i, 0), T => cpu.update_operand(i, locked, |old| {
                 let (new, flags) = match mnemonic {
-                    Mnemonic::Inc => Alu::inc(old as T, before),
-                    Mnemonic::Dec => Alu::dec(old as T, before),
-                    _ => Alu::neg(old as T),
+                    Mnemonic::Inc => Alu::inc(T::from_u64(old), before),
+                    Mnemonic::Dec => Alu::dec(T::from_u64(old), before),
+                    _ => Alu::neg(T::from_u64(old)),
                 };
                 after = flags;
-                new.into()
+                wide(new)
             }))?;
             cpu.flags = after;
         }
@@ -44,7 +45,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             let mut after = before;
             let mnemonic = i.mnemonic();
             by_size!(size(i, 0), T => cpu.update_operand(i, locked, |old| {
-                let (a, b) = (old as T, other as T);
+                let (a, b) = (T::from_u64(old), T::from_u64(other));
                 let (new, flags) = match mnemonic {
                     Mnemonic::Add => Alu::add(a, b),
                     Mnemonic::Or => Alu::or(a, b),
@@ -55,7 +56,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
                     _ => Alu::xor(a, b),
                 };
                 after = flags;
-                new.into()
+                wide(new)
             }))?;
             cpu.flags = after;
         }

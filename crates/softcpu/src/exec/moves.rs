@@ -4,9 +4,10 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::address::{effective, offset};
 use super::alu::condition;
-use super::operand::{by_size, mask, size};
+use super::operand::{by_size, mask, size, wide};
 use crate::fault::{Flow, Result};
 use crate::flags::{self, HOST_CF, bit};
+use crate::host::Int;
 use crate::state::{Cpu, reg};
 
 /// Executes an instruction of this family.
@@ -56,7 +57,7 @@ fn exchange(cpu: &mut Cpu, i: &Instruction) -> Result<()> {
         old
     } else {
         let (segment, at) = effective(cpu, i);
-        by_size!(size(i, 0), T => cpu.update::<T>(segment, at, true, |_| other as T).map(u64::from))?
+        by_size!(size(i, 0), T => cpu.update::<T>(segment, at, true, |_| T::from_u64(other)).map(wide))?
     };
     cpu.write_register(i.op1_register(), old);
     Ok(())

@@ -4,6 +4,7 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use super::address::{effective, segment_index};
 use crate::fault::Result;
+use crate::host::Int;
 use crate::state::{Cpu, reg, seg};
 
 /// Calls the generic function for the integer type of `$size` bytes.
@@ -30,6 +31,11 @@ macro_rules! by_size {
     };
 }
 pub(crate) use by_size;
+
+/// Zero-extends.
+pub fn wide<T: Int>(value: T) -> u64 {
+    value.into()
+}
 
 /// Bits that `size` bytes have.
 pub fn mask(size: usize) -> u64 {
@@ -128,18 +134,18 @@ impl Cpu {
         }
         let (segment, offset) = effective(self, i);
         by_size!(size(i, 0), T => {
-            self.update::<T>(segment, offset, locked, |old| change(u64::from(old)) as T).map(u64::from)
+            self.update::<T>(segment, offset, locked, |old| T::from_u64(change(wide(old)))).map(wide)
         })
     }
 
     /// Loads `size` (1, 2, 4, 8) bytes.
     pub fn load_sized(&mut self, segment: usize, offset: u64, size: usize) -> Result<u64> {
-        by_size!(size, T => self.load::<T>(segment, offset).map(u64::from))
+        by_size!(size, T => self.load::<T>(segment, offset).map(wide))
     }
 
     /// Stores `size` (1, 2, 4, 8) bytes.
     pub fn store_sized(&mut self, segment: usize, offset: u64, size: usize, value: u64) -> Result<()> {
-        by_size!(size, T => self.store::<T>(segment, offset, value as T))
+        by_size!(size, T => self.store::<T>(segment, offset, T::from_u64(value)))
     }
 
     /// The stack pointer with `by` added, in the stack's width.

@@ -5,9 +5,10 @@ use std::arch::asm;
 use iced_x86::{Instruction, Mnemonic};
 
 use super::alu::Alu;
-use super::operand::{by_size, size};
+use super::operand::{by_size, size, wide};
 use crate::fault::{Flow, Result};
 use crate::flags::HostFlags;
+use crate::host::Int;
 use crate::state::Cpu;
 
 /// Executes an instruction of this family.
@@ -29,7 +30,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     }
     let count = cpu.read_operand(i, 1)? as u8;
     by_size!(size(i, 0), T => cpu.update_operand(i, false, |old| {
-        let value = old as T;
+        let value = T::from_u64(old);
         let (new, flags) = match mnemonic {
             Mnemonic::Shl | Mnemonic::Sal => Alu::shl(value, count, before),
             Mnemonic::Shr => Alu::shr(value, count, before),
@@ -40,7 +41,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             _ => Alu::rcr(value, count, before),
         };
         after = flags;
-        new.into()
+        wide(new)
     }))?;
     cpu.flags = after;
     Ok(Flow::Next)

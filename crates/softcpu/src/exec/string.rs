@@ -12,11 +12,15 @@ use super::operand::{by_size, mask};
 use crate::fault::{Flow, Result};
 use crate::flags::{HOST_ZF, bit};
 use crate::host;
+use crate::host::Int;
 use crate::mmu::access::Access;
 use crate::state::{Cpu, reg, seg};
 
 /// Steps between two looks at the attention word.
 const STEPS: u32 = 64;
+
+/// One step of a string instruction.
+type Step = fn(&mut Cpu, &Form) -> Result<()>;
 
 /// What one string instruction works on.
 struct Form {
@@ -72,7 +76,7 @@ fn address_mask(i: &Instruction) -> u64 {
 
 /// Executes an instruction of this family.
 pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
-    let (width, step): (usize, fn(&mut Cpu, &Form) -> Result<()>) = match i.mnemonic() {
+    let (width, step): (usize, Step) = match i.mnemonic() {
         Mnemonic::Movsb => (1, move_one),
         Mnemonic::Movsw => (2, move_one),
         Mnemonic::Movsd => (4, move_one),
@@ -129,7 +133,7 @@ fn repeat(
     cpu: &mut Cpu,
     form: &Form,
     many: impl Fn(&mut Cpu, &Form, u64) -> u64,
-    one: fn(&mut Cpu, &Form) -> Result<()>,
+    one: Step,
 ) -> Result<Flow> {
     let mut steps = 0;
     loop {
@@ -159,7 +163,7 @@ fn repeat_while(
     cpu: &mut Cpu,
     form: &Form,
     until_equal: bool,
-    one: fn(&mut Cpu, &Form) -> Result<()>,
+    one: Step,
 ) -> Result<Flow> {
     let mut steps = 0;
     while form.index(cpu, reg::RCX) != 0 {
@@ -206,7 +210,7 @@ fn load_one(cpu: &mut Cpu, form: &Form) -> Result<()> {
 fn compare_one(cpu: &mut Cpu, form: &Form) -> Result<()> {
     let a = cpu.load_sized(form.segment, form.index(cpu, reg::RSI), form.width)?;
     let b = cpu.load_sized(seg::ES, form.index(cpu, reg::RDI), form.width)?;
-    cpu.flags = by_size!(form.width, T => Alu::sub(a as T, b as T).1);
+    cpu.flags = by_size!(form.width, T => Alu::sub(T::from_u64(a), T::from_u64(b)).1);
     form.advance(cpu, reg::RSI, form.step);
     form.advance(cpu, reg::RDI, form.step);
     Ok(())
@@ -215,7 +219,7 @@ fn compare_one(cpu: &mut Cpu, form: &Form) -> Result<()> {
 fn scan_one(cpu: &mut Cpu, form: &Form) -> Result<()> {
     let a = cpu.gpr[reg::RAX];
     let b = cpu.load_sized(seg::ES, form.index(cpu, reg::RDI), form.width)?;
-    cpu.flags = by_size!(form.width, T => Alu::sub(a as T, b as T).1);
+    cpu.flags = by_size!(form.width, T => Alu::sub(T::from_u64(a), T::from_u64(b)).1);
     form.advance(cpu, reg::RDI, form.step);
     Ok(())
 }

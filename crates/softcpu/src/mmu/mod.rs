@@ -20,6 +20,7 @@ use walk::{Paging, Request, Translation};
 
 use crate::fault::{Exception, Result};
 use crate::flags::bit;
+use crate::host;
 use crate::state::{Cpu, cr0, cr4};
 
 /// Arrays of the supervisor: explicit accesses with RFLAGS.AC clear and the processor's own, and with RFLAGS.AC set.
@@ -63,8 +64,6 @@ pub struct Mmu {
     paging: Paging,
     /// The newest [`crate::shared::VmShared::write_epoch`] for which write tags were dropped.
     pub write_epoch: u64,
-    /// Translations that needed a walk.
-    pub walks: u64,
 }
 
 // SAFETY: `now` points into `arrays`, which the Mmu owns; `running` is null while the vCPU is outside guest mode.
@@ -92,7 +91,6 @@ impl Mmu {
                 ..Paging::default()
             },
             write_epoch: 0,
-            walks: 0,
         };
         mmu.select(SUPERVISOR);
         mmu
@@ -252,10 +250,10 @@ impl Cpu {
 
     /// Drops the translation of one linear address in the current address space, global or not.
     pub fn flush_page(&mut self, linear: u64) {
-        let space = self.mmu.space;
         let mut large = false;
-        for class in [SUPERVISOR, SUPERVISOR_AC, USER + space] {
-            large |= self.mmu.arrays[class].flush_page(linear);
+        // A global page may have been entered for any address space.
+        for array in &mut self.mmu.arrays {
+            large |= array.flush_page(linear);
         }
         let bit = code_page_bit(linear);
         if large || self.mmu.code_pages[bit / 64] & (1 << (bit % 64)) != 0 {
@@ -326,17 +324,15 @@ impl Cpu {
             user,
             smap_override: override_smap,
         };
-        self.mmu.walks += 1;
-        let map = self.mmu.map();
-        match walk::walk(map, &self.mmu.paging, &request) {
-            Ok(translation) => {
-                if class != BLIND {
-                    self.enter(class, linear, &translation);
-                }
-                Ok(translation)
-            }
-            Err(code) => Err(self.raise(Exception::pf(code, linear))),
+        let begun = host::tsc();
+        let found = walk::walk(self.mmu.map(), &self.mmu.paging, &request);
+        if let Ok(translation) = &found
+            && class != BLIND
+        {
+            self.enter(class, linear, translation);
         }
+        self.kernel_ticks += host::tsc().wrapping_sub(begun);
+        found.map_err(|code| self.raise(Exception::pf(code, linear)))
     }
 
     fn enter(&mut self, class: usize, linear: u64, translation: &Translation) {
