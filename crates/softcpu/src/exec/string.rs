@@ -129,12 +129,7 @@ pub fn again(_cpu: &mut Cpu) -> Result<Flow> {
 }
 
 /// REP: `many` does as much as can be done at once and says how many steps that was; where it says 0, `one` does one.
-fn repeat(
-    cpu: &mut Cpu,
-    form: &Form,
-    many: impl Fn(&mut Cpu, &Form, u64) -> u64,
-    one: Step,
-) -> Result<Flow> {
+fn repeat(cpu: &mut Cpu, form: &Form, many: impl Fn(&mut Cpu, &Form, u64) -> u64, one: Step) -> Result<Flow> {
     let mut steps = 0;
     loop {
         let count = form.index(cpu, reg::RCX);
@@ -159,12 +154,7 @@ fn repeat(
 }
 
 /// REPE and REPNE.
-fn repeat_while(
-    cpu: &mut Cpu,
-    form: &Form,
-    until_equal: bool,
-    one: Step,
-) -> Result<Flow> {
+fn repeat_while(cpu: &mut Cpu, form: &Form, until_equal: bool, one: Step) -> Result<Flow> {
     let mut steps = 0;
     while form.index(cpu, reg::RCX) != 0 {
         one(cpu, form)?;

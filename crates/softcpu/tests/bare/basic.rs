@@ -1,8 +1,6 @@
 //! Small programs in machine code.
 
-mod common;
-
-use common::{Bare, CODE, run_to_end};
+use super::common::{Bare, CODE, run_to_end};
 
 /// Runs 64-bit `code`, which ends by `out 0xf4, al`, and returns AL and RAX.
 fn run(code: &[u8]) -> (u8, ostler_accel::CpuState) {

@@ -1,8 +1,6 @@
 //! Code that no compiler writes: whatever the bytes are, the interpreter neither panics nor hangs.
 
-mod common;
-
-use common::{Bare, CODE};
+use super::common::{Bare, CODE};
 use ostler_accel::{CpuState, Exit};
 use ostler_memory::RamSlot;
 use ostler_softcpu::emulate::Emulator;
