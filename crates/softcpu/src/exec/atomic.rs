@@ -46,6 +46,10 @@ fn exchange_add(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
 fn compare_exchange(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     let new = cpu.read_operand(i, 1)?;
     let accumulator = cpu.gpr[reg::RAX];
+    let register = (i.op0_kind() == OpKind::Register && size(i, 0) == 4).then(|| {
+        let number = i.op0_register().number();
+        (number, cpu.gpr[number])
+    });
     let old = by_size!(size(i, 0), T => cpu.update_operand(i, i.has_lock_prefix(), |old| {
         if T::from_u64(old) == T::from_u64(accumulator) { new } else { old }
     }))?;
@@ -58,9 +62,9 @@ fn compare_exchange(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             2 => rax & !0xffff | old,
             _ => old,
         };
-        // A 32-bit register destination is written with its own value, which clears the upper half.
-        if width == 4 && i.op0_kind() == OpKind::Register {
-            cpu.write_register(i.op0_register(), old);
+        // A register destination is not touched at all, not even its upper half.
+        if let Some((number, value)) = register {
+            cpu.gpr[number] = value;
         }
     }
     Ok(Flow::Next)

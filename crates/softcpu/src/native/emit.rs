@@ -8,8 +8,8 @@
 use std::mem::offset_of;
 
 use iced_x86::{
-    Code, Encoder, EncodingKind, IcedError, Instruction, InstructionInfoFactory, MemoryOperand, OpAccess,
-    OpKind, Register, RflagsBits,
+    Code, Encoder, EncodingKind, IcedError, Instruction, InstructionInfoFactory, MemoryOperand, Mnemonic,
+    OpAccess, OpKind, Register, RflagsBits,
 };
 
 use super::list;
@@ -164,11 +164,15 @@ fn plan(shape: &Instruction) -> Plan {
         .map(|operand| shape.op_register(operand))
         .filter(|register| register.is_gpr())
         .collect();
-    let implied: Vec<Register> = used
+    let mut implied: Vec<Register> = used
         .iter()
         .map(|&(register, _)| register.full_register())
         .filter(|full| full.is_gpr() && !named.iter().any(|name| name.full_register() == *full))
         .collect();
+    if shape.mnemonic() == Mnemonic::Mulx {
+        // It reads RDX besides the operands that it names, of which RDX may be one.
+        implied.push(Register::RDX);
+    }
     let mut pool = POOL
         .iter()
         .copied()
@@ -192,7 +196,9 @@ fn plan(shape: &Instruction) -> Plan {
             general.push(Place {
                 offset: general_offset(full) + usize::from(is_high_byte(register)),
                 host,
-                written: written(&|used| used.full_register() == full && used.is_gpr()),
+                // MULX: storing back what it only read does no harm.
+                written: shape.mnemonic() == Mnemonic::Mulx
+                    || written(&|used| used.full_register() == full && used.is_gpr()),
             });
         }
         for operand in 0..shape.op_count() {

@@ -157,6 +157,13 @@ pub fn turn(fx: &mut [u8; 512], top: u16) {
     fx[32..160].rotate_left(steps * 16);
 }
 
+/// What every MMX instruction but EMMS does first: the top of the stack is 0 and no register is empty.
+pub fn begin_mmx(fx: &mut [u8; 512]) {
+    turn(fx, 0);
+    fx[3] &= !0x38;
+    fx[4] = 0xff;
+}
+
 /// FNSTENV: stores the environment, then masks all exceptions.
 pub fn fnstenv(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     cpu.sync_x87();

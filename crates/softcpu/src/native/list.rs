@@ -175,7 +175,7 @@ fn handled(code: Code) -> Option<Entry> {
         Mnemonic::Prefetch | Mnemonic::Prefetchw | Mnemonic::Prefetchwt1 => Class::Integer,
         Mnemonic::Prefetchit0 | Mnemonic::Prefetchit1 => Class::Integer,
         // Without CET these are what they were before it: no-operations.
-        Mnemonic::Reservednop | Mnemonic::Endbr32 | Mnemonic::Endbr64 => Class::Integer,
+        Mnemonic::Reservednop | Mnemonic::Cldemote | Mnemonic::Endbr32 | Mnemonic::Endbr64 => Class::Integer,
         Mnemonic::Rdsspd | Mnemonic::Rdsspq => Class::Integer,
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => Class::Integer,
         Mnemonic::Maskmovq => Class::Mmx,
@@ -236,6 +236,8 @@ pub fn required_alignment(instruction: &Instruction) -> u8 {
                         | Mnemonic::Lddqu
                         | Mnemonic::Pcmpestri
                         | Mnemonic::Pcmpestrm
+                        | Mnemonic::Pcmpestri64
+                        | Mnemonic::Pcmpestrm64
                         | Mnemonic::Pcmpistri
                         | Mnemonic::Pcmpistrm
                 )

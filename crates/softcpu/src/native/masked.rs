@@ -146,10 +146,7 @@ pub fn store_mmx(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     };
     let (data, mask) = (register(op.elements.data), register(op.elements.mask));
     let flow = store_enabled(cpu, op, &data, &mask)?;
-    // Any MMX instruction but EMMS makes all tags valid and the top of the stack 0; the registers stay where they are.
-    fpu_image::turn(&mut cpu.fx.0, 0);
-    cpu.fx.0[3] &= !0x38;
-    cpu.fx.0[4] = 0xff;
+    fpu_image::begin_mmx(&mut cpu.fx.0);
     Ok(flow)
 }
 

@@ -240,7 +240,7 @@ fn handler(instruction: &Instruction) -> Option<Handler> {
         M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 => control::hint,
         M::Prefetch | M::Prefetchw | M::Prefetchwt1 => control::hint,
         M::Prefetchit0 | M::Prefetchit1 => control::hint,
-        M::Reservednop | M::Endbr32 | M::Endbr64 | M::Rdsspd | M::Rdsspq => control::hint,
+        M::Reservednop | M::Cldemote | M::Endbr32 | M::Endbr64 | M::Rdsspd | M::Rdsspq => control::hint,
         M::Clflush | M::Clflushopt | M::Clwb => control::flush_line,
         M::Maskmovq => masked::store_mmx,
         M::Maskmovdqu | M::Vmaskmovdqu => masked::store,

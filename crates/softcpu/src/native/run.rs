@@ -2,6 +2,7 @@
 
 use super::NativeOp;
 use super::features::Class;
+use super::fpu_image;
 use super::stubs::{self, Stub};
 use crate::fault::{Exception, Flow, Result, vector};
 use crate::mmu::access::Access;
@@ -164,6 +165,10 @@ fn invoke_unmasked(cpu: &mut Cpu, op: &NativeOp, stub: Stub, operand: *mut u8) -
     } else {
         guest & FLUSH_TO_ZERO
     };
+    let mut x87 = FxArea([0; 512]);
+    if op.uses_mmx {
+        cpu.save_live_x87(&mut x87);
+    }
     cpu.mxcsr = base | flush;
     call(cpu, op, stub, operand);
     let mut found = cpu.mxcsr & FLAGS;
@@ -180,6 +185,10 @@ fn invoke_unmasked(cpu: &mut Cpu, op: &NativeOp, stub: Stub, operand: *mut u8) -
         call(cpu, op, stub, operand);
         (cpu.gpr, cpu.vec, cpu.flags) = (gpr, vec, flags);
         found = found & !(1 << 5) | cpu.mxcsr & FLAGS;
+    }
+    if op.uses_mmx {
+        cpu.revert_live_x87(&x87);
+        fpu_image::begin_mmx(&mut cpu.fx.0);
     }
     cpu.mxcsr = guest | found;
     let vector = if cpu.cr4 & cr4::OSXMMEXCPT != 0 {
