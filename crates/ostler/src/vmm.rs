@@ -18,6 +18,8 @@ pub struct VmmArgs {
 /// Runs the guest that is handed over on standard input.
 pub fn run(args: VmmArgs) -> Result<(), Failure> {
     let _ = args.name;
+    // It was started through /proc/self/exe, and would be listed as "exe".
+    let _ = rustix::thread::set_name(c"ostler");
     // The parent decides what these mean for the guest. Blocked before there are threads, so that all inherit it.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
         match block_signal(signal) {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 
 use ostler_accel::model::{self, Topology};
-use ostler_accel::{VcpuStats, Vm, VmConfig};
+use ostler_accel::{CpuidLeaf, Kind, VcpuStats, Vm, VmConfig};
 use ostler_machine::{
     Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
+use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
 
@@ -60,9 +61,10 @@ impl Guest {
             },
         )
         .map_err(|e| Error::part("guest memory", e))?;
+        let slots = RamSlot::all_of(&ram);
         let config = VmConfig {
             cpus: spec.cpus,
-            slots: RamSlot::all_of(&ram),
+            slots: slots.clone(),
         };
         let vm = accelerator
             .create_vm(config)
@@ -93,27 +95,18 @@ impl Guest {
             },
         )?;
 
-        let supported = accelerator
-            .supported_cpuid()
-            .map_err(|e| Error::part("the CPU model", e))?;
-        let surroundings = Surroundings {
-            machine: machine.clone(),
-            driver: driver.clone(),
-        };
+        let supported = accelerator.supported_cpuid().map_err(|e| Error::part("the CPU model", e))?;
         let mut vcpus = Vec::new();
         for index in 0..spec.cpus {
-            let topology = Topology { cpus: spec.cpus };
-            let cpuid = model::build(&spec.cpu_model, &supported, topology, index)
-                .map_err(|e| Error::Specification(e.to_string()))?;
-            let vcpu = vm
-                .create_vcpu(index, &cpuid)
-                .map_err(|e| Error::part(format!("CPU {index}"), e))?;
-            vcpus.push(VcpuThread::start(
-                index,
-                vcpu,
-                machine.boot_state(index),
-                surroundings.clone(),
-            )?);
+            let cpuid = cpuid(spec, &supported, index)?;
+            let emulator = (accelerator.kind() == Kind::Kvm).then(|| Emulator::new(slots.clone(), &cpuid));
+            let surroundings = Surroundings {
+                machine: machine.clone(),
+                driver: driver.clone(),
+                emulator: emulator.map(Arc::new),
+            };
+            let vcpu = vm.create_vcpu(index, &cpuid).map_err(|e| Error::part(format!("CPU {index}"), e))?;
+            vcpus.push(VcpuThread::start(index, vcpu, machine.boot_state(index), surroundings)?);
         }
         consoles.serial.attach(Arc::new(SerialInput(machine.clone())));
         Ok(Self {
@@ -183,6 +176,12 @@ impl Hardware for Guest {
             control.announce(event);
         }
     }
+}
+
+/// What CPU `index` answers CPUID by.
+fn cpuid(spec: &GuestSpec, supported: &[CpuidLeaf], index: u32) -> Result<Vec<CpuidLeaf>, Error> {
+    let topology = Topology { cpus: spec.cpus };
+    model::build(&spec.cpu_model, supported, topology, index).map_err(|e| Error::Specification(e.to_string()))
 }
 
 /// Whom the machine talks to.

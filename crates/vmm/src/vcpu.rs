@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 
 use ostler_accel::{CpuState, Exit, Kick, KickSource, Vcpu, VcpuStats};
 use ostler_machine::Machine;
+use ostler_softcpu::emulate::Emulator;
 
 use crate::Error;
 use crate::driver::{DriverHandle, Notice};
@@ -104,6 +105,8 @@ impl Gate {
 pub(crate) struct Surroundings {
     pub machine: Arc<Machine>,
     pub driver: DriverHandle,
+    /// For instructions that KVM cannot emulate; the software CPU needs none.
+    pub emulator: Option<Arc<Emulator>>,
 }
 
 /// One vCPU and its thread.
@@ -219,35 +222,51 @@ fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &Surroun
 
 /// The loop: runs the guest until the gate closes, or until the CPU cannot go on.
 fn execute(vcpu: &mut dyn Vcpu, gate: &Gate, surroundings: &Surroundings) -> Result<(), Notice> {
-    let machine = &*surroundings.machine;
     loop {
         match vcpu.run() {
-            Ok(Exit::PortRead { port, width, data }) => {
-                for item in data.chunks_mut(usize::from(width.max(1))) {
-                    machine.ports().read(port.into(), item);
-                }
-            }
-            Ok(Exit::PortWrite { port, width, data }) => {
-                for item in data.chunks(usize::from(width.max(1))) {
-                    machine.ports().write(port.into(), item);
-                }
-            }
-            Ok(Exit::MmioRead { gpa, data }) => {
-                machine.memory().read(gpa, data);
-            }
-            Ok(Exit::MmioWrite { gpa, data }) => {
-                machine.memory().write(gpa, data);
-            }
-            Ok(Exit::EndOfInterrupt { vector }) => machine.end_of_interrupt(vector),
             Ok(Exit::Kicked) if gate.is_open() => {}
             Ok(Exit::Kicked) => return Ok(()),
             Ok(Exit::Shutdown) => return Err(Notice::TripleFault),
             Ok(Exit::EmulationFailed) => {
-                return Err(Notice::Failed(
-                    "KVM cannot emulate an instruction of the guest; try --accel soft".into(),
-                ));
+                emulate(vcpu, surroundings).map_err(|error| Notice::Failed(error.to_string()))?;
             }
+            Ok(access) => answer(&surroundings.machine, access),
             Err(error) => return Err(Notice::Failed(error.to_string())),
         }
     }
+}
+
+/// Carries an access to the device that it is for.
+fn answer(machine: &Machine, exit: Exit<'_>) {
+    match exit {
+        Exit::PortRead { port, width, data } => {
+            for item in data.chunks_mut(usize::from(width.max(1))) {
+                machine.ports().read(port.into(), item);
+            }
+        }
+        Exit::PortWrite { port, width, data } => {
+            for item in data.chunks(usize::from(width.max(1))) {
+                machine.ports().write(port.into(), item);
+            }
+        }
+        Exit::MmioRead { gpa, data } => {
+            machine.memory().read(gpa, data);
+        }
+        Exit::MmioWrite { gpa, data } => {
+            machine.memory().write(gpa, data);
+        }
+        Exit::EndOfInterrupt { vector } => machine.end_of_interrupt(vector),
+        Exit::Kicked | Exit::Shutdown | Exit::EmulationFailed => {}
+    }
+}
+
+/// Hands the instruction at `rip`, which KVM could not emulate, to the software CPU, and the CPU goes on behind it.
+/// The accelerator has counted it.
+fn emulate(vcpu: &mut dyn Vcpu, surroundings: &Surroundings) -> Result<(), ostler_accel::Error> {
+    let Some(emulator) = &surroundings.emulator else {
+        return Err(ostler_accel::Error::Unsupported("it cannot emulate an instruction".into()));
+    };
+    let before = vcpu.state()?;
+    let after = emulator.execute_one(&before, &mut |exit| answer(&surroundings.machine, exit))?;
+    vcpu.set_state(&after)
 }

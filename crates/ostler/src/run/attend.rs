@@ -41,6 +41,8 @@ pub struct Attendant {
     input_open: bool,
     output_open: bool,
     asked_to_power_off: bool,
+    /// The guest was told to end at once.
+    stopping: bool,
     stop_signal: Option<libc::c_int>,
     /// When the guest's process is killed.
     deadline: Option<Instant>,
@@ -73,6 +75,7 @@ impl Attendant {
             input_open: open,
             output_open: open,
             asked_to_power_off: false,
+            stopping: false,
             stop_signal: None,
             deadline: None,
             outcome: None,
@@ -182,7 +185,7 @@ impl Attendant {
 
     /// The link broke: the process is gone, or does not make sense any more.
     fn unexpected_end(&mut self) -> Outcome {
-        if self.stop_signal.is_some() {
+        if self.stopping {
             return Outcome::Stopped;
         }
         let _ = self.launched.child.kill();
@@ -222,6 +225,7 @@ impl Attendant {
     }
 
     fn stop(&mut self) {
+        self.stopping = true;
         self.deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
         self.tell_guest(&ToGuest::Stop);
     }
