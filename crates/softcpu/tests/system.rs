@@ -394,6 +394,55 @@ fn the_paravirtual_clock_tells_nanoseconds_since_boot() {
     assert!(now - u64::from(seconds) < 3600);
 }
 
+#[test]
+fn a_clock_that_is_set_shows_in_the_guest() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let bare = Bare::new(1);
+    bare.write(CODE, &clock());
+    let mut vcpu = bare.vcpu(0);
+    vcpu.set_state(&prepared(&bare, CODE)).unwrap();
+    run_to_end(&mut *vcpu);
+    let started = |bare: &Bare| {
+        let mut tsc = [0; 8];
+        bare.ram.read_slice(&mut tsc, GuestAddress(0x7008)).unwrap();
+        u64::from_le_bytes(tsc)
+    };
+    let before = started(&bare);
+    bare.vm.set_clock(HOUR).unwrap();
+    assert!(bare.vm.clock().unwrap() >= HOUR);
+    vcpu.kicker().kick(KickSource::Control);
+    assert!(matches!(vcpu.run().unwrap(), Exit::Kicked));
+    bare.write(CODE, &[0xe6, 0xf4]);
+    let mut state = vcpu.state().unwrap();
+    state.rip = CODE;
+    vcpu.set_state(&state).unwrap();
+    run_to_end(&mut *vcpu);
+    assert_ne!(started(&bare), before, "the page was written for the new clock");
+}
+
+#[test]
+fn a_reset_state_brings_back_the_registers_of_reset() {
+    let bare = Bare::new(1);
+    bare.write(CODE, &clock());
+    let mut vcpu = bare.vcpu(0);
+    vcpu.set_state(&prepared(&bare, CODE)).unwrap();
+    run_to_end(&mut *vcpu);
+    let system_time = |state: &CpuState| {
+        state
+            .msrs
+            .iter()
+            .find(|m| m.index == 0x4b56_4d01)
+            .map(|m| m.value)
+    };
+    assert_eq!(system_time(&vcpu.state().unwrap()), Some(0x7001));
+    vcpu.set_state(&reset_state(0)).unwrap();
+    assert_eq!(
+        system_time(&vcpu.state().unwrap()),
+        Some(0),
+        "no clock is written into the next guest's memory"
+    );
+}
+
 guest_code!(
     hypercalls,
     "hypercalls_begin",

@@ -77,6 +77,7 @@ fn absorb(cpu: &mut Cpu, posted: &Posted) {
 /// See [`super::service_events`].
 pub fn service(cpu: &mut Cpu) -> Result<bool> {
     collect(cpu);
+    paravirtual::follow_clock(cpu);
     if matches!(cpu.activity, Activity::WaitForSipi | Activity::Shutdown) {
         return Ok(false);
     }

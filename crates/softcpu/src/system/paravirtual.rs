@@ -20,8 +20,8 @@ pub struct Paravirtual {
     pub system_time: u64,
     /// Address of the steal time, bit 0 enables it.
     pub steal_time: u64,
-    /// Steal time so far in nanoseconds.
-    stolen: u64,
+    /// The [`VmShared::boot_tsc`] that the time page was written for.
+    boot_tsc: u64,
     /// When the steal time was enabled: the clock, and what was idle and executed by then.
     since: Option<Baseline>,
 }
@@ -89,17 +89,24 @@ pub fn update_clock(cpu: &mut Cpu) {
     }
     // Odd while it changes, even and different afterwards.
     let odd = u32::from_le_bytes(version).wrapping_add(1) | 1;
-    let boot = cpu
-        .vm
-        .boot_tsc
-        .load(Ordering::Relaxed)
-        .wrapping_add(cpu.msrs.tsc_offset);
+    let began = cpu.vm.boot_tsc.load(Ordering::Relaxed);
+    cpu.msrs.paravirtual.boot_tsc = began;
+    let boot = began.wrapping_add(cpu.msrs.tsc_offset);
     let khz = cpu.vm.tsc_khz;
     let mut info = time_info(odd, boot, khz);
     cpu.write_physical(gpa, &info[..4]);
     cpu.write_physical(gpa, &info);
     info[0..4].copy_from_slice(&odd.wrapping_add(1).to_le_bytes());
     cpu.write_physical(gpa, &info[..4]);
+}
+
+/// Writes the time page again if the clock was set since the last time.
+#[inline]
+pub fn follow_clock(cpu: &mut Cpu) {
+    let enabled = cpu.msrs.paravirtual.system_time & 1 != 0;
+    if enabled && cpu.msrs.paravirtual.boot_tsc != cpu.vm.boot_tsc.load(Ordering::Relaxed) {
+        update_clock(cpu);
+    }
 }
 
 /// Writes the wall clock at the guest's boot (struct pvclock_wall_clock).
@@ -157,22 +164,23 @@ pub fn update_steal_time(cpu: &mut Cpu) {
         return;
     }
     let used = thread_time() + cpu.shared.stats.time(TimeSpent::Idle).unwrap_or(0);
-    if let Some(before) = cpu.msrs.paravirtual.since {
+    let before = cpu.msrs.paravirtual.since.replace(Baseline { clock: now, used });
+    let stolen = before.map_or(0, |before| {
         let passed = now.saturating_sub(before.clock);
-        cpu.msrs.paravirtual.stolen += passed.saturating_sub(used.saturating_sub(before.used));
-    }
-    cpu.msrs.paravirtual.since = Some(Baseline { clock: now, used });
+        passed.saturating_sub(used.saturating_sub(before.used))
+    });
     // struct kvm_steal_time: steal, version, flags, preempted.
     let gpa = register & !0x3f;
-    let mut record = [0; 16];
+    let mut record = [0; 12];
     if cpu.read_physical(gpa, &mut record).is_none() {
         return;
     }
-    let version = u32::from_le_bytes([record[8], record[9], record[10], record[11]]);
+    let (steal, version) = record.split_at(8);
+    let steal = u64::from_le_bytes(steal.try_into().unwrap_or_default());
+    let version = u32::from_le_bytes(version.try_into().unwrap_or_default());
     let odd = version.wrapping_add(1) | 1;
     cpu.write_physical(gpa + 8, &odd.to_le_bytes());
-    let stolen = cpu.msrs.paravirtual.stolen;
-    cpu.write_physical(gpa, &stolen.to_le_bytes());
+    cpu.write_physical(gpa, &steal.wrapping_add(stolen).to_le_bytes());
     cpu.write_physical(gpa + 8, &odd.wrapping_add(1).to_le_bytes());
 }
 

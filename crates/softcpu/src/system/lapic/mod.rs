@@ -236,6 +236,8 @@ pub fn save(cpu: &Cpu) -> LapicState {
 /// Takes over registers in the accelerator's form, after IA32_APIC_BASE and the MSRs.
 pub fn restore(cpu: &mut Cpu, state: &LapicState) {
     let offset = cpu.msrs.tsc_offset;
+    // What others posted to the state before is not part of this one.
+    let _ = cpu.shared.lapic.take();
     cpu.lapic.configure(cpu.id, cpu.vm.tsc_khz);
     cpu.lapic.restore(state, host::tsc(), offset);
     cpu.lapic.publish(&cpu.shared.lapic);

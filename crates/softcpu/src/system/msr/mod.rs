@@ -357,11 +357,16 @@ pub fn save(cpu: &mut Cpu) -> Vec<Msr> {
     saved
 }
 
-/// Takes over saved MSRs. The LAPIC's registers are restored after them.
+/// Takes over saved MSRs; what is not in the list becomes what it is after RESET, except the TSC. The LAPIC's registers are restored
+/// afterwards.
 ///
 /// # Errors
 /// An MSR that this CPU does not have, or a value that it cannot take.
 pub fn restore(cpu: &mut Cpu, msrs: &[Msr]) -> std::result::Result<(), Error> {
+    cpu.msrs = Msrs {
+        tsc_offset: cpu.msrs.tsc_offset,
+        ..Msrs::default()
+    };
     for msr in msrs {
         match msr.index {
             // Setting it must not move the TSC, which has a place of its own in the list.
