@@ -1,11 +1,9 @@
 //! System behaviour as guest code sees it: traps, interrupts, the LAPIC and its timer, a second CPU, the paravirtual clock.
 
-mod common;
-
 use std::arch::global_asm;
 use std::time::Duration;
 
-use common::{Bare, CODE, run_to_end};
+use super::common::{Bare, CODE, run_to_end};
 use ostler_accel::{CpuState, DescriptorTable, Exit, KickSource, MpState, Segment, reset_state};
 use ostler_memory::vm_memory::{Bytes, GuestAddress};
 
