@@ -17,15 +17,15 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     }
 }
 
-/// BSF and BSR. A source of zero leaves the destination.
-fn scan(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
+/// BSF and BSR, also by the encodings that newer CPUs know as TZCNT and LZCNT. A source of zero leaves the destination.
+pub fn scan(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     let value = cpu.read_operand(i, 1)?;
     if value == 0 {
         cpu.flags |= HOST_ZF;
         return Ok(Flow::Next);
     }
     cpu.flags &= !HOST_ZF;
-    let at = if i.mnemonic() == Mnemonic::Bsf {
+    let at = if matches!(i.mnemonic(), Mnemonic::Bsf | Mnemonic::Tzcnt) {
         value.trailing_zeros()
     } else {
         63 - value.leading_zeros()

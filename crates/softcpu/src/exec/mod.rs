@@ -6,7 +6,7 @@
 pub mod address;
 pub mod alu;
 mod atomic;
-mod bits;
+pub(crate) mod bits;
 mod control;
 mod decimal;
 pub mod fast;

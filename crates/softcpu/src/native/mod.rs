@@ -117,6 +117,8 @@ pub struct NativeOp {
     address: Address,
     elements: Elements,
     shape: Instruction,
+    /// TZCNT and LZCNT: what a CPU without them executes as BSF and BSR, since it does not see the prefix.
+    scan: Option<Box<Instruction>>,
 }
 
 /// Compiles `instruction` if it belongs to this folder. `mode` is [`Cpu::mode`] of the block. The instruction was decoded with
@@ -154,6 +156,8 @@ pub fn compile(instruction: &Instruction, mode: u32) -> Option<NativeOp> {
         address: Address::of(instruction),
         elements: Elements::of(instruction).unwrap_or_default(),
         shape,
+        scan: matches!(instruction.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt)
+            .then(|| Box::new(*instruction)),
     })
 }
 
@@ -161,7 +165,14 @@ pub fn compile(instruction: &Instruction, mode: u32) -> Option<NativeOp> {
 /// [`Cpu`]. Registers are committed last.
 pub fn execute(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     if op.features & !cpu.native.features != 0 {
-        cpu.check_features(op.features)?;
+        match (cpu.check_features(op.features), &op.scan) {
+            (Ok(()), _) => {}
+            (Err(_), Some(instruction)) => {
+                cpu.exception = None;
+                return crate::exec::bits::scan(cpu, instruction);
+            }
+            (Err(stop), None) => return Err(stop),
+        }
     }
     cpu.check_class(op.class)?;
     match op.action {

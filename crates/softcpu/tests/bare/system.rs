@@ -3,9 +3,11 @@
 use std::arch::global_asm;
 use std::time::Duration;
 
-use super::common::{Bare, CODE, run_to_end};
-use ostler_accel::{CpuState, DescriptorTable, Exit, KickSource, MpState, Segment, reset_state};
+use crate::common::{Bare, CODE, run_to_end};
+use ostler_accel::model::{self, Topology};
+use ostler_accel::{Accelerator, CpuState, DescriptorTable, Exit, KickSource, MpState, Segment, reset_state};
 use ostler_memory::vm_memory::{Bytes, GuestAddress};
+use ostler_softcpu::vm::SoftCpu;
 
 const GDT: u64 = 0x4000;
 const IDT: u64 = 0x5000;
@@ -463,4 +465,42 @@ fn hypercalls_kick_and_unknown_ones_say_so() {
     let (_, state) = run(&hypercalls(), 0);
     assert_eq!(state.gpr[3] as i64, -1000);
     assert_eq!(state.gpr[6], 0);
+}
+
+guest_code!(
+    trailing_zeros,
+    "trailing_zeros_begin",
+    "trailing_zeros_end",
+    "mov eax, 0x700",
+    "mov ebx, 0x55",
+    "tzcnt ecx, eax",
+    "lzcnt edx, eax",
+    "xor eax, eax",
+    "tzcnt ebx, eax",
+    "out 0xf4, al",
+);
+
+#[test]
+fn a_model_without_tzcnt_executes_bsf() {
+    let ends = ["max", "x86-64-v2"].map(|model| {
+        let supported = SoftCpu.supported_cpuid().unwrap();
+        let leaves = model::build(model, &supported, Topology { cpus: 1 }, 0).unwrap();
+        let bare = Bare::new(1);
+        bare.write(CODE, &trailing_zeros());
+        let mut vcpu = bare.vm.create_vcpu(0, &leaves).unwrap();
+        vcpu.set_state(&prepared(&bare, CODE)).unwrap();
+        run_to_end(&mut *vcpu);
+        let state = vcpu.state().unwrap();
+        [state.gpr[1], state.gpr[2], state.gpr[3]]
+    });
+    assert_eq!(
+        ends[1],
+        [8, 10, 0x55],
+        "BSF and BSR; a source of zero leaves the destination"
+    );
+    if model::has_feature(&SoftCpu.supported_cpuid().unwrap(), "bmi1") {
+        assert_eq!(ends[0], [8, 21, 32]);
+    } else {
+        eprintln!("SKIPPED a_model_without_tzcnt_executes_bsf (TZCNT itself): the host has no BMI1");
+    }
 }
