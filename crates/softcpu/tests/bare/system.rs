@@ -326,13 +326,9 @@ fn a_second_cpu_starts_in_real_mode_and_interrupts_the_first() {
     other.set_state(&reset_state(1)).unwrap();
     let kicker = other.kicker();
     std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            loop {
-                match other.run().unwrap() {
-                    Exit::Kicked => return other.state().unwrap(),
-                    exit => panic!("unexpected {exit:?}"),
-                }
-            }
+        let thread = scope.spawn(move || match other.run().unwrap() {
+            Exit::Kicked => other.state().unwrap(),
+            exit => panic!("unexpected {exit:?}"),
         });
         run_to_end(&mut *first);
         // Give the second CPU time to reach its HLT; it stays there.
