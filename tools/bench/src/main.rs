@@ -7,7 +7,7 @@
 //! | `running` | a guest that runs: its console lines with their times |
 //! | `proc` | what the host's /proc says of it: CPU time, memory |
 //! | `first` | a kernel of three instructions, for the time to the first one |
-//! | `steps` | counting a program's instructions by single steps |
+//! | `steps` | how many instructions the hash loop takes |
 //! | `network` | the namespace and tap that all guests use |
 //! | `report` | samples, medians, the table, the JSON |
 

@@ -1,5 +1,6 @@
 //! Runs inside a benchmark's guest, linked statically. Each command prints one line: `BENCH name count nanoseconds`.
 
+mod count;
 mod sha256;
 
 use std::fs::OpenOptions;
@@ -14,7 +15,7 @@ const USAGE: &str = "\
 ostler-guest-bench sha256 SECONDS        blocks of 64 bytes hashed by one thread
 ostler-guest-bench busy THREADS SECONDS  the same by several threads, added up
 ostler-guest-bench read FILE SECONDS     reads of 4096 bytes around the page cache, one at a time
-ostler-guest-bench blocks COUNT          hashes so many blocks and prints the digest";
+ostler-guest-bench count                 instructions of one block, counted by single steps";
 
 /// `O_DIRECT` of x86-64 Linux.
 const O_DIRECT: i32 = 0o40000;
@@ -31,11 +32,7 @@ fn main() -> ExitCode {
         ["busy", threads, seconds] => parse(threads)
             .and_then(|threads| parse(seconds).map(|s| busy(&format!("busy{threads}"), threads, s))),
         ["read", file, seconds] => parse(seconds).and_then(|seconds| read(file, seconds)),
-        ["blocks", count] => parse(count).map(|count| {
-            let mut state = sha256::State::default();
-            (0..count).for_each(|n| state.block(&block_of(n)));
-            println!("{}", state.digest());
-        }),
+        ["count"] => count::per_block().map(|instructions| println!("BENCH count {instructions}")),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -59,6 +56,12 @@ fn block_of(number: u64) -> [u8; 64] {
     block
 }
 
+/// Hashes the blocks from number `from` up to `to`. Never inlined, so that what is counted is what is timed.
+#[inline(never)]
+fn hash(state: &mut sha256::State, from: u64, to: u64) {
+    (from..to).for_each(|number| state.block(&block_of(number)));
+}
+
 fn report(name: &str, count: u64, since: Instant) {
     println!("BENCH {name} {count} {}", since.elapsed().as_nanos());
 }
@@ -68,7 +71,7 @@ fn busy(name: &str, threads: u64, seconds: u64) {
     let work = || {
         let (mut state, mut done) = (sha256::State::default(), 0);
         while !stop.load(Ordering::Relaxed) {
-            (done..done + BATCH).for_each(|n| state.block(&block_of(n)));
+            hash(&mut state, done, done + BATCH);
             done += BATCH;
         }
         std::hint::black_box(state.digest());
