@@ -95,7 +95,9 @@ impl Guest {
             },
         )?;
 
-        let supported = accelerator.supported_cpuid().map_err(|e| Error::part("the CPU model", e))?;
+        let supported = accelerator
+            .supported_cpuid()
+            .map_err(|e| Error::part("the CPU model", e))?;
         let mut vcpus = Vec::new();
         for index in 0..spec.cpus {
             let cpuid = cpuid(spec, &supported, index)?;
@@ -105,8 +107,15 @@ impl Guest {
                 driver: driver.clone(),
                 emulator: emulator.map(Arc::new),
             };
-            let vcpu = vm.create_vcpu(index, &cpuid).map_err(|e| Error::part(format!("CPU {index}"), e))?;
-            vcpus.push(VcpuThread::start(index, vcpu, machine.boot_state(index), surroundings)?);
+            let vcpu = vm
+                .create_vcpu(index, &cpuid)
+                .map_err(|e| Error::part(format!("CPU {index}"), e))?;
+            vcpus.push(VcpuThread::start(
+                index,
+                vcpu,
+                machine.boot_state(index),
+                surroundings,
+            )?);
         }
         consoles.serial.attach(Arc::new(SerialInput(machine.clone())));
         Ok(Self {

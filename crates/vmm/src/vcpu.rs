@@ -264,7 +264,9 @@ fn answer(machine: &Machine, exit: Exit<'_>) {
 /// The accelerator has counted it.
 fn emulate(vcpu: &mut dyn Vcpu, surroundings: &Surroundings) -> Result<(), ostler_accel::Error> {
     let Some(emulator) = &surroundings.emulator else {
-        return Err(ostler_accel::Error::Unsupported("it cannot emulate an instruction".into()));
+        return Err(ostler_accel::Error::Unsupported(
+            "it cannot emulate an instruction".into(),
+        ));
     };
     let before = vcpu.state()?;
     let after = emulator.execute_one(&before, &mut |exit| answer(&surroundings.machine, exit))?;
