@@ -24,7 +24,7 @@ pub struct RunArgs {
     #[arg(long = "net", value_name = "KIND", value_parser = parse_net)]
     pub nets: Vec<NetOption>,
     /// Number of CPUs.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_cpus)]
+    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
     pub cpus: u32,
     /// RAM, such as 512M or 2G.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
