@@ -1,8 +1,10 @@
 //! The tiny guests and the probe on the host's /dev/kvm, whether it runs on hardware or merely emulates.
 
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ostler_accel::{Accelerator, probe};
+use ostler_guest_image::SoftwareHost;
 use ostler_kvm::Kvm;
 
 /// KVM, or `None` with the reason printed.
@@ -42,4 +44,35 @@ fn the_probe_gives_a_speed() {
     println!("{speed}, measured in {:?}", start.elapsed());
     assert!(speed.0 > 0.01, "{speed}");
     assert_eq!(kvm.kind().name(), "kvm");
+}
+
+/// This very program, run by a kernel with working KVM.
+#[test]
+fn kvm_works_in_a_host_made_in_software() {
+    const NAME: &str = "kvm_works_in_a_host_made_in_software";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/root");
+    if !SoftwareHost::is_possible() || !root.exists() {
+        eprintln!("SKIPPED {NAME}: qemu-system-x86_64, or Debian's kernel under target/guest, is not there");
+        return;
+    }
+    let script = "#!/bin/sh\n\
+        ls /dev/kvm\n\
+        /tests --exact every_tiny_guest_does_as_it_should the_probe_gives_a_speed --nocapture --test-threads 1 2>&1\n\
+        echo INNER-STATUS $?\n";
+    let this = std::env::current_exe().unwrap();
+    let host = SoftwareHost::new(&root).program("tests", &this).unwrap();
+    let console = host.run(script, Duration::from_secs(300)).unwrap();
+    println!("{console}");
+    assert!(console.contains("INNER-STATUS 0"), "{console}");
+    assert!(!console.contains("SKIPPED"), "{console}");
+    let speed = console.lines().find_map(|line| {
+        line.split(" million instructions a second")
+            .next()?
+            .parse::<f64>()
+            .ok()
+    });
+    assert!(
+        speed.is_some_and(|mips| mips > 100.0),
+        "KVM there runs guests natively: {console}"
+    );
 }

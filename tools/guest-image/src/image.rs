@@ -7,8 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::{Archive, ModuleTree};
 
 /// The modules that the standard image loads: virtio devices, the power button and its events.
-pub const STANDARD_MODULES: &[&str] =
-    &["virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "button", "evdev"];
+pub const STANDARD_MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtio_rng",
+    "button",
+    "evdev",
+];
 
 const INIT: &str = include_str!("../files/init");
 const POWER_BUTTON: &str = include_str!("../files/power-button");
@@ -40,12 +47,25 @@ pub enum Error {
         /// The kernel.
         version: String,
     },
+    /// A host made in software did not come about.
+    #[error("cannot run a host made in software: {0}")]
+    Host(io::Error),
+    /// A host made in software did not end.
+    #[error("the host made in software did not end within {limit:?}; its console showed:\n{console}")]
+    HostTooSlow {
+        /// How long it was given.
+        limit: std::time::Duration,
+        /// Its console.
+        console: String,
+    },
 }
 
 /// The image that boots to a shell, from packages unpacked at `root`; `extra` modules are loaded after the standard ones.
 pub fn standard(root: &Path, extra: &[&str]) -> Result<Vec<u8>, Error> {
     let mut archive = Archive::new();
-    for directory in ["dev", "proc", "sys", "tmp", "mnt", "root", "run", "var/log", "var/run"] {
+    for directory in [
+        "dev", "proc", "sys", "tmp", "mnt", "root", "run", "var/log", "var/run",
+    ] {
         archive.directory(directory);
     }
     archive.character_device("dev/console", 0o600, 5, 1);
@@ -74,7 +94,11 @@ pub fn overlay(script: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
 fn add_modules(archive: &mut Archive, root: &Path, names: &[&str]) -> Result<(), Error> {
     let mut list = String::new();
     for path in ModuleTree::open(root)?.in_load_order(names)? {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         archive.file(&format!("lib/modules/{file}"), 0o644, &read(&path)?);
         list.push_str(&file);
         list.push('\n');
@@ -84,5 +108,8 @@ fn add_modules(archive: &mut Archive, root: &Path, names: &[&str]) -> Result<(),
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
