@@ -6,7 +6,10 @@ use ostler_kvm::Kvm;
 use ostler_softcpu::vm::SoftCpu;
 
 fn moving_guest() -> Guest {
-    all().into_iter().find(|guest| guest.name == "state").expect("the catalogue has a guest that moves")
+    all()
+        .into_iter()
+        .find(|guest| guest.name == "state")
+        .expect("the catalogue has a guest that moves")
 }
 
 fn move_between(test: &str, play: impl Fn(&dyn Accelerator, &dyn Accelerator)) {

@@ -31,7 +31,9 @@ echo \"SELFTEST-STATUS $?\"
 #[test]
 fn debian_boots_on_kvm_in_a_host_made_in_software() {
     if !SoftwareHost::is_possible() {
-        eprintln!("SKIPPED debian_boots_on_kvm_in_a_host_made_in_software: qemu-system-x86_64 is not installed");
+        eprintln!(
+            "SKIPPED debian_boots_on_kvm_in_a_host_made_in_software: qemu-system-x86_64 is not installed"
+        );
         return;
     }
     let folder = guest_folder();
@@ -46,7 +48,9 @@ fn debian_boots_on_kvm_in_a_host_made_in_software() {
     println!("{console}");
     for cpus in [1, 2] {
         let line = format!("cpus {cpus}");
-        let up = console.lines().any(|text| text.starts_with("OSTLER-GUEST-UP") && text.ends_with(&line));
+        let up = console
+            .lines()
+            .any(|text| text.starts_with("OSTLER-GUEST-UP") && text.ends_with(&line));
         assert!(up, "no line of a guest with {cpus} CPUs:\n{console}");
         assert!(console.contains(&format!("OSTLER-STATUS {cpus} 0")), "{console}");
     }
