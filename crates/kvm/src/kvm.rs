@@ -21,9 +21,11 @@ use crate::vm::KvmVm;
 const IDENTITY_MAP_GPA: u64 = 0xfeff_c000;
 const TSS_GPA: usize = 0xfeff_d000;
 
-/// CPUID.1:ECX bits that KVM offers through the LAPIC and does not always list.
+/// CPUID.1:ECX bits that KVM offers and does not always list: two through the LAPIC, and the mark of a virtual machine,
+/// without which Linux looks for neither the paravirtual clock nor anything else of KVM.
 const LEAF1_ECX_X2APIC: u32 = 1 << 21;
 const LEAF1_ECX_TSC_DEADLINE: u32 = 1 << 24;
+const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
 
 /// The host's KVM.
 #[derive(Debug)]
@@ -129,7 +131,8 @@ impl Accelerator for Kvm {
             .map(|entry| {
                 let mut leaf = leaf_of(entry);
                 if leaf.leaf == 1 {
-                    leaf.ecx |= LEAF1_ECX_X2APIC | if deadline { LEAF1_ECX_TSC_DEADLINE } else { 0 };
+                    leaf.ecx |= LEAF1_ECX_X2APIC | LEAF1_ECX_HYPERVISOR;
+                    leaf.ecx |= if deadline { LEAF1_ECX_TSC_DEADLINE } else { 0 };
                 }
                 leaf
             })
