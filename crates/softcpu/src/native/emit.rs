@@ -187,7 +187,8 @@ fn plan(shape: &Instruction) -> Plan {
             .find(|home| home.0 == key(register))
             .map(|home| home.1);
         // Three general registers are the most that an instruction names, and the pool has more than it can imply.
-        let Some(host) = known.or_else(|| pool.next()) else {
+        let stays = implied.contains(&key(register)).then_some(key(register));
+        let Some(host) = known.or(stays).or_else(|| pool.next()) else {
             continue;
         };
         if known.is_none() {

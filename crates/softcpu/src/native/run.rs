@@ -67,7 +67,11 @@ pub fn store(cpu: &mut Cpu, op: &NativeOp, stub: Stub) -> Result<Flow> {
     let trial = op.mxcsr && has_unmasked(cpu.mxcsr);
     match cpu.host_write(linear, size) {
         Some(operand) if !trial => invoke(cpu, op, stub, operand)?,
-        _ => store_through_buffer(cpu, op, stub)?,
+        _ => {
+            // The page's faults come before those of the computation, and before MMX registers change the x87 state.
+            cpu.probe(linear, u64::from(op.size), Access::Write, cpu.cpl == 3)?;
+            store_through_buffer(cpu, op, stub)?
+        }
     }
     if op.notes_pointers {
         let offset = op.address.offset(cpu);
@@ -179,7 +183,7 @@ fn invoke_unmasked(cpu: &mut Cpu, op: &NativeOp, stub: Stub, operand: *mut u8) -
     (cpu.gpr, cpu.vec, cpu.flags) = (gpr, vec, flags);
     if found & unmasked & BEFORE_RESULT != 0 {
         found &= BEFORE_RESULT;
-    } else if found & UNDERFLOW != 0 && flush != 0 {
+    } else if found & unmasked & UNDERFLOW != 0 {
         // Only the run without flush-to-zero tells whether the result was inexact.
         cpu.mxcsr = base;
         call(cpu, op, stub, operand);

@@ -1,0 +1,431 @@
+//! Sequences by name: what the generator leaves out (state images, masked stores, stack frames), and what once differed.
+
+use super::compare;
+use super::generator;
+use super::machine_state::{Case, DATA_PAGES, PAGE, Registers};
+use super::rng::Rng;
+use super::{Encoded, Sides};
+
+/// Where RBX points, in the sequence's memory.
+const RBX: usize = 2048;
+/// Flags that are defined nowhere in a sequence that does not ask for them.
+const ALL_DEFINED: u64 = 0;
+
+/// Runs `code` on both sides from twenty random starts, each changed by `prepare`, and asserts that they agree.
+fn agrees(test: &str, long: bool, code: &[u8], prepare: impl Fn(&mut Registers, &mut [u8], &mut Rng)) {
+    let Some(mut sides) = Sides::start(test) else {
+        return;
+    };
+    for seed in 0..20 {
+        let mut rng = Rng::new(seed);
+        let (registers, memory) = generator::start_of(&mut rng, long);
+        let mut case = Case {
+            code: [code, &[0xcc]].concat(),
+            long,
+            registers,
+            memory,
+        };
+        prepare(&mut case.registers, &mut case.memory, &mut rng);
+        let encoded = Encoded {
+            code: case.code.clone(),
+            undefined: vec![(0, ALL_DEFINED)],
+        };
+        let (found, native, guest) = sides.differences(&case, &encoded);
+        assert!(
+            found.is_empty(),
+            "{test}, start {seed}:\n  {}\nhost: {}\ninterpreter: {}",
+            found.join("\n  "),
+            compare::describe(&native.outcome.registers),
+            compare::describe(&guest.outcome.registers),
+        );
+    }
+}
+
+/// Makes the memory at RBX an FXSAVE image that can be loaded.
+fn image(_: &mut Registers, memory: &mut [u8], rng: &mut Rng) {
+    memory[RBX + 24..RBX + 28].copy_from_slice(&0x1f80u32.to_le_bytes());
+    memory[RBX] |= 0x3f;
+    // Pointers that are canonical in either width.
+    memory[RBX + 12..RBX + 16].fill(0);
+    memory[RBX + 20..RBX + 24].fill(0);
+    memory[RBX + 7] &= 7;
+    memory[RBX + 4] = rng.next() as u8;
+}
+
+/// Makes it an XSAVE image with the components `present`.
+fn extended_image(present: u8) -> impl Fn(&mut Registers, &mut [u8], &mut Rng) {
+    move |registers, memory, rng| {
+        image(registers, memory, rng);
+        memory[RBX + 512..RBX + 576].fill(0);
+        memory[RBX + 512] = present;
+        memory[RBX + 0x400..RBX + 0x400 + 832].fill(0);
+        registers.gpr[0] = 7;
+        registers.gpr[2] = 0;
+    }
+}
+
+/// Clears what differs between processors in the FXSAVE image at `[rbx + image]`: the x87 opcode and pointers, which some
+/// only keep while an exception is pending, and MXCSR's mask.
+fn clear(image: u32) -> Vec<u8> {
+    // mov word [rbx + image + 6], 0, then the same for double words
+    let opcode = [&[0x66, 0xc7, 0x83][..], &(image + 6).to_le_bytes(), &[0; 2]].concat();
+    let rest =
+        [8, 12, 16, 20, 28].map(|at| [&[0xc7, 0x83][..], &(image + at).to_le_bytes(), &[0; 4]].concat());
+    [opcode, rest.concat()].concat()
+}
+
+fn nothing(_: &mut Registers, _: &mut [u8], _: &mut Rng) {}
+
+#[test]
+fn fxrstor_and_fxsave() {
+    let wide = [
+        &[0x48, 0x0f, 0xae, 0x0b, 0x48, 0x0f, 0xae, 0x83, 0, 2, 0, 0][..],
+        &clear(0x200),
+    ]
+    .concat();
+    agrees("fxrstor_and_fxsave", true, &wide, image);
+    let narrow = [
+        &[0x0f, 0xae, 0x0b, 0x0f, 0xae, 0x83, 0, 2, 0, 0][..],
+        &clear(0x200),
+    ]
+    .concat();
+    agrees("fxrstor_and_fxsave", false, &narrow, |registers, memory, rng| {
+        image(registers, memory, rng);
+        // Selectors of the pointers are not kept by all processors.
+        memory[RBX + 12..RBX + 16].fill(0);
+        memory[RBX + 20..RBX + 24].fill(0);
+    });
+}
+
+#[test]
+fn xrstor_and_xsave() {
+    let code = [
+        &[0x48, 0x0f, 0xae, 0x2b, 0x48, 0x0f, 0xae, 0xa3, 0, 4, 0, 0][..],
+        &clear(0x400),
+    ]
+    .concat();
+    for present in 0..8 {
+        agrees("xrstor_and_xsave", true, &code, extended_image(present));
+    }
+}
+
+#[test]
+fn xrstor_of_some_components_leaves_the_others() {
+    let code = [0x48, 0x0f, 0xae, 0x2b];
+    for requested in 0..8 {
+        agrees(
+            "xrstor_of_some_components_leaves_the_others",
+            true,
+            &code,
+            |registers, memory, rng| {
+                extended_image(5)(registers, memory, rng);
+                registers.gpr[0] = requested;
+            },
+        );
+    }
+}
+
+#[test]
+fn xsave_in_32_bit_mode_saves_eight_registers() {
+    let code = [
+        &[0x0f, 0xae, 0x2b, 0x0f, 0xae, 0xa3, 0, 4, 0, 0][..],
+        &clear(0x400),
+    ]
+    .concat();
+    agrees(
+        "xsave_in_32_bit_mode_saves_eight_registers",
+        false,
+        &code,
+        |registers, memory, rng| {
+            extended_image(7)(registers, memory, rng);
+            memory[RBX + 12..RBX + 16].fill(0);
+            memory[RBX + 20..RBX + 24].fill(0);
+        },
+    );
+}
+
+#[test]
+fn a_malformed_xsave_header_is_refused() {
+    let code = [0x48, 0x0f, 0xae, 0x2b];
+    for (offset, value) in [(512, 0x87), (520, 1), (528, 1), (535, 0x80), (27, 1)] {
+        agrees(
+            "a_malformed_xsave_header_is_refused",
+            true,
+            &code,
+            |registers, memory, rng| {
+                extended_image(7)(registers, memory, rng);
+                memory[RBX + offset] = value;
+            },
+        );
+    }
+    let misaligned = [0x48, 0x0f, 0xae, 0x6b, 8];
+    agrees(
+        "a_malformed_xsave_header_is_refused",
+        true,
+        &misaligned,
+        extended_image(7),
+    );
+}
+
+#[test]
+fn frstor_and_fnsave() {
+    for long in [true, false] {
+        let code = [0xdd, 0x23, 0xdd, 0xb3, 0, 2, 0, 0];
+        agrees("frstor_and_fnsave", long, &code, |_, memory, rng| {
+            environment(memory, rng)
+        });
+    }
+}
+
+#[test]
+fn fldenv_and_fnstenv() {
+    for long in [true, false] {
+        let code = [0xd9, 0x23, 0xd9, 0xb3, 0, 2, 0, 0];
+        agrees("fldenv_and_fnstenv", long, &code, |_, memory, rng| {
+            environment(memory, rng)
+        });
+    }
+}
+
+/// An environment at RBX with exceptions masked, whose pointers and selectors are zero.
+fn environment(memory: &mut [u8], rng: &mut Rng) {
+    memory[RBX..RBX + 4].copy_from_slice(&(rng.next() as u32 & 0xf00 | 0x7f).to_le_bytes());
+    memory[RBX + 12..RBX + 28].fill(0);
+}
+
+#[test]
+fn ldmxcsr_refuses_reserved_bits() {
+    let code = [0x0f, 0xae, 0x13, 0x0f, 0xae, 0x5b, 8];
+    agrees("ldmxcsr_refuses_reserved_bits", true, &code, |_, memory, rng| {
+        let value = rng.next() as u32 & 0xffff
+            | if rng.chance(30) {
+                0x10000 << rng.below(16)
+            } else {
+                0
+            };
+        // Bit 17 (misaligned exception mask) exists on some processors only.
+        memory[RBX..RBX + 4].copy_from_slice(&(value & !0x2_0000).to_le_bytes());
+    });
+}
+
+#[test]
+fn maskmovdqu_stores_what_the_mask_enables() {
+    let code = [0x66, 0x0f, 0xf7, 0xc1];
+    let end = (super::machine_state::DATA as usize + (DATA_PAGES + 1) * PAGE) as u64;
+    agrees(
+        "maskmovdqu_stores_what_the_mask_enables",
+        true,
+        &code,
+        |registers, _, rng| {
+            // Some processors check the whole operand, and name the start of the page that faults.
+            registers.gpr[7] = end - PAGE as u64 - [8, 16, 100][rng.below(3)];
+            registers.xsave[160 + 16 + 8] |= 0x80;
+        },
+    );
+}
+
+#[test]
+fn vmaskmovps_faults_only_where_the_mask_is_set() {
+    // vmaskmovps [rdi], xmm1, xmm2 and vmaskmovps xmm3, xmm1, [rdi]
+    for code in [[0xc4, 0xe2, 0x71, 0x2e, 0x17], [0xc4, 0xe2, 0x71, 0x2c, 0x1f]] {
+        let last = super::machine_state::DATA + (DATA_PAGES * PAGE) as u64;
+        agrees(
+            "vmaskmovps_faults_only_where_the_mask_is_set",
+            true,
+            &code,
+            |registers, _, rng| {
+                let page_end = if code[3] == 0x2e { last } else { last + PAGE as u64 };
+                registers.gpr[7] = page_end - 8;
+                if rng.chance(60) {
+                    for element in [2, 3] {
+                        registers.xsave[160 + 16 + element * 4 + 3] &= 0x7f;
+                    }
+                }
+            },
+        );
+    }
+}
+
+#[test]
+fn movaps_faults_on_a_misaligned_operand() {
+    agrees(
+        "movaps_faults_on_a_misaligned_operand",
+        true,
+        &[0x0f, 0x28, 0x43, 8],
+        nothing,
+    );
+    agrees(
+        "movaps_faults_on_a_misaligned_operand",
+        true,
+        &[0x0f, 0x29, 0x43, 4],
+        nothing,
+    );
+    agrees(
+        "movaps_faults_on_a_misaligned_operand",
+        false,
+        &[0x0f, 0x58, 0x43, 4],
+        nothing,
+    );
+}
+
+#[test]
+fn fst_across_a_page_that_cannot_be_written_leaves_the_stack_alone() {
+    // fninit; fld1; fstp tbyte [rdi]
+    let code = [0xdb, 0xe3, 0xd9, 0xe8, 0xdb, 0x3f];
+    let end = super::machine_state::DATA + (DATA_PAGES * PAGE) as u64;
+    agrees(
+        "fst_across_a_page_that_cannot_be_written_leaves_the_stack_alone",
+        true,
+        &code,
+        |registers, _, rng| {
+            registers.gpr[7] = end - rng.below(20) as u64;
+        },
+    );
+}
+
+#[test]
+fn frames_by_enter_and_leave() {
+    for level in [0, 1, 3, 31] {
+        let code = [0xc8, 0x20, 0, level, 0x6a, 0x11, 0xc9];
+        for long in [true, false] {
+            agrees("frames_by_enter_and_leave", long, &code, |registers, _, _| {
+                registers.gpr[5] = registers.gpr[4] + 256;
+            });
+        }
+    }
+}
+
+#[test]
+fn calls_and_returns() {
+    // call +1; int3; pop rax; push rax; add qword [rsp], 9 (to after ret); ret; int3 ...
+    let code = [
+        0xe8, 1, 0, 0, 0, 0x90, 0x58, 0x50, 0x48, 0x83, 0x04, 0x24, 0x0a, 0xc3, 0xcc, 0x40, 0x40, 0x90,
+    ];
+    agrees("calls_and_returns", true, &code, nothing);
+    agrees("calls_and_returns", true, &[0xc2, 8, 0], nothing);
+    agrees(
+        "calls_and_returns",
+        false,
+        &[0xe8, 0, 0, 0, 0, 0x58, 0x66, 0x50],
+        nothing,
+    );
+}
+
+#[test]
+fn popf_at_user_privilege() {
+    for long in [true, false] {
+        // push imm32 (flags without TF, AC and NT); popf; pushf; pop rax
+        let code = [0x68, 0xd7, 0x3e, 0, 0, 0x9d, 0x9c, 0x58];
+        agrees("popf_at_user_privilege", long, &code, nothing);
+    }
+}
+
+#[test]
+fn translation_by_table() {
+    agrees("translation_by_table", true, &[0xd7], nothing);
+    agrees("translation_by_table", false, &[0xd7], nothing);
+}
+
+#[test]
+fn decimal_division_by_zero() {
+    agrees("decimal_division_by_zero", false, &[0xd4, 0], nothing);
+}
+
+#[test]
+fn emptied_mmx_registers() {
+    // movq mm3, [rbx]; paddb mm3, mm1; emms; fld1
+    agrees(
+        "emptied_mmx_registers",
+        true,
+        &[0x0f, 0x6f, 0x1b, 0x0f, 0xfc, 0xd9, 0x0f, 0x77, 0xd9, 0xe8],
+        nothing,
+    );
+}
+
+#[test]
+fn a_failed_comparison_leaves_the_destination_register_whole() {
+    // cmpxchg r10d, r9d
+    let code = [0x45, 0x0f, 0xb1, 0xca];
+    agrees(
+        "a_failed_comparison_leaves_the_destination_register_whole",
+        true,
+        &code,
+        nothing,
+    );
+}
+
+#[test]
+fn mulx_with_rdx_among_its_destinations() {
+    // mulx rdx, r14, [rbp + 256] and mulx r14d, r13d, edx
+    let memory = [0xc4, 0xe2, 0x8b, 0xf6, 0x95, 0, 1, 0, 0];
+    agrees("mulx_with_rdx_among_its_destinations", true, &memory, nothing);
+    let register = [0xc4, 0x62, 0x13, 0xf6, 0xf2];
+    agrees("mulx_with_rdx_among_its_destinations", true, &register, nothing);
+}
+
+#[test]
+fn renamed_registers_of_one_instruction_do_not_meet() {
+    // shlx r14d, [rbx + 320], r8d
+    let shift = [0xc4, 0x62, 0x39, 0xf7, 0xb3, 0x40, 1, 0, 0];
+    agrees(
+        "renamed_registers_of_one_instruction_do_not_meet",
+        true,
+        &shift,
+        nothing,
+    );
+}
+
+#[test]
+fn x87_compares_set_condition_codes_not_rflags() {
+    // fcompp; fnstsw ax
+    agrees(
+        "x87_compares_set_condition_codes_not_rflags",
+        true,
+        &[0xde, 0xd9, 0xdf, 0xe0],
+        nothing,
+    );
+}
+
+#[test]
+fn a_simd_exception_takes_an_mmx_result_back() {
+    // cvttps2pi mm6, xmm8 with all exceptions unmasked
+    let code = [0x41, 0x0f, 0x2c, 0xf0];
+    agrees(
+        "a_simd_exception_takes_an_mmx_result_back",
+        true,
+        &code,
+        |registers, _, _| {
+            registers.xsave[24..28].fill(0);
+            registers.xsave[..2].copy_from_slice(&0x37fu16.to_le_bytes());
+        },
+    );
+}
+
+#[test]
+fn reserved_no_operations_do_nothing() {
+    // nop [rbx], di as 0F 18 /7; 0F 1C /0
+    agrees(
+        "reserved_no_operations_do_nothing",
+        true,
+        &[0x66, 0x0f, 0x18, 0x3b],
+        nothing,
+    );
+    agrees(
+        "reserved_no_operations_do_nothing",
+        true,
+        &[0x48, 0x0f, 0x1c, 0x03],
+        nothing,
+    );
+}
+
+#[test]
+fn string_comparisons_by_sse_take_any_alignment() {
+    // pcmpestrm xmm1, [rbx + 3], 0xf0 with REX.W; its flags are all defined
+    let code = [0x66, 0x48, 0x0f, 0x3a, 0x60, 0x4b, 3, 0xf0];
+    agrees(
+        "string_comparisons_by_sse_take_any_alignment",
+        true,
+        &code,
+        nothing,
+    );
+}
