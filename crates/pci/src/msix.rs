@@ -63,8 +63,6 @@ struct Table {
 pub struct Msix {
     table: Mutex<Table>,
     sink: Arc<dyn MsiSink>,
-    /// Fixed number of vectors.
-    len: u16,
     /// Offset of the capability, once added.
     capability: u16,
 }
@@ -99,7 +97,6 @@ impl Msix {
         Self {
             table: Mutex::new(table),
             sink,
-            len: vectors,
             capability,
         }
     }
@@ -113,16 +110,6 @@ impl Msix {
         (Self::pending_offset(vectors) + u64::from(vectors).div_ceil(64) * 8)
             .next_power_of_two()
             .max(4096)
-    }
-
-    /// Number of vectors.
-    pub fn len(&self) -> u16 {
-        self.len
-    }
-
-    /// Never true: a table has at least one vector.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// True while the guest has MSI-X on (INTx is silent then).
