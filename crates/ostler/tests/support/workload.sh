@@ -1,5 +1,5 @@
-# A workload that prints one line a part; the lines are the same on every correct machine.
-echo "hash $(yes ostler | head -c 268435456 | sha256sum)"
+# A workload that prints one line a part; the lines are the same on every correct machine. Its argument: MiB to hash.
+echo "hash $(yes ostler | head -c $(($1 * 1048576)) | sha256sum)"
 
 seq 1 60000 | awk '{ print ($1 * 7919) % 60013, $1 }' >numbers
 echo "sort $(sort -n numbers | sha256sum)"
