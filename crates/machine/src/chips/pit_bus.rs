@@ -32,7 +32,7 @@ struct State {
     pit: Pit,
     /// Bits 1 to 3 of port 0x61.
     system_control: u8,
-    /// Tick of the rise that the timer waits for.
+    /// Tick of the next rise, whether or not anyone listens.
     awaited: Option<u64>,
 }
 
@@ -59,35 +59,27 @@ impl PitBus {
     pub fn reset(&self) {
         let mut state = lock(&self.state);
         *state = State::default();
-        self.settle(&mut state);
+        self.settle(&mut state, self.now());
     }
 
     fn now(&self) -> u64 {
         ticks(self.clock.now())
     }
 
-    /// Drives IRQ 0 to the output's level and waits for its next rise, if anyone listens.
-    fn settle(&self, state: &mut State) {
-        let now = self.now();
-        // A wait that is due belongs to the timer thread.
+    /// Carries a rise that is due to IRQ 0, else the output's level; then waits for the next rise, if anyone listens.
+    ///
+    /// A rise while no one listened is carried when someone does: an 8259 remembers an edge that comes while it is
+    /// masked. Rises that were missed are one.
+    fn settle(&self, state: &mut State, now: u64) {
         if state.awaited.is_some_and(|at| at <= now) {
-            self.timers.set(self.timer, Some(0));
-            return;
-        }
-        self.line.set(state.pit.output(0, now));
-        self.wait_for_rise(state, now);
-    }
-
-    fn wait_for_rise(&self, state: &mut State, now: u64) {
-        let rise = if self.router.timer_is_heard() {
-            state.pit.next_rise(now)
+            self.line.set(false);
+            self.line.set(true);
         } else {
-            None
-        };
-        if rise != state.awaited {
-            state.awaited = rise;
-            self.timers.set(self.timer, rise.map(nanoseconds));
+            self.line.set(state.pit.output(0, now));
         }
+        state.awaited = state.pit.next_rise(now);
+        let wanted = state.awaited.filter(|_| self.router.timer_is_heard());
+        self.timers.set(self.timer, wanted.map(nanoseconds));
     }
 
     fn read_system_control(&self) -> u8 {
@@ -111,21 +103,14 @@ impl PitBus {
 impl TimerClient for PitBus {
     fn expired(&self) {
         let mut state = lock(&self.state);
-        let now = self.now();
-        if state.awaited.is_some_and(|at| at <= now) {
-            state.awaited = None;
-            // Rises that were missed while the host was busy are one.
-            self.line.set(false);
-            self.line.set(true);
-            self.wait_for_rise(&mut state, now);
-        }
+        self.settle(&mut state, self.now());
     }
 }
 
 impl TimerListener for PitBus {
     fn interrupts_reprogrammed(&self) {
         let mut state = lock(&self.state);
-        self.settle(&mut state);
+        self.settle(&mut state, self.now());
     }
 }
 
@@ -139,10 +124,11 @@ impl Device for PitBus {
     fn write(&self, offset: u64, data: &[u8]) {
         let mut state = lock(&self.state);
         let now = self.now();
+        // What is due comes first; what is awaited after the write is another rise, perhaps.
+        self.settle(&mut state, now);
         write_bytes(offset, data, |port, value| state.pit.write(port, value, now));
         state.awaited = None;
-        self.timers.set(self.timer, None);
-        self.settle(&mut state);
+        self.settle(&mut state, now);
     }
 }
 
