@@ -1,7 +1,7 @@
 //! Boots a Linux kernel on the bare platform and shows its serial port: `boot KERNEL INITRD CPUS MEGABYTES [COMMAND LINE]`.
 //!
 //! Prints the instructions executed and the seconds used when the guest switches off, or at the line that begins with the
-//! text in the environment variable `UNTIL`.
+//! text in the environment variable `UNTIL`. `MODEL` names the CPU model.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,10 +125,11 @@ fn main() {
     .unwrap();
     let begun = Instant::now();
     let host = SoftCpu.supported_cpuid().unwrap();
+    let model = std::env::var("MODEL").unwrap_or_else(|_| "max".into());
     let mut all: Vec<Arc<VcpuStats>> = Vec::new();
     std::thread::scope(|scope| {
         for id in 0..cpus {
-            let cpuid = ostler_accel::model::build("max", &host, Topology { cpus }, id).unwrap();
+            let cpuid = ostler_accel::model::build(&model, &host, Topology { cpus }, id).unwrap();
             let mut vcpu = vm.create_vcpu(id, &cpuid).unwrap();
             vcpu.set_state(&machine.boot_state(id)).unwrap();
             end.kickers.lock().unwrap().push(vcpu.kicker());
