@@ -94,7 +94,8 @@ impl Sequence {
                 Piece::Plain(instruction) => {
                     // A jump over the set-up of a string instruction would leave both its pointers wild, and which one faults first is
                     // open.
-                    let string = instruction.is_string_instruction() && self.is_jumped_over(index);
+                    let string = instruction.is_string_instruction()
+                        && (index.saturating_sub(3)..=index).any(|at| self.is_jumped_over(at));
                     if instruction.rflags_read() & open != 0 || string {
                         return None;
                     }
@@ -352,7 +353,11 @@ fn excluded(code: Code) -> bool {
         code,
         Code::Reservednop_rm16_r16_0F0D | Code::Reservednop_rm32_r32_0F0D | Code::Reservednop_rm64_r64_0F0D
     );
-    prefetch
+    let data = matches!(
+        code,
+        Code::DeclareByte | Code::DeclareWord | Code::DeclareDword | Code::DeclareQword | Code::Zero_bytes
+    );
+    data || prefetch
         || mnemonic
         || matches!(
             code,
@@ -863,7 +868,7 @@ fn extended_start(rng: &mut Rng, image: &mut [u8], count: usize) {
         let exponent = match rng.below(6) {
             0 => rng.next() as u16,
             1 => rng.pick(&[0, 1, 0x7fff, 0x7ffe, 0xffff, 0x8000]),
-            _ => 0x3fff + rng.below(70) as u16 - 8 | if rng.chance(50) { 0x8000 } else { 0 },
+            _ => (0x3fff + rng.below(70) as u16 - 8) | if rng.chance(50) { 0x8000 } else { 0 },
         };
         let zero = rng.chance(8);
         image[slot..slot + 8].copy_from_slice(&(if zero { 0 } else { mantissa }).to_le_bytes());

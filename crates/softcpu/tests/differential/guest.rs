@@ -101,11 +101,9 @@ impl Guest {
         self.vcpu
             .set_state(&state)
             .expect("a state that the vCPU can take");
-        let vector = loop {
-            match self.vcpu.run().expect("guest mode") {
-                Exit::PortWrite { port, .. } => break port,
-                other => panic!("unexpected exit {other:?} of {:02x?}", case.code),
-            }
+        let vector = match self.vcpu.run().expect("guest mode") {
+            Exit::PortWrite { port, .. } => port,
+            other => panic!("unexpected exit {other:?} of {:02x?}", case.code),
         };
         self.kicker.kick(KickSource::Signal);
         match self.vcpu.run().expect("guest mode") {
@@ -273,9 +271,6 @@ fn build_tables(ram: &GuestRam) {
         );
         put(IDT + vector * 16 + 8, handler >> 32);
         // out vector, al; hlt
-        put(
-            HANDLERS + vector * 16,
-            0xf400_e6 & 0xff | vector << 8 | 0xf4 << 16,
-        );
+        put(HANDLERS + vector * 16, 0xe6 | vector << 8 | 0xf4 << 16);
     }
 }

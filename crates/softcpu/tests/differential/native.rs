@@ -362,7 +362,8 @@ unsafe extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, contex
     // SAFETY: the kernel gives a valid context with an XSAVE image of at least 832 bytes (AVX is required by the test), and nothing
     // else runs in this process.
     unsafe {
-        let handler = &mut *(&raw mut HANDLER);
+        let handler: *mut Handler = &raw mut HANDLER;
+        let handler = &mut *handler;
         let context = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
         let image = &mut *context.fpregs.cast::<[u8; XSAVE]>();
         if handler.running {
