@@ -218,7 +218,7 @@ impl Vcpu for KvmVcpu {
 
     fn state(&mut self) -> Result<CpuState, Error> {
         self.finish_pending()?;
-        state::save(&self.fd, &self.vm)
+        state::save(&self.fd, &self.vm, &self.reset_msrs)
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {

@@ -35,7 +35,7 @@ use crate::vm::Shared;
 const MIN_XSAVE_SIZE: usize = 576;
 
 /// Reads the whole state.
-pub fn save(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
+pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Error> {
     let mp = events::mp_state(fd)?;
     let regs = fd
         .get_regs()
@@ -56,7 +56,7 @@ pub fn save(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
         &fd.get_lapic()
             .map_err(|e| Error::host("read a vCPU's local APIC", e))?,
     );
-    state.msrs = msrs::read(fd, &vm.msrs)?;
+    state.msrs = reset.without_untouched(msrs::read(fd, &vm.msrs)?);
     state.events = events::read(fd)?;
     Ok(state)
 }

@@ -11,11 +11,10 @@ const TSC_DEADLINE: u32 = 0x6e0;
 /// (EFER, APIC base, FS and GS base). Those that a host does not know are left out there.
 const STATE_MSRS: &[(u32, u32)] = &[
     // What the processor is and how it is switched: IA32_FEATURE_CONTROL, TSC_ADJUST (before the TSC), SPEC_CTRL,
-    // microcode revision, ARCH_CAPABILITIES, TSX_CTRL, MISC_FEATURES_ENABLES, HWCR, SYSCFG, VIRT_SPEC_CTRL, DE_CFG.
+    // TSX_CTRL, MISC_FEATURES_ENABLES, MISC_ENABLE, SYSCFG, HWCR, VIRT_SPEC_CTRL, DE_CFG. What only describes the model
+    // (ARCH_CAPABILITIES, the microcode's revision) is no state.
     (0x3a, 0x3b),
     (0x48, 0x48),
-    (0x8b, 0x8b),
-    (0x10a, 0x10a),
     (0x122, 0x122),
     (0x140, 0x140),
     (0x1a0, 0x1a0),
@@ -55,6 +54,13 @@ impl ResetMsrs {
     /// Reads them from a fresh vCPU.
     pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Self, Error> {
         read(fd, indices).map(Self)
+    }
+
+    /// `msrs` without those that are as after RESET: a restore gives them that value unasked, and the other accelerator
+    /// need not know them.
+    pub fn without_untouched(&self, mut msrs: Vec<Msr>) -> Vec<Msr> {
+        msrs.retain(|msr| msr.index == TSC || !self.0.contains(msr));
+        msrs
     }
 }
 
