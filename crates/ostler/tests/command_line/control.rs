@@ -102,7 +102,7 @@ fn garbage_gets_errors_and_harms_no_one() {
     let long = format!("{{\"execute\":\"{}\"}}", "x".repeat(100_000));
     let bad = [
         "hello",
-        "{]}",
+        "{1}",
         "{\"execute\":7}",
         "{\"execute\":\"fly\"}",
         "{\"exec\":\"stop\"}",

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub const OSTLER: &str = env!("CARGO_BIN_EXE_ostler");
@@ -106,13 +107,13 @@ impl Kernel {
 
 /// `ostler run` of a tiny kernel on the software CPU, with pipes.
 pub struct Tiny {
-    pub folder: tempfile::TempDir,
+    pub folder: Arc<tempfile::TempDir>,
     pub command: Command,
 }
 
 impl Tiny {
     pub fn new(kernel: Kernel) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let mut command = Command::new(OSTLER);
         command.args(["run", "--memory", "16M", "--accel", "soft", "--kernel"]);
         command.arg(kernel.write(folder.path()));
@@ -152,10 +153,12 @@ impl Tiny {
 
 pub struct Running {
     pub child: Child,
-    pub folder: tempfile::TempDir,
+    pub folder: Arc<tempfile::TempDir>,
 }
 
 pub struct Ended {
+    /// Kept for whoever looks into its files.
+    _folder: Arc<tempfile::TempDir>,
     pub status: ExitStatus,
     pub output: String,
     pub errors: String,
@@ -194,7 +197,7 @@ impl Running {
             assert!(Instant::now() < deadline, "ostler did not end");
             std::thread::sleep(Duration::from_millis(5));
         };
-        let mut read = |stream: Option<&mut dyn Read>| {
+        let read = |stream: Option<&mut dyn Read>| {
             let mut text = Vec::new();
             if let Some(stream) = stream {
                 stream.read_to_end(&mut text).unwrap();
@@ -204,6 +207,7 @@ impl Running {
         let output = read(self.child.stdout.as_mut().map(|s| s as &mut dyn Read));
         let errors = read(self.child.stderr.as_mut().map(|s| s as &mut dyn Read));
         Ended {
+            _folder: self.folder.clone(),
             status,
             output,
             errors,
