@@ -22,6 +22,9 @@ pub enum Error {
 impl Error {
     /// Wraps what the host said to `action`.
     pub fn host(action: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::Host { action, source: source.into() }
+        Self::Host {
+            action,
+            source: source.into(),
+        }
     }
 }

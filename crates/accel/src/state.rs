@@ -144,7 +144,12 @@ pub struct CpuState {
 pub fn reset_state(cpu: u32) -> CpuState {
     const DATA: u16 = 0x93;
     const CODE: u16 = 0x9b;
-    let real = |selector: u16, base: u64, rights: u16| Segment { selector, base, limit: 0xffff, rights };
+    let real = |selector: u16, base: u64, rights: u16| Segment {
+        selector,
+        base,
+        limit: 0xffff,
+        rights,
+    };
     let data = real(0, 0, DATA);
     let mut segments = [data; 6];
     segments[1] = real(0xf000, 0xffff_0000, CODE);
@@ -159,8 +164,14 @@ pub fn reset_state(cpu: u32) -> CpuState {
         segments,
         ldtr: real(0, 0, 0x82),
         tr: real(0, 0, 0x8b),
-        gdtr: DescriptorTable { base: 0, limit: 0xffff },
-        idtr: DescriptorTable { base: 0, limit: 0xffff },
+        gdtr: DescriptorTable {
+            base: 0,
+            limit: 0xffff,
+        },
+        idtr: DescriptorTable {
+            base: 0,
+            limit: 0xffff,
+        },
         cr0: 0x6000_0010,
         cr2: 0,
         cr3: 0,
@@ -174,7 +185,11 @@ pub fn reset_state(cpu: u32) -> CpuState {
         msrs: Vec::new(),
         lapic: reset_lapic(cpu),
         events: PendingEvents::default(),
-        mp: if cpu == 0 { MpState::Runnable } else { MpState::Uninitialized },
+        mp: if cpu == 0 {
+            MpState::Runnable
+        } else {
+            MpState::Uninitialized
+        },
     }
 }
 

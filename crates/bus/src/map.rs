@@ -78,13 +78,23 @@ impl AddressMap {
 
     /// Puts `device` at `range`. Fails if the range is bad or taken; nothing is changed then.
     pub fn insert(&self, range: Range, device: Arc<dyn Device>) -> Result<(), Error> {
-        let last = range.last().ok_or(Error::BadRange { base: range.base, len: range.len })?;
-        let _guard = self.change.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let last = range.last().ok_or(Error::BadRange {
+            base: range.base,
+            len: range.len,
+        })?;
+        let _guard = self
+            .change
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut entries = Entries::clone(&self.entries.load());
         if let Some((&other, (len, _))) = entries.range(..=last).next_back()
             && other + (len - 1) >= range.base
         {
-            return Err(Error::Overlap { base: range.base, len: range.len, other });
+            return Err(Error::Overlap {
+                base: range.base,
+                len: range.len,
+                other,
+            });
         }
         entries.insert(range.base, (range.len, device));
         self.entries.store(Arc::new(entries));
@@ -93,7 +103,10 @@ impl AddressMap {
 
     /// Takes away the device whose range starts at `base`, and returns it.
     pub fn remove(&self, base: u64) -> Option<Arc<dyn Device>> {
-        let _guard = self.change.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _guard = self
+            .change
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut entries = Entries::clone(&self.entries.load());
         let (_, device) = entries.remove(&base)?;
         self.entries.store(Arc::new(entries));
@@ -174,11 +187,19 @@ mod tests {
         map.insert(Range::new(0x10, 0x10), probe.clone()).unwrap();
         for (base, len) in [(0x10, 1), (0xf, 2), (0x1f, 1), (0, 0x100), (0x18, 2)] {
             let refused = map.insert(Range::new(base, len), probe.clone());
-            assert_eq!(refused, Err(Error::Overlap { base, len, other: 0x10 }));
+            assert_eq!(
+                refused,
+                Err(Error::Overlap {
+                    base,
+                    len,
+                    other: 0x10
+                })
+            );
         }
         assert!(map.insert(Range::new(u64::MAX, 2), probe.clone()).is_err());
         assert!(map.insert(Range::new(5, 0), probe.clone()).is_err());
-        map.insert(Range::new(0x20, u64::MAX - 0x20), probe.clone()).unwrap();
+        map.insert(Range::new(0x20, u64::MAX - 0x20), probe.clone())
+            .unwrap();
         assert!(map.remove(0x10).is_some());
         assert!(map.remove(0x10).is_none());
         map.insert(Range::new(0x1f, 1), probe).unwrap();
@@ -196,7 +217,8 @@ mod tests {
             }
         }
         let map = Arc::new(AddressMap::new());
-        map.insert(Range::new(0, 1), Arc::new(Mover(map.clone()))).unwrap();
+        map.insert(Range::new(0, 1), Arc::new(Mover(map.clone())))
+            .unwrap();
         assert!(map.write(0, &[1]));
         assert!(!map.write(0, &[1]));
         assert!(map.write(0x100, &[1]));

@@ -93,7 +93,7 @@ impl Receiver {
     }
 
     /// The next message, or `None` at the end. Text that is no message is an error.
-    pub fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+    pub fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
         let mut line = Vec::new();
         (&mut self.reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if line.is_empty() {
@@ -119,19 +119,19 @@ mod tests {
         send(&ours, &FromGuest::Ended(Outcome::DebugExit { value: 3 })).unwrap();
         drop(ours);
         let mut receiver = Receiver::new(theirs);
-        assert_eq!(receiver.next().unwrap(), Some(FromGuest::Started));
+        assert_eq!(receiver.receive().unwrap(), Some(FromGuest::Started));
         assert!(receiver.is_buffered());
         assert_eq!(
-            receiver.next().unwrap(),
+            receiver.receive().unwrap(),
             Some(FromGuest::Ended(Outcome::DebugExit { value: 3 }))
         );
-        assert_eq!(receiver.next::<FromGuest>().unwrap(), None);
+        assert_eq!(receiver.receive::<FromGuest>().unwrap(), None);
     }
 
     #[test]
     fn garbage_is_an_error() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         ours.write_all(b"{\"surprise\":1}\n").unwrap();
-        assert!(Receiver::new(theirs).next::<ToGuest>().is_err());
+        assert!(Receiver::new(theirs).receive::<ToGuest>().is_err());
     }
 }

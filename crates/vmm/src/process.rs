@@ -96,7 +96,7 @@ fn listen_to_parent(
     let refused = |source| Error::host("listen to the parent process", source);
     let mut receiver = link::Receiver::new(socket.try_clone().map_err(refused)?);
     let listen = move || {
-        while let Ok(Some(message)) = receiver.next() {
+        while let Ok(Some(message)) = receiver.receive() {
             match message {
                 ToGuest::PowerButton => driver.ask(Request::PowerButton, Box::new(|_| ())),
                 ToGuest::Stop => driver.ask(Request::Quit, Box::new(|_| ())),

@@ -121,7 +121,11 @@ mod tests {
         let mut archive = Archive::new();
         archive.file("etc/motd", 0o640, b"hello\n");
         archive.link("sbin/init", "../bin/busybox");
-        let listing = Command::new("cpio").args(["-tv", "--quiet"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let listing = Command::new("cpio")
+            .args(["-tv", "--quiet"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
         let Ok(mut cpio) = listing else {
             eprintln!("SKIPPED the_foreign_cpio_reads_it: no cpio on this machine");
             return;
@@ -130,7 +134,10 @@ mod tests {
         let output = cpio.wait_with_output().unwrap();
         assert!(output.status.success());
         let listing = String::from_utf8(output.stdout).unwrap();
-        assert!(listing.contains("-rw-r-----") && listing.contains("etc/motd"), "{listing}");
+        assert!(
+            listing.contains("-rw-r-----") && listing.contains("etc/motd"),
+            "{listing}"
+        );
         assert!(listing.contains("sbin/init -> ../bin/busybox"), "{listing}");
     }
 }

@@ -19,10 +19,16 @@ impl ModuleTree {
     /// Finds the one kernel version below `root/lib/modules` and its modules.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let base = root.join("lib/modules");
-        let found = fs::read_dir(&base).map_err(|source| Error::Read { path: base.clone(), source })?;
+        let found = fs::read_dir(&base).map_err(|source| Error::Read {
+            path: base.clone(),
+            source,
+        })?;
         let versions: Vec<_> = found.flatten().map(|entry| entry.path()).collect();
         let [directory] = &versions[..] else {
-            return Err(Error::KernelVersions { path: base, count: versions.len() });
+            return Err(Error::KernelVersions {
+                path: base,
+                count: versions.len(),
+            });
         };
         let files = walkdir::WalkDir::new(directory)
             .into_iter()
@@ -30,7 +36,11 @@ impl ModuleTree {
             .filter(|entry| entry.path().extension().is_some_and(|ext| ext == "ko"))
             .map(|entry| (module_name(entry.path()), entry.into_path()))
             .collect();
-        let version = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let version = directory
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Ok(Self { version, files })
     }
 
@@ -49,12 +59,18 @@ impl ModuleTree {
     }
 
     fn visit(&self, name: &str, order: &mut Vec<PathBuf>, depth: usize) -> Result<(), Error> {
-        let unknown = || Error::NoModule { name: name.to_owned(), version: self.version.clone() };
+        let unknown = || Error::NoModule {
+            name: name.to_owned(),
+            version: self.version.clone(),
+        };
         let path = self.files.get(&name.replace('-', "_")).ok_or_else(unknown)?;
         if order.contains(path) || depth > 32 {
             return Ok(());
         }
-        let contents = fs::read(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let contents = fs::read(path).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
         for needed in dependencies(&contents) {
             self.visit(&needed, order, depth + 1)?;
         }
@@ -64,17 +80,26 @@ impl ModuleTree {
 }
 
 fn module_name(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_")
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .replace('-', "_")
 }
 
 /// The `depends=` line of a module's `.modinfo` section.
 fn dependencies(module: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else { return Vec::new() };
+    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
+        return Vec::new();
+    };
     let value = &module[at + KEY.len()..];
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
     let names = String::from_utf8_lossy(&value[..end]).into_owned();
-    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -87,7 +112,11 @@ mod tests {
         let kernel = root.path().join("lib/modules/6.1.0-1/kernel/drivers");
         fs::create_dir_all(&kernel).unwrap();
         let write = |name: &str, depends: &str| {
-            fs::write(kernel.join(name), format!("\0license=GPL\0depends={depends}\0name=x\0")).unwrap();
+            fs::write(
+                kernel.join(name),
+                format!("\0license=GPL\0depends={depends}\0name=x\0"),
+            )
+            .unwrap();
         };
         write("virtio-rng.ko", "virtio");
         write("virtio.ko", "virtio_ring");
@@ -97,6 +126,9 @@ mod tests {
         let order = tree.in_load_order(&["virtio_rng", "virtio"]).unwrap();
         let names: Vec<_> = order.iter().map(|path| module_name(path)).collect();
         assert_eq!(names, ["virtio_ring", "virtio", "virtio_rng"]);
-        assert!(matches!(tree.in_load_order(&["nonsense"]), Err(Error::NoModule { .. })));
+        assert!(matches!(
+            tree.in_load_order(&["nonsense"]),
+            Err(Error::NoModule { .. })
+        ));
     }
 }

@@ -172,7 +172,7 @@ impl Attendant {
     }
 
     fn hear_from_guest(&mut self) {
-        match self.launched.receiver.next::<FromGuest>() {
+        match self.launched.receiver.receive::<FromGuest>() {
             Ok(Some(FromGuest::Ended(outcome))) => self.outcome = Some(outcome),
             Ok(Some(FromGuest::Note { message })) => {
                 // The terminal is raw: a line needs its own carriage return.

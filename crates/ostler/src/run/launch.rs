@@ -45,7 +45,7 @@ pub fn launch(opened: &mut Opened) -> Result<Launched, Failure> {
     let handed = handoff::send(&mut link, &opened.spec, &opened.descriptors);
     opened.descriptors = Default::default();
     // A process that could not take it over says why itself, or died.
-    let answer = launched.receiver.next::<FromGuest>();
+    let answer = launched.receiver.receive::<FromGuest>();
     match (handed, answer) {
         (Ok(()), Ok(Some(FromGuest::Started))) => Ok(launched),
         (_, Ok(Some(FromGuest::Refused { message }))) => Err(launched.give_up(Failure::bad_input(message))),

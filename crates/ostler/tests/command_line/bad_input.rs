@@ -72,7 +72,11 @@ fn kernels_that_are_none() {
         assert_refused(at, &args, "kernel");
     }
     if !rustix::process::geteuid().is_root() {
-        fs::set_permissions(at.join("kernel"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(
+            at.join("kernel"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o000),
+        )
+        .unwrap();
         assert_refused(at, &["--kernel", "kernel"], "permission");
     }
 }
