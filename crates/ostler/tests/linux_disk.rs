@@ -83,9 +83,5 @@ fn the_block_device_does_what_it_offers() {
         bytes[1 << 20..2 << 20].iter().all(|&byte| byte == 0),
         "discarded blocks of a file read as zeroes"
     );
-    assert!(bytes[4 << 20..(4 << 20) + 65536].iter().all(|&byte| byte == 0));
-    assert_eq!(
-        bytes.iter().filter(|&&byte| byte == 0xff).count(),
-        (7 << 20) - 65536
-    );
+    assert_eq!(bytes.iter().filter(|&&byte| byte == 0xff).count(), 7 << 20);
 }

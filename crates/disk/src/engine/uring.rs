@@ -38,7 +38,7 @@ pub(crate) struct UringQueue {
     /// The event may be set although nothing is there to take.
     stale_event: bool,
     /// The ring's file table holds a reference of its own; this one keeps the disk's locks for sure.
-    _file: Arc<File>,
+    file: Arc<File>,
 }
 
 impl UringQueue {
@@ -65,7 +65,7 @@ impl UringQueue {
             done: Vec::new(),
             in_flight: 0,
             stale_event: true,
-            _file: file,
+            file,
         })
     }
 
@@ -255,6 +255,7 @@ impl Drop for UringQueue {
             self.enter(1);
             self.reap(&mut ended);
         }
+        crate::open::release_last(&self.file);
     }
 }
 

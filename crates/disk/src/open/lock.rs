@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 /// Uses: byte 100 + permission.
 const USES_BASE: i64 = 100;
@@ -40,6 +41,19 @@ pub(super) fn acquire(file: &File, writable: bool) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Gives the locks up, if `file` is the last handle of its open file in this process.
+///
+/// Closing is not enough: the kernel takes a ring down later than the call that closes it, and the ring holds the file.
+pub(crate) fn release_last(file: &Arc<File>) {
+    if Arc::strong_count(file) > 1 {
+        return;
+    }
+    let mut everything = byte_lock(libc::F_UNLCK, USES_BASE);
+    everything.l_len = 2 * (FORBIDS_BASE - USES_BASE);
+    // SAFETY: F_OFD_SETLK reads a flock64. A refusal leaves the locks to the close that follows.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const everything) };
 }
 
 fn offsets(base: i64, permissions: &[i64]) -> impl Iterator<Item = i64> {

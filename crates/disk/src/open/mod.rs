@@ -4,6 +4,7 @@
 //! first bytes of its raw disk, and could pick a format (and with it other files of the host) for the next start.
 
 mod lock;
+pub(crate) use lock::release_last;
 
 use std::fs::{File, OpenOptions};
 use std::io;

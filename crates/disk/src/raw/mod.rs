@@ -21,6 +21,12 @@ pub struct RawDisk {
     engine: Engine,
 }
 
+impl Drop for RawDisk {
+    fn drop(&mut self) {
+        crate::open::release_last(&self.file);
+    }
+}
+
 impl RawDisk {
     /// The disk behind `file`, as [`crate::open::open`] opened it: its access mode says whether the disk is read-only,
     /// its `O_DIRECT` flag whether the page cache is used. Opens nothing.

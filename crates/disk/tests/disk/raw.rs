@@ -394,7 +394,11 @@ fn qemus_tools_read_what_we_wrote_and_we_read_what_they_wrote() {
             }
             let output = command.arg(path).output().unwrap();
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success() && !text.contains("failed"), "{text}");
+            assert!(
+                output.status.success() && !text.contains("failed"),
+                "{text}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         };
         qemu_io(&[
             "read -P 0x5a 0 8192",
