@@ -26,7 +26,7 @@ impl ConfigPorts {
         }
     }
 
-    /// Bus, place and register that CONFIG_DATA at `offset` (4 to 7) stands for now.
+    /// Bus, place and register that CONFIG_DATA at `offset` (4 to 7) stands for at present.
     fn target(&self, offset: u64) -> Option<(u8, Location, u16)> {
         let address = self.address.load(Ordering::Relaxed);
         if address & ENABLE == 0 {
