@@ -203,23 +203,46 @@ fn correct_count(cpu: &mut Cpu, block: &Block, outcome: Outcome) {
     }
 }
 
+/// Executes the host code of `block` and what it leads to. Returns the block that it ended in, where that is known.
+fn enter_translated<'a>(
+    cpu: &mut Cpu,
+    cache: &mut BlockCache,
+    block: &Block,
+) -> (Outcome, Option<&'a Block>) {
+    cpu.gpr[reg::RIP_BASE] = block.rip_base(cpu.rip);
+    let (outcome, last) = cache.enter(cpu, block.code());
+    // SAFETY: the block is in the cache, which is emptied only between chains.
+    (outcome, last.map(|last| unsafe { &*last }))
+}
+
 /// Executes `block` and those after it for as long as nothing else has to be looked at.
 fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
     let shared = cpu.shared.clone();
     let mut block = first;
     loop {
-        let outcome = enter_block(cpu, block);
+        let (outcome, from) = if block.code().is_null() {
+            cache.heat_up(cpu, block);
+            (enter_block(cpu, block), Some(block))
+        } else {
+            enter_translated(cpu, cache, block)
+        };
         if outcome as u32 > Outcome::Jump as u32 {
-            correct_count(cpu, block, outcome);
+            if let Some(from) = from {
+                correct_count(cpu, from, outcome);
+            }
             return outcome;
         }
         if shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
             return Outcome::Look;
         }
-        if outcome != Outcome::Jump
-            && let Some(next) = block.link(outcome)
+        let from = from.filter(|_| outcome != Outcome::Jump);
+        if let Some(from) = from
+            && let Some(next) = from.link(outcome)
             && next.may_enter(cpu)
         {
+            if !from.code().is_null() {
+                cache.link(from, outcome, next);
+            }
             block = next;
             continue;
         }
@@ -228,7 +251,9 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
         }
         match cache.find(cpu, false) {
             Ok(next) => {
-                block.set_link(outcome, next);
+                if let Some(from) = from {
+                    cache.link(from, outcome, next);
+                }
                 block = next;
             }
             Err(stop) => return stop.into(),

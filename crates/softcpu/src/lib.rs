@@ -10,6 +10,7 @@
 //! | [`exec`] | legacy integer instructions, one file a family |
 //! | [`native`] | instructions without system semantics that run on the host's CPU: x87, MMX, SSE, AVX, every VEX form, BMI, POPCNT, LZCNT, TZCNT, CRC32, ADX, AES, SHA, the XSAVE family |
 //! | [`system`] | exceptions, segments, system instructions, MSRs, LAPIC, interrupts |
+//! | `translate` | host code for blocks that are executed often |
 //! | [`engine`] | the run loop |
 //! | [`emulate`] | single instructions for the other accelerator |
 //! | [`vm`] | the accelerator's traits |
@@ -29,4 +30,5 @@ pub mod native;
 pub mod shared;
 pub mod state;
 pub mod system;
+mod translate;
 pub mod vm;

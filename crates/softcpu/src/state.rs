@@ -11,6 +11,7 @@ use crate::native::NativeState;
 use crate::shared::{VcpuShared, VmShared};
 use crate::system::lapic::Lapic;
 use crate::system::msr::Msrs;
+use crate::translate::TranslatorState;
 
 /// Index of a segment register, in the order of its encoding.
 pub mod seg {
@@ -272,6 +273,8 @@ pub struct Cpu {
     pub fx: FxArea,
     /// What native instructions keep.
     pub native: NativeState,
+    /// What translated code keeps.
+    pub(crate) translated: TranslatorState,
     /// MXCSR.
     pub mxcsr: u32,
     /// XCR0.
@@ -361,6 +364,7 @@ impl Cpu {
             vec: [VectorRegister::default(); 16],
             fx: FxArea([0; 512]),
             native: NativeState::default(),
+            translated: TranslatorState::new(&raw const shared.attention),
             mxcsr: 0x1f80,
             xcr0: 1,
             cr0: 0,

@@ -1,6 +1,6 @@
 //! Decoding a block.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
@@ -128,6 +128,10 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         linkable: !alone && second.is_none(),
         special: Cell::new(second.is_some() || unsure != 0),
         mode: block_mode,
+        code: Cell::new(std::ptr::null()),
+        heat: Cell::new(0),
+        translation: OnceCell::new(),
+        replaces: std::ptr::null(),
         ops,
         gpa,
         second,

@@ -3,13 +3,23 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::{Block, build};
+use super::{Block, Outcome, build};
 use crate::fault::Result;
 use crate::host;
 use crate::state::{Cpu, mode, seg};
+use crate::translate::{Translator, context};
 
 /// Entries of the cache by instruction pointer.
-const JUMPS: usize = 4096;
+pub(crate) const JUMPS: usize = 4096;
+
+/// Bytes of host code that a vCPU keeps.
+const CODE_BYTES: usize = 16 << 20;
+
+/// Entries of a block before it is translated.
+fn hot() -> u32 {
+    static HOT: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    *HOT.get_or_init(|| std::env::var("OSTLER_HOT").ok().and_then(|v| v.parse().ok()).unwrap_or(16))
+}
 
 /// Multiplies: the keys are addresses.
 #[derive(Default)]
@@ -35,19 +45,26 @@ impl Hasher for AddressHasher {
 
 /// What was found for an instruction pointer.
 #[derive(Clone, Copy)]
-#[repr(align(32))]
-struct Jump {
+#[repr(C, align(32))]
+pub(crate) struct Jump {
     linear: u64,
-    mode: u32,
-    key: u32,
+    /// Mode and key of the address space, see [`context`].
+    context: u64,
     block: *const Block,
+    /// Where translated code goes on.
+    pub(crate) code: *const u8,
+}
+
+impl Jump {
+    pub(crate) const LINEAR: usize = std::mem::offset_of!(Jump, linear);
+    pub(crate) const CONTEXT: usize = std::mem::offset_of!(Jump, context);
 }
 
 const NO_JUMP: Jump = Jump {
     linear: 0,
-    mode: u32::MAX,
-    key: 0,
+    context: u64::MAX,
     block: std::ptr::null(),
+    code: std::ptr::null(),
 };
 
 /// The decoded blocks of one vCPU.
@@ -59,6 +76,7 @@ pub struct BlockCache {
     retired: Vec<Box<Block>>,
     bytes: usize,
     limit: usize,
+    translator: Option<Translator>,
     /// Blocks decoded so far.
     pub decoded: u64,
 }
@@ -69,7 +87,9 @@ unsafe impl Send for BlockCache {}
 impl BlockCache {
     /// An empty cache that holds at most about `limit` bytes.
     pub fn new(limit: usize) -> Self {
+        let translator = Translator::new(CODE_BYTES);
         Self {
+            translator,
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
             blocks: HashMap::default(),
             retired: Vec::new(),
@@ -81,7 +101,7 @@ impl BlockCache {
 
     /// True if the blocks take more than the limit: time for [`BlockCache::clear`].
     pub fn is_full(&self) -> bool {
-        self.bytes > self.limit
+        self.bytes > self.limit || self.translator.as_ref().is_some_and(Translator::is_full)
     }
 
     /// Drops every block. No block may be executing.
@@ -90,6 +110,9 @@ impl BlockCache {
         self.blocks.clear();
         self.retired.clear();
         self.bytes = 0;
+        if let Some(translator) = &mut self.translator {
+            translator.clear();
+        }
     }
 
     /// The block at the current instruction pointer, decoded if it is not known. `alone` asks for one of a single instruction. The
@@ -104,14 +127,17 @@ impl BlockCache {
         };
         let mode = if alone { cpu.mode | mode::ALONE } else { cpu.mode };
         let slot = (linear ^ linear >> 12) as usize & (JUMPS - 1);
-        let jump = self.jumps[slot];
+        let jump = &mut self.jumps[slot];
         if jump.linear == linear
-            && jump.mode == mode
-            && (jump.key == cpu.mmu.global_key || jump.key == cpu.mmu.local_key)
+            && (jump.context == context(mode, cpu.mmu.global_key)
+                || jump.context == context(mode, cpu.mmu.local_key))
         {
             // SAFETY: entries lead to blocks of this cache.
             let block = unsafe { &*jump.block };
             if block.may_enter(cpu) {
+                if !block.code().is_null() {
+                    jump.code = block.code();
+                }
                 return Ok(block);
             }
         }
@@ -143,11 +169,13 @@ impl BlockCache {
                 cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
                 self.decoded += 1;
                 self.bytes += block.footprint();
-                let block = Box::new(block);
-                let at = &raw const *block;
-                if let Some(old) = self.blocks.insert((gpa, mode), block) {
+                let mut block = Box::new(block);
+                if let Some(old) = self.blocks.remove(&(gpa, mode)) {
+                    block.replaces = old.code();
                     self.retired.push(old);
                 }
+                let at = &raw const *block;
+                self.blocks.insert((gpa, mode), block);
                 (at, global)
             }
         };
@@ -156,13 +184,68 @@ impl BlockCache {
         } else {
             cpu.mmu.local_key
         };
+        // SAFETY: the block is in the cache, boxed.
+        let found = unsafe { &*block };
+        let code = match &self.translator {
+            Some(translator) if found.code().is_null() => translator.untranslated(),
+            _ => found.code(),
+        };
         self.jumps[slot] = Jump {
             linear,
-            mode,
-            key,
+            context: context(mode, key),
             block,
+            code,
         };
-        // SAFETY: the block is in the cache, boxed.
-        Ok(unsafe { &*block })
+        Ok(found)
+    }
+
+    /// Notes that `block` is entered without host code, and translates it when that happened often.
+    #[inline]
+    pub fn heat_up(&mut self, cpu: &mut Cpu, block: &Block) {
+        let heat = block.heat.get().saturating_add(1);
+        block.heat.set(heat);
+        if heat == hot() {
+            self.translate(cpu, block);
+        }
+    }
+
+    #[cold]
+    fn translate(&mut self, cpu: &mut Cpu, block: &Block) {
+        let Some(translator) = &mut self.translator else {
+            return;
+        };
+        if block.mode & mode::LONG == 0 || !block.linkable || block.special.get() {
+            return;
+        }
+        let begun = host::tsc();
+        if let Some(translation) = translator.translate(block) {
+            self.bytes += translation.footprint();
+            if !block.replaces.is_null() {
+                translator.replace(block.replaces, translation.code);
+            }
+            block.code.set(translation.code);
+            let _ = block.translation.set(translation);
+        }
+        cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
+    }
+
+    /// Executes the host code `code` and what it leads to.
+    pub fn enter(&mut self, cpu: &mut Cpu, code: *const u8) -> (Outcome, Option<*const Block>) {
+        cpu.translated.jumps = self.jumps.as_ptr();
+        match &self.translator {
+            Some(translator) => translator.enter(cpu, code),
+            None => (Outcome::Look, None),
+        }
+    }
+
+    /// Links the host code of two blocks.
+    pub fn link(&mut self, from: &Block, outcome: Outcome, to: &Block) {
+        from.set_link(outcome, to);
+        if let (Some(translator), Some(translation)) = (&mut self.translator, from.translation.get())
+            && from.is_linked(outcome, to)
+            && !to.code().is_null()
+        {
+            translator.link(translation, outcome, to.code());
+        }
     }
 }

@@ -45,6 +45,13 @@ impl Block {
         })
     }
 
+    /// True if `target` is the successor by `outcome`.
+    pub fn is_linked(&self, outcome: Outcome, target: &Block) -> bool {
+        self.links
+            .get(outcome as usize)
+            .is_some_and(|link| std::ptr::eq(link.get(), target))
+    }
+
     /// Makes `target` the successor by `outcome`, if the jump stays in the page.
     pub fn set_link(&self, outcome: Outcome, target: &Block) {
         let slot = outcome as usize;

@@ -10,11 +10,12 @@ mod cache;
 mod link;
 mod select;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use cache::BlockCache;
+pub(crate) use cache::{JUMPS, Jump};
 use iced_x86::Instruction;
 pub use select::Owner;
 
@@ -22,6 +23,7 @@ use crate::exec::Family;
 use crate::fault::Stop;
 use crate::native::NativeOp;
 use crate::state::{Cpu, reg};
+use crate::translate::{Single, Translation};
 
 /// How a handler chain ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,21 @@ pub enum Outcome {
     Exit = 5,
     /// Execute the instruction at `rip` alone.
     Alone = 6,
+}
+
+impl Outcome {
+    /// The outcome of that number.
+    pub(crate) fn from_number(number: u32) -> Self {
+        match number {
+            0 => Outcome::Next,
+            1 => Outcome::Taken,
+            2 => Outcome::Jump,
+            4 => Outcome::Fault,
+            5 => Outcome::Exit,
+            6 => Outcome::Alone,
+            _ => Outcome::Look,
+        }
+    }
 }
 
 impl From<Stop> for Outcome {
@@ -192,6 +209,15 @@ pub struct Block {
     /// [`Cpu::mode`] that it was decoded for.
     pub mode: u32,
 
+    /// Host code, once there is some.
+    code: Cell<*const u8>,
+    /// Times that it was entered without host code.
+    heat: Cell<u32>,
+
+    /// What belongs to the host code.
+    translation: OnceCell<Translation>,
+    /// The host code of the block in whose place this one is.
+    replaces: *const u8,
     /// The ops.
     ops: Box<[Op]>,
     /// Guest-physical address of the first byte.
@@ -219,7 +245,7 @@ impl Block {
 
     /// True while the first page's code is what was decoded.
     #[inline(always)]
-    fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         // SAFETY: the version is in a page tracker of the memory map; the cache is emptied when that is replaced.
         unsafe { (*self.version).load(Ordering::Relaxed) == self.was }
     }
@@ -229,6 +255,27 @@ impl Block {
         let (version, was) = self.second_version;
         // SAFETY: as for `is_current`.
         self.second.is_none() || unsafe { (*version).load(Ordering::Relaxed) == was }
+    }
+
+    /// Offset in the linear page.
+    pub(crate) fn offset(&self) -> u16 {
+        self.offset
+    }
+
+    /// The page's code version, and what it has to be.
+    pub(crate) fn version(&self) -> (*const AtomicU32, u32) {
+        (self.version, self.was)
+    }
+
+    /// Host code to enter, or null.
+    #[inline(always)]
+    pub(crate) fn code(&self) -> *const u8 {
+        self.code.get()
+    }
+
+    /// Instruction `index` of the translation.
+    pub(crate) fn single(&self, index: usize) -> Option<&Single> {
+        self.translation.get()?.single(index)
     }
 
     /// What [`reg::RIP_BASE`] is while the block executes at `rip`.

@@ -7,7 +7,7 @@ pub mod address;
 pub mod alu;
 mod atomic;
 pub(crate) mod bits;
-mod control;
+pub mod control;
 mod decimal;
 pub mod fast;
 mod integer;

@@ -70,6 +70,9 @@ pub struct Mmu {
 unsafe impl Send for Mmu {}
 
 impl Mmu {
+    /// Offset of the address of the entries in force, for translated code.
+    pub(crate) const NOW: usize = std::mem::offset_of!(Mmu, now);
+
     /// An empty MMU over `map`.
     pub fn new(map: Arc<MemoryMap>, physical_bits: u32) -> Self {
         let arrays: Vec<Array> = (0..USER + SPACES).map(|_| Array::default()).collect();

@@ -18,6 +18,8 @@ unsafe impl Send for CodeBuffer {}
 unsafe impl Sync for CodeBuffer {}
 
 impl CodeBuffer {
+    const ALIGN: usize = 16;
+
     /// An empty buffer of `capacity` bytes, a multiple of the page size. Pages are only taken as they are filled.
     pub fn new(capacity: usize) -> io::Result<Self> {
         // SAFETY: the name is a C string; the call has no other argument that could be wrong.
@@ -46,8 +48,7 @@ impl CodeBuffer {
 
     /// Appends `code` and returns where it can be executed, or `None` when the buffer is full.
     pub fn append(&mut self, code: &[u8]) -> Option<*const u8> {
-        const ALIGN: usize = 16;
-        let start = self.used.next_multiple_of(ALIGN);
+        let start = self.used.next_multiple_of(Self::ALIGN);
         let end = start
             .checked_add(code.len())
             .filter(|&end| end <= self.capacity)?;
@@ -55,6 +56,32 @@ impl CodeBuffer {
         unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.add(start), code.len()) };
         self.used = end;
         Some(self.executable.wrapping_add(start))
+    }
+
+    /// Where the next code will be.
+    pub fn next(&self) -> *const u8 {
+        self.executable
+            .wrapping_add(self.used.next_multiple_of(Self::ALIGN))
+    }
+
+    /// Lets the 32-bit displacement at `place`, in code of this buffer, lead to `target`, in this buffer too.
+    pub fn patch_displacement(&mut self, place: *const u8, target: *const u8) {
+        let displacement = target.addr().wrapping_sub(place.addr() + 4) as i32;
+        self.patch(place, &displacement.to_le_bytes());
+    }
+
+    /// Puts a jump to `target` at `place`, both in this buffer.
+    pub fn patch_jump(&mut self, place: *const u8, target: *const u8) {
+        self.patch(place, &[0xe9]);
+        self.patch_displacement(place.wrapping_add(1), target);
+    }
+
+    fn patch(&mut self, place: *const u8, bytes: &[u8]) {
+        let at = place.addr().wrapping_sub(self.executable.addr());
+        if at.checked_add(bytes.len()).is_some_and(|end| end <= self.used) {
+            // SAFETY: at..end lies in the mapping and in code that was handed out, which the calling thread alone executes.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.writable.add(at), bytes.len()) };
+        }
     }
 
     /// Forgets all code. Only for a buffer whose code nobody holds an address of, on the thread that executes it.

@@ -17,7 +17,7 @@
 //! | [`control`] | MXCSR, fences, hints |
 
 mod address;
-mod code_buffer;
+pub(crate) mod code_buffer;
 mod control;
 mod emit;
 mod features;

@@ -1,0 +1,84 @@
+//! Where the arithmetic flags are.
+//!
+//! Between blocks, and whenever the interpreter may be called, they are in the state. In between they may be in the host's
+//! flags only: until something changes those, or an instruction could stop.
+
+use std::mem::offset_of;
+
+use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
+
+use super::lower::Lowering;
+use crate::state::Cpu;
+
+/// The six arithmetic flags.
+const ARITHMETIC: u32 =
+    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
+
+/// Where the flags are while a block is translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flags {
+    /// In the state; the host's may be anything.
+    State,
+    /// In the host's; those in the state are out of date.
+    Host,
+    /// In both.
+    Both,
+}
+
+/// What an instruction does with the flags.
+#[derive(Debug, Clone, Copy)]
+pub struct Effect {
+    /// It needs them before: because it reads some, or lets some through.
+    pub needs: bool,
+    /// It leaves others.
+    pub changes: bool,
+}
+
+/// The effect of `i`.
+pub fn effect(i: &Instruction) -> Effect {
+    let modified = i.rflags_modified() & ARITHMETIC;
+    let changes = modified != 0;
+    // A shift by zero changes nothing, and by how much CL shifts is not known.
+    let may_not = matches!(
+        i.mnemonic(),
+        Mnemonic::Shl
+            | Mnemonic::Sal
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Rcl
+            | Mnemonic::Rcr
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
+    ) && !shifts_by_constant(i);
+    Effect {
+        needs: i.rflags_read() & ARITHMETIC != 0 || changes && (modified != ARITHMETIC || may_not),
+        changes,
+    }
+}
+
+fn shifts_by_constant(i: &Instruction) -> bool {
+    let last = i.op_count() - 1;
+    i.op_kind(last) == OpKind::Immediate8 && i.immediate8() & 31 != 0
+}
+
+impl Lowering<'_> {
+    const FLAGS: usize = offset_of!(Cpu, flags);
+
+    /// Brings the flags into the state, before the host's are changed or the interpreter is called.
+    pub fn flags_to_state(&mut self) {
+        if self.flags == Flags::Host {
+            self.code.save_flags(Self::FLAGS);
+            self.flags = Flags::Both;
+        }
+    }
+
+    /// Brings the flags into the host's.
+    pub fn flags_to_host(&mut self) {
+        if self.flags == Flags::State {
+            self.code.load_flags(Self::FLAGS);
+            self.flags = Flags::Both;
+        }
+    }
+}

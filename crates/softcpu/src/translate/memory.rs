@@ -1,0 +1,115 @@
+//! Memory operands: an address, a look into the TLB, and what happens if that is not enough.
+
+use std::mem::offset_of;
+
+use iced_x86::{Instruction, Register};
+
+use super::assembler::{Memory, S0, S1, S2, condition};
+use super::flags::Flags;
+use super::gpr_at;
+use super::lower::Lowering;
+use super::registers::{HOME, number};
+use crate::mmu::Mmu;
+use crate::mmu::tlb::{ENTRIES, Entry};
+use crate::state::{Cpu, reg, seg};
+
+/// What an access needs of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// A load.
+    Read,
+    /// A store, or both.
+    Write,
+}
+
+/// True if the translator can form the address of `i`'s memory operand.
+pub fn is_simple(i: &Instruction) -> bool {
+    let register = |register: Register| {
+        matches!(register, Register::None | Register::RIP) || register.is_gpr64()
+    };
+    let displacement = i.memory_displacement64();
+    let absolute = i.memory_base() == Register::None && i.memory_index() == Register::None;
+    register(i.memory_base())
+        && (i.memory_index() == Register::None || i.memory_index().is_gpr64())
+        && i32::try_from(displacement as i64).is_ok()
+        // Without registers a displacement of 4 bytes may be one under an address-size prefix.
+        && (!absolute || i.memory_displ_size() == 8)
+}
+
+impl Lowering<'_> {
+    /// Puts the effective address of `i`'s memory operand into `S0`, without a segment's base. Uses `S1` and `S2`, changes no flags.
+    pub fn effective_address(&mut self, i: &Instruction) {
+        let disp = i.memory_displacement64() as i32;
+        let base = match i.memory_base() {
+            Register::None => None,
+            Register::RIP => {
+                self.code.load_state(S1, gpr_at(reg::RIP_BASE));
+                Some(S1)
+            }
+            register => number(register).map(|number| {
+                HOME[number].unwrap_or_else(|| {
+                    self.code.load_state(S1, gpr_at(number));
+                    S1
+                })
+            }),
+        };
+        let scale = i.memory_index_scale().trailing_zeros() as u8;
+        let index = number(i.memory_index()).map(|number| {
+            let index = HOME[number].unwrap_or_else(|| {
+                self.code.load_state(S2, gpr_at(number));
+                S2
+            });
+            (index, scale)
+        });
+        if base.is_none() && index.is_none() {
+            self.code.mov_simm32(S0, disp);
+        } else {
+            self.code.lea(S0, Memory { base, index, disp });
+        }
+    }
+
+    /// Puts the host address of `i`'s memory operand into `S0`; what misses the TLB has instruction `index` executed by the
+    /// interpreter instead. The flags are in the state after this.
+    pub fn operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
+        self.flags_to_state();
+        self.effective_address(i);
+        let segment = match i.memory_segment() {
+            Register::FS => Some(seg::FS),
+            Register::GS => Some(seg::GS),
+            _ => None,
+        };
+        if let Some(segment) = segment {
+            self.code.add_state(S0, segment_base_at(segment));
+        }
+        self.look_up(index, access, size);
+    }
+
+    /// Turns the linear address in `S0` into a host address. Uses `S1` and `S2`; the flags were brought to the state.
+    pub fn look_up(&mut self, index: usize, access: Access, size: usize) {
+        let miss = self.miss(index);
+        let tag = match access {
+            Access::Read => offset_of!(Entry, read),
+            Access::Write => offset_of!(Entry, write),
+        };
+        const SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
+        let mask = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
+        self.code.mov32(S1, S0);
+        self.code.shr32(S1, SHIFT);
+        self.code.and32(S1, mask);
+        self.code.add_state(S1, offset_of!(Cpu, mmu) + Mmu::NOW);
+        self.code.mov(S2, S0);
+        self.code.xor(S2, Memory::at(S1, tag as i32));
+        self.code.cmp_imm(S2, 4096 - size as i32);
+        self.code.jump_if(condition::A, miss);
+        self.code
+            .add(S0, Memory::at(S1, offset_of!(Entry, addend) as i32));
+        self.flags = Flags::State;
+    }
+}
+
+/// Offset of a segment's base in [`Cpu`].
+fn segment_base_at(segment: usize) -> usize {
+    offset_of!(Cpu, segs)
+        + segment * size_of::<ostler_accel::Segment>()
+        + offset_of!(ostler_accel::Segment, base)
+}

@@ -1,0 +1,262 @@
+//! The translator: host code for blocks that are executed often.
+//!
+//! Most guest instructions are copied as they are, with their registers renamed ([`registers`]) and their memory operand led
+//! through the TLB ([`memory`]). What has system semantics, or does not fit, calls the interpreter for that one instruction
+//! ([`runtime`]), and so does a memory access that misses the TLB. So an instruction behaves the same in both.
+//!
+//! Translated code reaches the vCPU's state through the GS base. Between blocks the guest's registers stay in the host's; the
+//! arithmetic flags are in the state ([`crate::flags`]). Every block looks at its page's code version, at the attention word and
+//! at the clock before it begins ([`lower`]). Jumps inside a page are linked; others go through the jump cache, which the
+//! interpreter uses too ([`branch`]).
+//!
+//! A vCPU's code is its own: no other thread executes it or changes it. It is written through one mapping and executed from
+//! another.
+
+mod assembler;
+mod branch;
+mod flags;
+mod generic;
+mod lower;
+mod memory;
+mod registers;
+mod runtime;
+
+use std::mem::offset_of;
+use std::sync::atomic::AtomicU32;
+
+use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory};
+
+use crate::block::{Block, Jump, Outcome, Owner};
+use crate::host::Int;
+use crate::native::code_buffer::CodeBuffer;
+use crate::state::Cpu;
+use assembler::Assembler;
+use runtime::Stubs;
+
+/// What the translator keeps in a vCPU's state.
+#[derive(Debug)]
+pub struct TranslatorState {
+    /// The state itself.
+    me: *mut Cpu,
+    /// The attention word.
+    attention: *const AtomicU32,
+    /// The jump cache.
+    pub jumps: *const Jump,
+    /// Context of jump cache entries for pages of this address space.
+    context_local: u64,
+    /// The same for global pages.
+    context_global: u64,
+    /// Instructions until the clock is looked at.
+    budget: i64,
+    /// The block that translated code left from, or null.
+    last_block: *const Block,
+    /// A value that scratch registers have no room for.
+    kept: u64,
+}
+
+impl TranslatorState {
+    /// Before the first entry. `attention` outlives the vCPU's state.
+    pub fn new(attention: *const AtomicU32) -> Self {
+        Self {
+            me: std::ptr::null_mut(),
+            attention,
+            jumps: std::ptr::null(),
+            context_local: 0,
+            context_global: 0,
+            budget: 0,
+            last_block: std::ptr::null(),
+            kept: 0,
+        }
+    }
+}
+
+// SAFETY: the pointers are used by the thread that executes the vCPU only, and lead to what the vCPU owns.
+unsafe impl Send for TranslatorState {}
+
+/// Offsets of [`TranslatorState`]'s fields in [`Cpu`].
+mod state_at {
+    use std::mem::offset_of;
+
+    use super::TranslatorState;
+    use crate::state::Cpu;
+
+    const BASE: usize = offset_of!(Cpu, translated);
+    pub const ME: usize = BASE + offset_of!(TranslatorState, me);
+    pub const ATTENTION: usize = BASE + offset_of!(TranslatorState, attention);
+    pub const JUMPS: usize = BASE + offset_of!(TranslatorState, jumps);
+    pub const CONTEXT_LOCAL: usize = BASE + offset_of!(TranslatorState, context_local);
+    pub const CONTEXT_GLOBAL: usize = BASE + offset_of!(TranslatorState, context_global);
+    pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
+    pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
+    pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
+}
+
+/// Offset of general register `number` in [`Cpu`].
+const fn gpr_at(number: usize) -> usize {
+    offset_of!(Cpu, gpr) + 8 * number
+}
+
+/// An instruction that translated code may ask to have executed.
+pub struct Single {
+    owner: Owner,
+    instruction: Instruction,
+    offset: u16,
+    len: u8,
+    ends: bool,
+}
+
+/// What a block keeps of its translation.
+pub struct Translation {
+    /// Where to enter.
+    pub code: *const u8,
+    /// Places of the displacements of the jumps to the linked successors.
+    links: [Option<*const u8>; 2],
+    /// Instructions by index.
+    singles: Box<[Single]>,
+}
+
+impl Translation {
+    /// Bytes of host memory besides the code.
+    pub fn footprint(&self) -> usize {
+        std::mem::size_of::<Self>() + std::mem::size_of_val(&*self.singles)
+    }
+
+    /// Instruction `index`.
+    pub fn single(&self, index: usize) -> Option<&Single> {
+        self.singles.get(index)
+    }
+}
+
+impl Cpu {
+    /// Computes which entries of the jump cache fit: after a change of the mode or of the address space.
+    #[inline]
+    pub fn refresh_contexts(&mut self) {
+        self.translated.context_local = context(self.mode, self.mmu.local_key);
+        self.translated.context_global = context(self.mode, self.mmu.global_key);
+    }
+}
+
+/// What an entry of the jump cache is good for.
+#[inline]
+pub const fn context(mode: u32, key: u32) -> u64 {
+    (key as u64) << 32 | mode as u64
+}
+
+/// Makes and runs translations of one vCPU.
+pub struct Translator {
+    buffer: CodeBuffer,
+    stubs: Option<Stubs>,
+    assembler: Assembler,
+    encoder: Encoder,
+    infos: InstructionInfoFactory,
+    full: bool,
+}
+
+impl Translator {
+    /// A translator whose code takes at most `capacity` bytes. `None` where the host refuses executable memory.
+    pub fn new(capacity: usize) -> Option<Self> {
+        let buffer = CodeBuffer::new(capacity.next_multiple_of(4096))
+            .inspect_err(|error| tracing::warn!("no translation, as the host gives no executable memory: {error}"))
+            .ok()?;
+        let mut translator = Self {
+            buffer,
+            stubs: None,
+            assembler: Assembler::default(),
+            encoder: Encoder::new(64),
+            infos: InstructionInfoFactory::new(),
+            full: false,
+        };
+        translator.clear();
+        translator.stubs.is_some().then_some(translator)
+    }
+
+    /// Forgets all code. No block keeps its translation after that.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.stubs = Stubs::new(&mut self.buffer);
+        self.full = false;
+    }
+
+    /// True if there was no room for a translation.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// What the jump cache has for blocks without a translation.
+    pub fn untranslated(&self) -> *const u8 {
+        self.stubs.map_or(std::ptr::null(), |stubs| stubs.untranslated)
+    }
+
+    /// Executes `code` and what it leads to.
+    pub fn enter(&self, cpu: &mut Cpu, code: *const u8) -> (Outcome, Option<*const Block>) {
+        match &self.stubs {
+            Some(stubs) => runtime::enter(cpu, stubs, code),
+            None => (Outcome::Look, None),
+        }
+    }
+
+    /// Translates `block`. `None` if its code changed meanwhile or there is no room.
+    pub fn translate(&mut self, block: &Block) -> Option<Translation> {
+        let stubs = self.stubs?;
+        let singles = decode(block)?;
+        let links = lower::Lowering::new(
+            &mut self.assembler,
+            &mut self.encoder,
+            &mut self.infos,
+            block,
+            stubs,
+        )
+        .block(&singles);
+        let at = self.buffer.next();
+        let Some(code) = self.buffer.append(self.assembler.finish(at)) else {
+            self.full = true;
+            return None;
+        };
+        Some(Translation {
+            code,
+            links: links.map(|link| link.map(|place| code.wrapping_add(place))),
+            singles: singles.into_boxed_slice(),
+        })
+    }
+
+    /// Lets what jumps to `old`, whose code is out of date, go to `code`.
+    pub fn replace(&mut self, old: *const u8, code: *const u8) {
+        self.buffer.patch_jump(old, code);
+    }
+
+    /// Lets `from` lead to `code` where its successor by `outcome` is linked.
+    pub fn link(&mut self, from: &Translation, outcome: Outcome, code: *const u8) {
+        if let Some(place) = from.links.get(outcome as usize).copied().flatten() {
+            self.buffer.patch_displacement(place, code);
+        }
+    }
+}
+
+/// Decodes the instructions of `block` once more.
+fn decode(block: &Block) -> Option<Vec<Single>> {
+    let offset = usize::from(block.offset());
+    let mut bytes = [0u8; 4096];
+    let bytes = &mut bytes[..4096 - offset];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        // SAFETY: the code's page is mapped guest RAM.
+        *byte = unsafe { u8::load((block.host[0] as *const u8).wrapping_add(offset + at)) };
+    }
+    let mut decoder = Decoder::with_ip(64, bytes, offset as u64, DecoderOptions::NONE);
+    let mut singles = Vec::with_capacity(block.instructions as usize);
+    for _ in 0..block.instructions {
+        let instruction = decoder.decode();
+        if instruction.is_invalid() {
+            return None;
+        }
+        let owner = Owner::of(&instruction, block.mode);
+        singles.push(Single {
+            ends: owner.ends_block(&instruction),
+            owner,
+            offset: instruction.ip() as u16,
+            len: instruction.len() as u8,
+            instruction,
+        });
+    }
+    // What was decoded is the block's code only if that has not changed.
+    block.is_current().then_some(singles)
+}
