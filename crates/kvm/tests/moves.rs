@@ -14,7 +14,7 @@ fn moving_guest() -> Guest {
 
 fn move_between(test: &str, play: impl Fn(&dyn Accelerator, &dyn Accelerator)) {
     match Kvm::open() {
-        Ok(kvm) => play(&kvm, &SoftCpu),
+        Ok(kvm) => play(&kvm, &SoftCpu::default()),
         Err(error) => eprintln!("SKIPPED {test}: {error}"),
     }
 }

@@ -99,7 +99,7 @@ fn main() {
         .cloned()
         .unwrap_or_else(|| "console=ttyS0 earlyprintk=serial".into());
     let ram = ostler_memory::allocate(megabytes << 20, RamOptions::default()).unwrap();
-    let vm: Arc<dyn Vm> = SoftCpu
+    let vm: Arc<dyn Vm> = SoftCpu::default()
         .create_vm(VmConfig {
             cpus,
             slots: RamSlot::all_of(&ram),
@@ -124,7 +124,7 @@ fn main() {
     })
     .unwrap();
     let begun = Instant::now();
-    let host = SoftCpu.supported_cpuid().unwrap();
+    let host = SoftCpu::default().supported_cpuid().unwrap();
     let model = std::env::var("MODEL").unwrap_or_else(|_| "max".into());
     let mut all: Vec<Arc<VcpuStats>> = Vec::new();
     std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use crate::block::BlockCache;
 use crate::engine;
 use crate::shared::{VcpuShared, VmShared};
 use crate::state::Cpu;
-use crate::vm::{convert, new_shared, vcpu};
+use crate::vm::{Engine, convert, new_shared, vcpu};
 
 /// Bytes of decoded code kept between calls.
 const CACHE_BYTES: usize = 64 << 10;
@@ -24,7 +24,7 @@ pub struct Emulator {
 impl Emulator {
     /// An emulator for a guest with memory `slots`, whose CPUs answer CPUID by `cpuid`.
     pub fn new(slots: Vec<RamSlot>, cpuid: &[CpuidLeaf]) -> Self {
-        let vm = new_shared(1, slots);
+        let vm = new_shared(1, slots, Engine::Interpreter);
         let shared = Arc::new(VcpuShared::new(0));
         Self {
             vm,
@@ -41,7 +41,7 @@ impl Emulator {
     pub fn execute_one(&self, state: &CpuState, io: &mut dyn FnMut(Exit<'_>)) -> Result<CpuState, Error> {
         let mut cpu = Cpu::new(self.vm.clone(), self.shared.clone(), 0, &self.cpuid);
         convert::restore(&mut cpu, state)?;
-        let mut cache = BlockCache::new(CACHE_BYTES);
+        let mut cache = BlockCache::new(CACHE_BYTES, Engine::Interpreter);
         while engine::step(&mut cpu, &mut cache) {
             io(vcpu::request(&mut cpu));
             vcpu::complete(&mut cpu);

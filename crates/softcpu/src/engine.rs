@@ -220,8 +220,10 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
     let shared = cpu.shared.clone();
     let mut block = first;
     loop {
-        let (outcome, from) = if block.code().is_null() {
+        if block.code().is_null() {
             cache.heat_up(cpu, block);
+        }
+        let (outcome, from) = if block.code().is_null() {
             (enter_block(cpu, block), Some(block))
         } else {
             enter_translated(cpu, cache, block)

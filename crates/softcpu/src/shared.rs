@@ -9,6 +9,7 @@ use ostler_accel::{ExternalInterrupts, KickSource, VcpuStats};
 
 use crate::mmu::memory_map::MemoryMap;
 use crate::system::lapic::LapicShared;
+use crate::vm::Engine;
 use crate::vm::doorbell::DoorbellTable;
 
 /// Bits of [`VcpuShared::attention`].
@@ -116,6 +117,8 @@ pub struct VmShared {
     pub boot_tsc: AtomicU64,
     /// Taken for a locked access that straddles two pages.
     pub split_lock: Mutex<()>,
+    /// How vCPUs execute.
+    pub engine: Engine,
 }
 
 impl VmShared {

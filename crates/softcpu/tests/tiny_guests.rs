@@ -7,7 +7,7 @@ use ostler_softcpu::vm::SoftCpu;
 fn every_tiny_guest_does_as_it_should() {
     let failures: Vec<String> = ostler_guest::all()
         .iter()
-        .filter_map(|guest| ostler_guest::play(&SoftCpu, guest).err())
+        .filter_map(|guest| ostler_guest::play(&SoftCpu::default(), guest).err())
         .map(|error| error.to_string())
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
@@ -15,7 +15,7 @@ fn every_tiny_guest_does_as_it_should() {
 
 #[test]
 fn the_probe_gives_a_speed() {
-    let speed = probe::measure(&SoftCpu).unwrap();
+    let speed = probe::measure(&SoftCpu::default()).unwrap();
     println!("{speed}");
     assert!(speed.0 > 0.01, "{speed}");
 }

@@ -17,6 +17,6 @@ pub(crate) fn open(spec: &AcceleratorSpec, descriptors: &Descriptors) -> Result<
             let kvm = Kvm::from_fd(descriptors.duplicate(*device)?).map_err(|e| Error::part("KVM", e))?;
             Ok(Arc::new(kvm))
         }
-        AcceleratorSpec::Soft => Ok(Arc::new(SoftCpu)),
+        AcceleratorSpec::Soft => Ok(Arc::new(SoftCpu::default())),
     }
 }

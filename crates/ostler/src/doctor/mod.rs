@@ -73,7 +73,7 @@ fn automatic(device: &KvmDevice) -> &'static str {
 fn models(device: &KvmDevice) -> Vec<&'static str> {
     let accelerator: Box<dyn Accelerator> = match ostler_kvm::Kvm::open() {
         Ok(kvm) if device.is_fast() => Box::new(kvm),
-        _ => Box::new(SoftCpu),
+        _ => Box::new(SoftCpu::default()),
     };
     let Ok(supported) = accelerator.supported_cpuid() else {
         return Vec::new();

@@ -16,7 +16,7 @@ pub fn run() -> Result<ExitCode, Failure> {
             0
         }
     };
-    failures += run_on("the software CPU", &SoftCpu);
+    failures += run_on("the software CPU", &SoftCpu::default());
     Ok(if failures == 0 {
         ExitCode::SUCCESS
     } else {

@@ -1,12 +1,12 @@
 //! Decoding a block.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use super::select::{self, Owner};
-use super::{Block, Op, Outcome};
+use super::{Block, Form, Op, Outcome};
 use crate::exec::Family;
 use crate::exec::fast::select as fast;
 use crate::fault::{Exception, Result};
@@ -132,7 +132,11 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         heat: Cell::new(0),
         translation: OnceCell::new(),
         replaces: std::ptr::null(),
-        ops,
+        form: RefCell::new(Form {
+            ops,
+            instructions: plan.long_forms,
+            natives: plan.natives,
+        }),
         gpa,
         second,
         second_version: versions[1],
@@ -142,8 +146,6 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         } else {
             Box::default()
         },
-        _instructions: plan.long_forms,
-        natives: plan.natives,
     };
     Ok((block, all_global))
 }

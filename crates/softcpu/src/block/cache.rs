@@ -8,18 +8,13 @@ use crate::fault::Result;
 use crate::host;
 use crate::state::{Cpu, mode, seg};
 use crate::translate::{Translator, context};
+use crate::vm::Engine;
 
 /// Entries of the cache by instruction pointer.
 pub(crate) const JUMPS: usize = 4096;
 
 /// Bytes of host code that a vCPU keeps.
 const CODE_BYTES: usize = 16 << 20;
-
-/// Entries of a block before it is translated.
-fn hot() -> u32 {
-    static HOT: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    *HOT.get_or_init(|| std::env::var("OSTLER_HOT").ok().and_then(|v| v.parse().ok()).unwrap_or(16))
-}
 
 /// Multiplies: the keys are addresses.
 #[derive(Default)]
@@ -77,6 +72,8 @@ pub struct BlockCache {
     bytes: usize,
     limit: usize,
     translator: Option<Translator>,
+    /// Entries after which a block is translated.
+    hot: u32,
     /// Blocks decoded so far.
     pub decoded: u64,
 }
@@ -86,10 +83,14 @@ unsafe impl Send for BlockCache {}
 
 impl BlockCache {
     /// An empty cache that holds at most about `limit` bytes.
-    pub fn new(limit: usize) -> Self {
-        let translator = Translator::new(CODE_BYTES);
+    pub fn new(limit: usize, engine: Engine) -> Self {
+        let (translator, hot) = match engine {
+            Engine::Interpreter => (None, u32::MAX),
+            Engine::Translator { after } => (Translator::new(CODE_BYTES), after.saturating_add(1)),
+        };
         Self {
             translator,
+            hot,
             jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
             blocks: HashMap::default(),
             retired: Vec::new(),
@@ -204,7 +205,7 @@ impl BlockCache {
     pub fn heat_up(&mut self, cpu: &mut Cpu, block: &Block) {
         let heat = block.heat.get().saturating_add(1);
         block.heat.set(heat);
-        if heat == hot() {
+        if heat == self.hot {
             self.translate(cpu, block);
         }
     }
@@ -219,12 +220,10 @@ impl BlockCache {
         }
         let begun = host::tsc();
         if let Some(translation) = translator.translate(block) {
-            self.bytes += translation.footprint();
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }
-            block.code.set(translation.code);
-            let _ = block.translation.set(translation);
+            self.bytes = self.bytes.saturating_add_signed(block.set_translation(translation));
         }
         cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
     }

@@ -10,7 +10,7 @@ mod cache;
 mod link;
 mod select;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -218,8 +218,8 @@ pub struct Block {
     translation: OnceCell<Translation>,
     /// The host code of the block in whose place this one is.
     replaces: *const u8,
-    /// The ops.
-    ops: Box<[Op]>,
+    /// What the interpreter executes, until there is host code.
+    form: RefCell<Form>,
     /// Guest-physical address of the first byte.
     pub gpa: u64,
     /// Guest-physical page of the part beyond the page's end, if the last instruction reaches there.
@@ -230,10 +230,24 @@ pub struct Block {
     unsure: Cell<u64>,
     /// The bytes, kept while unsure.
     bytes: Box<[u8]>,
+}
+
+/// A block as the interpreter executes it. The ops lead to the rest.
+#[derive(Default)]
+struct Form {
+    ops: Box<[Op]>,
     /// Instructions that handlers out of line work from.
-    _instructions: Box<[Instruction]>,
-    /// Native forms.
+    instructions: Box<[Instruction]>,
     natives: Box<[NativeOp]>,
+}
+
+impl Form {
+    /// Bytes of host memory.
+    fn footprint(&self) -> usize {
+        std::mem::size_of_val(&*self.ops)
+            + std::mem::size_of_val(&*self.instructions)
+            + std::mem::size_of_val(&*self.natives)
+    }
 }
 
 impl Block {
@@ -287,7 +301,12 @@ impl Block {
     /// How many of the block's instructions lie before the one at `rip`.
     pub fn instructions_before(&self, rip: u64, base: u64, mask: u64) -> u32 {
         let offset = rip.wrapping_sub(base) & mask;
-        self.ops
+        if let Some(translation) = self.translation.get() {
+            return translation.instructions_before(offset);
+        }
+        self.form
+            .borrow()
+            .ops
             .iter()
             .take_while(|op| u64::from(op.offset) < offset)
             .count() as u32
@@ -300,12 +319,20 @@ impl Block {
         unsafe { self.links[outcome as usize & 1].get().as_ref() }
     }
 
+    /// Takes over host code. The interpreter's form goes: no op of the block may be executing. Returns by how many bytes the block
+    /// grew.
+    fn set_translation(&self, translation: Translation) -> isize {
+        let freed = self.form.take().footprint();
+        let grown = translation.footprint() as isize - freed as isize;
+        self.code.set(translation.code);
+        let _ = self.translation.set(translation);
+        grown
+    }
+
     /// Bytes of host memory that the block takes.
     fn footprint(&self) -> usize {
         std::mem::size_of::<Self>()
-            + std::mem::size_of_val(&*self.ops)
-            + std::mem::size_of_val(&*self._instructions)
-            + std::mem::size_of_val(&*self.natives)
+            + self.form.borrow().footprint()
             + self.bytes.len()
             + 64
     }

@@ -37,25 +37,26 @@ pub struct Effect {
 /// The effect of `i`.
 pub fn effect(i: &Instruction) -> Effect {
     let modified = i.rflags_modified() & ARITHMETIC;
-    let changes = modified != 0;
-    // A shift by zero changes nothing, and by how much CL shifts is not known.
-    let may_not = matches!(
-        i.mnemonic(),
-        Mnemonic::Shl
-            | Mnemonic::Sal
-            | Mnemonic::Shr
-            | Mnemonic::Sar
-            | Mnemonic::Rol
-            | Mnemonic::Ror
-            | Mnemonic::Rcl
-            | Mnemonic::Rcr
-            | Mnemonic::Shld
-            | Mnemonic::Shrd
-    ) && !shifts_by_constant(i);
-    Effect {
-        needs: i.rflags_read() & ARITHMETIC != 0 || changes && (modified != ARITHMETIC || may_not),
-        changes,
+    if is_shift(i.mnemonic()) {
+        // By how much CL shifts is not known, and a shift by zero lets flags through. Processors change OF even where a rotation
+        // goes all the way round.
+        return Effect {
+            needs: modified != ARITHMETIC || !shifts_by_constant(i),
+            changes: true,
+        };
     }
+    Effect {
+        needs: i.rflags_read() & ARITHMETIC != 0 || modified != 0 && modified != ARITHMETIC,
+        changes: modified != 0,
+    }
+}
+
+fn is_shift(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd
+    )
 }
 
 fn shifts_by_constant(i: &Instruction) -> bool {

@@ -12,7 +12,8 @@ use crate::exec::Family;
 /// A piece of code out of the way: has an instruction executed by the interpreter.
 struct Miss {
     label: Label,
-    index: usize,
+    /// The instruction's place among those that the code asks for.
+    place: u32,
     /// Where translated code goes on.
     back: Label,
     /// The flags are expected in the host's there.
@@ -39,6 +40,8 @@ pub struct Lowering<'a> {
     /// Misses from here on belong to the instruction that is lowered.
     first_miss: usize,
     leaves: Vec<Leave>,
+    /// Instructions that the interpreter may be asked to execute, each once.
+    asked: Vec<usize>,
     /// Where the interpreter is called from.
     help: Label,
     /// Where the block is left for the clock.
@@ -69,14 +72,16 @@ impl<'a> Lowering<'a> {
             misses: Vec::new(),
             first_miss: 0,
             leaves: Vec::new(),
+            asked: Vec::new(),
             help,
             late,
             links: [None; 2],
         }
     }
 
-    /// Lowers the whole block. Returns the places of its links.
-    pub fn block(mut self, singles: &[Single]) -> [Option<usize>; 2] {
+    /// Lowers the whole block. Returns the places of its links, and the instructions that the code asks for by their place in this
+    /// list.
+    pub fn block(mut self, singles: &[Single]) -> ([Option<usize>; 2], Vec<usize>) {
         self.entry();
         for (index, single) in singles.iter().enumerate() {
             self.single(index, single);
@@ -87,7 +92,7 @@ impl<'a> Lowering<'a> {
             self.go(Outcome::Next, u64::from(end), None);
         }
         self.out_of_the_way();
-        self.links
+        (self.links, self.asked)
     }
 
     /// What is looked at before the block's first instruction. The flags are in the state.
@@ -124,18 +129,28 @@ impl<'a> Lowering<'a> {
     /// Has instruction `index` executed by the interpreter.
     fn interpret(&mut self, index: usize) {
         self.flags_to_state();
-        self.code.mov_imm32(S0, index as u32);
+        let place = self.ask_for(index);
+        self.code.mov_imm32(S0, place);
         self.code.call(self.help);
         self.flags = Flags::State;
+    }
+
+    /// The place of instruction `index` among those that the code asks for.
+    fn ask_for(&mut self, index: usize) -> u32 {
+        if self.asked.last() != Some(&index) {
+            self.asked.push(index);
+        }
+        self.asked.len() as u32 - 1
     }
 
     /// A label that has instruction `index`, the one that is lowered, executed by the interpreter. The flags are in the state there,
     /// and no register of the guest has been changed.
     pub(super) fn miss(&mut self, index: usize) -> Label {
         let label = self.code.label();
+        let place = self.ask_for(index);
         self.misses.push(Miss {
             label,
-            index,
+            place,
             back: label,
             flags_to_host: false,
         });
@@ -181,7 +196,7 @@ impl<'a> Lowering<'a> {
     fn out_of_the_way(&mut self) {
         for miss in std::mem::take(&mut self.misses) {
             self.code.place(miss.label);
-            self.code.mov_imm32(S0, miss.index as u32);
+            self.code.mov_imm32(S0, miss.place);
             self.code.call(self.help);
             if miss.flags_to_host {
                 self.flags = Flags::State;

@@ -111,14 +111,21 @@ pub struct Translation {
     pub code: *const u8,
     /// Places of the displacements of the jumps to the linked successors.
     links: [Option<*const u8>; 2],
-    /// Instructions by index.
+    /// Instructions that the code asks for, by index.
     singles: Box<[Single]>,
+    /// Page offsets of all instructions.
+    offsets: Box<[u16]>,
 }
 
 impl Translation {
     /// Bytes of host memory besides the code.
     pub fn footprint(&self) -> usize {
-        std::mem::size_of::<Self>() + std::mem::size_of_val(&*self.singles)
+        std::mem::size_of_val(&*self.singles) + std::mem::size_of_val(&*self.offsets)
+    }
+
+    /// How many instructions begin before page offset `offset`.
+    pub fn instructions_before(&self, offset: u64) -> u32 {
+        self.offsets.partition_point(|&at| u64::from(at) < offset) as u32
     }
 
     /// Instruction `index`.
@@ -199,7 +206,7 @@ impl Translator {
     pub fn translate(&mut self, block: &Block) -> Option<Translation> {
         let stubs = self.stubs?;
         let singles = decode(block)?;
-        let links = lower::Lowering::new(
+        let (links, asked) = lower::Lowering::new(
             &mut self.assembler,
             &mut self.encoder,
             &mut self.infos,
@@ -215,7 +222,8 @@ impl Translator {
         Some(Translation {
             code,
             links: links.map(|link| link.map(|place| code.wrapping_add(place))),
-            singles: singles.into_boxed_slice(),
+            offsets: singles.iter().map(|single| single.offset).collect(),
+            singles: chosen(singles, &asked),
         })
     }
 
@@ -230,6 +238,15 @@ impl Translator {
             self.buffer.patch_displacement(place, code);
         }
     }
+}
+
+/// The instructions with the indices in `asked`, in that order.
+fn chosen(singles: Vec<Single>, asked: &[usize]) -> Box<[Single]> {
+    let mut singles: Vec<Option<Single>> = singles.into_iter().map(Some).collect();
+    asked
+        .iter()
+        .filter_map(|&index| singles.get_mut(index)?.take())
+        .collect()
 }
 
 /// Decodes the instructions of `block` once more.

@@ -23,9 +23,31 @@ use crate::shared::{QUIESCENT, VmShared};
 use crate::system::{self, lapic};
 use vcpu::SoftVcpu;
 
+/// How vCPUs execute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Every instruction is interpreted.
+    Interpreter,
+    /// 64-bit code that was entered `after` times is translated; the rest is interpreted.
+    Translator {
+        /// How often a block is interpreted first.
+        after: u32,
+    },
+}
+
+impl Default for Engine {
+    /// What is fastest. Most blocks of a boot are entered a few times only.
+    fn default() -> Self {
+        Self::Translator { after: 16 }
+    }
+}
+
 /// The accelerator that needs nothing of the host: x86-64 in software.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct SoftCpu;
+pub struct SoftCpu {
+    /// How its vCPUs execute.
+    pub engine: Engine,
+}
 
 /// A virtual machine on it.
 pub struct SoftVm {
@@ -42,13 +64,13 @@ impl Accelerator for SoftCpu {
     }
 
     fn create_vm(&self, config: VmConfig) -> Result<Arc<dyn Vm>, Error> {
-        let shared = new_shared(config.cpus, config.slots);
+        let shared = new_shared(config.cpus, config.slots, self.engine);
         Ok(Arc::new(SoftVm { shared }))
     }
 }
 
 /// The shared part of a virtual machine with room for `cpus` vCPUs.
-pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>) -> Arc<VmShared> {
+pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>, engine: Engine) -> Arc<VmShared> {
     Arc::new(VmShared {
         map: ArcSwap::from_pointee(MemoryMap::new(slots)),
         vcpus: (0..cpus).map(|_| OnceLock::new()).collect(),
@@ -60,6 +82,7 @@ pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>) -> Arc<VmShared> {
         tsc_khz: tsc_khz(),
         boot_tsc: AtomicU64::new(host::tsc()),
         split_lock: Mutex::new(()),
+        engine,
     })
 }
 

@@ -48,11 +48,12 @@ impl SoftVcpu {
                 "vCPU {id} exists already, or the machine has no place for it"
             )));
         }
+        let engine = vm.engine;
         let mut cpu = Cpu::new(vm, shared, id, cpuid);
         convert::restore(&mut cpu, &ostler_accel::reset_state(id))?;
         Ok(Self {
             cpu,
-            cache: BlockCache::new(share.max(CACHE_BYTES_LEAST)),
+            cache: BlockCache::new(share.max(CACHE_BYTES_LEAST), engine),
             left_at: None,
         })
     }

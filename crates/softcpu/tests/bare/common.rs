@@ -13,6 +13,13 @@ pub const CODE: u64 = 0x1_0000;
 pub const STACK: u64 = 0x9_0000;
 const TABLES: u64 = 0x10_0000;
 
+/// The accelerator.
+pub fn soft_cpu() -> SoftCpu {
+    SoftCpu {
+        engine: crate::ENGINE,
+    }
+}
+
 /// RAM and a virtual machine over it.
 pub struct Bare {
     pub ram: Arc<GuestRam>,
@@ -22,7 +29,7 @@ pub struct Bare {
 impl Bare {
     pub fn new(cpus: u32) -> Self {
         let ram = ostler_memory::allocate(16 << 20, RamOptions::default()).unwrap();
-        let vm = SoftCpu
+        let vm = soft_cpu()
             .create_vm(VmConfig {
                 cpus,
                 slots: RamSlot::all_of(&ram),
@@ -37,7 +44,7 @@ impl Bare {
 
     pub fn vcpu(&self, id: u32) -> Box<dyn Vcpu> {
         self.vm
-            .create_vcpu(id, &SoftCpu.supported_cpuid().unwrap())
+            .create_vcpu(id, &soft_cpu().supported_cpuid().unwrap())
             .unwrap()
     }
 

@@ -14,7 +14,7 @@ fn answer(exit: Exit<'_>) {
 
 /// Executes up to `steps` instructions from `state`.
 fn execute(bare: &Bare, mut state: CpuState, steps: usize) -> CpuState {
-    let cpuid = ostler_accel::Accelerator::supported_cpuid(&ostler_softcpu::vm::SoftCpu).unwrap();
+    let cpuid = ostler_accel::Accelerator::supported_cpuid(&ostler_softcpu::vm::SoftCpu::default()).unwrap();
     let emulator = Emulator::new(RamSlot::all_of(&bare.ram), &cpuid);
     for _ in 0..steps {
         match emulator.execute_one(&state, &mut answer) {

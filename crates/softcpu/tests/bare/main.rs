@@ -1,6 +1,13 @@
-//! Guests without a platform: small programs, and bytes that no compiler writes.
+//! Guests without a platform: small programs, and bytes that no compiler writes. Everything is translated at once; the same is
+//! interpreted in the tests of `interpreted.rs`.
 
 mod basic;
+mod changing_code;
 mod common;
 mod hostile;
 mod system;
+
+use ostler_softcpu::vm::Engine;
+
+/// How the guests execute.
+const ENGINE: Engine = Engine::Translator { after: 0 };

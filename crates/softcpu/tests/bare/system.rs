@@ -479,7 +479,7 @@ guest_code!(
 #[test]
 fn a_model_without_tzcnt_executes_bsf() {
     let ends = ["max", "x86-64-v2"].map(|model| {
-        let supported = SoftCpu.supported_cpuid().unwrap();
+        let supported = SoftCpu::default().supported_cpuid().unwrap();
         let leaves = model::build(model, &supported, Topology { cpus: 1 }, 0).unwrap();
         let bare = Bare::new(1);
         bare.write(CODE, &trailing_zeros());
@@ -494,7 +494,7 @@ fn a_model_without_tzcnt_executes_bsf() {
         [8, 10, 0x55],
         "BSF and BSR; a source of zero leaves the destination"
     );
-    if model::has_feature(&SoftCpu.supported_cpuid().unwrap(), "bmi1") {
+    if model::has_feature(&SoftCpu::default().supported_cpuid().unwrap(), "bmi1") {
         assert_eq!(ends[0], [8, 21, 32]);
     } else {
         eprintln!("SKIPPED a_model_without_tzcnt_executes_bsf (TZCNT itself): the host has no BMI1");

@@ -39,7 +39,7 @@ impl Sides {
         let native = Native::start().expect("a jailed child process");
         Some(Self {
             native,
-            guest: Guest::start(&SoftCpu),
+            guest: Guest::start(&SoftCpu::default()),
         })
     }
 

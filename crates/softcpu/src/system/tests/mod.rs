@@ -14,7 +14,7 @@ use ostler_memory::{RamOptions, RamSlot, allocate};
 use crate::fault::{Exception, Result};
 use crate::shared::VcpuShared;
 use crate::state::{Cpu, reg, seg};
-use crate::vm::new_shared;
+use crate::vm::{Engine, new_shared};
 
 /// Linear address of the GDT.
 pub const GDT: u64 = 0x1000;
@@ -49,7 +49,7 @@ const DESCRIPTORS: [u64; 14] = [
 /// 08:10vv00, except 0x80 which has level 3, 0x81 which is absent, and 0x82 which is no gate.
 pub fn protected() -> Box<Cpu> {
     let ram = allocate(2 << 20, RamOptions::default()).unwrap();
-    let vm = new_shared(1, RamSlot::all_of(&ram));
+    let vm = new_shared(1, RamSlot::all_of(&ram), Engine::Interpreter);
     let shared = Arc::new(VcpuShared::new(0));
     assert!(vm.vcpus[0].set(shared.clone()).is_ok());
     let leaves = model::build(

@@ -1,0 +1,12 @@
+//! The guests of `main.rs` in the interpreter.
+
+mod basic;
+mod changing_code;
+mod common;
+mod hostile;
+mod system;
+
+use ostler_softcpu::vm::Engine;
+
+/// How the guests execute.
+const ENGINE: Engine = Engine::Interpreter;
