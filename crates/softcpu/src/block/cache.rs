@@ -223,7 +223,9 @@ impl BlockCache {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }
-            self.bytes = self.bytes.saturating_add_signed(block.set_translation(translation));
+            self.bytes = self
+                .bytes
+                .saturating_add_signed(block.set_translation(translation));
         }
         cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
     }

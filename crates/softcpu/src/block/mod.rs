@@ -331,9 +331,6 @@ impl Block {
 
     /// Bytes of host memory that the block takes.
     fn footprint(&self) -> usize {
-        std::mem::size_of::<Self>()
-            + self.form.borrow().footprint()
-            + self.bytes.len()
-            + 64
+        std::mem::size_of::<Self>() + self.form.borrow().footprint() + self.bytes.len() + 64
     }
 }

@@ -54,7 +54,11 @@ impl Lowering<'_> {
                 self.jump_by_cache(Some(index), Some(-8));
             }
             Code::Retnq | Code::Retnq_imm16 => {
-                let more = if i.code() == Code::Retnq { 0 } else { i32::from(i.immediate16()) };
+                let more = if i.code() == Code::Retnq {
+                    0
+                } else {
+                    i32::from(i.immediate16())
+                };
                 self.flags_to_state();
                 self.code.mov(S0, STACK);
                 self.look_up(index, Access::Read, 8);

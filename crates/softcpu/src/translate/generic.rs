@@ -86,14 +86,15 @@ impl Lowering<'_> {
                 || memory.is_some() && [i.memory_base(), i.memory_index()].contains(&register.full_register())
         };
         let hidden_elsewhere = info.used_registers().iter().any(|used| {
-            number(used.register())
-                .is_some_and(|n| HOME[n] != Some(Reg(n as u8)) && !named(used.register()))
+            number(used.register()).is_some_and(|n| HOME[n] != Some(Reg(n as u8)) && !named(used.register()))
         });
         if hidden_elsewhere {
             return None;
         }
 
-        let mut pool = [S2, S1, S0].into_iter().take(if memory.is_some() { 2 } else { 3 });
+        let mut pool = [S2, S1, S0]
+            .into_iter()
+            .take(if memory.is_some() { 2 } else { 3 });
         let mut guests: Vec<Guest> = Vec::new();
         let mut copy = *i;
         for n in operands {
@@ -201,4 +202,3 @@ fn is_copied(i: &Instruction, family: Family) -> bool {
         _ => false,
     }
 }
-

@@ -24,9 +24,8 @@ pub enum Access {
 
 /// True if the translator can form the address of `i`'s memory operand.
 pub fn is_simple(i: &Instruction) -> bool {
-    let register = |register: Register| {
-        matches!(register, Register::None | Register::RIP) || register.is_gpr64()
-    };
+    let register =
+        |register: Register| matches!(register, Register::None | Register::RIP) || register.is_gpr64();
     let displacement = i.memory_displacement64();
     let absolute = i.memory_base() == Register::None && i.memory_index() == Register::None;
     register(i.memory_base())

@@ -163,7 +163,9 @@ impl Translator {
     /// A translator whose code takes at most `capacity` bytes. `None` where the host refuses executable memory.
     pub fn new(capacity: usize) -> Option<Self> {
         let buffer = CodeBuffer::new(capacity.next_multiple_of(4096))
-            .inspect_err(|error| tracing::warn!("no translation, as the host gives no executable memory: {error}"))
+            .inspect_err(|error| {
+                tracing::warn!("no translation, as the host gives no executable memory: {error}")
+            })
             .ok()?;
         let mut translator = Self {
             buffer,

@@ -173,7 +173,8 @@ pub fn enter(cpu: &mut Cpu, stubs: &Stubs, code: *const u8) -> (Outcome, Option<
     cpu.translated.me = std::ptr::from_mut(cpu);
     cpu.translated.budget = cpu.look_at as i64 - cpu.instructions as i64;
     // SAFETY: the buffer's first code follows the System V convention with these arguments.
-    let function: extern "sysv64" fn(*mut Cpu, *const u8) -> u32 = unsafe { std::mem::transmute(stubs.enter) };
+    let function: extern "sysv64" fn(*mut Cpu, *const u8) -> u32 =
+        unsafe { std::mem::transmute(stubs.enter) };
     let outcome = function(cpu, code);
     cpu.instructions = (cpu.look_at as i64 - cpu.translated.budget) as u64;
     let last = cpu.translated.last_block;
