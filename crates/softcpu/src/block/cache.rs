@@ -11,7 +11,7 @@ use crate::translate::{Translator, context};
 use crate::vm::Engine;
 
 /// Entries of the cache by instruction pointer.
-pub(crate) const JUMPS: usize = 4096;
+pub(crate) const JUMPS: usize = 16384;
 
 /// Bytes of host code that a vCPU keeps.
 const CODE_BYTES: usize = 16 << 20;
