@@ -13,11 +13,11 @@ use ostler_disk::open::{DiskOptions, Format};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, MacAddress, NetBackend, NetSpec,
-    OnReset, SPEC_VERSION, Slot,
+    OnReset, SPEC_VERSION, Slot, SoftEngine,
 };
 use rustix::fs::{MemfdFlags, Mode};
 
-use super::options::{ConsoleOption, DiskOption, NetOption, RunArgs, Switch};
+use super::options::{ConsoleOption, DiskOption, EngineOption, NetOption, RunArgs, Switch};
 use crate::failure::Failure;
 
 /// Largest kernel or initial RAM disk that is read from a pipe, in bytes.
@@ -96,7 +96,12 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         Some(device) => AcceleratorSpec::Kvm {
             device: descriptors.push(device),
         },
-        None => AcceleratorSpec::Soft,
+        None => AcceleratorSpec::Soft {
+            engine: match args.cpu_engine {
+                EngineOption::Interpreter => SoftEngine::Interpreter,
+                EngineOption::Translator => SoftEngine::Translator,
+            },
+        },
     };
     let spec = GuestSpec {
         version: SPEC_VERSION,

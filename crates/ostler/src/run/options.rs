@@ -35,6 +35,9 @@ pub struct RunArgs {
     /// What runs the guest's instructions.
     #[arg(long, value_enum, default_value = "auto")]
     pub accel: AccelOption,
+    /// How the software CPU executes.
+    #[arg(long, value_enum, value_name = "ENGINE", default_value = "translator")]
+    pub cpu_engine: EngineOption,
     /// Serial port: stdio, file=FILE, socket=PATH or none. [default: stdio, unless the console has it]
     #[arg(long, value_name = "WHERE", value_parser = parse_console)]
     pub serial: Option<ConsoleOption>,
@@ -79,6 +82,15 @@ pub enum AccelOption {
     Kvm,
     /// x86-64 in software.
     Soft,
+}
+
+/// What `--cpu-engine` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineOption {
+    /// Every instruction is interpreted: to find out whether the translator is at fault.
+    Interpreter,
+    /// 64-bit code that is executed often is translated to host code.
+    Translator,
 }
 
 /// A disk as the user describes it.

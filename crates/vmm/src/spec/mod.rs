@@ -81,7 +81,20 @@ pub enum AcceleratorSpec {
         device: Slot,
     },
     /// x86-64 in software.
-    Soft,
+    Soft {
+        /// How it executes.
+        engine: SoftEngine,
+    },
+}
+
+/// How the software CPU executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SoftEngine {
+    /// Every instruction is interpreted.
+    Interpreter,
+    /// What is executed often is translated.
+    Translator,
 }
 
 impl AcceleratorSpec {
@@ -89,7 +102,7 @@ impl AcceleratorSpec {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Kvm { .. } => "kvm",
-            Self::Soft => "soft",
+            Self::Soft { .. } => "soft",
         }
     }
 }
@@ -304,7 +317,9 @@ pub(crate) mod tests {
         GuestSpec {
             version: SPEC_VERSION,
             name: "guest".into(),
-            accelerator: AcceleratorSpec::Soft,
+            accelerator: AcceleratorSpec::Soft {
+                engine: SoftEngine::Translator,
+            },
             cpu_model: "max".into(),
             cpus: 1,
             memory: 512 << 20,
