@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -18,6 +19,8 @@ const DISK_LEN: u64 = 64 << 20;
 /// Starts for the time to the first instruction, for each run of everything else.
 const STARTS: u32 = 5;
 const PINGS: u32 = 200;
+/// How long the guest does nothing.
+const IDLE_SECONDS: u32 = 5;
 /// The first line of the initramfs.
 const INITRAMFS_LINE: &str = "OSTLER-INIT";
 const APPEND: &str = "console=ttyS0 panic=-1";
@@ -27,6 +30,7 @@ const APPEND: &str = "console=ttyS0 panic=-1";
 struct Samples {
     boot_cpu_s: Vec<f64>,
     own_memory_mib: Vec<f64>,
+    idle_percent: Vec<f64>,
     blocks_per_s: Vec<f64>,
     busy_on_one: Vec<f64>,
     busy_on_two: Vec<f64>,
@@ -110,6 +114,7 @@ fn one_cpu_script(options: &Options, network: bool) -> String {
     let seconds = options.seconds;
     let mut script = format!(
         "echo 'BENCH up'; sleep 2\n\
+         echo 'BENCH idle'; sleep {IDLE_SECONDS}; echo 'BENCH busy'\n\
          /bench sha256 {seconds}\n\
          /bench busy 2 {seconds}\n\
          n=50; while [ ! -e /dev/vda ] && [ $n -gt 0 ]; do n=$((n-1)); usleep 100000; done\n\
@@ -156,6 +161,13 @@ fn one_cpu(
     samples
         .own_memory_mib
         .push(proc::own_memory_kib(guest.pid(), MEMORY_MIB << 10) as f64 / 1024.0);
+    guest.expect("BENCH idle")?;
+    let (before, since) = (proc::cpu_seconds(guest.pid()), Instant::now());
+    guest.expect("BENCH busy")?;
+    let spent = proc::cpu_seconds(guest.pid()) - before;
+    samples
+        .idle_percent
+        .push(100.0 * spent / since.elapsed().as_secs_f64());
     samples.blocks_per_s.push(guest.rate("sha256")?);
     samples.busy_on_one.push(guest.rate("busy2")?);
     samples.reads_us.push(1e6 / guest.rate("read")?);
@@ -255,6 +267,13 @@ fn rows(options: &Options, per_block: f64, ours: Option<&Samples>, peer: Option<
             Better::Lower,
             Bar::Most(memory_bar),
             pick(|s| s.own_memory_mib.clone()),
+        ),
+        row(
+            "a guest that does nothing",
+            "% of a core",
+            Better::Lower,
+            Bar::Most(2.0),
+            pick(|s| s.idle_percent.clone()),
         ),
         row(
             "one 4 KiB read at a time, virtio disk",

@@ -14,7 +14,7 @@ use crate::shared::{VcpuShared, VmShared, attention};
 use crate::state::{Cpu, PendingExit};
 
 /// Bytes of decoded blocks that all vCPUs of a virtual machine may keep.
-const CACHE_BYTES: usize = 32 << 20;
+const CACHE_BYTES: usize = 20 << 20;
 /// Bytes that each may keep at least.
 const CACHE_BYTES_LEAST: usize = 6 << 20;
 
