@@ -88,7 +88,8 @@ impl PageTracker {
 
     /// Notes that code in `[offset, offset + len)` of one page is about to be decoded.
     ///
-    /// Call it *before* reading the bytes: a write that lands later than this call then raises the page's version.
+    /// Take the page's version before this call, and read the bytes after it: a write that lands later then raises the version, and
+    /// so does one that ends the watch meanwhile.
     /// Returns true if the page held no watched code before: other CPUs may hold it as plainly writable.
     pub fn watch_code(&self, offset: usize, len: usize) -> bool {
         let page = offset / PAGE_SIZE;

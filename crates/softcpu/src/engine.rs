@@ -150,6 +150,7 @@ fn prepare(cpu: &mut Cpu) -> Ready {
             Activity::Halted | Activity::WaitForSipi => sleep(cpu),
         }
     }
+    cpu.account_if_due();
     cpu.look_at = cpu.instructions + CLOCK_INTERVAL;
     let alone = std::mem::take(&mut cpu.shadow) || cpu.mode & mode::ALONE != 0;
     Ready::Go(alone)

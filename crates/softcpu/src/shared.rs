@@ -115,6 +115,8 @@ pub struct VmShared {
     pub tsc_khz: u64,
     /// Host TSC at which the guest's time began (kvmclock zero is relative to it).
     pub boot_tsc: AtomicU64,
+    /// Taken while code begins to be watched, by one vCPU of several.
+    pub watching: Mutex<()>,
     /// Taken for a locked access that straddles two pages.
     pub split_lock: Mutex<()>,
     /// How vCPUs execute.

@@ -12,6 +12,7 @@ use crate::shared::{VcpuShared, VmShared};
 use crate::system::lapic::Lapic;
 use crate::system::msr::Msrs;
 use crate::translate::TranslatorState;
+use crate::vm::Account;
 
 /// Index of a segment register, in the order of its encoding.
 pub mod seg {
@@ -263,6 +264,8 @@ pub struct Cpu {
     pub pauses: u32,
     /// Host TSC ticks spent in page walks, decoding and events since last accounted.
     pub kernel_ticks: u64,
+    /// What was accounted last.
+    pub(crate) account: Account,
     /// TLB and walker.
     pub mmu: Mmu,
     /// Segment registers with their hidden parts, by encoding.
@@ -359,6 +362,7 @@ impl Cpu {
             look_at: 0,
             pauses: 0,
             kernel_ticks: 0,
+            account: Account::default(),
             mmu: Mmu::new(vm.map.load_full(), DEFAULT_PHYSICAL_BITS),
             segs: [segment; 6],
             vec: [VectorRegister::default(); 16],

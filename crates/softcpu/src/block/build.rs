@@ -1,7 +1,7 @@
 //! Decoding a block.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
@@ -48,22 +48,21 @@ impl Window {
             *byte = unsafe { u8::load(self.page.host.wrapping_add(self.offset + at)) };
         }
     }
-
-    fn version(&self) -> (*const AtomicU32, u32) {
-        let version = self.page.tracker.code_version(self.page.page);
-        (version, version.load(Ordering::SeqCst))
-    }
 }
 
-/// Watches `len` bytes of code at `gpa`, then looks at them. `None` if the code is not in RAM.
+/// Watches `len` bytes of code at `gpa`, which are to be looked at after this. The last value is the epoch that others have to
+/// acknowledge before the bytes can be trusted, or 0 if they have done so already. `None` if the code is not in RAM.
 fn window(cpu: &mut Cpu, gpa: u64, len: usize) -> Option<(Window, (*const AtomicU32, u32), u64)> {
-    let (page, epoch) = cpu.watch_code(gpa, len)?;
+    let watched = cpu.watch_code(gpa, len)?;
     let window = Window {
-        page,
+        page: watched.page,
         offset: (gpa & 0xfff) as usize,
     };
-    let version = window.version();
-    Some((window, version, epoch))
+    // Asked before the bytes are read: a write without notice may come until the acknowledgement.
+    let several = cpu.vm.vcpus.len() > 1;
+    let unsure = several && !cpu.vm.all_acknowledged(watched.epoch, cpu.id);
+    let version = (watched.version, watched.was);
+    Some((window, version, if unsure { watched.epoch } else { 0 }))
 }
 
 /// Decodes the block at `linear`, which is at `gpa`. Also says whether all of its pages are global.
@@ -72,7 +71,7 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
     let here = 4096 - (gpa & 0xfff) as usize;
     // Enough for most blocks; watching the rest of the page would make data beside code slow.
     let wanted = if alone { MAX_LENGTH } else { 256 }.min(here);
-    let Some((first, version, mut epoch)) = window(cpu, gpa, wanted) else {
+    let Some((first, version, mut unsure)) = window(cpu, gpa, wanted) else {
         // Fetching from a device: no processor guarantees anything about it.
         return Err(cpu.raise(Exception::gp(0)));
     };
@@ -92,7 +91,7 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         let mut avail = wanted;
         if wanted == here {
             let (next_gpa, next_global) = cpu.translate_code(next)?;
-            let Some((rest, rest_version, rest_epoch)) = window(cpu, next_gpa, MAX_LENGTH) else {
+            let Some((rest, rest_version, rest_unsure)) = window(cpu, next_gpa, MAX_LENGTH) else {
                 return Err(cpu.raise(Exception::gp(0)));
             };
             rest.copy(&mut bytes[wanted..wanted + MAX_LENGTH]);
@@ -100,7 +99,7 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
             versions[1] = rest_version;
             hosts[1] = rest.page.host as u64;
             second = Some(next_gpa);
-            epoch = epoch.max(rest_epoch);
+            unsure = unsure.max(rest_unsure);
             all_global &= next_global;
         }
         used = plan.decode(&bytes[..avail], offset, true);
@@ -110,12 +109,6 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         }
     }
     plan.finish();
-    let several = cpu.vm.vcpus.len() > 1;
-    let unsure = if several && !cpu.vm.all_acknowledged(epoch, cpu.id) {
-        epoch
-    } else {
-        0
-    };
     let ops = plan.ops.into_boxed_slice();
     let block = Block {
         entry: ops.as_ptr(),

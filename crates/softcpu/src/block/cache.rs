@@ -205,7 +205,7 @@ impl BlockCache {
     pub fn heat_up(&mut self, cpu: &mut Cpu, block: &Block) {
         let heat = block.heat.get().saturating_add(1);
         block.heat.set(heat);
-        if heat == self.hot {
+        if heat >= self.hot && heat != u32::MAX {
             self.translate(cpu, block);
         }
     }
@@ -215,10 +215,16 @@ impl BlockCache {
         let Some(translator) = &mut self.translator else {
             return;
         };
-        if block.mode & mode::LONG == 0 || !block.linkable || block.special.get() {
+        if block.mode & mode::LONG == 0 || !block.linkable {
+            block.heat.set(u32::MAX);
+            return;
+        }
+        if block.special.get() {
+            // Another CPU may still write to it without notice: next time.
             return;
         }
         let begun = host::tsc();
+        block.heat.set(u32::MAX);
         if let Some(translation) = translator.translate(block) {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);

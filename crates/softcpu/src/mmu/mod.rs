@@ -11,7 +11,7 @@ pub mod tlb;
 pub mod walk;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use device::Replay;
 use memory_map::{HostPage, MemoryMap};
@@ -381,11 +381,16 @@ impl Cpu {
         Ok((translation.gpa, translation.global))
     }
 
-    /// Watches `len` bytes of code at `gpa` and returns the page they are in, before they are read. The second value is the
-    /// epoch that other vCPUs must have acknowledged before the bytes can be trusted without looking again.
-    pub(crate) fn watch_code(&mut self, gpa: u64, len: usize) -> Option<(HostPage<'static>, u64)> {
+    /// Watches `len` bytes of code at `gpa` before they are read. `None` if they are not in RAM.
+    pub(crate) fn watch_code(&mut self, gpa: u64, len: usize) -> Option<Watched> {
         let page = self.mmu.map().page(gpa)?;
         let offset = page.page * 4096 + (gpa & 0xfff) as usize;
+        // Read before the watch begins: a write that ends it again raises the version afterwards.
+        let version = page.tracker.code_version(page.page);
+        let was = version.load(Ordering::SeqCst);
+        let vm = self.vm.clone();
+        // Whoever finds the page watched may rely on the epoch having been raised for it.
+        let _guard = (vm.vcpus.len() > 1).then(|| vm.watching.lock().unwrap_or_else(|p| p.into_inner()));
         let epoch = if page.tracker.watch_code(offset, len) {
             self.mmu.drop_writes_to(page.host);
             let epoch = self.vm.drop_write_tags(Some(self.id));
@@ -398,8 +403,25 @@ impl Cpu {
         } else {
             self.vm.write_epoch.load(Ordering::SeqCst)
         };
-        Some((page, epoch))
+        Some(Watched {
+            page,
+            version,
+            was,
+            epoch,
+        })
     }
+}
+
+/// Code that is watched from now on.
+pub(crate) struct Watched {
+    /// The page it is in.
+    pub page: HostPage<'static>,
+    /// The page's code version.
+    pub version: *const AtomicU32,
+    /// What it is as long as the code is what it was.
+    pub was: u32,
+    /// The epoch that other vCPUs must have acknowledged before the bytes can be trusted without looking again.
+    pub epoch: u64,
 }
 
 const _: () = assert!(ENTRIES == 1024);

@@ -1,5 +1,6 @@
 //! The accelerator's traits: [`SoftCpu`] and its virtual machine.
 
+mod account;
 pub(crate) mod convert;
 pub mod doorbell;
 pub mod vcpu;
@@ -21,6 +22,7 @@ use crate::host;
 use crate::mmu::memory_map::MemoryMap;
 use crate::shared::{QUIESCENT, VmShared};
 use crate::system::{self, lapic};
+pub(crate) use account::Account;
 use vcpu::SoftVcpu;
 
 /// How vCPUs execute.
@@ -81,6 +83,7 @@ pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>, engine: Engine) -> Arc<
         level_vectors: RwLock::new([0; 4]),
         tsc_khz: tsc_khz(),
         boot_tsc: AtomicU64::new(host::tsc()),
+        watching: Mutex::new(()),
         split_lock: Mutex::new(()),
         engine,
     })

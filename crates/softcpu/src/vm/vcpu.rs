@@ -1,11 +1,8 @@
 //! One vCPU behind the accelerator's trait.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use ostler_accel::{
-    CpuState, CpuidLeaf, Error, Exit, ExitCause, Kick, KickSource, TimeSpent, Vcpu, VcpuStats,
-};
+use ostler_accel::{CpuState, CpuidLeaf, Error, Exit, ExitCause, Kick, KickSource, Vcpu, VcpuStats};
 
 use super::convert;
 use crate::block::BlockCache;
@@ -22,8 +19,6 @@ const CACHE_BYTES_LEAST: usize = 6 << 20;
 pub struct SoftVcpu {
     cpu: Box<Cpu>,
     cache: BlockCache,
-    /// When the thread last came back from `run`.
-    left_at: Option<Instant>,
 }
 
 /// Brings a vCPU back.
@@ -54,7 +49,6 @@ impl SoftVcpu {
         Ok(Self {
             cpu,
             cache: BlockCache::new(share.max(CACHE_BYTES_LEAST), engine),
-            left_at: None,
         })
     }
 
@@ -64,43 +58,15 @@ impl SoftVcpu {
             self.cache.clear();
         }
     }
-
-    fn account_user(&mut self) -> Instant {
-        let now = Instant::now();
-        if let Some(left_at) = self.left_at {
-            self.cpu
-                .shared
-                .stats
-                .add_time(TimeSpent::User, (now - left_at).as_nanos() as u64);
-        }
-        now
-    }
-
-    fn account_guest(&mut self, entered: Instant, idle_before: u64) {
-        let stats = &self.cpu.shared.stats;
-        let now = Instant::now();
-        let spent = (now - entered).as_nanos() as u64;
-        let idle = stats.time(TimeSpent::Idle).unwrap_or(0) - idle_before;
-        let kernel = std::mem::take(&mut self.cpu.kernel_ticks);
-        let kernel = (u128::from(kernel) * 1_000_000 / u128::from(self.cpu.vm.tsc_khz.max(1))) as u64;
-        stats.add_time(TimeSpent::Kernel, kernel);
-        stats.add_time(
-            TimeSpent::Guest,
-            spent.saturating_sub(idle).saturating_sub(kernel),
-        );
-        stats.set_instructions(self.cpu.instructions);
-        self.left_at = Some(now);
-    }
 }
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Exit<'_>, Error> {
         complete(&mut self.cpu);
         self.take_map();
-        let entered = self.account_user();
-        let idle = self.cpu.shared.stats.time(TimeSpent::Idle).unwrap_or(0);
+        self.cpu.account_user();
         let left = engine::run(&mut self.cpu, &mut self.cache);
-        self.account_guest(entered, idle);
+        self.cpu.account_guest();
         let cpu = &mut *self.cpu;
         Ok(match left {
             Left::Ended(vector) => Exit::EndOfInterrupt { vector },
