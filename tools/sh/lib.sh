@@ -38,9 +38,9 @@ install_packages() {
     sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
 	fi
 	apt-get update -qq || die "apt-get update failed; is there a network?"
-	plan=$(LC_ALL=C apt-get install --no-install-recommends --assume-no "$@" 2>/dev/null |
-		grep -E '^(Need to get|After this operation)')
-	printf '%s\n' "$plan" | sed 's/^/    /'
+	# With --assume-no apt-get says the sizes and ends with status 1.
+	plan=$(LC_ALL=C apt-get install --no-install-recommends --assume-no "$@" 2>/dev/null || true)
+	printf '%s\n' "$plan" | sed -n '/^Need to get\|^After this operation/s/^/    /p'
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
 		die "apt-get install $* failed"
 }
