@@ -182,6 +182,12 @@ pub fn gather(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     let mut mask = bytes_of(cpu.vec[usize::from(elements.mask)]);
     let indices = bytes_of(cpu.vec[usize::from(elements.index)]);
     let count = usize::from(elements.count);
+    // Before anything is loaded, an element's mask becomes its sign (SDM volume 2, VGATHERDPS).
+    for element in 0..count {
+        let sign = if enabled(&mask, element, size) { 0xff } else { 0 };
+        mask[element * size..][..size].fill(sign);
+    }
+    mask[count * size..].fill(0);
     for element in 0..count {
         let at = element * size;
         if enabled(&mask, element, size) {

@@ -175,8 +175,7 @@ impl Vm for SoftVm {
     }
 
     fn clock(&self) -> Result<u64, Error> {
-        let ticks = host::tsc().saturating_sub(self.shared.boot_tsc.load(Ordering::SeqCst));
-        Ok((u128::from(ticks) * 1_000_000 / u128::from(self.shared.tsc_khz.max(1))) as u64)
+        Ok(system::paravirtual::clock(&self.shared))
     }
 
     fn set_clock(&self, nanoseconds: u64) -> Result<(), Error> {

@@ -9,6 +9,7 @@ mod guest;
 mod machine_state;
 mod minimise;
 mod native;
+mod open;
 mod regressions;
 mod rng;
 

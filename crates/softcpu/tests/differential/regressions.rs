@@ -147,7 +147,8 @@ fn xsave_in_32_bit_mode_saves_eight_registers() {
 #[test]
 fn a_malformed_xsave_header_is_refused() {
     let code = [0x48, 0x0f, 0xae, 0x2b];
-    for (offset, value) in [(512, 0x87), (520, 1), (528, 1), (535, 0x80), (27, 1)] {
+    // Of the components only the last bit is reserved on every host.
+    for (offset, value) in [(519, 0x80), (520, 1), (528, 1), (535, 0x80), (27, 1)] {
         agrees(
             "a_malformed_xsave_header_is_refused",
             true,
