@@ -199,7 +199,10 @@ fn plan(shape: &Instruction) -> Plan {
                 host,
                 // MULX: storing back what it only read does no harm.
                 written: shape.mnemonic() == Mnemonic::Mulx
-                    || written(&|used| used.full_register() == full && used.is_gpr()),
+                    || written(&|used| match is_high_byte(register) {
+                        true => used == register,
+                        false => used.full_register() == full && used.is_gpr(),
+                    }),
             });
         }
         for operand in 0..shape.op_count() {

@@ -8,6 +8,10 @@ use super::machine_state::{CODE, Case, DATA, DATA_PAGES, Final, MEMORY, PAGE, Re
 
 /// Makes equal on both sides what the fault that ended `case` leaves open.
 pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
+    if is_store_of_nothing(case, native, guest) {
+        *guest = native.clone();
+        return;
+    }
     if native.outcome.vector != guest.outcome.vector
         || native.outcome.registers.rip != guest.outcome.registers.rip
     {
@@ -15,10 +19,14 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     }
     match native.outcome.vector {
         12..=14 => {}
-        // Whether an unmasked underflow reports inexactness too is open.
         19 => {
+            // Whether an unmasked underflow reports inexactness too is open; and a dot product is several steps, of which it is
+            // open how many report.
+            let dot =
+                decode(case, native.outcome.registers.rip).is_some_and(|i| is_dot_product(i.mnemonic()));
+            let flags = if dot { SIMD_FLAGS } else { 0x20 };
             for side in [native, guest] {
-                side.outcome.registers.xsave[24] &= !0x20;
+                side.outcome.registers.xsave[MXCSR] &= !flags;
             }
             return;
         }
@@ -29,6 +37,33 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     };
     match instruction.mnemonic() {
         mnemonic if is_gather(mnemonic) => settle_gather(&instruction, native, guest),
+        // Only the page of a masked store's fault is certain.
+        Mnemonic::Vmaskmovps | Mnemonic::Vmaskmovpd | Mnemonic::Vpmaskmovd | Mnemonic::Vpmaskmovq => {
+            for side in [native, guest] {
+                side.outcome.cr2 &= !0xfff;
+            }
+        }
+        // The conversion may have reported before its result could not be stored.
+        Mnemonic::Vcvtps2ph => {
+            for side in [native, guest] {
+                side.outcome.registers.xsave[MXCSR] &= !SIMD_FLAGS;
+            }
+        }
+        // Intel takes the flags back to those before the repetition (SDM volume 2, REP), AMD leaves the last iteration's.
+        mnemonic
+            if is_compared_string(mnemonic)
+                && (instruction.has_rep_prefix() || instruction.has_repne_prefix()) =>
+        {
+            for side in [native, guest] {
+                side.outcome.registers.rflags &= !ARITHMETIC;
+            }
+        }
+        // The first MMX instruction may have set the stack's top before its operand faulted.
+        _ if is_mmx(&instruction) => {
+            for side in [native, guest] {
+                turn_stack(&mut side.outcome.registers.xsave);
+            }
+        }
         // Ten bytes may be stored in two parts, of which the first stays.
         Mnemonic::Fstp | Mnemonic::Fbstp
             if matches!(instruction.memory_size(), MemorySize::Float80 | MemorySize::Bcd) =>
@@ -37,6 +72,51 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
         }
         _ => {}
     }
+}
+
+/// Bytes of MXCSR in an image, and its exception flags.
+const MXCSR: usize = 24;
+const SIMD_FLAGS: u8 = 0x3f;
+/// CF, PF, AF, ZF, SF, OF.
+const ARITHMETIC: u64 = 0x8d5;
+
+/// True if the interpreter faulted on the memory operand of an x87 store whose unmasked exception keeps it from storing anything:
+/// then processors may not look at the operand at all, and go on to the next instruction that waits.
+fn is_store_of_nothing(case: &Case, native: &Final, guest: &Final) -> bool {
+    use Mnemonic::*;
+    const SUMMARY: u8 = 0x80;
+    let rip = guest.outcome.registers.rip;
+    guest.outcome.vector == 14
+        && native.outcome.registers.rip > rip
+        && native.outcome.registers.xsave[2] & SUMMARY != 0
+        && decode(case, rip)
+            .is_some_and(|i| matches!(i.mnemonic(), Fst | Fstp | Fist | Fistp | Fisttp | Fbstp))
+}
+
+fn is_dot_product(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd
+    )
+}
+
+fn is_compared_string(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Cmpsb | Cmpsw | Cmpsd | Cmpsq | Scasb | Scasw | Scasd | Scasq
+    )
+}
+
+fn is_mmx(instruction: &Instruction) -> bool {
+    (0..instruction.op_count()).any(|operand| instruction.op_register(operand).is_mm())
+}
+
+/// Puts the x87 registers, which images hold in stack order, into the order of their numbers, and forgets the top.
+fn turn_stack(image: &mut [u8]) {
+    let top = usize::from(image[3] >> 3 & 7);
+    image[3] &= !0x38;
+    image[32..160].rotate_right(top * 16);
 }
 
 /// The instruction at `rip`.

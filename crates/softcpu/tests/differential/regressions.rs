@@ -430,3 +430,17 @@ fn string_comparisons_by_sse_take_any_alignment() {
         nothing,
     );
 }
+
+#[test]
+fn a_high_byte_that_is_only_read_is_not_written() {
+    // crc32 eax, ah; crc32 edx, ch
+    let code = [0xf2, 0x0f, 0x38, 0xf0, 0xc4, 0xf2, 0x0f, 0x38, 0xf0, 0xd5];
+    for long in [true, false] {
+        agrees(
+            "a_high_byte_that_is_only_read_is_not_written",
+            long,
+            &code,
+            nothing,
+        );
+    }
+}
