@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use ostler_accel::{CpuidLeaf, DescriptorTable, Segment};
 
-use crate::fault::{Exception, Stop};
+use crate::fault::{Exception, Flow, Stop};
 use crate::flags::{self, HostFlags, bit};
 use crate::mmu::{Mmu, Replay};
-use crate::native::NativeState;
+use crate::native::{AVX_STATE, NativeState};
 use crate::shared::{VcpuShared, VmShared};
 use crate::system::lapic::Lapic;
 use crate::system::msr::Msrs;
@@ -165,6 +165,10 @@ pub mod mode {
     pub const V86: u32 = 1 << 6;
     /// Protected mode.
     pub const PROTECTED: u32 = 1 << 7;
+    /// Instructions of the legacy encoding may use vector registers, and MXCSR masks every exception.
+    pub const SSE: u32 = 1 << 8;
+    /// The same for those with a VEX prefix.
+    pub const AVX: u32 = 1 << 9;
 }
 
 /// Whether the vCPU executes.
@@ -492,7 +496,7 @@ impl Cpu {
         if self.rflags_rest & bit::TF != 0 || self.dr7 & 0xff != 0 {
             bits |= mode::ALONE;
         }
-        self.mode = bits;
+        self.mode = bits | self.vector_mode();
         (self.rip_mask, self.rsp_mask) = match (long, bits & mode::CODE32 != 0, bits & mode::STACK32 != 0) {
             (true, _, _) => (u64::MAX, u64::MAX),
             (_, code, stack) => {
@@ -501,6 +505,32 @@ impl Cpu {
             }
         };
         self.update_mmu_mode();
+    }
+
+    /// The bits [`mode::SSE`] and [`mode::AVX`].
+    fn vector_mode(&self) -> u32 {
+        const MASKS: u32 = 0x1f80;
+        if self.mxcsr & MASKS != MASKS || self.cr0 & cr0::TS != 0 {
+            return 0;
+        }
+        let mut bits = 0;
+        if self.cr0 & cr0::EM == 0 && self.cr4 & cr4::OSFXSR != 0 {
+            bits |= mode::SSE;
+        }
+        if self.cr4 & cr4::OSXSAVE != 0 && self.xcr0 & AVX_STATE == AVX_STATE && self.is_protected() {
+            bits |= mode::AVX;
+        }
+        bits
+    }
+
+    /// To be called by an instruction that changed MXCSR or XCR0. Where the mode changes by that, its block ends.
+    pub fn vector_state_changed(&mut self) -> Flow {
+        if self.mode & (mode::SSE | mode::AVX) == self.vector_mode() {
+            return Flow::Next;
+        }
+        self.update_mode();
+        self.rip = self.next_rip;
+        Flow::Jump
     }
 
     /// True if a data access through `index` needs neither a base nor a limit.

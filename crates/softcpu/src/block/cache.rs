@@ -225,7 +225,7 @@ impl BlockCache {
         }
         let begun = host::tsc();
         block.heat.set(u32::MAX);
-        if let Some(translation) = translator.translate(block) {
+        if let Some(translation) = translator.translate(block, cpu.native.features) {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }

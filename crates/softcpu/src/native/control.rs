@@ -14,7 +14,7 @@ pub fn ldmxcsr(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
         return Err(cpu.gp0());
     }
     cpu.mxcsr = value;
-    Ok(Flow::Next)
+    Ok(cpu.vector_state_changed())
 }
 
 /// STMXCSR and VSTMXCSR.

@@ -36,7 +36,8 @@ use iced_x86::{Code, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpA
 use crate::fault::{Flow, Result};
 use crate::state::{Cpu, mode};
 use address::Address;
-use features::{Class, FeatureSet};
+use features::Class;
+pub(crate) use features::{AVX_STATE, FeatureSet};
 use list::Route;
 use masked::Elements;
 use stubs::Stub;
@@ -50,10 +51,10 @@ const HOST_MXCSR: u32 = 0x1f80;
 pub struct NativeState {
     /// Stands in for the memory operand where the guest's memory cannot be accessed in place.
     buffer: [u8; 64],
-    /// Loaded when a stub that changed MXCSR ends.
-    host_mxcsr: u32,
+    /// Loaded when a stub that changed MXCSR ends, or translated code.
+    pub(crate) host_mxcsr: u32,
     /// Extensions that the guest may use; filled in when first asked.
-    features: FeatureSet,
+    pub(crate) features: FeatureSet,
     features_known: bool,
     /// The x87 state is in the host's registers.
     live: bool,
@@ -91,6 +92,19 @@ enum Action {
     Store(Stub),
     /// A handler.
     Handler(Handler),
+}
+
+/// How an instruction runs in translated code, without a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InPlace {
+    /// There is nothing to do.
+    Nothing,
+    /// It is copied. It uses general registers only.
+    General,
+    /// It is copied. It uses vector registers by the legacy encoding.
+    Sse,
+    /// It is copied. It uses vector registers with a VEX prefix.
+    Avx,
 }
 
 /// A compiled form, made once when a block is decoded.
@@ -159,6 +173,42 @@ pub fn compile(instruction: &Instruction, mode: u32) -> Option<NativeOp> {
         scan: matches!(instruction.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt)
             .then(|| Box::new(*instruction)),
     })
+}
+
+impl NativeOp {
+    /// How the instruction runs in the translation of a block of mode `block_mode`, by a vCPU that knows it may use the extensions
+    /// `usable`. `None` where only [`execute`] will do.
+    pub(crate) fn in_place(&self, block_mode: u32, usable: FeatureSet) -> Option<InPlace> {
+        if self.features & !usable != 0 || self.uses_mmx {
+            return None;
+        }
+        let plain = match self.action {
+            Action::Handler(_) => match self.shape.mnemonic() {
+                Mnemonic::Vzeroupper | Mnemonic::Vzeroall => true,
+                Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => true,
+                Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 => {
+                    return Some(InPlace::Nothing);
+                }
+                Mnemonic::Prefetcht2 | Mnemonic::Prefetchw | Mnemonic::Endbr64 => {
+                    return Some(InPlace::Nothing);
+                }
+                _ => false,
+            },
+            _ => true,
+        };
+        match self.class {
+            _ if !plain => None,
+            Class::Integer | Class::IntegerVex => Some(InPlace::General),
+            Class::Sse if block_mode & mode::SSE != 0 => Some(InPlace::Sse),
+            Class::Avx if block_mode & mode::AVX != 0 => Some(InPlace::Avx),
+            _ => None,
+        }
+    }
+
+    /// The alignment in bytes without which a memory operand faults, or 1.
+    pub(crate) fn alignment(&self) -> u8 {
+        self.alignment
+    }
 }
 
 /// Executes `op`. `cpu.rip` is the address of the instruction; all memory goes through the loads and stores of

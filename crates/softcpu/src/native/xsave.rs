@@ -176,7 +176,7 @@ pub fn fxrstor(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     cpu.take_x87(&image, op.wide);
     cpu.take_xmm(&image);
     cpu.mxcsr = mxcsr;
-    Ok(Flow::Next)
+    Ok(cpu.vector_state_changed())
 }
 
 /// XSAVE.
@@ -288,7 +288,7 @@ pub fn xrstor(cpu: &mut Cpu, op: &NativeOp) -> Result<Flow> {
     } else if compact && requested & SSE != 0 {
         cpu.mxcsr = MXCSR_INIT;
     }
-    Ok(Flow::Next)
+    Ok(cpu.vector_state_changed())
 }
 
 /// Loads the requested components that `state` holds, and initialises the other requested ones.

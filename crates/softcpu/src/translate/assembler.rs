@@ -32,6 +32,8 @@ impl Reg {
 
 /// Conditions of host jumps, as they are encoded.
 pub mod condition {
+    /// Below.
+    pub const B: u8 = 2;
     /// Equal.
     pub const E: u8 = 4;
     /// Not equal.
@@ -351,6 +353,93 @@ impl Assembler {
         self.raw(&[0xe9]);
         self.outside.push((self.bytes.len(), target));
         self.dword(0);
+    }
+
+    /// `call` of code outside.
+    pub fn call_outside(&mut self, target: *const u8) {
+        self.raw(&[0xe8]);
+        self.outside.push((self.bytes.len(), target));
+        self.dword(0);
+    }
+
+    /// `ret`.
+    pub fn ret(&mut self) {
+        self.raw(&[0xc3]);
+    }
+
+    /// Loads an XMM register from the vCPU's state, aligned.
+    pub fn load_xmm(&mut self, number: u8, offset: usize) {
+        self.xmm(0x28, number, offset);
+    }
+
+    /// Stores an XMM register to the vCPU's state, aligned.
+    pub fn store_xmm(&mut self, number: u8, offset: usize) {
+        self.xmm(0x29, number, offset);
+    }
+
+    fn xmm(&mut self, opcode: u8, number: u8, offset: usize) {
+        self.raw(&[
+            0x65,
+            0x40 | number >> 3 << 2,
+            0x0f,
+            opcode,
+            (number & 7) << 3 | 4,
+            0x25,
+        ]);
+        self.dword(offset as i32);
+    }
+
+    /// Loads a YMM register from the vCPU's state, aligned.
+    pub fn load_ymm(&mut self, number: u8, offset: usize) {
+        self.ymm(0x28, number, offset);
+    }
+
+    /// Stores a YMM register to the vCPU's state, aligned.
+    pub fn store_ymm(&mut self, number: u8, offset: usize) {
+        self.ymm(0x29, number, offset);
+    }
+
+    fn ymm(&mut self, opcode: u8, number: u8, offset: usize) {
+        let vex = if number < 8 { 0xfc } else { 0x7c };
+        self.raw(&[0x65, 0xc5, vex, opcode, (number & 7) << 3 | 4, 0x25]);
+        self.dword(offset as i32);
+    }
+
+    /// `vzeroupper`.
+    pub fn vzeroupper(&mut self) {
+        self.raw(&[0xc5, 0xf8, 0x77]);
+    }
+
+    /// `ldmxcsr` from the vCPU's state.
+    pub fn load_mxcsr(&mut self, offset: usize) {
+        self.raw(&[0x65, 0x0f, 0xae, 0x14, 0x25]);
+        self.dword(offset as i32);
+    }
+
+    /// `stmxcsr` to the vCPU's state.
+    pub fn store_mxcsr(&mut self, offset: usize) {
+        self.raw(&[0x65, 0x0f, 0xae, 0x1c, 0x25]);
+        self.dword(offset as i32);
+    }
+
+    /// Compares a byte of the vCPU's state.
+    pub fn cmp_state8(&mut self, offset: usize, value: u8) {
+        self.raw(&[0x65, 0x80, 0x3c, 0x25]);
+        self.dword(offset as i32);
+        self.raw(&[value]);
+    }
+
+    /// Sets a byte of the vCPU's state.
+    pub fn set_state8(&mut self, offset: usize, value: u8) {
+        self.raw(&[0x65, 0xc6, 0x04, 0x25]);
+        self.dword(offset as i32);
+        self.raw(&[value]);
+    }
+
+    /// `test reg, value`, 64 bits, sign-extended.
+    pub fn test_imm(&mut self, reg: Reg, value: i32) {
+        self.raw(&[0x48 | reg.high(), 0xf7, 0xc0 | reg.low()]);
+        self.dword(value);
     }
 
     /// `jmp [memory]`.

@@ -10,6 +10,7 @@ use super::memory::{Access, is_simple};
 use super::registers::{HOME, is_high_byte, number, sized};
 use crate::exec::Family;
 use crate::exec::fast::select::is_nop;
+use crate::native::{InPlace, NativeOp};
 
 /// A guest register that lives in memory, while an instruction uses it.
 struct Guest {
@@ -41,9 +42,38 @@ impl Lowering<'_> {
             return None;
         }
         let plan = self.plan(i)?;
+        self.copy(index, i, plan, false);
+        Some(())
+    }
+
+    /// An instruction without system semantics. `None` leaves it to the interpreter.
+    pub(super) fn native(&mut self, index: usize, i: &Instruction, op: &NativeOp) -> Option<()> {
+        let in_place = op.in_place(self.block.mode, self.usable)?;
+        if in_place == InPlace::Nothing {
+            return Some(());
+        }
+        let plan = self.plan(i)?;
+        let alignment = usize::from(op.alignment());
+        if plan
+            .memory
+            .is_some_and(|(_, size)| alignment != 1 && alignment != size)
+        {
+            return None;
+        }
+        self.need_vectors(in_place);
+        self.copy(index, i, plan, alignment != 1);
+        Some(())
+    }
+
+    /// Puts the copy of `i` that `plan` describes here. With `aligned` a memory operand must lie at a multiple of its size.
+    fn copy(&mut self, index: usize, i: &Instruction, plan: Plan, aligned: bool) {
         let effect = flags::effect(i);
         if let Some((access, size)) = plan.memory {
-            self.operand(i, index, access, size);
+            if aligned {
+                self.aligned_operand(i, index, access, size);
+            } else {
+                self.operand(i, index, access, size);
+            }
         }
         if effect.needs {
             self.flags_to_host();
@@ -58,7 +88,6 @@ impl Lowering<'_> {
         if effect.changes {
             self.flags = Flags::Host;
         }
-        Some(())
     }
 
     fn plan(&mut self, i: &Instruction) -> Option<Plan> {
@@ -74,7 +103,7 @@ impl Lowering<'_> {
             }
             _ => return None,
         };
-        if memory.is_some_and(|(_, size)| !matches!(size, 1 | 2 | 4 | 8) || !is_simple(i)) {
+        if memory.is_some_and(|(_, size)| !matches!(size, 1 | 2 | 4 | 8 | 16 | 32) || !is_simple(i)) {
             return None;
         }
         let operands = (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register);
@@ -99,6 +128,9 @@ impl Lowering<'_> {
         let mut copy = *i;
         for n in operands {
             let register = i.op_register(n);
+            if !register.is_gpr() {
+                continue;
+            }
             let number = number(register)?;
             if is_high_byte(register) {
                 continue;

@@ -5,9 +5,11 @@ use iced_x86::{Encoder, InstructionInfoFactory};
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::runtime::Stubs;
+use super::vectors::{Load, Vectors};
 use super::{Single, state_at};
 use crate::block::{Block, Outcome, Owner};
 use crate::exec::Family;
+use crate::native::FeatureSet;
 
 /// A piece of code out of the way: has an instruction executed by the interpreter.
 struct Miss {
@@ -18,6 +20,8 @@ struct Miss {
     back: Label,
     /// The flags are expected in the host's there.
     flags_to_host: bool,
+    /// The guest's vector registers are expected in the host's there.
+    vectors: Vectors,
 }
 
 /// A way out of the block.
@@ -34,12 +38,16 @@ pub struct Lowering<'a> {
     pub(super) encoder: &'a mut Encoder,
     pub(super) infos: &'a mut InstructionInfoFactory,
     pub(super) flags: Flags,
-    block: &'a Block,
-    stubs: Stubs,
+    pub(super) vectors: Vectors,
+    pub(super) block: &'a Block,
+    /// Extensions that the vCPU may use.
+    pub(super) usable: FeatureSet,
+    pub(super) stubs: Stubs,
     misses: Vec<Miss>,
     /// Misses from here on belong to the instruction that is lowered.
     first_miss: usize,
     leaves: Vec<Leave>,
+    pub(super) loads: Vec<Load>,
     /// Instructions that the interpreter may be asked to execute, each once.
     asked: Vec<usize>,
     /// Where the interpreter is called from.
@@ -57,6 +65,7 @@ impl<'a> Lowering<'a> {
         encoder: &'a mut Encoder,
         infos: &'a mut InstructionInfoFactory,
         block: &'a Block,
+        usable: FeatureSet,
         stubs: Stubs,
     ) -> Self {
         code.clear();
@@ -67,11 +76,14 @@ impl<'a> Lowering<'a> {
             encoder,
             infos,
             flags: Flags::State,
+            vectors: Vectors::Away,
             block,
+            usable,
             stubs,
             misses: Vec::new(),
             first_miss: 0,
             leaves: Vec::new(),
+            loads: Vec::new(),
             asked: Vec::new(),
             help,
             late,
@@ -118,7 +130,8 @@ impl<'a> Lowering<'a> {
             Owner::Family(Family::Control) => self.control(index, i),
             Owner::Family(Family::Stack) => self.stack(index, i),
             Owner::Family(family) => self.generic(index, i, *family),
-            _ => None,
+            Owner::Native(op) => self.native(index, i, op),
+            Owner::System => None,
         };
         if lowered.is_none() {
             self.interpret(index);
@@ -133,6 +146,7 @@ impl<'a> Lowering<'a> {
         self.code.mov_imm32(S0, place);
         self.code.call(self.help);
         self.flags = Flags::State;
+        self.vectors = Vectors::Away;
     }
 
     /// The place of instruction `index` among those that the code asks for.
@@ -153,6 +167,7 @@ impl<'a> Lowering<'a> {
             place,
             back: label,
             flags_to_host: false,
+            vectors: Vectors::Away,
         });
         label
     }
@@ -166,6 +181,7 @@ impl<'a> Lowering<'a> {
         for miss in &mut self.misses[self.first_miss..] {
             miss.back = back;
             miss.flags_to_host = self.flags != Flags::State;
+            miss.vectors = self.vectors;
         }
     }
 
@@ -198,12 +214,14 @@ impl<'a> Lowering<'a> {
             self.code.place(miss.label);
             self.code.mov_imm32(S0, miss.place);
             self.code.call(self.help);
+            self.load_vectors(miss.vectors);
             if miss.flags_to_host {
                 self.flags = Flags::State;
                 self.flags_to_host();
             }
             self.code.jump(miss.back);
         }
+        self.vectors_out_of_the_way();
         let block = std::ptr::from_ref(self.block).addr() as u64;
         self.code.place(self.help);
         self.code.mov_imm64(S2, block);

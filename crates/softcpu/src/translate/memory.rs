@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use iced_x86::{Instruction, Register};
 
-use super::assembler::{Memory, S0, S1, S2, condition};
+use super::assembler::{Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::gpr_at;
 use super::lower::Lowering;
@@ -70,6 +70,12 @@ impl Lowering<'_> {
     /// Puts the host address of `i`'s memory operand into `S0`; what misses the TLB has instruction `index` executed by the
     /// interpreter instead. The flags are in the state after this.
     pub fn operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
+        self.linear_address(i);
+        self.look_up(index, access, size);
+    }
+
+    /// Puts the linear address of `i`'s memory operand into `S0`. The flags are in the state after this.
+    fn linear_address(&mut self, i: &Instruction) {
         self.flags_to_state();
         self.effective_address(i);
         let segment = match i.memory_segment() {
@@ -80,11 +86,29 @@ impl Lowering<'_> {
         if let Some(segment) = segment {
             self.code.add_state(S0, segment_base_at(segment));
         }
-        self.look_up(index, access, size);
+    }
+
+    /// [`Lowering::operand`] for one whose address is a multiple of its size, or else the interpreter has to say what happens.
+    pub fn aligned_operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
+        self.linear_address(i);
+        let miss = self.tag(index, access);
+        // Of the difference to the tag only bits inside the page may be set, and none below the alignment.
+        self.code.test_imm(S2, !(4096 - size as i32));
+        self.code.jump_if(condition::NE, miss);
+        self.hit();
     }
 
     /// Turns the linear address in `S0` into a host address. Uses `S1` and `S2`; the flags were brought to the state.
     pub fn look_up(&mut self, index: usize, access: Access, size: usize) {
+        let miss = self.tag(index, access);
+        self.code.cmp_imm(S2, 4096 - size as i32);
+        self.code.jump_if(condition::A, miss);
+        self.hit();
+    }
+
+    /// Puts what distinguishes the linear address in `S0` from the tag of its entry, whose address goes to `S1`, into `S2`. Returns
+    /// where to go if that is too much.
+    fn tag(&mut self, index: usize, access: Access) -> Label {
         let miss = self.miss(index);
         let tag = match access {
             Access::Read => offset_of!(Entry, read),
@@ -98,8 +122,11 @@ impl Lowering<'_> {
         self.code.add_state(S1, offset_of!(Cpu, mmu) + Mmu::NOW);
         self.code.mov(S2, S0);
         self.code.xor(S2, Memory::at(S1, tag as i32));
-        self.code.cmp_imm(S2, 4096 - size as i32);
-        self.code.jump_if(condition::A, miss);
+        miss
+    }
+
+    /// Makes the linear address in `S0` a host address by the entry at `S1`.
+    fn hit(&mut self) {
         self.code
             .add(S0, Memory::at(S1, offset_of!(Entry, addend) as i32));
         self.flags = Flags::State;

@@ -1,7 +1,7 @@
 //! The translator: host code for blocks that are executed often.
 //!
 //! Most guest instructions are copied as they are, with their registers renamed ([`registers`]) and their memory operand led
-//! through the TLB ([`memory`]). What has system semantics, or does not fit, calls the interpreter for that one instruction
+//! through the TLB ([`memory`]); vector instructions too, on the host's vector registers ([`vectors`]). What has system semantics, or does not fit, calls the interpreter for that one instruction
 //! ([`runtime`]), and so does a memory access that misses the TLB. So an instruction behaves the same in both.
 //!
 //! Translated code reaches the vCPU's state through the GS base. Between blocks the guest's registers stay in the host's; the
@@ -20,6 +20,7 @@ mod lower;
 mod memory;
 mod registers;
 mod runtime;
+mod vectors;
 
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
@@ -28,6 +29,7 @@ use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFac
 
 use crate::block::{Block, Jump, Outcome, Owner};
 use crate::host::Int;
+use crate::native::FeatureSet;
 use crate::native::code_buffer::CodeBuffer;
 use crate::state::Cpu;
 use assembler::Assembler;
@@ -52,6 +54,8 @@ pub struct TranslatorState {
     last_block: *const Block,
     /// A value that scratch registers have no room for.
     kept: u64,
+    /// Whether the host's vector registers hold the guest's: a [`vectors::Vectors`].
+    vectors: u8,
 }
 
 impl TranslatorState {
@@ -66,6 +70,7 @@ impl TranslatorState {
             budget: 0,
             last_block: std::ptr::null(),
             kept: 0,
+            vectors: vectors::Vectors::Away as u8,
         }
     }
 }
@@ -89,6 +94,7 @@ mod state_at {
     pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
     pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
     pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
+    pub const VECTORS: usize = BASE + offset_of!(TranslatorState, vectors);
 }
 
 /// Offset of general register `number` in [`Cpu`].
@@ -204,8 +210,8 @@ impl Translator {
         }
     }
 
-    /// Translates `block`. `None` if its code changed meanwhile or there is no room.
-    pub fn translate(&mut self, block: &Block) -> Option<Translation> {
+    /// Translates `block` for a vCPU that may use the extensions `usable`. `None` if its code changed meanwhile or there is no room.
+    pub fn translate(&mut self, block: &Block, usable: FeatureSet) -> Option<Translation> {
         let stubs = self.stubs?;
         let singles = decode(block)?;
         let (links, asked) = lower::Lowering::new(
@@ -213,6 +219,7 @@ impl Translator {
             &mut self.encoder,
             &mut self.infos,
             block,
+            usable,
             stubs,
         )
         .block(&singles);

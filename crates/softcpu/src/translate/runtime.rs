@@ -5,6 +5,7 @@ use std::io;
 use std::mem::offset_of;
 
 use super::assembler::{Assembler, Memory, RAX, RDI, RSI, S0, S1, S2, condition};
+use super::vectors::{self, VectorStubs};
 use super::{Single, gpr_at, registers, state_at};
 use crate::block::{Block, Jump, Outcome, Owner};
 use crate::fault::{Flow, Result};
@@ -24,6 +25,8 @@ pub struct Stubs {
     pub untranslated: *const u8,
     /// Called to have an instruction executed: its index in `S0`, the block in `S2`.
     pub help: *const u8,
+    /// What moves vector registers.
+    pub vectors: VectorStubs,
 }
 
 impl Stubs {
@@ -79,8 +82,10 @@ impl Stubs {
         code.raw(&[0x48, 0x83, 0xc4, 0x08]); // drop the return address
         code.jump(epilogue);
 
+        let vectors = vectors::emit(&mut code);
         let at = buffer.append(code.finish(base))?;
         Some(Self {
+            vectors: vectors.at(at),
             enter: at.wrapping_add(enter),
             exit: at.wrapping_add(exit),
             untranslated: at.wrapping_add(untranslated),
@@ -95,10 +100,12 @@ fn load_all(code: &mut Assembler) {
     }
 }
 
+/// Brings all registers of the guest into the state. Changes flags.
 fn store_all(code: &mut Assembler) {
     for (number, home) in registers::pinned() {
         code.store_state(home, gpr_at(number));
     }
+    vectors::store(code);
 }
 
 /// What [`help`] says when translated code goes on; else an [`Outcome`].
