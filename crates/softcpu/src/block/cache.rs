@@ -250,9 +250,9 @@ impl BlockCache {
         from.set_link(outcome, to);
         if let (Some(translator), Some(translation)) = (&mut self.translator, from.translation.get())
             && from.is_linked(outcome, to)
-            && !to.code().is_null()
+            && let Some(to) = to.translation.get()
         {
-            translator.link(translation, outcome, to.code());
+            translator.link(translation, outcome, to);
         }
     }
 }

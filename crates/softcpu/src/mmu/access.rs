@@ -1,7 +1,7 @@
 //! Loads and stores: the interface that every instruction uses.
 
+use super::Privilege;
 use super::memory_map::HostPage;
-use super::{Privilege, SUPERVISOR, tlb};
 use crate::fault::{Exception, Result};
 use crate::flags::bit;
 use crate::host::Int;
@@ -311,10 +311,9 @@ impl Cpu {
 
     /// Loads from a linear address as the processor itself (descriptor tables, TSS): supervisor, whatever the CPL.
     pub fn load_system<T: Int>(&mut self, linear: u64) -> Result<T> {
-        let entry = self.mmu.arrays[SUPERVISOR].entries[tlb::index(linear)];
-        if linear ^ entry.read <= (4096 - T::SIZE) as u64 {
+        if let Some(host) = self.mmu.system_read_hit(linear, T::SIZE) {
             // SAFETY: the TLB leads to mapped guest RAM with room for the access.
-            return Ok(unsafe { T::load(linear.wrapping_add(entry.addend) as *const u8) });
+            return Ok(unsafe { T::load(host) });
         }
         let mut value = 0u64;
         if room(linear) >= T::SIZE {
@@ -331,10 +330,9 @@ impl Cpu {
 
     /// Stores to a linear address as the processor itself.
     pub fn store_system<T: Int>(&mut self, linear: u64, value: T) -> Result<()> {
-        let entry = self.mmu.arrays[SUPERVISOR].entries[tlb::index(linear)];
-        if linear ^ entry.write <= (4096 - T::SIZE) as u64 {
+        if let Some(host) = self.mmu.system_write_hit(linear, T::SIZE) {
             // SAFETY: the TLB leads to mapped, plainly writable guest RAM with room for the access.
-            unsafe { T::store(linear.wrapping_add(entry.addend) as *mut u8, value) };
+            unsafe { T::store(host, value) };
             return Ok(());
         }
         if room(linear) >= T::SIZE {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use device::Replay;
 use memory_map::{HostPage, MemoryMap};
-use tlb::{Array, ENTRIES, Entry};
+use tlb::{Array, ENTRIES, Entry, Tables, Uses};
 use walk::{Paging, Request, Translation};
 
 use crate::fault::{Exception, Result};
@@ -33,6 +33,19 @@ const USER: usize = 3;
 /// Address spaces whose user translations are kept.
 const SPACES: usize = 4;
 
+/// The page that the stack was last accessed in, for translated code: a copy of an entry for writes in the array in force, dropped with
+/// any of them.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Window {
+    /// Linear page address.
+    pub tag: u64,
+    /// Host address minus linear address.
+    pub addend: u64,
+    /// What the offset of a stack slot in the page has to be below; 0 while there is no window.
+    pub limit: u64,
+}
+
 /// One address space that has translations.
 #[derive(Debug, Clone, Copy, Default)]
 struct Space {
@@ -43,8 +56,9 @@ struct Space {
 
 /// TLB and walker state of one vCPU.
 pub struct Mmu {
-    /// The entries of the array in force.
-    now: *mut Entry,
+    /// The tables of the array in force.
+    now: *mut Tables,
+    window: Window,
     arrays: Vec<Array>,
     class: usize,
     spaces: [Space; SPACES],
@@ -70,14 +84,18 @@ pub struct Mmu {
 unsafe impl Send for Mmu {}
 
 impl Mmu {
-    /// Offset of the address of the entries in force, for translated code.
+    /// Offset of the address of the tables in force, for translated code.
     pub(crate) const NOW: usize = std::mem::offset_of!(Mmu, now);
+
+    /// Offset of the stack's window, for translated code.
+    pub(crate) const WINDOW: usize = std::mem::offset_of!(Mmu, window);
 
     /// An empty MMU over `map`.
     pub fn new(map: Arc<MemoryMap>, physical_bits: u32) -> Self {
         let arrays: Vec<Array> = (0..USER + SPACES).map(|_| Array::default()).collect();
         let mut mmu = Self {
             now: std::ptr::null_mut(),
+            window: Window::default(),
             arrays,
             class: SUPERVISOR,
             spaces: Default::default(),
@@ -101,28 +119,39 @@ impl Mmu {
 
     fn select(&mut self, class: usize) {
         self.class = class;
-        self.now = self.arrays[class].entries.as_mut_ptr();
+        self.window.limit = 0;
+        self.now = &raw mut *self.arrays[class].tables;
     }
 
-    /// The entry that `linear` would be in.
+    /// The tables in force.
     #[inline(always)]
-    fn entry(&self, linear: u64) -> &Entry {
-        // SAFETY: `now` points at ENTRIES entries of an array that `self` owns, and the index is below that.
-        unsafe { &*self.now.add(tlb::index(linear)) }
+    fn tables(&self) -> &Tables {
+        // SAFETY: `now` points at the tables of an array that `self` owns.
+        unsafe { &*self.now }
     }
 
     /// Host address for a plain read of `size` bytes, if the TLB has it.
     #[inline(always)]
     pub fn read_hit(&self, linear: u64, size: usize) -> Option<*const u8> {
-        let entry = self.entry(linear);
-        (linear ^ entry.read <= (4096 - size) as u64).then(|| linear.wrapping_add(entry.addend) as *const u8)
+        hit(&self.tables().read, linear, size).map(|host| host as *const u8)
     }
 
     /// Host address for a plain write of `size` bytes, if the TLB has it.
     #[inline(always)]
     pub fn write_hit(&self, linear: u64, size: usize) -> Option<*mut u8> {
-        let entry = self.entry(linear);
-        (linear ^ entry.write <= (4096 - size) as u64).then(|| linear.wrapping_add(entry.addend) as *mut u8)
+        hit(&self.tables().write, linear, size).map(|host| host as *mut u8)
+    }
+
+    /// The same for the processor's own accesses.
+    #[inline(always)]
+    pub fn system_read_hit(&self, linear: u64, size: usize) -> Option<*const u8> {
+        hit(&self.arrays[SUPERVISOR].tables.read, linear, size).map(|host| host as *const u8)
+    }
+
+    /// The same for the processor's own accesses.
+    #[inline(always)]
+    pub fn system_write_hit(&self, linear: u64, size: usize) -> Option<*mut u8> {
+        hit(&self.arrays[SUPERVISOR].tables.write, linear, size).map(|host| host as *mut u8)
     }
 
     /// Guest memory. The reference outlives the borrow of `self`, because the map is only replaced between runs.
@@ -168,6 +197,7 @@ impl Mmu {
     }
 
     fn flush_everything(&mut self) {
+        self.window.limit = 0;
         self.arrays.iter_mut().for_each(Array::flush);
         self.forget_code();
     }
@@ -175,14 +205,23 @@ impl Mmu {
     /// Drops every write tag, as `epoch` asks for.
     pub fn drop_writes(&mut self, epoch: u64) {
         self.write_epoch = epoch;
+        self.window.limit = 0;
         self.arrays.iter_mut().for_each(Array::drop_writes);
     }
 
     fn drop_writes_to(&mut self, host: *mut u8) {
+        self.window.limit = 0;
         self.arrays
             .iter_mut()
             .for_each(|array| array.drop_writes_to(host as u64));
     }
+}
+
+/// Host address of an access of `size` bytes by `table`.
+#[inline(always)]
+fn hit(table: &[Entry; ENTRIES], linear: u64, size: usize) -> Option<u64> {
+    let entry = &table[tlb::index(linear)];
+    (linear ^ entry.tag <= (4096 - size) as u64).then(|| linear.wrapping_add(entry.addend))
 }
 
 /// Hash of a linear page for [`Mmu::code_pages`].
@@ -242,6 +281,7 @@ impl Cpu {
             self.mmu.flush_everything();
             return;
         }
+        self.mmu.window.limit = 0;
         for array in &mut self.mmu.arrays {
             array.flush_local();
         }
@@ -254,6 +294,7 @@ impl Cpu {
     /// Drops the translation of one linear address in the current address space, global or not.
     pub fn flush_page(&mut self, linear: u64) {
         let mut large = false;
+        self.mmu.window.limit = 0;
         // A global page may have been entered for any address space.
         for array in &mut self.mmu.arrays {
             large |= array.flush_page(linear);
@@ -267,6 +308,7 @@ impl Cpu {
     /// After CR3 was set: switches the address space. `keep` is the no-flush bit 63 of MOV to CR3 under PCID.
     pub fn switch_address_space(&mut self, keep: bool) {
         self.mmu.paging.cr3 = self.cr3;
+        self.mmu.window.limit = 0;
         for class in [SUPERVISOR, SUPERVISOR_AC] {
             self.mmu.arrays[class].flush_local();
         }
@@ -356,22 +398,29 @@ impl Cpu {
         for (set, flag) in [
             (translation.global, tlb::info::GLOBAL),
             (translation.large, tlb::info::LARGE),
-            (translation.fetch, tlb::info::FETCH),
         ] {
             if set {
                 info |= flag;
             }
         }
         let addend = (host as u64).wrapping_sub(linear & !0xfff);
-        self.mmu.arrays[class].fill(linear, translation.read, translation.write && plain, addend, info);
+        let uses = Uses {
+            read: translation.read,
+            write: translation.write && plain,
+            fetch: translation.fetch,
+        };
+        if self.mmu.window.tag == linear & !0xfff {
+            self.mmu.window.limit = 0;
+        }
+        self.mmu.arrays[class].fill(linear, uses, addend, info);
     }
 
     /// Guest-physical address from which the instruction at `linear` is fetched, and whether the translation is global.
     pub(crate) fn translate_code(&mut self, linear: u64) -> Result<(u64, bool)> {
         let bit = code_page_bit(linear);
         self.mmu.code_pages[bit / 64] |= 1 << (bit % 64);
-        let entry = self.mmu.entry(linear);
-        if entry.read == linear & !0xfff && entry.info & tlb::info::FETCH != 0 {
+        let entry = &self.mmu.tables().fetch[tlb::index(linear)];
+        if entry.tag == linear & !0xfff {
             return Ok((
                 (entry.info & tlb::info::GPA) | (linear & 0xfff),
                 entry.info & tlb::info::GLOBAL != 0,

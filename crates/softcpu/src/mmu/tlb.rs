@@ -1,35 +1,50 @@
-//! The TLB: direct-mapped arrays, one a privilege class and address space.
+//! The TLB: direct-mapped tables for reads, writes and fetches, one set a privilege class and address space.
 //!
 //! A hit is one compare: `(linear ^ tag) <= 4096 - size` holds only if the page matches and the access does not cross it. Whatever
-//! is special about a page (a device, decoded code, the dirty log) is a tag that does not match.
+//! is special about a page (a device, decoded code, the dirty log) is a tag that does not match. Reads and writes have tables of
+//! their own, so that a copy between two places a power of two apart does not fight with itself.
 
-/// Entries of an array.
+/// Entries of a table.
 pub const ENTRIES: usize = 1024;
 
-/// Flags in [`Entry::info`], below the guest-physical page address.
+/// Flags in [`Fetch::info`], below the guest-physical page address.
 pub mod info {
     /// Survives a switch of the address space.
     pub const GLOBAL: u64 = 1;
     /// Part of a page larger than 4 KiB.
     pub const LARGE: u64 = 1 << 1;
-    /// Instructions may be fetched from it.
-    pub const FETCH: u64 = 1 << 2;
     /// The address bits.
     pub const GPA: u64 = !0xfff;
 }
 
-/// One translation.
+/// Where plain reads or writes of a page go.
 #[derive(Clone, Copy)]
-#[repr(C, align(32))]
+#[repr(C, align(16))]
 pub struct Entry {
-    /// Linear page address if data reads may go straight to memory.
-    pub read: u64,
-    /// Linear page address if writes may.
-    pub write: u64,
+    /// Linear page address.
+    pub tag: u64,
     /// Host address minus linear address.
     pub addend: u64,
-    /// Guest-physical page address and [`info`] flags; meaningful while `read` matches.
+}
+
+/// Where instructions of a page are fetched from.
+#[derive(Clone, Copy)]
+pub struct Fetch {
+    /// Linear page address.
+    pub tag: u64,
+    /// Guest-physical page address and [`info`] flags.
     pub info: u64,
+}
+
+/// The tables of an array, as translated code knows them.
+#[repr(C, align(64))]
+pub struct Tables {
+    /// For reads, by bits 12 to 21 of the linear address.
+    pub read: [Entry; ENTRIES],
+    /// For writes.
+    pub write: [Entry; ENTRIES],
+    /// For fetches.
+    pub fetch: [Fetch; ENTRIES],
 }
 
 /// A tag that no address matches whose index is `index`.
@@ -37,35 +52,49 @@ const fn invalid_tag(index: usize) -> u64 {
     ((index ^ 1) as u64) << 12
 }
 
-/// One array, and which of its entries may be in use.
+/// One array, and what it takes to drop entries of it.
 pub struct Array {
-    /// The entries, by bits 12 to 21 of the linear address.
-    pub entries: Box<[Entry; ENTRIES]>,
+    /// The entries.
+    pub tables: Box<Tables>,
+    /// [`info`] flags of the read, write and fetch entries at an index.
+    flags: Box<[[u8; 3]; ENTRIES]>,
     /// Indices that hold entries which are not global; may have duplicates.
     local: Vec<u16>,
     /// One bit for each (hashed) 2 MiB and 1 GiB region in which a part of a large page was entered.
     large: [u64; 8],
 }
 
+/// Places in [`Array::flags`].
+const READ: usize = 0;
+const WRITE: usize = 1;
+const FETCH: usize = 2;
+
 impl Default for Array {
     fn default() -> Self {
-        let entry = |index| Entry {
-            read: invalid_tag(index),
-            write: invalid_tag(index),
-            addend: 0,
-            info: 0,
-        };
-        let entries: Vec<Entry> = (0..ENTRIES).map(entry).collect();
-        let entries = entries
-            .into_boxed_slice()
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("length is ENTRIES"));
-        Self {
-            entries,
+        let mut array = Self {
+            tables: Box::new(Tables {
+                read: [Entry { tag: 0, addend: 0 }; ENTRIES],
+                write: [Entry { tag: 0, addend: 0 }; ENTRIES],
+                fetch: [Fetch { tag: 0, info: 0 }; ENTRIES],
+            }),
+            flags: Box::new([[0; 3]; ENTRIES]),
             local: Vec::new(),
             large: [0; 8],
-        }
+        };
+        array.flush();
+        array
     }
+}
+
+/// What a page may be used for.
+#[derive(Debug, Clone, Copy)]
+pub struct Uses {
+    /// Plain reads.
+    pub read: bool,
+    /// Plain writes.
+    pub write: bool,
+    /// Fetches.
+    pub fetch: bool,
 }
 
 /// Index of a linear address.
@@ -80,17 +109,25 @@ fn region_bits(linear: u64) -> [usize; 2] {
 }
 
 impl Array {
-    /// Enters a translation.
-    pub fn fill(&mut self, linear: u64, read: bool, write: bool, addend: u64, info: u64) {
+    /// Enters a translation for `uses`. `info` is as in [`Fetch::info`].
+    pub fn fill(&mut self, linear: u64, uses: Uses, addend: u64, info: u64) {
         let at = index(linear);
-        let page = linear & !0xfff;
-        let invalid = invalid_tag(at);
-        self.entries[at] = Entry {
-            read: if read { page } else { invalid },
-            write: if write { page } else { invalid },
-            addend,
-            info,
-        };
+        let tag = linear & !0xfff;
+        let flags = (info & 0xff) as u8;
+        if uses.read {
+            self.tables.read[at] = Entry { tag, addend };
+            self.flags[at][READ] = flags;
+        }
+        if uses.write {
+            self.tables.write[at] = Entry { tag, addend };
+            self.flags[at][WRITE] = flags;
+        } else if self.tables.write[at].tag == tag {
+            self.tables.write[at].tag = invalid_tag(at);
+        }
+        if uses.fetch {
+            self.tables.fetch[at] = Fetch { tag, info };
+            self.flags[at][FETCH] = flags;
+        }
         if info & info::GLOBAL == 0 {
             if self.local.len() >= 4 * ENTRIES {
                 self.flush_local();
@@ -105,25 +142,32 @@ impl Array {
         }
     }
 
-    fn drop_entry(&mut self, at: usize) {
-        let entry = &mut self.entries[at];
-        entry.read = invalid_tag(at);
-        entry.write = invalid_tag(at);
+    /// Drops the entries at `at` that `picked` says by use, linear page address and flags.
+    fn drop_entries(&mut self, at: usize, picked: impl Fn(u64, u64) -> bool) {
+        let flags = self.flags[at];
+        let tables = &mut *self.tables;
+        for (tag, flags) in [
+            (&mut tables.read[at].tag, flags[READ]),
+            (&mut tables.write[at].tag, flags[WRITE]),
+            (&mut tables.fetch[at].tag, flags[FETCH]),
+        ] {
+            if picked(*tag, u64::from(flags)) {
+                *tag = invalid_tag(at);
+            }
+        }
     }
 
     /// Drops what is not global. Costs no more than the fills since the last time.
     pub fn flush_local(&mut self) {
         while let Some(at) = self.local.pop() {
-            if self.entries[usize::from(at)].info & info::GLOBAL == 0 {
-                self.drop_entry(usize::from(at));
-            }
+            self.drop_entries(at.into(), |_, flags| flags & info::GLOBAL == 0);
         }
     }
 
     /// Drops everything.
     pub fn flush(&mut self) {
         for at in 0..ENTRIES {
-            self.drop_entry(at);
+            self.drop_entries(at, |_, _| true);
         }
         self.local.clear();
         self.large = [0; 8];
@@ -132,21 +176,15 @@ impl Array {
     /// Drops the translation of `linear`, and all of the large page that it may be part of. Returns true if there may have been
     /// a large page.
     pub fn flush_page(&mut self, linear: u64) -> bool {
-        let at = index(linear);
-        if (self.entries[at].read ^ linear) < 4096 || (self.entries[at].write ^ linear) < 4096 {
-            self.drop_entry(at);
-        }
+        self.drop_entries(index(linear), |tag, _| tag ^ linear < 4096);
         let large = region_bits(linear)
             .iter()
             .any(|bit| self.large[bit / 64] & (1 << (bit % 64)) != 0);
         if large {
             for at in 0..ENTRIES {
-                let entry = &self.entries[at];
-                if entry.info & info::LARGE != 0
-                    && ((entry.read ^ linear) >> 30 == 0 || (entry.write ^ linear) >> 30 == 0)
-                {
-                    self.drop_entry(at);
-                }
+                self.drop_entries(at, |tag, flags| {
+                    flags & info::LARGE != 0 && (tag ^ linear) >> 30 == 0
+                });
             }
         }
         large
@@ -154,16 +192,16 @@ impl Array {
 
     /// Drops every write tag.
     pub fn drop_writes(&mut self) {
-        for (at, entry) in self.entries.iter_mut().enumerate() {
-            entry.write = invalid_tag(at);
+        for (at, entry) in self.tables.write.iter_mut().enumerate() {
+            entry.tag = invalid_tag(at);
         }
     }
 
     /// Drops the write tags that lead to the host page at `host`.
     pub fn drop_writes_to(&mut self, host: u64) {
-        for (at, entry) in self.entries.iter_mut().enumerate() {
-            if entry.write.wrapping_add(entry.addend) == host {
-                entry.write = invalid_tag(at);
+        for (at, entry) in self.tables.write.iter_mut().enumerate() {
+            if entry.tag.wrapping_add(entry.addend) == host {
+                entry.tag = invalid_tag(at);
             }
         }
     }
@@ -173,8 +211,19 @@ impl Array {
 mod tests {
     use super::*;
 
+    const READABLE: Uses = Uses {
+        read: true,
+        write: false,
+        fetch: false,
+    };
+    const PLAIN: Uses = Uses {
+        read: true,
+        write: true,
+        fetch: true,
+    };
+
     fn hits(array: &Array, linear: u64, size: u64) -> bool {
-        (array.entries[index(linear)].read ^ linear) <= 4096 - size
+        (array.tables.read[index(linear)].tag ^ linear) <= 4096 - size
     }
 
     #[test]
@@ -190,7 +239,7 @@ mod tests {
     #[test]
     fn a_hit_needs_the_page_and_room_for_the_access() {
         let mut array = Array::default();
-        array.fill(0x1234_5000, true, false, 0, 0);
+        array.fill(0x1234_5000, READABLE, 0, 0);
         assert!(hits(&array, 0x1234_5ff8, 8));
         assert!(!hits(&array, 0x1234_5ff9, 8));
         assert!(!hits(&array, 0x1234_5000 | 1 << 40, 1));
@@ -201,12 +250,28 @@ mod tests {
     #[test]
     fn global_entries_survive_a_local_flush_and_large_pages_go_as_a_whole() {
         let mut array = Array::default();
-        array.fill(0x20_0000, true, true, 0, info::GLOBAL | info::LARGE);
-        array.fill(0x20_1000, true, true, 0, info::GLOBAL | info::LARGE);
-        array.fill(0x7000, true, true, 0, 0);
+        array.fill(0x20_0000, PLAIN, 0, info::GLOBAL | info::LARGE);
+        array.fill(0x20_1000, PLAIN, 0, info::GLOBAL | info::LARGE);
+        array.fill(0x7000, PLAIN, 0, 0);
         array.flush_local();
         assert!(hits(&array, 0x20_0000, 1) && !hits(&array, 0x7000, 1));
         array.flush_page(0x3f_f000);
         assert!(!hits(&array, 0x20_0000, 1) && !hits(&array, 0x20_1000, 1));
+    }
+
+    #[test]
+    fn a_read_and_a_write_a_power_of_two_apart_have_entries_of_their_own() {
+        let mut array = Array::default();
+        let (from, to) = (0x4000_0000, 0x4200_0000);
+        assert_eq!(index(from), index(to));
+        array.fill(from, READABLE, 0, 0);
+        let writable = Uses {
+            read: false,
+            write: true,
+            fetch: false,
+        };
+        array.fill(to, writable, 0, 0);
+        assert!(hits(&array, from, 8));
+        assert_eq!(array.tables.write[index(to)].tag, to);
     }
 }

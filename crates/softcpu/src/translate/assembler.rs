@@ -34,6 +34,8 @@ impl Reg {
 pub mod condition {
     /// Below.
     pub const B: u8 = 2;
+    /// Above or equal.
+    pub const AE: u8 = 3;
     /// Equal.
     pub const E: u8 = 4;
     /// Not equal.
@@ -149,6 +151,11 @@ impl Assembler {
     /// Adds a part of the vCPU's state to a register. Changes flags.
     pub fn add_state(&mut self, reg: Reg, offset: usize) {
         self.state(0x03, reg, offset);
+    }
+
+    /// Combines a register with a part of the vCPU's state by exclusive or. Changes flags.
+    pub fn xor_state(&mut self, reg: Reg, offset: usize) {
+        self.state(0x33, reg, offset);
     }
 
     /// Compares a register with a part of the vCPU's state.
@@ -341,9 +348,33 @@ impl Assembler {
         self.bytes.len() - 4
     }
 
-    /// `call label`.
-    pub fn call(&mut self, label: Label) {
+    /// `call label`. Returns the place of its displacement.
+    pub fn call(&mut self, label: Label) -> usize {
         self.raw(&[0xe8]);
+        self.local.push((self.bytes.len(), label));
+        self.dword(0);
+        self.bytes.len() - 4
+    }
+
+    /// `call [memory]`.
+    pub fn call_memory(&mut self, memory: Memory) {
+        self.with_memory(false, 0xff, 2, memory);
+    }
+
+    /// `push reg`.
+    pub fn push(&mut self, reg: Reg) {
+        self.raw(&[0x40 | reg.high(), 0x50 | reg.low()]);
+    }
+
+    /// `push value`, sign-extended.
+    pub fn push_imm(&mut self, value: i32) {
+        self.raw(&[0x68]);
+        self.dword(value);
+    }
+
+    /// `lea reg, label`.
+    pub fn lea_label(&mut self, reg: Reg, label: Label) {
+        self.raw(&[0x48 | reg.high() << 2, 0x8d, reg.low() << 3 | 5]);
         self.local.push((self.bytes.len(), label));
         self.dword(0);
     }

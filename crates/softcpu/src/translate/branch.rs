@@ -1,4 +1,4 @@
-//! Near jumps, calls and returns, PUSH and POP.
+//! Near jumps, PUSH and POP.
 //!
 //! A jump inside the page is linked to its target's code. Others look their target up in the jump cache; what is not there
 //! is left to the interpreter, which executes the whole instruction: nothing is committed before the cache was asked.
@@ -7,7 +7,7 @@ use std::mem::offset_of;
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-use super::assembler::{Memory, Reg, S0, S1, S2, condition};
+use super::assembler::{Label, Memory, Reg, S0, S1, S2, condition};
 use super::lower::Lowering;
 use super::memory::{Access, is_simple};
 use super::registers::{HOME, STACK, number};
@@ -16,9 +16,6 @@ use super::{gpr_at, state_at};
 use crate::block::{JUMPS, Jump, Outcome};
 use crate::exec::{condition_code, control};
 use crate::state::{Cpu, reg};
-
-/// What becomes of RSP when a jump is taken.
-type Adjust = Option<i32>;
 
 impl Lowering<'_> {
     /// A near jump, call or return. `None` leaves it to the interpreter.
@@ -30,41 +27,13 @@ impl Lowering<'_> {
                 self.flags_to_state();
                 self.go(Outcome::Taken, target, Some(index));
             }
-            Code::Call_rel32_64 => {
-                let target = near_target(i)?;
-                self.flags_to_state();
-                self.push_return(index, next);
-                if in_page(target) {
-                    self.adjust_stack(-8);
-                    self.link(Outcome::Taken, target as u16);
-                } else {
-                    self.page_address(target);
-                    self.jump_by_cache(Some(index), Some(-8));
-                }
-            }
+            Code::Call_rel32_64 | Code::Call_rm64 => self.call(index, i)?,
             Code::Jmp_rm64 => {
                 self.target(index, i)?;
-                self.jump_by_cache(Some(index), None);
+                self.jump_by_cache(Some(index));
             }
-            Code::Call_rm64 => {
-                self.target(index, i)?;
-                self.code.store_state(S0, state_at::KEPT);
-                self.push_return(index, next);
-                self.code.load_state(S0, state_at::KEPT);
-                self.jump_by_cache(Some(index), Some(-8));
-            }
-            Code::Retnq | Code::Retnq_imm16 => {
-                let more = if i.code() == Code::Retnq {
-                    0
-                } else {
-                    i32::from(i.immediate16())
-                };
-                self.flags_to_state();
-                self.code.mov(S0, STACK);
-                self.look_up(index, Access::Read, 8);
-                self.code.load(S0, Memory::at(S0, 0));
-                self.jump_by_cache(Some(index), Some(8 + more));
-            }
+            Code::Retnq => self.ret(index, 0),
+            Code::Retnq_imm16 => self.ret(index, i.immediate16().into()),
             _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => {
                 let target = near_target(i)?;
                 self.flags_to_state();
@@ -83,21 +52,21 @@ impl Lowering<'_> {
     /// Goes on at `target`, relative to the page. The flags are in the state. `index` is the instruction, where it is one that jumps.
     pub(super) fn go(&mut self, outcome: Outcome, target: u64, index: Option<usize>) {
         if in_page(target) {
-            self.link(outcome, target as u16);
+            self.link(outcome, target as u16, self.entry_of(target as u16));
         } else {
             self.page_address(target);
-            self.jump_by_cache(index, None);
+            self.jump_by_cache(index);
         }
     }
 
     /// Puts the address of something relative to the page into `S0`.
-    fn page_address(&mut self, offset: u64) {
+    pub(super) fn page_address(&mut self, offset: u64) {
         self.code.load_state(S0, gpr_at(reg::RIP_BASE));
         self.code.lea(S0, Memory::at(S0, offset as i32));
     }
 
     /// Puts where an indirect jump goes to into `S0`.
-    fn target(&mut self, index: usize, i: &Instruction) -> Option<()> {
+    pub(super) fn target(&mut self, index: usize, i: &Instruction) -> Option<()> {
         self.flags_to_state();
         if i.op0_kind() == OpKind::Memory {
             if !is_simple(i) {
@@ -120,26 +89,40 @@ impl Lowering<'_> {
         Some(())
     }
 
-    /// Writes the return address below the stack's top, which stays where it is.
-    fn push_return(&mut self, index: usize, next: u64) {
-        self.code.lea(S0, Memory::at(STACK, -8));
-        self.look_up(index, Access::Write, 8);
-        self.code.load_state(S1, gpr_at(reg::RIP_BASE));
-        self.code.lea(S1, Memory::at(S1, next as i32));
-        self.code.store(Memory::at(S0, 0), S1);
-    }
-
-    fn adjust_stack(&mut self, by: i32) {
+    pub(super) fn adjust_stack(&mut self, by: i32) {
         self.code.lea(STACK, Memory::at(STACK, by));
     }
 
-    /// Goes on at the address in `S0`, if the jump cache knows its code. The flags are in the state.
-    fn jump_by_cache(&mut self, index: Option<usize>, adjust: Adjust) {
+    /// Goes on at the address in `S0`, by the jump cache where that knows its code. The flags are in the state. `index` is the
+    /// instruction, where it is one that jumps.
+    pub(super) fn jump_by_cache(&mut self, index: Option<usize>) {
+        match index {
+            Some(index) => {
+                self.find_by_cache(index);
+                self.take_page();
+                self.code.jump_memory(JUMP_CODE);
+            }
+            None => {
+                let miss = self.code.label();
+                self.search_cache(miss);
+                self.take_page();
+                self.code.jump_memory(JUMP_CODE);
+                self.code.place(miss);
+                self.code.store_state(S0, offset_of!(Cpu, rip));
+                self.leave_for_engine();
+            }
+        }
+    }
+
+    /// Puts the jump cache's entry for the address in `S0` into `S1`. If there is none, instruction `index` is the interpreter's.
+    pub(super) fn find_by_cache(&mut self, index: usize) {
+        let miss = self.miss(index);
+        self.search_cache(miss);
+    }
+
+    /// Puts the jump cache's entry for the address in `S0` into `S1`, or goes to `miss`. Uses `S2`.
+    fn search_cache(&mut self, miss: Label) {
         const SHIFT: u8 = size_of::<Jump>().trailing_zeros() as u8;
-        let miss = match index {
-            Some(index) => self.miss(index),
-            None => self.code.label(),
-        };
         self.code.mov32(S1, S0);
         self.code.shr32(S1, 12);
         self.code.xor32(S1, S0);
@@ -155,18 +138,13 @@ impl Lowering<'_> {
         self.code.cmp_state(S2, state_at::CONTEXT_GLOBAL);
         self.code.jump_if(condition::NE, miss);
         self.code.place(hit);
+    }
+
+    /// Makes the page of the address in `S0` the one that executes.
+    pub(super) fn take_page(&mut self) {
         self.code.store_state(S0, offset_of!(Cpu, rip));
         self.code.and_simm32(S0, -4096);
         self.code.store_state(S0, gpr_at(reg::RIP_BASE));
-        if let Some(by) = adjust {
-            self.adjust_stack(by);
-        }
-        self.code.jump_memory(JUMP_CODE);
-        if index.is_none() {
-            self.code.place(miss);
-            self.code.store_state(S0, offset_of!(Cpu, rip));
-            self.leave_for_engine();
-        }
     }
 
     /// PUSH, POP, LEAVE with 64-bit operands. `None` leaves it to the interpreter.
@@ -175,8 +153,7 @@ impl Lowering<'_> {
             Code::Push_r64 | Code::Pushq_imm8 | Code::Pushq_imm32 => {
                 let register = i.op0_register();
                 self.flags_to_state();
-                self.code.lea(S0, Memory::at(STACK, -8));
-                self.look_up(index, Access::Write, 8);
+                self.stack_slot(index, -8, Access::Write);
                 if i.code() == Code::Push_r64 {
                     self.load_register(S1, register)?;
                     self.code.store(Memory::at(S0, 0), S1);
@@ -190,8 +167,7 @@ impl Lowering<'_> {
                 self.operand(i, index, Access::Read, 8);
                 self.code.load(S0, Memory::at(S0, 0));
                 self.code.store_state(S0, state_at::KEPT);
-                self.code.lea(S0, Memory::at(STACK, -8));
-                self.look_up(index, Access::Write, 8);
+                self.stack_slot(index, -8, Access::Write);
                 self.code.load_state(S1, state_at::KEPT);
                 self.code.store(Memory::at(S0, 0), S1);
                 self.adjust_stack(-8);
@@ -199,8 +175,7 @@ impl Lowering<'_> {
             Code::Pop_r64 => {
                 let number = number(i.op0_register())?;
                 self.flags_to_state();
-                self.code.mov(S0, STACK);
-                self.look_up(index, Access::Read, 8);
+                self.stack_slot(index, 0, Access::Read);
                 self.adjust_stack(8);
                 match HOME[number] {
                     Some(home) => self.code.load(home, Memory::at(S0, 0)),
@@ -225,11 +200,11 @@ impl Lowering<'_> {
 }
 
 /// Target of a direct jump relative to the page, if 32 bits hold it.
-fn near_target(i: &Instruction) -> Option<u64> {
+pub fn near_target(i: &Instruction) -> Option<u64> {
     let target = control::relative(i);
     i32::try_from(target as i64).ok().map(|_| target)
 }
 
-fn in_page(target: u64) -> bool {
+pub fn in_page(target: u64) -> bool {
     target < 4096
 }

@@ -181,7 +181,7 @@ impl Lowering<'_> {
     /// LEA, which accesses no memory.
     fn lea(&mut self, i: &Instruction) -> Option<()> {
         let register = i.op0_register();
-        if !is_simple_address(i) || register.size() < 4 {
+        if !is_simple(i) || register.size() < 4 {
             return None;
         }
         let number = number(register)?;
@@ -197,10 +197,6 @@ impl Lowering<'_> {
         }
         Some(())
     }
-}
-
-fn is_simple_address(i: &Instruction) -> bool {
-    is_simple(i) && i.memory_displ_size() != 8 || is_simple(i) && i.memory_base() != Register::None
 }
 
 /// True for instructions that do the same on the host, apart from where their operands are.

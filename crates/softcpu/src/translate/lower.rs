@@ -4,9 +4,10 @@ use iced_x86::{Encoder, InstructionInfoFactory};
 
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
+use super::memory::Slide;
 use super::runtime::Stubs;
 use super::vectors::{Load, Vectors};
-use super::{Single, state_at};
+use super::{Entry, Link, Single, state_at};
 use crate::block::{Block, Outcome, Owner};
 use crate::exec::Family;
 use crate::native::FeatureSet;
@@ -48,14 +49,27 @@ pub struct Lowering<'a> {
     first_miss: usize,
     leaves: Vec<Leave>,
     pub(super) loads: Vec<Load>,
+    pub(super) slides: Vec<Slide>,
     /// Instructions that the interpreter may be asked to execute, each once.
     asked: Vec<usize>,
     /// Where the interpreter is called from.
     help: Label,
     /// Where the block is left for the clock.
     late: Label,
-    /// Places of the displacements of linked jumps, by outcome.
-    links: [Option<usize>; 2],
+    /// Linked jumps, by outcome.
+    links: [Option<Link>; 2],
+    /// Offsets of the further entries.
+    looped: usize,
+    inner: usize,
+}
+
+/// A block that was lowered; its code is in the assembler.
+pub struct Lowered {
+    pub links: [Option<Link>; 2],
+    pub looped: u16,
+    pub inner: u16,
+    /// The instructions that the code asks for, by their place in the block.
+    pub asked: Vec<usize>,
 }
 
 impl<'a> Lowering<'a> {
@@ -84,16 +98,18 @@ impl<'a> Lowering<'a> {
             first_miss: 0,
             leaves: Vec::new(),
             loads: Vec::new(),
+            slides: Vec::new(),
             asked: Vec::new(),
             help,
             late,
             links: [None; 2],
+            looped: 0,
+            inner: 0,
         }
     }
 
-    /// Lowers the whole block. Returns the places of its links, and the instructions that the code asks for by their place in this
-    /// list.
-    pub fn block(mut self, singles: &[Single]) -> ([Option<usize>; 2], Vec<usize>) {
+    /// Lowers the whole block.
+    pub fn block(mut self, singles: &[Single]) -> Lowered {
         self.entry();
         for (index, single) in singles.iter().enumerate() {
             self.single(index, single);
@@ -104,20 +120,27 @@ impl<'a> Lowering<'a> {
             self.go(Outcome::Next, u64::from(end), None);
         }
         self.out_of_the_way();
-        (self.links, self.asked)
+        Lowered {
+            links: self.links,
+            looped: self.looped as u16,
+            inner: self.inner as u16,
+            asked: self.asked,
+        }
     }
 
     /// What is looked at before the block's first instruction. The flags are in the state.
     fn entry(&mut self) {
         let look = self.leave(Outcome::Look, self.block.offset());
         let stale = self.leave(Outcome::Jump, self.block.offset());
-        self.code.load_state(S0, state_at::ATTENTION);
-        self.code.cmp_memory32(Memory::at(S0, 0), 0);
-        self.code.jump_if(condition::NE, look);
         let (version, was) = self.block.version();
         self.code.mov_imm64(S0, version.addr() as u64);
         self.code.cmp_memory32(Memory::at(S0, 0), was);
         self.code.jump_if(condition::NE, stale);
+        self.looped = self.code.len();
+        self.code.load_state(S0, state_at::ATTENTION);
+        self.code.cmp_memory32(Memory::at(S0, 0), 0);
+        self.code.jump_if(condition::NE, look);
+        self.inner = self.code.len();
         self.code
             .sub_state_imm(state_at::BUDGET, self.block.instructions as i32);
         self.code.jump_if(condition::S, self.late);
@@ -197,10 +220,27 @@ impl<'a> Lowering<'a> {
     }
 
     /// Goes on at page offset `target` by a jump that can be linked.
-    pub(super) fn link(&mut self, outcome: Outcome, target: u16) {
+    pub(super) fn link(&mut self, outcome: Outcome, target: u16, entry: Entry) {
         let leave = self.leave(outcome, target);
         let place = self.code.jump(leave);
-        self.links[outcome as usize & 1] = Some(place);
+        self.links[outcome as usize & 1] = Some(Link { place, entry });
+    }
+
+    /// The same by a call.
+    pub(super) fn link_call(&mut self, target: u16) {
+        let leave = self.leave(Outcome::Taken, target);
+        let place = self.code.call(leave);
+        let entry = self.entry_of(target);
+        self.links[Outcome::Taken as usize] = Some(Link { place, entry });
+    }
+
+    /// How a jump inside the page enters the block at `target`.
+    pub(super) fn entry_of(&self, target: u16) -> Entry {
+        if target > self.block.offset() {
+            Entry::Inner
+        } else {
+            Entry::Loop
+        }
     }
 
     /// Leaves for the engine with the next instruction's address in the state.
@@ -222,6 +262,7 @@ impl<'a> Lowering<'a> {
             self.code.jump(miss.back);
         }
         self.vectors_out_of_the_way();
+        self.slides_out_of_the_way();
         let block = std::ptr::from_ref(self.block).addr() as u64;
         self.code.place(self.help);
         self.code.mov_imm64(S2, block);

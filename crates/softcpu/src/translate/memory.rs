@@ -4,13 +4,13 @@ use std::mem::offset_of;
 
 use iced_x86::{Instruction, Register};
 
-use super::assembler::{Label, Memory, S0, S1, S2, condition};
+use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::gpr_at;
 use super::lower::Lowering;
-use super::registers::{HOME, number};
-use crate::mmu::Mmu;
-use crate::mmu::tlb::{ENTRIES, Entry};
+use super::registers::{HOME, STACK, number};
+use crate::mmu::tlb::{ENTRIES, Entry, Tables};
+use crate::mmu::{Mmu, Window};
 use crate::state::{Cpu, reg, seg};
 
 /// What an access needs of the page.
@@ -71,7 +71,12 @@ impl Lowering<'_> {
     /// interpreter instead. The flags are in the state after this.
     pub fn operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
         self.linear_address(i);
-        self.look_up(index, access, size);
+        let on_stack = i.memory_base() == Register::RSP && i.memory_index() == Register::None;
+        if on_stack && size == STACK_SLOT as usize {
+            self.stack_window(index, access);
+        } else {
+            self.look_up(index, access, size);
+        }
     }
 
     /// Puts the linear address of `i`'s memory operand into `S0`. The flags are in the state after this.
@@ -91,46 +96,153 @@ impl Lowering<'_> {
     /// [`Lowering::operand`] for one whose address is a multiple of its size, or else the interpreter has to say what happens.
     pub fn aligned_operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
         self.linear_address(i);
-        let miss = self.tag(index, access);
+        let miss = self.compare(index, access);
         // Of the difference to the tag only bits inside the page may be set, and none below the alignment.
         self.code.test_imm(S2, !(4096 - size as i32));
         self.code.jump_if(condition::NE, miss);
-        self.hit();
+        self.hit(access);
+    }
+
+    /// Puts the host address of the 8 bytes at RSP + `disp` into `S0`. The flags were brought to the state.
+    pub fn stack_slot(&mut self, index: usize, disp: i32, access: Access) {
+        self.code.lea(S0, Memory::at(STACK, disp));
+        self.stack_window(index, access);
+    }
+
+    /// [`Lowering::look_up`] of 8 bytes that are probably in the page that the stack was last accessed in.
+    fn stack_window(&mut self, index: usize, access: Access) {
+        let (slide, back) = (self.code.label(), self.code.label());
+        let miss = self.miss(index);
+        self.code.mov(S2, S0);
+        self.code.xor_state(S2, WINDOW_TAG);
+        self.code.cmp_state(S2, WINDOW_LIMIT);
+        self.code.jump_if(condition::AE, slide);
+        self.code.add_state(S0, WINDOW_ADDEND);
+        self.code.place(back);
+        self.flags = Flags::State;
+        self.slides.push(Slide {
+            label: slide,
+            back,
+            miss,
+            access,
+        });
+    }
+
+    /// The code that [`Lowering::stack_window`] leads to.
+    pub(super) fn slides_out_of_the_way(&mut self) {
+        for slide in std::mem::take(&mut self.slides) {
+            self.code.place(slide.label);
+            self.code.call_outside(self.stubs.slide);
+            if slide.access == Access::Read {
+                // A page that cannot be written plainly is no window, but may be read.
+                self.code.jump_if(condition::E, slide.back);
+                find(self.code, Access::Read);
+                self.code.cmp_imm(S2, 4096 - STACK_SLOT);
+                self.code.jump_if(condition::A, slide.miss);
+                add_addend(self.code, Access::Read);
+            } else {
+                self.code.jump_if(condition::NE, slide.miss);
+            }
+            self.code.jump(slide.back);
+        }
     }
 
     /// Turns the linear address in `S0` into a host address. Uses `S1` and `S2`; the flags were brought to the state.
     pub fn look_up(&mut self, index: usize, access: Access, size: usize) {
-        let miss = self.tag(index, access);
+        let miss = self.compare(index, access);
         self.code.cmp_imm(S2, 4096 - size as i32);
         self.code.jump_if(condition::A, miss);
-        self.hit();
+        self.hit(access);
     }
 
     /// Puts what distinguishes the linear address in `S0` from the tag of its entry, whose address goes to `S1`, into `S2`. Returns
     /// where to go if that is too much.
-    fn tag(&mut self, index: usize, access: Access) -> Label {
+    fn compare(&mut self, index: usize, access: Access) -> Label {
         let miss = self.miss(index);
-        let tag = match access {
-            Access::Read => offset_of!(Entry, read),
-            Access::Write => offset_of!(Entry, write),
-        };
-        const SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
-        let mask = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
-        self.code.mov32(S1, S0);
-        self.code.shr32(S1, SHIFT);
-        self.code.and32(S1, mask);
-        self.code.add_state(S1, offset_of!(Cpu, mmu) + Mmu::NOW);
-        self.code.mov(S2, S0);
-        self.code.xor(S2, Memory::at(S1, tag as i32));
+        find(self.code, access);
         miss
     }
 
     /// Makes the linear address in `S0` a host address by the entry at `S1`.
-    fn hit(&mut self) {
-        self.code
-            .add(S0, Memory::at(S1, offset_of!(Entry, addend) as i32));
+    fn hit(&mut self, access: Access) {
+        add_addend(self.code, access);
         self.flags = Flags::State;
     }
+}
+
+/// Bytes of a stack slot.
+const STACK_SLOT: i32 = 8;
+const WINDOW_TAG: usize = offset_of!(Cpu, mmu) + Mmu::WINDOW + offset_of!(Window, tag);
+const WINDOW_ADDEND: usize = offset_of!(Cpu, mmu) + Mmu::WINDOW + offset_of!(Window, addend);
+const WINDOW_LIMIT: usize = offset_of!(Cpu, mmu) + Mmu::WINDOW + offset_of!(Window, limit);
+
+/// A piece of code out of the way that moves the stack's window.
+pub struct Slide {
+    label: Label,
+    /// Where the host address is expected in `S0`.
+    back: Label,
+    /// Has the interpreter execute the instruction.
+    miss: Label,
+    access: Access,
+}
+
+/// Puts the address of the entry for the linear address in `S0` into `S1`, without its table's offset, and what distinguishes the
+/// address from the tag into `S2`. Changes flags.
+fn find(code: &mut Assembler, access: Access) {
+    const SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
+    let mask = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
+    code.mov32(S1, S0);
+    code.shr32(S1, SHIFT);
+    code.and32(S1, mask);
+    code.add_state(S1, offset_of!(Cpu, mmu) + Mmu::NOW);
+    code.mov(S2, S0);
+    code.xor(
+        S2,
+        Memory::at(S1, table_at(access) + offset_of!(Entry, tag) as i32),
+    );
+}
+
+/// Makes the linear address in `S0` a host address by the entry that [`find`] found.
+fn add_addend(code: &mut Assembler, access: Access) {
+    let at = table_at(access) + offset_of!(Entry, addend) as i32;
+    code.add(S0, Memory::at(S1, at));
+}
+
+/// Writes the stub that makes the page of the linear address in `S0` the stack's window, if it may be read and written plainly there:
+/// then it returns with ZF set and the host address in `S0`.
+pub fn emit_slide(code: &mut Assembler) {
+    let fails = code.label();
+    find(code, Access::Write);
+    code.cmp_imm(S2, 4096 - STACK_SLOT);
+    code.jump_if(condition::A, fails);
+    code.load(
+        S2,
+        Memory::at(S1, table_at(Access::Write) + offset_of!(Entry, tag) as i32),
+    );
+    code.store_state(S2, WINDOW_TAG);
+    code.load(
+        S2,
+        Memory::at(S1, table_at(Access::Write) + offset_of!(Entry, addend) as i32),
+    );
+    code.store_state(S2, WINDOW_ADDEND);
+    code.mov_imm32(S2, 4096 - STACK_SLOT as u32 + 1);
+    code.store_state(S2, WINDOW_LIMIT);
+    code.add(
+        S0,
+        Memory::at(S1, table_at(Access::Write) + offset_of!(Entry, addend) as i32),
+    );
+    code.xor32(S2, S2);
+    code.place(fails);
+    code.ret();
+}
+
+/// Offset of the table for `access`.
+fn table_at(access: Access) -> i32 {
+    let offset = match access {
+        Access::Read => offset_of!(Tables, read),
+        Access::Write => offset_of!(Tables, write),
+    };
+    offset as i32
 }
 
 /// Offset of a segment's base in [`Cpu`].

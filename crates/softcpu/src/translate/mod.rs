@@ -5,9 +5,9 @@
 //! ([`runtime`]), and so does a memory access that misses the TLB. So an instruction behaves the same in both.
 //!
 //! Translated code reaches the vCPU's state through the GS base. Between blocks the guest's registers stay in the host's; the
-//! arithmetic flags are in the state ([`crate::flags`]). Every block looks at its page's code version, at the attention word and
-//! at the clock before it begins ([`lower`]). Jumps inside a page are linked; others go through the jump cache, which the
-//! interpreter uses too ([`branch`]).
+//! arithmetic flags are in the state ([`crate::flags`]). A block looks at its page's code version, at the attention word and at the
+//! clock before it begins, or at less of them when it is entered from the same page ([`Entry`]). Jumps inside a page are linked; others
+//! go through the jump cache, which the interpreter uses too ([`branch`]). Returns are predicted ([`returns`]).
 //!
 //! A vCPU's code is its own: no other thread executes it or changes it. It is written through one mapping and executed from
 //! another.
@@ -19,6 +19,7 @@ mod generic;
 mod lower;
 mod memory;
 mod registers;
+mod returns;
 mod runtime;
 mod vectors;
 
@@ -54,6 +55,10 @@ pub struct TranslatorState {
     last_block: *const Block,
     /// A value that scratch registers have no room for.
     kept: u64,
+    /// The host's stack pointer with nothing but the bottom of the return stack.
+    return_stack: u64,
+    /// Where the return stack has to start again.
+    return_limit: u64,
     /// Whether the host's vector registers hold the guest's: a [`vectors::Vectors`].
     vectors: u8,
 }
@@ -70,6 +75,8 @@ impl TranslatorState {
             budget: 0,
             last_block: std::ptr::null(),
             kept: 0,
+            return_stack: 0,
+            return_limit: 0,
             vectors: vectors::Vectors::Away as u8,
         }
     }
@@ -94,6 +101,8 @@ mod state_at {
     pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
     pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
     pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
+    pub const RETURN_STACK: usize = BASE + offset_of!(TranslatorState, return_stack);
+    pub const RETURN_LIMIT: usize = BASE + offset_of!(TranslatorState, return_limit);
     pub const VECTORS: usize = BASE + offset_of!(TranslatorState, vectors);
 }
 
@@ -111,12 +120,35 @@ pub struct Single {
     ends: bool,
 }
 
+/// What is looked at on the way into a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// Everything: from another page, or from where time has passed.
+    Page,
+    /// The attention word and the clock: backwards in the same page.
+    Loop,
+    /// The clock: forwards in the same page, where the page's code version was looked at a moment ago.
+    Inner,
+}
+
+/// A jump that can be led to a successor's code.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    /// Where its displacement is in the block's code.
+    place: usize,
+    /// How it enters.
+    entry: Entry,
+}
+
 /// What a block keeps of its translation.
 pub struct Translation {
-    /// Where to enter.
+    /// Where to enter from another page.
     pub code: *const u8,
-    /// Places of the displacements of the jumps to the linked successors.
-    links: [Option<*const u8>; 2],
+    /// Where [`Entry::Loop`] and [`Entry::Inner`] are, from there on.
+    looped: u16,
+    inner: u16,
+    /// The jumps to the linked successors.
+    links: [Option<Link>; 2],
     /// Instructions that the code asks for, by index.
     singles: Box<[Single]>,
     /// Page offsets of all instructions.
@@ -132,6 +164,15 @@ impl Translation {
     /// How many instructions begin before page offset `offset`.
     pub fn instructions_before(&self, offset: u64) -> u32 {
         self.offsets.partition_point(|&at| u64::from(at) < offset) as u32
+    }
+
+    /// Where `entry` is.
+    fn entry(&self, entry: Entry) -> *const u8 {
+        match entry {
+            Entry::Page => self.code,
+            Entry::Loop => self.code.wrapping_add(self.looped.into()),
+            Entry::Inner => self.code.wrapping_add(self.inner.into()),
+        }
     }
 
     /// Instruction `index`.
@@ -214,7 +255,7 @@ impl Translator {
     pub fn translate(&mut self, block: &Block, usable: FeatureSet) -> Option<Translation> {
         let stubs = self.stubs?;
         let singles = decode(block)?;
-        let (links, asked) = lower::Lowering::new(
+        let lowered = lower::Lowering::new(
             &mut self.assembler,
             &mut self.encoder,
             &mut self.infos,
@@ -230,9 +271,11 @@ impl Translator {
         };
         Some(Translation {
             code,
-            links: links.map(|link| link.map(|place| code.wrapping_add(place))),
+            looped: lowered.looped,
+            inner: lowered.inner,
+            links: lowered.links,
             offsets: singles.iter().map(|single| single.offset).collect(),
-            singles: chosen(singles, &asked),
+            singles: chosen(singles, &lowered.asked),
         })
     }
 
@@ -241,10 +284,11 @@ impl Translator {
         self.buffer.patch_jump(old, code);
     }
 
-    /// Lets `from` lead to `code` where its successor by `outcome` is linked.
-    pub fn link(&mut self, from: &Translation, outcome: Outcome, code: *const u8) {
-        if let Some(place) = from.links.get(outcome as usize).copied().flatten() {
-            self.buffer.patch_displacement(place, code);
+    /// Lets `from` lead to `to`, its successor by `outcome`.
+    pub fn link(&mut self, from: &Translation, outcome: Outcome, to: &Translation) {
+        if let Some(link) = from.links.get(outcome as usize).copied().flatten() {
+            self.buffer
+                .patch_displacement(from.code.wrapping_add(link.place), to.entry(link.entry));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::mem::offset_of;
 use super::assembler::{Assembler, Memory, RAX, RDI, RSI, S0, S1, S2, condition};
 use super::vectors::{self, VectorStubs};
 use super::{Single, gpr_at, registers, state_at};
+use super::{memory, returns};
 use crate::block::{Block, Jump, Outcome, Owner};
 use crate::fault::{Flow, Result};
 use crate::native;
@@ -25,6 +26,8 @@ pub struct Stubs {
     pub untranslated: *const u8,
     /// Called to have an instruction executed: its index in `S0`, the block in `S2`.
     pub help: *const u8,
+    /// Called to move the stack's window to the address in `S0`.
+    pub slide: *const u8,
     /// What moves vector registers.
     pub vectors: VectorStubs,
 }
@@ -40,6 +43,8 @@ impl Stubs {
             0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57, 0x48, 0x83, 0xec, 0x08,
         ]);
         code.mov(S2, RSI);
+        let bottom = code.label();
+        returns::begin(&mut code, bottom);
         load_all(&mut code);
         code.raw(&[0x41, 0xff, 0xe7]); // jmp r15
 
@@ -53,11 +58,29 @@ impl Stubs {
         code.mov32(RAX, S1);
         let epilogue = code.label();
         code.place(epilogue);
-        // add rsp, 8; pop r15 to r12, rbp, rbx; ret
+        returns::forget(&mut code);
+        // add rsp, 8 and what the return stack began with; pop r15 to r12, rbp, rbx; ret
         code.raw(&[
-            0x48, 0x83, 0xc4, 0x08, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0xc3,
+            0x48,
+            0x83,
+            0xc4,
+            0x08 + returns::BOTTOM,
+            0x41,
+            0x5f,
+            0x41,
+            0x5e,
+            0x41,
+            0x5d,
+            0x41,
+            0x5c,
+            0x5d,
+            0x5b,
+            0xc3,
         ]);
 
+        // A return to the address in S0 that the return stack does not know: RSP has moved already.
+        code.place(bottom);
+        code.store_state(S0, offset_of!(Cpu, rip));
         let untranslated = code.len();
         code.xor32(S2, S2);
         code.mov_imm32(S1, Outcome::Jump as u32);
@@ -79,13 +102,15 @@ impl Stubs {
         code.raw(&[0xc3]);
         code.place(stopped);
         code.raw(&[0x83, 0xc0, GO_ON as u8]); // add eax, GO_ON
-        code.raw(&[0x48, 0x83, 0xc4, 0x08]); // drop the return address
         code.jump(epilogue);
 
         let vectors = vectors::emit(&mut code);
+        let slide = code.len();
+        memory::emit_slide(&mut code);
         let at = buffer.append(code.finish(base))?;
         Some(Self {
             vectors: vectors.at(at),
+            slide: at.wrapping_add(slide),
             enter: at.wrapping_add(enter),
             exit: at.wrapping_add(exit),
             untranslated: at.wrapping_add(untranslated),

@@ -1,0 +1,131 @@
+//! Calls and returns.
+//!
+//! A guest's call is a call of the host too: below the host's return address lies the guest's. A guest's return compares the address
+//! that it finds in the guest's memory with that, and returns on the host, whose own prediction knows where to. Where they differ
+//! (another stack, a longer jump back) the return goes through the jump cache and the return stack starts again, as it does whenever
+//! translated code is left, and when it is too deep. So nothing on it is older than the last change of the mode, of the address space
+//! or of the code cache.
+
+use iced_x86::{Code, Instruction};
+
+use super::assembler::{Assembler, Memory, RSP, S0, S1, S2, condition};
+use super::branch::{in_page, near_target};
+use super::flags::Flags;
+use super::lower::Lowering;
+use super::memory::Access;
+use super::runtime::JUMP_CODE;
+use super::vectors::Vectors;
+use super::{Entry, gpr_at, state_at};
+use crate::block::Outcome;
+use crate::state::reg;
+
+/// Bytes of the host's stack that return addresses may take.
+const DEPTH: i32 = 4096;
+
+/// Writes the bottom of the return stack: a return that reaches it goes to `bottom`, whose address is put into `S0`.
+pub fn begin(code: &mut Assembler, bottom: super::assembler::Label) {
+    code.lea_label(S0, bottom);
+    code.push_imm(0);
+    code.push(S0);
+    code.store_state(RSP, state_at::RETURN_STACK);
+    code.lea(S0, Memory::at(RSP, -DEPTH));
+    code.store_state(S0, state_at::RETURN_LIMIT);
+}
+
+/// Bytes that [`begin`] pushed.
+pub const BOTTOM: u8 = 16;
+
+/// Starts the return stack again.
+pub fn forget(code: &mut Assembler) {
+    code.load_state(RSP, state_at::RETURN_STACK);
+}
+
+impl Lowering<'_> {
+    /// A near call with 64-bit operands. `None` leaves it to the interpreter.
+    pub(super) fn call(&mut self, index: usize, i: &Instruction) -> Option<()> {
+        let next = i.next_ip();
+        if i.code() == Code::Call_rel32_64 {
+            let target = near_target(i)?;
+            self.flags_to_state();
+            self.push_return(index, next);
+            if in_page(target) && std::env::var("X5").is_err() {
+                self.adjust_stack(-8);
+                self.bound_depth();
+                self.code.push(S1);
+                self.link_call(target as u16);
+            } else {
+                self.page_address(target);
+                self.call_by_cache(index, next);
+            }
+        } else {
+            self.target(index, i)?;
+            self.code.store_state(S0, state_at::KEPT);
+            self.push_return(index, next);
+            self.code.load_state(S0, state_at::KEPT);
+            self.call_by_cache(index, next);
+        }
+        self.after_call(next);
+        Some(())
+    }
+
+    /// Writes the return address below the stack's top, which stays where it is, and leaves it in `S1`.
+    fn push_return(&mut self, index: usize, next: u64) {
+        self.stack_slot(index, -8, Access::Write);
+        self.code.load_state(S1, gpr_at(reg::RIP_BASE));
+        self.code.lea(S1, Memory::at(S1, next as i32));
+        self.code.store(Memory::at(S0, 0), S1);
+    }
+
+    /// Calls the address in `S0` through the jump cache.
+    fn call_by_cache(&mut self, index: usize, next: u64) {
+        self.find_by_cache(index);
+        self.code.load_state(S2, gpr_at(reg::RIP_BASE));
+        self.code.lea(S2, Memory::at(S2, next as i32));
+        self.take_page();
+        self.adjust_stack(-8);
+        self.bound_depth();
+        self.code.push(S2);
+        self.code.call_memory(JUMP_CODE);
+    }
+
+    /// Starts the return stack again if it is too deep.
+    fn bound_depth(&mut self) {
+        let fits = self.code.label();
+        self.code.cmp_state(RSP, state_at::RETURN_LIMIT);
+        self.code.jump_if(condition::A, fits);
+        forget(self.code);
+        self.code.place(fits);
+    }
+
+    /// Where a return comes to, with the guest's return address in `S0`.
+    fn after_call(&mut self, next: u64) {
+        self.code.lea(RSP, Memory::at(RSP, 8));
+        self.flags = Flags::State;
+        self.vectors = Vectors::Away;
+        if in_page(next) {
+            self.code.and_simm32(S0, -4096);
+            self.code.store_state(S0, gpr_at(reg::RIP_BASE));
+            self.link(Outcome::Next, next as u16, Entry::Page);
+        } else {
+            self.jump_by_cache(None);
+        }
+    }
+
+    /// A near return with 64-bit operands that takes `more` bytes of arguments with it.
+    pub(super) fn ret(&mut self, index: usize, more: i32) {
+        self.flags_to_state();
+        self.stack_slot(index, 0, Access::Read);
+        self.code.load(S0, Memory::at(S0, 0));
+        let other = self.code.label();
+        self.code.cmp(S0, Memory::at(RSP, 8));
+        self.code.jump_if(condition::NE, other);
+        self.adjust_stack(8 + more);
+        self.code.ret();
+        self.code.place(other);
+        self.find_by_cache(index);
+        self.take_page();
+        self.adjust_stack(8 + more);
+        forget(self.code);
+        self.code.jump_memory(JUMP_CODE);
+    }
+}
