@@ -4,7 +4,9 @@ use iced_x86::{
     Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, Register,
 };
 
-use super::machine_state::{CODE, Case, DATA, DATA_PAGES, Final, MEMORY, PAGE, Registers, STACK};
+use super::machine_state::{
+    CODE, Case, DATA, DATA_PAGES, FS_BASE, Final, GS_BASE, MEMORY, PAGE, Registers, STACK,
+};
 
 /// Makes equal on both sides what the fault that ended `case` leaves open.
 pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
@@ -185,8 +187,11 @@ fn forget_operand(instruction: &Instruction, native: &mut Final, guest: &mut Fin
 }
 
 fn value(registers: &Registers, register: Register) -> Option<u64> {
-    if register.is_segment_register() {
-        return Some(0);
+    match register {
+        Register::FS => return Some(FS_BASE),
+        Register::GS => return Some(GS_BASE),
+        _ if register.is_segment_register() => return Some(0),
+        _ => {}
     }
     let full = registers.gpr[register.full_register().number()];
     Some(if register.size() == 4 {

@@ -4,7 +4,8 @@ use super::compare;
 use super::generator;
 use super::machine_state::{Case, DATA_PAGES, PAGE, Registers};
 use super::rng::Rng;
-use super::{Encoded, Sides};
+use super::sequence::Encoded;
+use super::sequences::Sides;
 
 /// Where RBX points, in the sequence's memory.
 const RBX: usize = 2048;
