@@ -1,7 +1,7 @@
 //! What the architecture leaves open about an instruction that faulted: processors differ there.
 
 use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, Register,
+    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpKind, Register,
 };
 
 use super::machine_state::{
@@ -14,6 +14,10 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
         *guest = native.clone();
         return;
     }
+    if is_conversion_that_cannot_be_stored(case, native, guest) {
+        *guest = native.clone();
+        return;
+    }
     if native.outcome.vector != guest.outcome.vector
         || native.outcome.registers.rip != guest.outcome.registers.rip
     {
@@ -22,11 +26,15 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     match native.outcome.vector {
         12..=14 => {}
         19 => {
-            // Whether an unmasked underflow reports inexactness too is open; and a dot product is several steps, of which it is
-            // open how many report.
+            // A dot product is several steps, of which it is open how many report; and it is open whether an unmasked underflow
+            // reports inexactness too.
             let dot =
                 decode(case, native.outcome.registers.rip).is_some_and(|i| is_dot_product(i.mnemonic()));
-            let flags = if dot { SIMD_FLAGS } else { 0x20 };
+            let flags = match () {
+                () if dot => SIMD_FLAGS,
+                () if has_unmasked_underflow(native) && has_unmasked_underflow(guest) => 0x20,
+                () => 0,
+            };
             for side in [native, guest] {
                 side.outcome.registers.xsave[MXCSR] &= !flags;
             }
@@ -76,6 +84,20 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     }
 }
 
+/// True if the exceptions are #GP(0) and #SS(0) for a stack operand: which of them one that is both misaligned and not canonical
+/// raises is open.
+pub fn is_either_of_two(case: &Case, native: &Final, guest: &Final) -> bool {
+    let rip = native.outcome.registers.rip;
+    native.outcome.vector == 13
+        && guest.outcome.vector == 12
+        && rip == guest.outcome.registers.rip
+        && decode(case, rip).is_some_and(|i| {
+            (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory)
+                && i.memory_segment() == Register::SS
+                && i.memory_size().size() >= 16
+        })
+}
+
 /// Bytes of MXCSR in an image, and its exception flags.
 const MXCSR: usize = 24;
 const SIMD_FLAGS: u8 = 0x3f;
@@ -93,6 +115,24 @@ fn is_store_of_nothing(case: &Case, native: &Final, guest: &Final) -> bool {
         && native.outcome.registers.xsave[2] & SUMMARY != 0
         && decode(case, rip)
             .is_some_and(|i| matches!(i.mnemonic(), Fst | Fstp | Fist | Fistp | Fisttp | Fbstp))
+}
+
+/// True if MXCSR says that a result was tiny, and that this is not masked.
+fn has_unmasked_underflow(side: &Final) -> bool {
+    let mxcsr = u16::from_le_bytes([
+        side.outcome.registers.xsave[MXCSR],
+        side.outcome.registers.xsave[MXCSR + 1],
+    ]);
+    mxcsr & 1 << 4 != 0 && mxcsr & 1 << 11 == 0
+}
+
+/// True if one side reported the exception of a conversion to memory, and the other that its result cannot be stored: which comes
+/// first is open.
+fn is_conversion_that_cannot_be_stored(case: &Case, native: &Final, guest: &Final) -> bool {
+    let rip = guest.outcome.registers.rip;
+    native.outcome.registers.rip == rip
+        && matches!((native.outcome.vector, guest.outcome.vector), (19, 14) | (14, 19))
+        && decode(case, rip).is_some_and(|i| i.mnemonic() == Mnemonic::Vcvtps2ph)
 }
 
 fn is_dot_product(mnemonic: Mnemonic) -> bool {
