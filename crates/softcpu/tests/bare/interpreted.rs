@@ -3,7 +3,9 @@
 mod basic;
 mod changing_code;
 mod common;
+mod debug;
 mod hostile;
+mod prepared;
 mod system;
 
 use ostler_softcpu::vm::Engine;

@@ -4,7 +4,9 @@
 mod basic;
 mod changing_code;
 mod common;
+mod debug;
 mod hostile;
+mod prepared;
 mod system;
 
 use ostler_softcpu::vm::Engine;
