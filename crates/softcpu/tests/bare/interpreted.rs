@@ -5,6 +5,7 @@ mod changing_code;
 mod common;
 mod debug;
 mod hostile;
+mod paravirtual;
 mod prepared;
 mod system;
 

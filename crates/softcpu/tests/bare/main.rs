@@ -6,6 +6,7 @@ mod changing_code;
 mod common;
 mod debug;
 mod hostile;
+mod paravirtual;
 mod prepared;
 mod system;
 
