@@ -4,6 +4,7 @@ mod basic;
 mod changing_code;
 mod common;
 mod debug;
+mod exceptions;
 mod hostile;
 mod paravirtual;
 mod prepared;

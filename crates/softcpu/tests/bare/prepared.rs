@@ -22,9 +22,8 @@ pub fn prepared(bare: &Bare, handler: u64) -> CpuState {
     for (n, d) in descriptors.iter().enumerate() {
         bare.write(GDT + 8 * n as u64, &u64::to_le_bytes(*d));
     }
-    let gate = (handler & 0xffff) | 8 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
     for vector in 0..256 {
-        bare.write(IDT + 16 * vector, &u128::from(gate).to_le_bytes());
+        set_gate(bare, vector, handler);
     }
     bare.write(TSS + 4, &STACK0.to_le_bytes());
     state.gdtr = DescriptorTable {
@@ -53,4 +52,10 @@ pub fn run(code: &[u8], handler: u64) -> (Bare, CpuState) {
     run_to_end(&mut *vcpu);
     let state = vcpu.state().unwrap();
     (bare, state)
+}
+
+/// Lets `vector` lead to `handler` instead.
+pub fn set_gate(bare: &Bare, vector: u64, handler: u64) {
+    let gate = (handler & 0xffff) | 8 << 16 | 0x8e00 << 32 | (handler >> 16 & 0xffff) << 48;
+    bare.write(IDT + 16 * vector, &u128::from(gate).to_le_bytes());
 }
