@@ -114,7 +114,6 @@ guest_code!(
     "mov ax, [rdi]",
     "mov rax, [r15]",
     "mov eax, [r15]",
-    "movups xmm0, [r15]",
     // Without the flag.
     "mov rsi, rsp",
     "pushfq",
