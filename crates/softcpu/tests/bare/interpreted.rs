@@ -1,6 +1,7 @@
 //! The guests of `main.rs` in the interpreter.
 
 mod basic;
+mod bounds;
 mod changing_code;
 mod common;
 mod debug;

@@ -2,6 +2,7 @@
 //! interpreted in the tests of `interpreted.rs`.
 
 mod basic;
+mod bounds;
 mod changing_code;
 mod common;
 mod debug;
