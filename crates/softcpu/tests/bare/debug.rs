@@ -120,7 +120,7 @@ guest_code!(
 fn a_repeated_instruction_is_stepped_through_by_iterations() {
     let (_, state) = run(&stepped_strings(), 16);
     assert_eq!(
-        state.gpr[3], 0x210_2_10_2_10_9_999,
+        state.gpr[3], 0x2102_1021_0999_9,
         "movsb by 3, mov, cmpsb by 2, mov, stosd by 2, mov, pushfq, and, popfq"
     );
     assert_eq!(state.gpr[5], 2 + 1 + 1, "RF is set between iterations only");
@@ -227,7 +227,7 @@ fn ports_are_watched_by_in_out_and_string_instructions() {
     let (_, state) = run(&port_breakpoints(), 16);
     assert_eq!(
         (state.gpr[3], state.gpr[5]),
-        (0x111_8_88_88, 8),
+        (0x1118_8888, 8),
         "out, out of a word, in; in; two of outsb, two of insb"
     );
 }

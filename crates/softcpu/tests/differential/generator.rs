@@ -8,7 +8,7 @@ use iced_x86::{
 
 use super::machine_state::{CODE, Case, DATA, MEMORY, PAGE, Registers, STACK};
 use super::rng::Rng;
-use super::sequence::{Encoded, Piece, Sequence};
+use super::sequence::{self, Encoded, Piece, Sequence};
 
 /// The kinds of instruction, with how often each is taken.
 const FAMILIES: [(Family, usize); 6] = [
@@ -467,6 +467,9 @@ fn fill(rng: &mut Rng, code: Code, long: bool) -> Option<Instruction> {
     let memory = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
     if info.can_use_lock_prefix() && memory && rng.chance(30) {
         instruction.set_has_lock_prefix(true);
+    }
+    if sequence::is_locked(&instruction) {
+        instruction.set_memory_displacement64(instruction.memory_displacement64() & !15);
     }
     if info.can_use_rep_prefix() && rng.chance(60) {
         instruction.set_has_rep_prefix(true);

@@ -1,6 +1,8 @@
 //! Sequences: pieces of code, how they become machine code, and which flags are undefined where.
 
-use iced_x86::{Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, RflagsBits};
+use iced_x86::{
+    Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, RflagsBits,
+};
 
 use super::machine_state::{CODE, PAGE};
 
@@ -153,11 +155,41 @@ fn calls_return(all: &[Piece], pieces: &[Piece]) -> bool {
     })
 }
 
+/// Locked, as XCHG with memory always is.
+pub fn is_locked(instruction: &Instruction) -> bool {
+    let memory = (0..instruction.op_count()).any(|n| instruction.op_kind(n) == OpKind::Memory);
+    memory && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
+}
+
+/// True if a locked operand may lie across two cache lines. Hosts notice that and make the process wait, some for many seconds.
+fn may_split_a_lock(pieces: &[Piece]) -> bool {
+    const ALIGNED: [(Register, u8); 6] = [
+        (Register::RBX, 3),
+        (Register::EBX, 3),
+        (Register::RBP, 5),
+        (Register::EBP, 5),
+        (Register::R12, 12),
+        (Register::None, 12),
+    ];
+    let keeps_alignment = |register: Register| {
+        register == Register::RIP
+            || ALIGNED
+                .iter()
+                .any(|&(aligned, number)| register == aligned && !writes(pieces, number))
+    };
+    any_plain(pieces, &|i| {
+        is_locked(i)
+            && (i.memory_displacement64() & 15 != 0
+                || !keeps_alignment(i.memory_base())
+                || !keeps_alignment(i.memory_index()))
+    })
+}
+
 impl Sequence {
     /// The machine code, or `None` if a piece cannot be encoded in this mode, reads a flag that is undefined there, or might not
     /// come to an end.
     pub fn encode(&self) -> Option<Encoded> {
-        if !calls_return(&self.pieces, &self.pieces) {
+        if !calls_return(&self.pieces, &self.pieces) || may_split_a_lock(&self.pieces) {
             return None;
         }
         let mut writer = Writer {

@@ -36,7 +36,10 @@ impl Sides {
 
     /// Runs a case on both sides and returns the differences.
     pub fn differences(&mut self, case: &Case, encoded: &Encoded) -> (Vec<String>, Final, Final) {
-        let native = self.native.run(case).expect("the native run");
+        let native = self
+            .native
+            .run(case)
+            .unwrap_or_else(|error| panic!("the native run of {:02x?}: {error}", case.code));
         let guest = self.guest.run(case);
         let rip = native.outcome.registers.rip;
         let undefined = encoded

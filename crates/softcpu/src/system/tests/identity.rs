@@ -83,7 +83,7 @@ fn two_spaces(cpl: u8) -> (Box<Cpu>, [u64; 2]) {
     poke(&mut cpu, 0x7000, &0x2222u64.to_le_bytes());
     cpu.cr4 |= cr4::PCIDE;
     cpu.update_mode();
-    (cpu, [OTHER | 1, OTHER + 0x8000 | 2])
+    (cpu, [OTHER | 1, (OTHER + 0x8000) | 2])
 }
 
 /// Where the entry for [`PAGE`] is.
