@@ -120,7 +120,7 @@ guest_code!(
 fn a_repeated_instruction_is_stepped_through_by_iterations() {
     let (_, state) = run(&stepped_strings(), 16);
     assert_eq!(
-        state.gpr[3], 0x2102_1021_0999_9,
+        state.gpr[3], 0x0002_1021_0210_9999,
         "movsb by 3, mov, cmpsb by 2, mov, stosd by 2, mov, pushfq, and, popfq"
     );
     assert_eq!(state.gpr[5], 2 + 1 + 1, "RF is set between iterations only");
