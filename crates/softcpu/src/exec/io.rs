@@ -9,6 +9,7 @@ use crate::fault::{Flow, Result};
 use crate::flags::bit;
 use crate::mmu::access::Access;
 use crate::state::{Cpu, mode, reg, seg};
+use crate::system;
 
 /// Executes an instruction of this family.
 pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
@@ -17,6 +18,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             let width = i.op0_register().size();
             let port = port(cpu, i, 1);
             check_port(cpu, port, width)?;
+            system::note_port_access(cpu, port, width as u8);
             let value = cpu.port_read(port, width as u8)?;
             cpu.write_register(i.op0_register(), value.into());
             Ok(Flow::Next)
@@ -25,6 +27,7 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             let width = i.op1_register().size();
             let port = port(cpu, i, 0);
             check_port(cpu, port, width)?;
+            system::note_port_access(cpu, port, width as u8);
             let value = cpu.read_register(i.op1_register()) as u32;
             cpu.port_write(port, width as u8, value)?;
             Ok(Flow::Next)
@@ -130,7 +133,9 @@ fn input(cpu: &mut Cpu, _i: &Instruction, width: usize, address: u64) -> Result<
     let linear = cpu.linear(seg::ES, at, width as u64, Access::Write)?;
     // The port is read only if the value can be stored: reading may have side effects.
     cpu.probe_write(linear, width)?;
-    let value = cpu.port_read(cpu.gpr[reg::RDX] as u16, width as u8)?;
+    let port = cpu.gpr[reg::RDX] as u16;
+    system::note_port_access(cpu, port, width as u8);
+    let value = cpu.port_read(port, width as u8)?;
     cpu.store_sized(seg::ES, at, width, value.into())?;
     let by = step(cpu, width);
     advance(cpu, reg::RDI, address, by);
@@ -141,6 +146,7 @@ fn output(cpu: &mut Cpu, i: &Instruction, width: usize, address: u64) -> Result<
     let segment = segment_index(i.memory_segment()).unwrap_or(seg::DS);
     let value = cpu.load_sized(segment, cpu.gpr[reg::RSI] & address, width)?;
     let port = cpu.gpr[reg::RDX] as u16;
+    system::note_port_access(cpu, port, width as u8);
     cpu.port_write(port, width as u8, (value & mask(width)) as u32)?;
     let by = step(cpu, width);
     advance(cpu, reg::RSI, address, by);

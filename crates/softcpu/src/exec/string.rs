@@ -15,6 +15,7 @@ use crate::host;
 use crate::host::Int;
 use crate::mmu::access::Access;
 use crate::state::{Cpu, reg, seg};
+use crate::system;
 
 /// Steps between two looks at the attention word.
 const STEPS: u32 = 64;
@@ -123,9 +124,15 @@ pub fn interrupted(cpu: &Cpu) -> bool {
 }
 
 /// Goes on with the same instruction later.
-pub fn again(_cpu: &mut Cpu) -> Result<Flow> {
+pub fn again(cpu: &mut Cpu) -> Result<Flow> {
     // `rip` is that of this instruction already.
+    system::note_repetition(cpu);
     Ok(Flow::Jump)
+}
+
+/// True if each step may be followed by a trap of its own: single step, or a breakpoint that it met.
+fn is_debugged(cpu: &Cpu) -> bool {
+    cpu.rflags_rest & bit::TF != 0 || cpu.dr7 & 0xff != 0
 }
 
 /// REP: `many` does as much as can be done at once and says how many steps that was; where it says 0, `one` does one.
@@ -136,7 +143,11 @@ fn repeat(cpu: &mut Cpu, form: &Form, many: impl Fn(&mut Cpu, &Form, u64) -> u64
         if count == 0 {
             return Ok(Flow::Next);
         }
-        let mut done = many(cpu, form, count);
+        let mut done = if is_debugged(cpu) {
+            0
+        } else {
+            many(cpu, form, count)
+        };
         if done == 0 {
             one(cpu, form)?;
             done = 1;
@@ -164,7 +175,7 @@ fn repeat_while(cpu: &mut Cpu, form: &Form, until_equal: bool, one: Step) -> Res
             break;
         }
         steps += 1;
-        if steps % STEPS == 0 && form.index(cpu, reg::RCX) != 0 && interrupted(cpu) {
+        if (steps % STEPS == 0 || is_debugged(cpu)) && form.index(cpu, reg::RCX) != 0 && interrupted(cpu) {
             return again(cpu);
         }
     }
@@ -265,8 +276,16 @@ fn within_segments(cpu: &mut Cpu, form: &Form, bytes: u64) -> bool {
     let (Some(from), Some(to)) = (last(cpu, reg::RSI), last(cpu, reg::RDI)) else {
         return false;
     };
-    cpu.linear(form.segment, from, 1, Access::Read).is_ok()
-        && cpu.linear(seg::ES, to, 1, Access::Write).is_ok()
+    is_inside(cpu, form.segment, from, Access::Read) && is_inside(cpu, seg::ES, to, Access::Write)
+}
+
+/// True if a byte of the segment may be accessed. The exception is raised by the step that really gets there.
+fn is_inside(cpu: &mut Cpu, segment: usize, offset: u64, access: Access) -> bool {
+    let inside = cpu.linear(segment, offset, 1, access).is_ok();
+    if !inside {
+        cpu.exception = None;
+    }
+    inside
 }
 
 fn store_many(cpu: &mut Cpu, form: &Form, count: u64) -> u64 {
@@ -319,5 +338,5 @@ fn target_within_segment(cpu: &mut Cpu, form: &Form, bytes: u64) -> bool {
         .index(cpu, reg::RDI)
         .checked_add(bytes - 1)
         .filter(|&at| at <= form.address);
-    last.is_some_and(|to| cpu.linear(seg::ES, to, 1, Access::Write).is_ok())
+    last.is_some_and(|to| is_inside(cpu, seg::ES, to, Access::Write))
 }

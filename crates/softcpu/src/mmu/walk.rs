@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::memory_map::MemoryMap;
+use ostler_memory::PAGE_SIZE;
+
+use super::memory_map::{HostPage, MemoryMap};
 use crate::state::{cr0, cr4, efer};
 
 /// Bits of a paging-structure entry.
@@ -139,35 +141,49 @@ const LEGACY: &[Level] = &[
     },
 ];
 
-/// A memory cell that holds a paging-structure entry.
-enum Cell<'a> {
+/// A paging-structure entry in guest memory.
+struct Cell<'a> {
+    word: Word<'a>,
+    page: HostPage<'a>,
+    /// Offset in the page.
+    offset: usize,
+}
+
+/// The entry itself.
+enum Word<'a> {
     Wide(&'a AtomicU64),
     Narrow(&'a AtomicU32),
 }
 
 impl Cell<'_> {
     fn load(&self) -> u64 {
-        match self {
-            Cell::Wide(cell) => cell.load(Ordering::Acquire),
-            Cell::Narrow(cell) => u64::from(cell.load(Ordering::Acquire)),
+        match self.word {
+            Word::Wide(word) => word.load(Ordering::Acquire),
+            Word::Narrow(word) => u64::from(word.load(Ordering::Acquire)),
         }
     }
 
-    /// Sets bits if the entry still is `old`.
+    /// Sets accessed and dirty bits if the entry still is `old`. Bits in ROM stay as they are, like those of any other write there.
     fn set(&self, old: u64, bits: u64) -> bool {
-        match self {
-            Cell::Wide(cell) => cell
-                .compare_exchange(old, old | bits, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok(),
-            Cell::Narrow(cell) => cell
-                .compare_exchange(
-                    old as u32,
-                    (old | bits) as u32,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_ok(),
+        if !self.page.writable {
+            return true;
         }
+        let (done, len) = match self.word {
+            Word::Wide(word) => {
+                let result = word.compare_exchange(old, old | bits, Ordering::AcqRel, Ordering::Relaxed);
+                (result.is_ok(), 8)
+            }
+            Word::Narrow(word) => {
+                let (old, new) = (old as u32, (old | bits) as u32);
+                let result = word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+                (result.is_ok(), 4)
+            }
+        };
+        if done {
+            let start = self.page.page * PAGE_SIZE + self.offset;
+            self.page.tracker.note_write(start, len);
+        }
+        done
     }
 }
 
@@ -272,8 +288,13 @@ fn fault_code(paging: &Paging, request: &Request, nxe: bool) -> u32 {
 
 fn reserved_bits(paging: &Paging, level: &Level, long: bool, wide: bool, nxe: bool, ends: bool) -> u64 {
     if !wide {
-        // PSE-36: bits 13 to 20 of a 4 MiB entry are address bits 32 to 39, bit 21 is reserved.
-        return if ends && level.shift == 22 { 1 << 21 } else { 0 };
+        // PSE-36: bits 13 to 20 of a 4 MiB entry are address bits 32 to 39, as far as there are so many; the rest up to bit 21 is
+        // reserved.
+        if ends && level.shift == 22 {
+            let first = paging.physical_bits.clamp(32, 40) - 19;
+            return (1 << 22) - (1 << first);
+        }
+        return 0;
     }
     let mut bits = 0x000f_ffff_ffff_ffff & !((1 << paging.physical_bits) - 1);
     if !level.rights {
@@ -362,17 +383,22 @@ fn finish(
     }))
 }
 
-/// The memory cell at `address`. A table outside RAM reads as not present.
+/// The entry at `address`. A table outside RAM reads as not present.
 fn cell<'a>(map: &'a MemoryMap, address: u64, wide: bool) -> Option<Cell<'a>> {
     let page = map.page(address)?;
-    let ptr = page.host.wrapping_add((address & 0xfff) as usize);
+    let offset = (address & 0xfff) as usize;
+    let ptr = page.host.wrapping_add(offset);
     // SAFETY: the entry is naturally aligned (tables are page aligned, PAE pointers 32-byte aligned), lies in a mapping that lives
     // as long as the map, and is only ever accessed as memory shared with the guest.
-    unsafe {
-        Some(if wide {
-            Cell::Wide(AtomicU64::from_ptr(ptr.cast()))
+    let word = unsafe {
+        if wide {
+            Word::Wide(AtomicU64::from_ptr(ptr.cast()))
         } else {
-            Cell::Narrow(AtomicU32::from_ptr(ptr.cast()))
-        })
-    }
+            Word::Narrow(AtomicU32::from_ptr(ptr.cast()))
+        }
+    };
+    Some(Cell { word, page, offset })
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ const fn row(feature: CpuidFeature, leaf: u32, answer: Answer, bit: u32) -> Row 
 const EXTENDED: u32 = 0x8000_0001;
 
 /// Every extension in this folder; the bit in a [`FeatureSet`] is the row's number.
-const ROWS: [Row; 31] = [
+const ROWS: [Row; 29] = [
     row(CpuidFeature::FPU, 1, Answer::Edx, 0),
     row(CpuidFeature::MMX, 1, Answer::Edx, 23),
     row(CpuidFeature::FXSR, 1, Answer::Edx, 24),
@@ -60,11 +60,9 @@ const ROWS: [Row; 31] = [
     row(CpuidFeature::XSAVE, 1, Answer::Ecx, 26),
     row(CpuidFeature::AVX, 1, Answer::Ecx, 28),
     row(CpuidFeature::F16C, 1, Answer::Ecx, 29),
-    row(CpuidFeature::RDRAND, 1, Answer::Ecx, 30),
     row(CpuidFeature::BMI1, 7, Answer::Ebx, 3),
     row(CpuidFeature::AVX2, 7, Answer::Ebx, 5),
     row(CpuidFeature::BMI2, 7, Answer::Ebx, 8),
-    row(CpuidFeature::RDSEED, 7, Answer::Ebx, 18),
     row(CpuidFeature::ADX, 7, Answer::Ebx, 19),
     row(CpuidFeature::CLFLUSHOPT, 7, Answer::Ebx, 23),
     row(CpuidFeature::CLWB, 7, Answer::Ebx, 24),

@@ -279,7 +279,7 @@ pub fn uses_mxcsr(code: Code) -> bool {
         "lzcnt",
         "tzcnt",
     ];
-    const FREE_WHOLE: [&str; 6] = ["adcx", "adox", "emms", "rdrand", "rdseed", "ddup"];
+    const FREE_WHOLE: [&str; 4] = ["adcx", "adox", "emms", "ddup"];
     !(FREE.iter().any(|prefix| stem.starts_with(prefix))
         || FREE_WHOLE.contains(&stem)
         || name.starts_with('f'))

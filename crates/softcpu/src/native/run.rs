@@ -1,10 +1,13 @@
 //! Execution of stubs: memory operands in place or through a buffer, and SIMD exceptions.
 
+use iced_x86::Mnemonic;
+
 use super::NativeOp;
 use super::features::Class;
 use super::fpu_image;
 use super::stubs::{self, Stub};
 use crate::fault::{Exception, Flow, Result, vector};
+use crate::host::Int;
 use crate::mmu::access::Access;
 use crate::state::{Cpu, FxArea, cr4};
 
@@ -176,6 +179,9 @@ fn invoke_unmasked(cpu: &mut Cpu, op: &NativeOp, stub: Stub, operand: *mut u8) -
     cpu.mxcsr = base | flush;
     call(cpu, op, stub, operand);
     let mut found = cpu.mxcsr & FLAGS;
+    if unmasked & UNDERFLOW != 0 && stores_tiny_half(cpu, op, operand) {
+        found |= UNDERFLOW;
+    }
     if found & unmasked == 0 {
         cpu.mxcsr = guest | found;
         return Ok(());
@@ -201,4 +207,24 @@ fn invoke_unmasked(cpu: &mut Cpu, op: &NativeOp, stub: Stub, operand: *mut u8) -
         vector::UD
     };
     Err(cpu.raise(Exception::plain(vector)))
+}
+
+/// True if VCVTPS2PH has just made a result that is tiny. It knows no flush-to-zero, and does not report one that is exact.
+fn stores_tiny_half(cpu: &Cpu, op: &NativeOp, operand: *const u8) -> bool {
+    if op.shape.mnemonic() != Mnemonic::Vcvtps2ph {
+        return false;
+    }
+    const EXPONENT: u16 = 0x7c00;
+    const SIGN: u16 = 0x8000;
+    let count = op.shape.op1_register().size() / 4;
+    (0..count).any(|index| {
+        let half = if operand.is_null() {
+            let register = cpu.vec[op.shape.op0_register().number()];
+            (register.0[index / 4] >> (16 * (index % 4))) as u16
+        } else {
+            // SAFETY: the operand has room for `count` results.
+            unsafe { u16::load(operand.wrapping_add(2 * index)) }
+        };
+        half & EXPONENT == 0 && half & !SIGN != 0
+    })
 }

@@ -54,6 +54,7 @@ fn matching(cpu: &Cpu, hit: impl Fn(Kind, u64, u64) -> bool) -> u64 {
 pub fn begin_step(cpu: &mut Cpu) -> Result<bool> {
     cpu.msrs.debug_hits = 0;
     cpu.msrs.entered = false;
+    cpu.msrs.repeats = false;
     let resumes = cpu.rflags_rest & bit::RF != 0;
     if cpu.dr7 & 0xff != 0 && !resumes {
         let base = if cpu.is_long() { 0 } else { cpu.segs[seg::CS].base };
@@ -90,9 +91,18 @@ pub fn note_port_access(cpu: &mut Cpu, port: u16, len: u8) {
     cpu.msrs.debug_hits |= bits;
 }
 
+/// Notes that a repeated string instruction stops between two iterations.
+pub fn note_repetition(cpu: &mut Cpu) {
+    cpu.msrs.repeats = true;
+}
+
 /// See [`super::debug_trap`]. A transfer through the IDT or by SYSCALL is not followed by a single-step trap.
 pub fn trap(cpu: &mut Cpu, traced: bool) -> Option<Exception> {
-    if cpu.msrs.resumed && !cpu.msrs.entered {
+    let watched = traced || cpu.dr7 & 0xff != 0;
+    if cpu.msrs.repeats && watched {
+        // The instruction goes on after the trap: its own breakpoint must not hit again.
+        cpu.rflags_rest |= bit::RF;
+    } else if cpu.msrs.resumed && !cpu.msrs.entered {
         cpu.rflags_rest &= !bit::RF;
     }
     let mut bits = std::mem::take(&mut cpu.msrs.debug_hits);

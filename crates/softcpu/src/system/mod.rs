@@ -38,7 +38,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use crate::fault::{Exception, Flow, Result, Stop};
 use crate::state::Cpu;
 
-pub use debug::{note_data_access, note_port_access};
+pub use debug::{note_data_access, note_port_access, note_repetition};
 
 /// Executes a system instruction, or any other that neither `exec` nor `native` knows (then `#UD`). On entry `cpu.rip` is the
 /// instruction's address and `cpu.next_rip` that of the next one. On `Flow::Next` the caller continues at

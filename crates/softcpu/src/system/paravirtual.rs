@@ -1,7 +1,10 @@
 //! What KVM offers a Linux guest beyond hardware: clock, steal time, hypercalls (Linux, Documentation/virt/kvm/x86/msr.rst and
 //! hypercalls.rst).
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
+use std::thread::ThreadId;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ostler_accel::TimeSpent;
@@ -22,14 +25,16 @@ pub struct Paravirtual {
     pub steal_time: u64,
     /// The [`VmShared::boot_tsc`] that the time page was written for.
     boot_tsc: u64,
-    /// When the steal time was enabled: the clock, and what was idle and executed by then.
+    /// What the steal time was last told.
     since: Option<Baseline>,
 }
 
+/// The clock, and what had been lost by then by which thread.
 #[derive(Debug, Clone, Copy)]
 struct Baseline {
     clock: u64,
-    used: u64,
+    lost: u64,
+    thread: ThreadId,
 }
 
 /// Nanoseconds of `ticks` at `khz`.
@@ -129,6 +134,24 @@ pub fn write_wall_clock(cpu: &mut Cpu) {
     cpu.write_physical(gpa, &odd.wrapping_add(1).to_le_bytes());
 }
 
+/// What tells how long the calling thread waited for a processor: its line in /proc, opened once.
+fn run_delay() -> Option<u64> {
+    thread_local! {
+        static SCHEDSTAT: Option<File> = File::open("/proc/thread-self/schedstat").ok();
+    }
+    let mut line = [0; 80];
+    let len = SCHEDSTAT.with(|file| file.as_ref()?.read_at(&mut line, 0).ok())?;
+    parse_schedstat(std::str::from_utf8(&line[..len]).ok()?)
+}
+
+/// The second number: time executed, time waited, slices. A kernel that does not count says zero to all.
+fn parse_schedstat(line: &str) -> Option<u64> {
+    let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+    let executed = numbers.next()?.ok()?;
+    let waited = numbers.next()?.ok()?;
+    (executed != 0).then_some(waited)
+}
+
 /// Processor time of the calling thread in nanoseconds.
 fn thread_time() -> u64 {
     let mut time = libc::timespec {
@@ -145,7 +168,16 @@ fn thread_time() -> u64 {
         .saturating_add(time.tv_nsec as u64)
 }
 
-/// Nanoseconds between two looks at the thread's processor time, which cost a system call each.
+/// Nanoseconds that the vCPU's thread wanted to run and did not; only differences mean something. Where the host does not count
+/// them, what passed without processor time, sleep, and user mode, in which a pause is nobody's theft.
+fn lost_time(cpu: &Cpu, now: u64) -> u64 {
+    run_delay().unwrap_or_else(|| {
+        let spent = |what| cpu.shared.stats.time(what).unwrap_or(0);
+        now.saturating_sub(thread_time() + spent(TimeSpent::Idle) + spent(TimeSpent::User))
+    })
+}
+
+/// Nanoseconds between two looks at the time lost, which cost a system call each.
 const STEAL_INTERVAL: u64 = 1_000_000;
 
 /// Adds to the steal time what the vCPU's thread wanted to run but did not, since the last time.
@@ -155,20 +187,20 @@ pub fn update_steal_time(cpu: &mut Cpu) {
         return;
     }
     let now = clock(&cpu.vm);
-    if cpu
-        .msrs
-        .paravirtual
-        .since
-        .is_some_and(|before| now.saturating_sub(before.clock) < STEAL_INTERVAL)
-    {
+    let before = cpu.msrs.paravirtual.since;
+    if before.is_some_and(|before| now.saturating_sub(before.clock) < STEAL_INTERVAL) {
         return;
     }
-    let used = thread_time() + cpu.shared.stats.time(TimeSpent::Idle).unwrap_or(0);
-    let before = cpu.msrs.paravirtual.since.replace(Baseline { clock: now, used });
-    let stolen = before.map_or(0, |before| {
-        let passed = now.saturating_sub(before.clock);
-        passed.saturating_sub(used.saturating_sub(before.used))
+    let thread = std::thread::current().id();
+    let same = before.filter(|before| before.thread == thread);
+    let seen = lost_time(cpu, now);
+    let lost = same.map_or(seen, |before| seen.max(before.lost));
+    cpu.msrs.paravirtual.since = Some(Baseline {
+        clock: now,
+        lost,
+        thread,
     });
+    let stolen = same.map_or(0, |before| lost - before.lost);
     // struct kvm_steal_time: steal, version, flags, preempted.
     let gpa = register & !0x3f;
     let mut record = [0; 12];
@@ -244,6 +276,20 @@ mod tests {
             );
             let day = scaled(khz * 86_400_000, khz);
             assert!(day.abs_diff(86_400_000_000_000) < 86_400_000, "{khz} kHz: {day}");
+        }
+    }
+
+    #[test]
+    fn the_time_waited_is_the_second_number() {
+        for (line, expected) in [
+            ("95996 76902 2\n", Some(76902)),
+            ("1 0 1", Some(0)),
+            ("0 0 0\n", None),
+            ("12", None),
+            ("", None),
+            ("a b c", None),
+        ] {
+            assert_eq!(parse_schedstat(line), expected, "{line:?}");
         }
     }
 

@@ -86,3 +86,24 @@ pub fn run_to_end(vcpu: &mut dyn Vcpu) -> u8 {
         }
     }
 }
+
+/// Declares the bytes between two labels of assembled code as a function.
+macro_rules! guest_code {
+    ($name:ident, $begin:literal, $end:literal, $($line:literal),+ $(,)?) => {
+        std::arch::global_asm!(".balign 16", concat!($begin, ":"), $($line),+, concat!($end, ":"));
+        fn $name() -> Vec<u8> {
+            unsafe extern "C" {
+                #[link_name = $begin]
+                static BEGIN: u8;
+                #[link_name = $end]
+                static END: u8;
+            }
+            let (begin, end) = (&raw const BEGIN, &raw const END);
+            let len = end as usize - begin as usize;
+            // SAFETY: both labels are in one piece of this program's own text, BEGIN before END.
+            unsafe { std::slice::from_raw_parts(begin, len) }.to_vec()
+        }
+    };
+}
+
+pub(crate) use guest_code;

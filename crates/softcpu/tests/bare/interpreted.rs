@@ -1,9 +1,14 @@
 //! The guests of `main.rs` in the interpreter.
 
 mod basic;
+mod bounds;
 mod changing_code;
 mod common;
+mod debug;
+mod exceptions;
 mod hostile;
+mod paravirtual;
+mod prepared;
 mod system;
 
 use ostler_softcpu::vm::Engine;

@@ -2,9 +2,14 @@
 //! interpreted in the tests of `interpreted.rs`.
 
 mod basic;
+mod bounds;
 mod changing_code;
 mod common;
+mod debug;
+mod exceptions;
 mod hostile;
+mod paravirtual;
+mod prepared;
 mod system;
 
 use ostler_softcpu::vm::Engine;

@@ -44,9 +44,8 @@ pub fn differences(case: &Case, native: &Final, guest: &Final, undefined: u64) -
             found.push(format!("{name}: host {host:#x}, interpreter {ours:#x}"));
         }
     };
+    let either = open::is_either_of_two(case, &native, &guest);
     let (host, ours) = (&native.outcome, &guest.outcome);
-    // Which comes first for a stack operand that is both misaligned and not canonical, #GP(0) or #SS(0), is open.
-    let either = host.vector == 13 && ours.vector == 12;
     number("vector", if either { 12 } else { host.vector }, ours.vector);
     if matches!(host.vector, 8 | 10..=14 | 17) {
         // Linux says of every address beyond user space that it is mapped.

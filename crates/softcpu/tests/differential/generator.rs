@@ -3,152 +3,12 @@
 use std::sync::LazyLock;
 
 use iced_x86::{
-    Code, CpuidFeature, Encoder, EncodingKind, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register,
-    RflagsBits,
+    Code, CpuidFeature, EncodingKind, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register,
 };
 
 use super::machine_state::{CODE, Case, DATA, MEMORY, PAGE, Registers, STACK};
 use super::rng::Rng;
-
-/// A piece of a sequence.
-#[derive(Debug, Clone)]
-pub enum Piece {
-    /// An instruction.
-    Plain(Box<Instruction>),
-    /// A jump over the next `pieces` pieces, on condition code `condition` or always.
-    Jump { condition: Option<u8>, pieces: usize },
-}
-
-/// A sequence and the mode it is for.
-#[derive(Debug, Clone)]
-pub struct Sequence {
-    /// 64-bit mode, else 32-bit.
-    pub long: bool,
-    /// In order.
-    pub pieces: Vec<Piece>,
-}
-
-/// Encoded, with what is known at each instruction.
-pub struct Encoded {
-    /// Machine code with INT3 at its end.
-    pub code: Vec<u8>,
-    /// Address of each piece and the flags that are undefined before it; the last entry is the end's.
-    pub undefined: Vec<(u64, u64)>,
-}
-
-const ARITHMETIC: u32 =
-    RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
-
-/// Bits of RFLAGS for iced's flags.
-fn rflags(bits: u32) -> u64 {
-    [
-        (RflagsBits::OF, 1 << 11),
-        (RflagsBits::SF, 1 << 7),
-        (RflagsBits::ZF, 1 << 6),
-        (RflagsBits::AF, 1 << 4),
-        (RflagsBits::PF, 1 << 2),
-        (RflagsBits::CF, 1),
-    ]
-    .iter()
-    .filter(|(flag, _)| bits & flag != 0)
-    .map(|(_, bit)| bit)
-    .sum()
-}
-
-/// Flags that a condition code reads.
-fn read_by_condition(condition: u8) -> u32 {
-    match condition >> 1 {
-        0 => RflagsBits::OF,
-        1 => RflagsBits::CF,
-        2 => RflagsBits::ZF,
-        3 => RflagsBits::CF | RflagsBits::ZF,
-        4 => RflagsBits::SF,
-        5 => RflagsBits::PF,
-        6 => RflagsBits::SF | RflagsBits::OF,
-        _ => RflagsBits::SF | RflagsBits::OF | RflagsBits::ZF,
-    }
-}
-
-/// True if the instruction may leave the flags alone: then those that were undefined stay so.
-fn may_keep_flags(instruction: &Instruction) -> bool {
-    use Mnemonic as M;
-    matches!(
-        instruction.mnemonic(),
-        M::Shl | M::Shr | M::Sar | M::Rol | M::Ror | M::Rcl | M::Rcr | M::Shld | M::Shrd | M::Sal
-    ) || instruction.has_rep_prefix()
-        || instruction.has_repne_prefix()
-}
-
-impl Sequence {
-    /// The machine code, or `None` if an instruction cannot be encoded in this mode, or reads a flag that is undefined there.
-    pub fn encode(&self) -> Option<Encoded> {
-        let mut code = Vec::new();
-        let mut undefined = Vec::new();
-        let mut open = 0u32;
-        let mut fixes: Vec<(usize, usize)> = Vec::new();
-        let mut starts = Vec::new();
-        for (index, piece) in self.pieces.iter().enumerate() {
-            undefined.push((CODE + code.len() as u64, rflags(open)));
-            starts.push(code.len());
-            match piece {
-                Piece::Plain(instruction) => {
-                    // A jump over the set-up of a string instruction would leave both its pointers wild, and which one faults first is
-                    // open.
-                    let string = instruction.is_string_instruction()
-                        && (index.saturating_sub(3)..=index).any(|at| self.is_jumped_over(at));
-                    if instruction.rflags_read() & open != 0 || string {
-                        return None;
-                    }
-                    let mut encoder = Encoder::new(if self.long { 64 } else { 32 });
-                    encoder.encode(instruction, CODE + code.len() as u64).ok()?;
-                    code.append(&mut encoder.take_buffer());
-                    // A jump over this piece may leave the older flags in place: only forget those where none is open.
-                    if !may_keep_flags(instruction) && !self.is_jumped_over(index) {
-                        open &= !instruction.rflags_modified();
-                    }
-                    open |= instruction.rflags_undefined() & ARITHMETIC;
-                }
-                Piece::Jump { condition, pieces } => {
-                    match condition {
-                        Some(condition) if read_by_condition(*condition) & open != 0 => return None,
-                        Some(condition) => code.extend_from_slice(&[0x0f, 0x80 | condition, 0, 0, 0, 0]),
-                        None => code.extend_from_slice(&[0xe9, 0, 0, 0, 0]),
-                    }
-                    fixes.push((code.len(), (index + 1 + pieces).min(self.pieces.len())));
-                }
-            }
-        }
-        undefined.push((CODE + code.len() as u64, rflags(open)));
-        starts.push(code.len());
-        for (end, target) in fixes {
-            let distance = (starts[target] - end) as u32;
-            code[end - 4..end].copy_from_slice(&distance.to_le_bytes());
-        }
-        code.push(0xcc);
-        (code.len() <= PAGE).then_some(Encoded { code, undefined })
-    }
-
-    /// True if a jump can skip piece `index`.
-    fn is_jumped_over(&self, index: usize) -> bool {
-        self.pieces[..index]
-            .iter()
-            .enumerate()
-            .any(|(from, piece)| matches!(piece, Piece::Jump { pieces, .. } if from + pieces >= index))
-    }
-
-    /// One line a piece.
-    pub fn listing(&self) -> String {
-        self.pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Plain(instruction) => format!("    {:?}: {instruction}\n", instruction.code()),
-                Piece::Jump { condition, pieces } => {
-                    format!("    jump over {pieces}, condition {condition:?}\n")
-                }
-            })
-            .collect()
-    }
-}
+use super::sequence::{self, Encoded, Piece, Sequence};
 
 /// The kinds of instruction, with how often each is taken.
 const FAMILIES: [(Family, usize); 6] = [
@@ -438,13 +298,7 @@ pub fn sequence(seed: u64) -> (Sequence, Registers, Vec<u8>) {
     };
     let length = 1 + rng.below(16);
     let focus = rng.chance(40).then(|| FAMILIES[rng.below(FAMILIES.len())].0);
-    while result.pieces.len() < length {
-        let before = result.pieces.len();
-        add_piece(&mut rng, &mut result, focus);
-        if result.encode().is_none() {
-            result.pieces.truncate(before);
-        }
-    }
+    grow(&mut rng, &mut result, length, focus, 0);
     let registers = start(&mut rng, long);
     let memory = memory(&mut rng);
     (result, registers, memory)
@@ -462,8 +316,58 @@ pub fn case(sequence: &Sequence, registers: &Registers, memory: &[u8]) -> Option
     Some((case, encoded))
 }
 
-/// Adds an instruction with what has to stand before it.
-fn add_piece(rng: &mut Rng, sequence: &mut Sequence, focus: Option<Family>) {
+/// Adds pieces up to `length`.
+fn grow(rng: &mut Rng, sequence: &mut Sequence, length: usize, focus: Option<Family>, depth: usize) {
+    while sequence.pieces.len() < length {
+        let before = sequence.pieces.len();
+        add_piece(rng, sequence, focus, depth);
+        if sequence.encode().is_none() {
+            sequence.pieces.truncate(before);
+        }
+    }
+}
+
+/// Loops, calls and the like may lie in each other up to this depth.
+const DEEPEST: usize = 2;
+
+/// A loop, a call, or code between PUSH and POP.
+fn compound(rng: &mut Rng, long: bool, focus: Option<Family>, depth: usize) -> Piece {
+    let mut inner = Sequence {
+        long,
+        pieces: Vec::new(),
+    };
+    let length = 1 + rng.below(5);
+    grow(rng, &mut inner, length, focus, depth + 1);
+    let body = inner.pieces;
+    match rng.below(5) {
+        0 | 1 => {
+            let by_loop = rng.chance(30);
+            Piece::Loop {
+                counter: if by_loop { 1 } else { general(rng, long) as u8 },
+                times: 1 + rng.below(24) as u32,
+                by_loop,
+                body,
+            }
+        }
+        2 | 3 => Piece::Call {
+            through: (long && rng.chance(40)).then(|| general(rng, long) as u8),
+            body,
+        },
+        _ => Piece::Saved {
+            push: general(rng, long) as u8,
+            pop: general(rng, long) as u8,
+            body,
+        },
+    }
+}
+
+/// Adds an instruction with what has to stand before it, or a compound.
+fn add_piece(rng: &mut Rng, sequence: &mut Sequence, focus: Option<Family>, depth: usize) {
+    if depth < DEEPEST && rng.chance(6) {
+        let piece = compound(rng, sequence.long, focus, depth);
+        sequence.pieces.push(piece);
+        return;
+    }
     if rng.chance(5) {
         let condition = rng.chance(80).then(|| rng.below(16) as u8);
         sequence.pieces.push(Piece::Jump {
@@ -563,6 +467,9 @@ fn fill(rng: &mut Rng, code: Code, long: bool) -> Option<Instruction> {
     let memory = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
     if info.can_use_lock_prefix() && memory && rng.chance(30) {
         instruction.set_has_lock_prefix(true);
+    }
+    if sequence::is_locked(&instruction) {
+        instruction.set_memory_displacement64(instruction.memory_displacement64() & !15);
     }
     if info.can_use_rep_prefix() && rng.chance(60) {
         instruction.set_has_rep_prefix(true);
@@ -739,6 +646,7 @@ fn vector_index(
     long: bool,
 ) {
     memory_operand(rng, instruction, operand, long);
+    instruction.set_segment_prefix(Register::None);
     let number = if rng.chance(80) {
         5
     } else {
@@ -768,6 +676,19 @@ fn memory_operand(rng: &mut Rng, instruction: &mut Instruction, operand: u32, lo
         }
     };
     let displacement = near(rng);
+    if long && rng.chance(6) {
+        // FS leads to the data by itself.
+        instruction.set_segment_prefix(Register::FS);
+        instruction.set_memory_base(rng.pick(&[Register::None, Register::R12]));
+        instruction.set_memory_index(Register::None);
+        instruction.set_memory_index_scale(1);
+        instruction.set_memory_displacement64(displacement as u64);
+        instruction.set_memory_displ_size(8);
+        return;
+    }
+    if long && rng.chance(6) {
+        instruction.set_segment_prefix(Register::GS);
+    }
     let (base, index, displacement) = match rng.below(100) {
         0..=49 => (wide(3), Register::None, displacement),
         50..=64 => (wide(3), wide(if long { 12 } else { 3 }), displacement),

@@ -15,8 +15,8 @@ use ostler_memory::vm_memory::{Bytes, GuestAddress};
 use ostler_memory::{GuestRam, RamOptions, RamSlot};
 
 use super::machine_state::{
-    CODE, CODE32, CODE64, Case, DATA, DATA_PAGES, Final, MEMORY, Outcome, PAGE, Registers, STACK, USER_DATA,
-    XSAVE,
+    CODE, CODE32, CODE64, Case, DATA, DATA_PAGES, FS_BASE, Final, GS_BASE, MEMORY, Outcome, PAGE, Registers,
+    STACK, USER_DATA, XSAVE,
 };
 
 /// Bytes of RAM.
@@ -95,7 +95,9 @@ impl Guest {
         state.xsave = case.registers.xsave.to_vec();
         state.xsave[416..512].fill(0);
         state.xsave[28..32].copy_from_slice(&0xffffu32.to_le_bytes());
-        if !case.long {
+        if case.long {
+            set_bases(&mut state);
+        } else {
             state.segments[1] = segment(CODE32, 0xc0fb);
         }
         self.vcpu
@@ -173,6 +175,19 @@ fn segment(selector: u16, rights: u16) -> Segment {
         base: 0,
         limit: u32::MAX,
         rights,
+    }
+}
+
+/// Gives FS and GS their bases.
+fn set_bases(state: &mut CpuState) {
+    const FS_BASE_MSR: u32 = 0xc000_0100;
+    const GS_BASE_MSR: u32 = 0xc000_0101;
+    for msr in &mut state.msrs {
+        match msr.index {
+            FS_BASE_MSR => msr.value = FS_BASE,
+            GS_BASE_MSR => msr.value = GS_BASE,
+            _ => {}
+        }
     }
 }
 

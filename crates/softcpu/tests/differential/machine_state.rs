@@ -10,6 +10,10 @@ pub const DATA_PAGES: usize = 2;
 pub const STACK: u64 = 0x3000_0000;
 /// Bytes a page.
 pub const PAGE: usize = 4096;
+/// Base of FS in 64-bit mode: where the general registers lead, so that it can be used without one.
+pub const FS_BASE: u64 = DATA + 2048;
+/// Base of GS in 64-bit mode: a little, so that it can be added to any operand.
+pub const GS_BASE: u64 = 0x148;
 /// Bytes of memory that a sequence can see: data, the read-only page, the stack.
 pub const MEMORY: usize = (DATA_PAGES + 2) * PAGE;
 /// Bytes of an XSAVE image with AVX state.

@@ -10,8 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use super::machine_state::{
-    CODE, CODE32, CODE64, Case, DATA, DATA_PAGES, Final, MEMORY, Outcome, PAGE, Registers, STACK, USER_DATA,
-    XSAVE,
+    CODE, CODE32, CODE64, Case, DATA, DATA_PAGES, FS_BASE, Final, GS_BASE, MEMORY, Outcome, PAGE, Registers,
+    STACK, USER_DATA, XSAVE,
 };
 
 /// Signals that exceptions become.
@@ -58,6 +58,8 @@ struct Handler {
     running: bool,
     gregs: [i64; 23],
     extended: [u8; XSAVE],
+    /// The child's own FS base.
+    fs: u64,
 }
 
 static mut HANDLER: Handler = Handler {
@@ -65,6 +67,7 @@ static mut HANDLER: Handler = Handler {
     running: false,
     gregs: [0; 23],
     extended: [0; XSAVE],
+    fs: 0,
 };
 
 /// The child and the memory shared with it.
@@ -301,11 +304,33 @@ fn prepare(memory: &File, exchange: *mut Exchange) -> io::Result<()> {
             }
         }
         std::arch::asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) u32::from(USER_DATA));
+        let fs = &raw mut HANDLER.fs;
+        if segment_base(ARCH_GET_FS, fs as u64) != 0 || segment_base(ARCH_SET_GS, GS_BASE) != 0 {
+            return Err(io::Error::other("the host gives no segment bases"));
+        }
     }
     forbid_system_calls()
 }
 
-/// Leaves the child with read, write, sigreturn and exit.
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_GET_FS: u64 = 0x1003;
+
+/// The system call arch_prctl, without the C library: it works while FS is a sequence's.
+///
+/// # Safety
+/// With the child's own FS gone, nothing may be called that keeps anything by thread.
+unsafe fn segment_base(what: u64, value: u64) -> u64 {
+    let result;
+    // SAFETY: a system call that changes no memory but what `value` points to.
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") libc::SYS_arch_prctl as u64 => result, in("rdi") what,
+            in("rsi") value, out("rcx") _, out("r11") _, options(nostack));
+    }
+    result
+}
+
+/// Leaves the child with read, write, sigreturn, exit and the bases of segments.
 fn forbid_system_calls() -> io::Result<()> {
     const ARCH: u32 = 0xc000_003e;
     let load = |offset: u32| libc::sock_filter {
@@ -328,11 +353,12 @@ fn forbid_system_calls() -> io::Result<()> {
     };
     let mut filter = [
         load(4),
-        equal(ARCH, 0, 6),
+        equal(ARCH, 0, 7),
         load(0),
-        equal(libc::SYS_read as u32, 3, 0),
-        equal(libc::SYS_write as u32, 2, 0),
-        equal(libc::SYS_rt_sigreturn as u32, 1, 0),
+        equal(libc::SYS_read as u32, 4, 0),
+        equal(libc::SYS_write as u32, 3, 0),
+        equal(libc::SYS_rt_sigreturn as u32, 2, 0),
+        equal(libc::SYS_arch_prctl as u32, 1, 0),
         equal(libc::SYS_exit_group as u32, 0, 1),
         give(libc::SECCOMP_RET_ALLOW),
         give(libc::SECCOMP_RET_KILL_PROCESS),
@@ -367,6 +393,7 @@ unsafe extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, contex
         let context = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
         let image = &mut *context.fpregs.cast::<[u8; XSAVE]>();
         if handler.running {
+            segment_base(ARCH_SET_FS, handler.fs);
             take(context, image, &mut (*handler.exchange).outcome);
             context.gregs = handler.gregs;
             *image = handler.extended;
@@ -379,6 +406,7 @@ unsafe extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, contex
                 &(*handler.exchange).start,
                 (*handler.exchange).selector,
             );
+            segment_base(ARCH_SET_FS, FS_BASE);
         }
         handler.running = !handler.running;
     }

@@ -1,14 +1,22 @@
 //! What the architecture leaves open about an instruction that faulted: processors differ there.
 
 use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, Register,
+    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpKind, Register,
 };
 
-use super::machine_state::{CODE, Case, DATA, DATA_PAGES, Final, MEMORY, PAGE, Registers, STACK};
+use super::machine_state::{
+    CODE, Case, DATA, DATA_PAGES, FS_BASE, Final, GS_BASE, MEMORY, PAGE, Registers, STACK,
+};
 
 /// Makes equal on both sides what the fault that ended `case` leaves open.
 pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     if is_store_of_nothing(case, native, guest) {
+        *guest = native.clone();
+        return;
+    }
+    if is_conversion_that_cannot_be_stored(case, native, guest)
+        || is_around_four_gigabytes(case, native, guest)
+    {
         *guest = native.clone();
         return;
     }
@@ -20,11 +28,16 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     match native.outcome.vector {
         12..=14 => {}
         19 => {
-            // Whether an unmasked underflow reports inexactness too is open; and a dot product is several steps, of which it is
-            // open how many report.
+            // A dot product is several steps, of which it is open how many report; and it is open whether an unmasked underflow
+            // reports inexactness too. After an unmasked overflow that is not open, but the interpreter, which sees the masked
+            // response only, always reports it.
             let dot =
                 decode(case, native.outcome.registers.rip).is_some_and(|i| is_dot_product(i.mnemonic()));
-            let flags = if dot { SIMD_FLAGS } else { 0x20 };
+            let flags = match () {
+                () if dot => SIMD_FLAGS,
+                () if is_out_of_range(native) && is_out_of_range(guest) => 0x20,
+                () => 0,
+            };
             for side in [native, guest] {
                 side.outcome.registers.xsave[MXCSR] &= !flags;
             }
@@ -74,6 +87,20 @@ pub fn settle(case: &Case, native: &mut Final, guest: &mut Final) {
     }
 }
 
+/// True if the exceptions are #GP(0) and #SS(0) for a stack operand: which of them one that is both misaligned and not canonical
+/// raises is open.
+pub fn is_either_of_two(case: &Case, native: &Final, guest: &Final) -> bool {
+    let rip = native.outcome.registers.rip;
+    native.outcome.vector == 13
+        && guest.outcome.vector == 12
+        && rip == guest.outcome.registers.rip
+        && decode(case, rip).is_some_and(|i| {
+            (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory)
+                && i.memory_segment() == Register::SS
+                && i.memory_size().size() >= 16
+        })
+}
+
 /// Bytes of MXCSR in an image, and its exception flags.
 const MXCSR: usize = 24;
 const SIMD_FLAGS: u8 = 0x3f;
@@ -91,6 +118,36 @@ fn is_store_of_nothing(case: &Case, native: &Final, guest: &Final) -> bool {
         && native.outcome.registers.xsave[2] & SUMMARY != 0
         && decode(case, rip)
             .is_some_and(|i| matches!(i.mnemonic(), Fst | Fstp | Fist | Fistp | Fisttp | Fbstp))
+}
+
+/// True if MXCSR says that a result was tiny or too large, and that this is not masked.
+fn is_out_of_range(side: &Final) -> bool {
+    const RANGE: u16 = 0b11000;
+    let mxcsr = u16::from_le_bytes([
+        side.outcome.registers.xsave[MXCSR],
+        side.outcome.registers.xsave[MXCSR + 1],
+    ]);
+    mxcsr & !(mxcsr >> 7) & RANGE != 0
+}
+
+/// True if one side reported the exception of a conversion to memory, and the other that its result cannot be stored: which comes
+/// first is open.
+fn is_conversion_that_cannot_be_stored(case: &Case, native: &Final, guest: &Final) -> bool {
+    let rip = guest.outcome.registers.rip;
+    native.outcome.registers.rip == rip
+        && matches!((native.outcome.vector, guest.outcome.vector), (19, 14) | (14, 19))
+        && decode(case, rip).is_some_and(|i| i.mnemonic() == Mnemonic::Vcvtps2ph)
+}
+
+/// True if an access reached past the end of a segment of 4 GiB: whether that breaks the limit or wraps around is open (SDM volume 3,
+/// 5.3).
+fn is_around_four_gigabytes(case: &Case, native: &Final, guest: &Final) -> bool {
+    const LAST: u64 = 0xffff_ffc0;
+    !case.long
+        && native.outcome.registers.rip == guest.outcome.registers.rip
+        && native.outcome.vector == 14
+        && native.outcome.cr2 >= LAST
+        && matches!(guest.outcome.vector, 12 | 13)
 }
 
 fn is_dot_product(mnemonic: Mnemonic) -> bool {
@@ -185,8 +242,11 @@ fn forget_operand(instruction: &Instruction, native: &mut Final, guest: &mut Fin
 }
 
 fn value(registers: &Registers, register: Register) -> Option<u64> {
-    if register.is_segment_register() {
-        return Some(0);
+    match register {
+        Register::FS => return Some(FS_BASE),
+        Register::GS => return Some(GS_BASE),
+        _ if register.is_segment_register() => return Some(0),
+        _ => {}
     }
     let full = registers.gpr[register.full_register().number()];
     Some(if register.size() == 4 {

@@ -4,7 +4,8 @@ use super::compare;
 use super::generator;
 use super::machine_state::{Case, DATA_PAGES, PAGE, Registers};
 use super::rng::Rng;
-use super::{Encoded, Sides};
+use super::sequence::Encoded;
+use super::sequences::Sides;
 
 /// Where RBX points, in the sequence's memory.
 const RBX: usize = 2048;
@@ -442,5 +443,62 @@ fn a_high_byte_that_is_only_read_is_not_written() {
             &code,
             nothing,
         );
+    }
+}
+
+/// Single-precision numbers around the smallest normal half-precision number: tiny and exact, tiny and inexact, rounded up to a
+/// normal number; and ordinary, denormal and huge ones.
+const AROUND_TINY: [u32; 16] = [
+    0x3880_0000,
+    0x3800_0000,
+    0x3300_0000,
+    0x3380_0000,
+    0xb380_0000,
+    0x387f_ffff,
+    0x387f_e000,
+    0x387f_c000,
+    0x3300_0001,
+    0x3f80_0000,
+    0x3f80_0001,
+    0x0000_0001,
+    0x0000_0000,
+    0x477f_f000,
+    0x7fa0_0000,
+    0xb87f_c000,
+];
+
+#[test]
+fn conversions_to_half_precision_report_tiny_results() {
+    if !std::is_x86_feature_detected!("f16c") {
+        eprintln!("SKIPPED conversions_to_half_precision_report_tiny_results: the host has no F16C");
+        return;
+    }
+    for destination in [0xd1, 0x13] {
+        for wide in [0, 4] {
+            for rounding in 0..5 {
+                // vcvtps2ph xmm1 or [rbx], xmm2 or ymm2, rounding
+                let code = [0xc4, 0xe3, 0x79 | wide, 0x1d, destination, rounding];
+                agrees(
+                    "conversions_to_half_precision_report_tiny_results",
+                    true,
+                    &code,
+                    |registers, _, rng| {
+                        // Mostly nothing but tiny ones, so that underflow is all there is.
+                        let few = if rng.chance(70) { 8 } else { AROUND_TINY.len() };
+                        for lane in [192, 196, 200, 204, 608, 612, 616, 620] {
+                            let value = AROUND_TINY[rng.below(few)];
+                            registers.xsave[lane..lane + 4].copy_from_slice(&value.to_le_bytes());
+                        }
+                        let masks = if rng.chance(50) {
+                            0x1780
+                        } else {
+                            rng.next() as u32 & 0x1f80
+                        };
+                        let others = rng.next() as u32 & 0xe040;
+                        registers.xsave[24..28].copy_from_slice(&(masks | others).to_le_bytes());
+                    },
+                );
+            }
+        }
     }
 }

@@ -115,6 +115,8 @@ pub struct Msrs {
     pub entered: bool,
     /// RFLAGS.RF was set before the current instruction.
     pub resumed: bool,
+    /// A repeated string instruction stopped between two iterations.
+    pub repeats: bool,
 }
 
 impl Default for Msrs {
@@ -146,6 +148,7 @@ impl Default for Msrs {
             debug_hits: 0,
             entered: false,
             resumed: false,
+            repeats: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::state::{Cpu, cr0, cr4, efer, mode, reg, seg};
 use crate::system::{far, interrupt, iret, msr, syscall};
 
 /// 64-bit code of level `cpl`, the first 2 MiB mapped one to one for everyone.
-fn long(cpl: u8) -> Box<Cpu> {
+pub fn long(cpl: u8) -> Box<Cpu> {
     const TABLES: u64 = 0x1_0000;
     let mut cpu = protected();
     for (at, value) in [(0, TABLES + 0x1007), (0x1000, TABLES + 0x2007), (0x2000, 0x87)] {

@@ -2,18 +2,24 @@
 
 mod control_registers;
 mod delivery;
+mod exceptions;
+mod identity;
 mod long_mode;
 mod segments;
+mod tasks;
+mod virtual_8086;
 
 use std::sync::Arc;
 
+use iced_x86::{Decoder, DecoderOptions};
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{DescriptorTable, Segment, reset_state};
 use ostler_memory::{RamOptions, RamSlot, allocate};
 
-use crate::fault::{Exception, Result};
+use crate::exec::Family;
+use crate::fault::{Exception, Flow, Result};
 use crate::shared::VcpuShared;
-use crate::state::{Cpu, reg, seg};
+use crate::state::{Cpu, mode, reg, seg};
 use crate::vm::{Engine, new_shared};
 
 /// Linear address of the GDT.
@@ -139,4 +145,32 @@ pub fn peek64(cpu: &mut Cpu, gpa: u64) -> u64 {
 pub fn fault<T: std::fmt::Debug>(cpu: &mut Cpu, result: Result<T>) -> Exception {
     assert!(result.is_err(), "{result:?}");
     cpu.exception.take().unwrap()
+}
+
+/// Executes one instruction at the instruction pointer, which moves on unless the instruction moved it.
+pub fn exec(cpu: &mut Cpu, code: &[u8]) -> Result<Flow> {
+    let bitness = match cpu.mode & (mode::LONG | mode::CODE32) {
+        0 => 16,
+        bits if bits & mode::LONG != 0 => 64,
+        _ => 32,
+    };
+    let offset = cpu.rip & 0xfff;
+    let i = Decoder::with_ip(bitness, code, offset, DecoderOptions::NONE).decode();
+    assert_eq!(i.len(), code.len(), "{i}");
+    cpu.next_rip = cpu.rip + i.len() as u64;
+    cpu.gpr[reg::RIP_BASE] = cpu.rip - offset;
+    let flow = match Family::of(&i) {
+        Some(family) => family.execute(cpu, &i),
+        None => super::execute(cpu, &i),
+    };
+    if flow == Ok(Flow::Next) {
+        cpu.rip = cpu.next_rip;
+    }
+    flow
+}
+
+/// The words of 32 bits on the current stack.
+pub fn stack_of(cpu: &mut Cpu) -> [u32; 3] {
+    let sp = cpu.gpr[reg::RSP];
+    std::array::from_fn(|n| peek32(cpu, sp + 4 * n as u64))
 }
