@@ -82,8 +82,12 @@ impl Kvm {
         }
         // Counters cannot move to another processor. An older KVM shows a few that the guest's CPUID does not name.
         if vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into()) & KVM_PMU_CAP_DISABLE as i32 != 0 {
-            enable(vm, KVM_CAP_PMU_CAPABILITY, [u64::from(KVM_PMU_CAP_DISABLE), 0, 0, 0])
-                .map_err(|e| Error::host("switch performance counters off", e))?;
+            enable(
+                vm,
+                KVM_CAP_PMU_CAPABILITY,
+                [u64::from(KVM_PMU_CAP_DISABLE), 0, 0, 0],
+            )
+            .map_err(|e| Error::host("switch performance counters off", e))?;
         }
         let exits_on_failure = vm.check_extension_raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE.into()) > 0
             && enable(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, [1, 0, 0, 0]).is_ok();

@@ -1,5 +1,7 @@
 //! The tiny guests and the probe on the host's /dev/kvm, whether it runs on hardware or merely emulates.
 
+mod common;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,23 @@ fn every_tiny_guest_does_as_it_should() {
 }
 
 #[test]
+fn an_instruction_that_kvm_cannot_emulate_is_handed_over() {
+    const NAME: &str = "an_instruction_that_kvm_cannot_emulate_is_handed_over";
+    let Some(kvm) = kvm(NAME) else { return };
+    let guest = ostler_guest::demanding()
+        .into_iter()
+        .find(|guest| guest.name == "hand-over")
+        .unwrap();
+    let report = ostler_guest::play_helped(&kvm, &kvm, &guest, &common::emulator).unwrap();
+    println!("{} instructions handed over", report.handed_over);
+    if probe::measure(&kvm).unwrap().is_hardware_speed() {
+        println!("this KVM executes every instruction itself");
+    } else {
+        assert!(report.handed_over >= 1);
+    }
+}
+
+#[test]
 fn the_probe_gives_a_speed() {
     let Some(kvm) = kvm("the_probe_gives_a_speed") else {
         return;
@@ -57,7 +76,8 @@ fn kvm_works_in_a_host_made_in_software() {
     }
     let script = "#!/bin/sh\n\
         ls /dev/kvm\n\
-        /tests --exact every_tiny_guest_does_as_it_should the_probe_gives_a_speed --nocapture --test-threads 1 2>&1\n\
+        /tests --exact every_tiny_guest_does_as_it_should the_probe_gives_a_speed \
+        an_instruction_that_kvm_cannot_emulate_is_handed_over --nocapture --test-threads 1 2>&1\n\
         echo INNER-STATUS $?\n";
     let this = std::env::current_exe().unwrap();
     let host = SoftwareHost::new(&root).program("tests", &this).unwrap();

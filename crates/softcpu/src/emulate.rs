@@ -159,8 +159,8 @@ fn merge_xsave(before: &[u8], after: &[u8]) -> Vec<u8> {
     const YMM_BIT: u8 = 1 << 2;
     let mut merged = before.to_vec();
     let upper = after.get(YMM..KNOWN_XSAVE).unwrap_or(&[]);
-    let has_upper = before.get(XSTATE_BV).is_some_and(|bits| bits & YMM_BIT != 0)
-        || upper.iter().any(|&byte| byte != 0);
+    let has_upper =
+        before.get(XSTATE_BV).is_some_and(|bits| bits & YMM_BIT != 0) || upper.iter().any(|&byte| byte != 0);
     let known = if has_upper { KNOWN_XSAVE } else { YMM };
     let known = known.min(after.len());
     merged.resize(before.len().max(known), 0);
@@ -188,7 +188,10 @@ mod tests {
         after[XSTATE_BV] = 7;
         after[160] = 0x11;
         let merged = merge_xsave(&before, &after);
-        assert_eq!((merged[160], merged[XSTATE_BV], merged[XSTATE_BV + 1]), (0x11, 0xe3, 2));
+        assert_eq!(
+            (merged[160], merged[XSTATE_BV], merged[XSTATE_BV + 1]),
+            (0x11, 0xe3, 2)
+        );
         assert!(merged[1088..].iter().all(|&byte| byte == 0x5a));
         assert_eq!(merged.len(), before.len());
         after[YMM] = 0x22;
@@ -202,7 +205,10 @@ mod tests {
         assert_eq!(merge_xsave(&vec![0; YMM], &after).len(), YMM);
         after[831] = 1;
         let merged = merge_xsave(&vec![0; YMM], &after);
-        assert_eq!((merged.len(), merged[831], merged[XSTATE_BV]), (KNOWN_XSAVE, 1, 7));
+        assert_eq!(
+            (merged.len(), merged[831], merged[XSTATE_BV]),
+            (KNOWN_XSAVE, 1, 7)
+        );
     }
 
     #[test]

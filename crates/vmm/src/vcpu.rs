@@ -134,7 +134,11 @@ impl VcpuThread {
             .spawn(move || {
                 its_id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
                 let driver = surroundings.driver.clone();
-                if catch_unwind(AssertUnwindSafe(|| live(index, vcpu, &its_gate, &mut surroundings))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| {
+                    live(index, vcpu, &its_gate, &mut surroundings)
+                }))
+                .is_err()
+                {
                     driver.notice(Notice::Failed(format!(
                         "the thread of CPU {index} met an error of ostler's own"
                     )));

@@ -159,7 +159,11 @@ mod tests {
             (1, 0x41, 1)
         );
         assert_eq!((events.interrupt.shadow, events.nmi.masked), (0, 0));
-        assert_eq!(events.flags & KVM_VCPUEVENT_VALID_NMI_PENDING, 0, "KVM keeps its own");
+        assert_eq!(
+            events.flags & KVM_VCPUEVENT_VALID_NMI_PENDING,
+            0,
+            "KVM keeps its own"
+        );
     }
 
     #[test]

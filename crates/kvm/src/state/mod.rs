@@ -54,12 +54,7 @@ pub fn for_instruction(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
 }
 
 /// Writes back what one instruction made of `before`.
-pub fn after_instruction(
-    fd: &VcpuFd,
-    vm: &Shared,
-    before: &CpuState,
-    after: &CpuState,
-) -> Result<(), Error> {
+pub fn after_instruction(fd: &VcpuFd, vm: &Shared, before: &CpuState, after: &CpuState) -> Result<(), Error> {
     let special = registers::sregs(after);
     if special != registers::sregs(before) {
         fd.set_sregs(&special)
