@@ -44,6 +44,8 @@ pub type MakeHelper<'a> = &'a dyn Fn(u32, Vec<RamSlot>, &[CpuidLeaf]) -> Box<dyn
 pub struct Report {
     /// Instructions that the accelerator could not execute.
     pub handed_over: u64,
+    /// AVX was on.
+    pub avx: bool,
 }
 
 /// A CPU of the play.
@@ -111,11 +113,16 @@ fn play_on(
     let has_avx = has_avx(from).map_err(refused)? && has_avx(to).map_err(refused)?;
     ram.write_obj(u32::from(has_avx), GuestAddress(HAS_AVX))
         .map_err(|e| wrong(e.to_string()))?;
-    let starts = (0..guest.cpus).map(|cpu| start_state(guest, cpu)).collect();
+    let starts = (0..guest.cpus)
+        .map(|cpu| start_state(guest, cpu, has_avx))
+        .collect();
     let (mut stage, mut actors) = set_up(from, guest, ram.clone(), starts, None, make).map_err(refused)?;
     (guest.prepare)(&stage).map_err(wrong)?;
     let mut after = run_all(&stage, guest, &mut actors)?;
-    let mut report = Report::default();
+    let mut report = Report {
+        avx: has_avx,
+        ..Report::default()
+    };
     report.add(&actors);
     if after == After::Move {
         let states = actors
@@ -181,7 +188,9 @@ fn copy(ram: &GuestRam) -> Result<Arc<GuestRam>, String> {
     Ok(new)
 }
 
-fn start_state(guest: &Guest, cpu: u32) -> CpuState {
+fn start_state(guest: &Guest, cpu: u32, has_avx: bool) -> CpuState {
+    const CR4_OSXSAVE: u64 = 1 << 18;
+    const X87_SSE_AVX: u64 = 7;
     if cpu != 0 {
         return reset_state(cpu);
     }
@@ -189,6 +198,10 @@ fn start_state(guest: &Guest, cpu: u32) -> CpuState {
         Mode::Long => {
             let mut state = long_mode_state(0, IMAGE, STACK, TABLES);
             state.gdtr = DescriptorTable { base: GDT, limit: 23 };
+            if has_avx {
+                state.cr4 |= CR4_OSXSAVE;
+                state.xcr0 = X87_SSE_AVX;
+            }
             state
         }
         Mode::Real => {

@@ -31,7 +31,7 @@ fn move_between(test: &str, choose: impl for<'a> Fn(&'a Kvm, &'a SoftCpu) -> [&'
     let [from, to] = choose(&kvm, &soft);
     for guest in moving_guests() {
         let report = play_helped(from, to, &guest, &common::emulator).unwrap();
-        println!("{}: {} instructions handed over", guest.name, report.handed_over);
+        println!("{}: {report:?}", guest.name);
     }
 }
 

@@ -9,6 +9,9 @@ use ostler_accel::{Accelerator, probe};
 use ostler_guest_image::SoftwareHost;
 use ostler_kvm::Kvm;
 
+/// How often the guests that sleep are played by the test that looks for interrupts that come at a bad moment.
+const ROUNDS: usize = 15;
+
 /// KVM, or `None` with the reason printed.
 fn kvm(test: &str) -> Option<Kvm> {
     match Kvm::open() {
@@ -34,6 +37,23 @@ fn every_tiny_guest_does_as_it_should() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn no_interrupt_is_missed() {
+    let Some(kvm) = kvm("no_interrupt_is_missed") else {
+        return;
+    };
+    let guests: Vec<_> = ostler_guest::all()
+        .into_iter()
+        .filter(|guest| ["timer", "x2apic", "messages", "external"].contains(&guest.name))
+        .collect();
+    assert_eq!(guests.len(), 4);
+    for _ in 0..ROUNDS {
+        for guest in &guests {
+            ostler_guest::play(&kvm, guest).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -77,7 +97,7 @@ fn kvm_works_in_a_host_made_in_software() {
     let script = "#!/bin/sh\n\
         ls /dev/kvm\n\
         /tests --exact every_tiny_guest_does_as_it_should the_probe_gives_a_speed \
-        an_instruction_that_kvm_cannot_emulate_is_handed_over --nocapture --test-threads 1 2>&1\n\
+        an_instruction_that_kvm_cannot_emulate_is_handed_over no_interrupt_is_missed --nocapture --test-threads 1 2>&1\n\
         echo INNER-STATUS $?\n";
     let this = std::env::current_exe().unwrap();
     let host = SoftwareHost::new(&root).program("tests", &this).unwrap();

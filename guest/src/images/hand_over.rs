@@ -67,7 +67,8 @@ image! {
         inc     %eax
         or      %rax, %rbp
         lar     %ecx, %eax
-        xor     $0x00af9b00, %eax
+        and     $0x00f0ff00, %eax
+        xor     $0x00a09b00, %eax
         or      %rax, %rbp
         ldmxcsr 0x5210
         movl    $0, 0x5214

@@ -2,8 +2,8 @@
 
 image! {
     /// CPU 1 sleeps in real mode. CPU 0 is in x2APIC mode with interrupts off, has one requested and its deadline armed, vector
-    /// registers, XCR0, PAT and the SYSENTER registers full (those of AVX where the word at 0x7010 says so: not every KVM hides from
-    /// CPUID what it does not offer). After the move R15 collects what is wrong, a bit each; then
+    /// registers, XCR0, PAT and the SYSENTER registers full. AVX is on from the start if the word at 0x7010 says so: not every KVM
+    /// hides from CPUID what it does not offer, and QEMU's SVM lets XSETBV past it. After the move R15 collects what is wrong, a bit each; then
     /// the interrupts arrive, and CPU 1 is woken.
     whole_state, OSTLER_GUEST_WHOLE, OSTLER_GUEST_WHOLE_END,
     "
@@ -51,13 +51,6 @@ image! {
         cmpl    $1, 0x7010
         jne     2f
         inc     %r13d
-        mov     %cr4, %rax
-        or      $0x40000, %rax
-        mov     %rax, %cr4
-        xor     %ecx, %ecx
-        xor     %edx, %edx
-        mov     $7, %eax
-        xsetbv
         .irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
         vmovups 0x5000+32*\\n, %ymm\\n
         .endr
