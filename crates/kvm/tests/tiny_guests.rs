@@ -2,11 +2,9 @@
 
 mod common;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ostler_accel::{Accelerator, probe};
-use ostler_guest_image::SoftwareHost;
 use ostler_kvm::Kvm;
 
 /// How often the guests that sleep are played by the test that looks for interrupts that come at a bad moment.
@@ -96,22 +94,11 @@ fn the_probe_gives_a_speed() {
 #[test]
 fn kvm_works_in_a_host_made_in_software() {
     const NAME: &str = "kvm_works_in_a_host_made_in_software";
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/root");
-    if !SoftwareHost::is_possible() || !root.exists() {
-        eprintln!("SKIPPED {NAME}: qemu-system-x86_64, or Debian's kernel under target/guest, is not there");
+    let arguments = "--exact every_tiny_guest_does_as_it_should the_probe_gives_a_speed \
+                     an_instruction_that_kvm_cannot_emulate_is_handed_over";
+    let Some(console) = common::in_software_host(NAME, arguments) else {
         return;
-    }
-    let script = "#!/bin/sh\n\
-        ls /dev/kvm\n\
-        /tests --exact every_tiny_guest_does_as_it_should the_probe_gives_a_speed \
-        an_instruction_that_kvm_cannot_emulate_is_handed_over no_interrupt_is_missed --nocapture --test-threads 1 2>&1\n\
-        echo INNER-STATUS $?\n";
-    let this = std::env::current_exe().unwrap();
-    let host = SoftwareHost::new(&root).program("tests", &this).unwrap();
-    let console = host.run(script, Duration::from_secs(300)).unwrap();
-    println!("{console}");
-    assert!(console.contains("INNER-STATUS 0"), "{console}");
-    assert!(!console.contains("SKIPPED"), "{console}");
+    };
     let natively = "0 instructions handed over\nthis host's processor executes them itself";
     assert!(console.contains(natively), "{console}");
 }
