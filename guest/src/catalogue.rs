@@ -8,7 +8,7 @@ use ostler_bus::{Doorbell, Msi, Space};
 use ostler_memory::vm_memory::GuestMemoryBackend;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::layout::{BELL_FOR_ALL, BELL_FOR_ONE, BELL_PORT};
+use crate::layout::{BELL_FOR_ALL, BELL_FOR_ONE, BELL_PORT, COUNTED};
 use crate::stage::Stage;
 use crate::{End, Guest, Mode, Next, images};
 
@@ -17,6 +17,7 @@ const PLAIN: Guest = Guest {
     name: "",
     shows: "",
     cpus: 1,
+    sleepers: &[],
     mode: Mode::Long,
     end: End::Exit,
     image: images::hello,
@@ -173,6 +174,64 @@ pub fn all() -> Vec<Guest> {
             ..PLAIN
         },
     ]
+}
+
+/// Tiny guests that need every instruction of the CPU model, from the accelerator or from its helper.
+pub fn demanding() -> Vec<Guest> {
+    vec![
+        Guest {
+            name: "hand-over",
+            shows: "instructions that KVM may not emulate, and messages meanwhile",
+            image: images::hand_over,
+            prints: || {
+                hex(&[
+                    0,
+                    MESSAGES.into(),
+                    0,
+                    0,
+                    2,
+                    0x1234_5678,
+                    0x0102_0304_0506_0708,
+                    !0x0102_0304_0506_0708,
+                ])
+            },
+            step: send_one_after_another,
+            ..PLAIN
+        },
+        Guest {
+            name: "whole-state",
+            shows: "x2APIC, deadline, requested interrupts, vectors, MSRs and a sleeping CPU, moved",
+            cpus: 2,
+            sleepers: &[1],
+            image: images::whole_state,
+            prints: || hex(&[0, 1, 1]),
+            step: |_, _| Ok(Next::Move),
+            ..PLAIN
+        },
+    ]
+}
+
+/// How many messages [`send_one_after_another`] sends.
+const MESSAGES: u32 = 200;
+
+/// Sends each message when the one before was counted, so that one that is lost ends the sequence.
+fn send_one_after_another(stage: &Arc<Stage>, _step: u32) -> Result<Next, String> {
+    let stage = stage.clone();
+    std::thread::spawn(move || {
+        for sent in 1..=MESSAGES {
+            stage.vm.signal(message(0x41));
+            while stage.read_word(COUNTED) != Ok(sent) {
+                if stage.is_over() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        if let Err(wrong) = stage.set_mailbox(1) {
+            stage.end(Some(wrong));
+        }
+    });
+    Ok(Next::Continue)
 }
 
 /// What the guests' `puthex` prints.

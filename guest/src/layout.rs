@@ -12,6 +12,10 @@ pub const GDT: u64 = 0x500;
 pub const TABLES: u64 = 0x10000;
 /// A word through which guest and script talk.
 pub const MAILBOX: u64 = 0x7008;
+/// 1 if every CPU that the guest meets offers AVX; it is then enabled.
+pub const HAS_AVX: u64 = 0x7010;
+/// What interrupt handlers count.
+pub const COUNTED: u64 = 0x7100;
 
 /// Transmit register and line status of a serial port that is always ready.
 pub const SERIAL_DATA: u16 = 0x3f8;

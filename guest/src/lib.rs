@@ -2,8 +2,8 @@
 //!
 //! Each [`Guest`] is some dozens of instructions without an operating system, and a script for the other side: what the
 //! platform does at each step, and what must have happened at the end. The same guests run on every accelerator, in
-//! the accelerators' tests and in `ostler doctor --selftest`. They need no more of a CPU than a /dev/kvm that merely
-//! emulates has: no SSE, no software interrupts, no privilege changes.
+//! the accelerators' tests and in `ostler doctor --selftest`. Those of [`all`] need no more of a CPU than a /dev/kvm that
+//! merely emulates has: no SSE, no software interrupts, no privilege changes. Those of [`demanding`] need a [`Helper`] there.
 //!
 //! | file | holds |
 //! |---|---|
@@ -19,8 +19,8 @@ mod layout;
 mod play;
 mod stage;
 
-pub use catalogue::all;
-pub use play::{Error, play, play_moving};
+pub use catalogue::{all, demanding};
+pub use play::{Error, Helper, MakeHelper, Report, play, play_helped, play_moving};
 
 use std::sync::Arc;
 
@@ -61,6 +61,8 @@ pub struct Guest {
     pub shows: &'static str,
     /// How many CPUs it uses.
     pub cpus: u32,
+    /// Those that sleep in HLT when it is moved.
+    sleepers: &'static [u32],
     mode: Mode,
     end: End,
     image: fn() -> &'static [u8],

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ostler_accel::bare_metal::{identity_map, long_mode_state};
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{
-    Accelerator, CpuState, DescriptorTable, Exit, KickSource, MpState, Vcpu, VmConfig, reset_state,
+    Accelerator, CpuState, CpuidLeaf, DescriptorTable, Exit, ExitCause, KickSource, MpState, Vcpu, VmConfig,
+    reset_state,
 };
 use ostler_memory::vm_memory::{Bytes, GuestAddress};
 use ostler_memory::{GuestRam, RamOptions, RamSlot};
@@ -20,6 +21,39 @@ use crate::{End, Guest, Mode};
 const LIMIT: Duration = Duration::from_secs(60);
 /// Entries within which a kicked CPU must come back.
 const MAX_ENTRIES_AFTER_KICK: usize = 64;
+
+/// How often CPUs are asked to stop for a move.
+const KICK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Executes instructions that an accelerator cannot.
+pub trait Helper: Send {
+    /// Executes the one at which `vcpu` left with [`Exit::EmulationFailed`]; ports and devices are reached through `io`. False if
+    /// the CPU shut down.
+    fn help(
+        &mut self,
+        vcpu: &mut dyn Vcpu,
+        io: &mut dyn FnMut(Exit<'_>),
+    ) -> Result<bool, ostler_accel::Error>;
+}
+
+/// Makes the helper of CPU `n` of a guest with this memory and this CPUID.
+pub type MakeHelper<'a> = &'a dyn Fn(u32, Vec<RamSlot>, &[CpuidLeaf]) -> Box<dyn Helper>;
+
+/// What a play that went well tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Instructions that the accelerator could not execute.
+    pub handed_over: u64,
+    /// AVX was on.
+    pub avx: bool,
+}
+
+/// A CPU of the play.
+struct Actor {
+    cpu: u32,
+    vcpu: Box<dyn Vcpu>,
+    helper: Option<Box<dyn Helper>>,
+}
 
 /// How a play failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +83,24 @@ pub fn play(accelerator: &dyn Accelerator, guest: &Guest) -> Result<(), Error> {
 
 /// Runs `guest` on `from`; at the step at which it is moved, its state goes to a new virtual machine on `to`.
 pub fn play_moving(from: &dyn Accelerator, to: &dyn Accelerator, guest: &Guest) -> Result<(), Error> {
+    play_on([from, to], guest, None).map(drop)
+}
+
+/// The same with a helper for what the accelerators cannot execute.
+pub fn play_helped(
+    from: &dyn Accelerator,
+    to: &dyn Accelerator,
+    guest: &Guest,
+    make: MakeHelper<'_>,
+) -> Result<Report, Error> {
+    play_on([from, to], guest, Some(make))
+}
+
+fn play_on(
+    [from, to]: [&dyn Accelerator; 2],
+    guest: &Guest,
+    make: Option<MakeHelper<'_>>,
+) -> Result<Report, Error> {
     let wrong = |what: String| Error::Wrong {
         guest: guest.name,
         what,
@@ -58,23 +110,57 @@ pub fn play_moving(from: &dyn Accelerator, to: &dyn Accelerator, guest: &Guest) 
         source,
     };
     let ram = load(guest).map_err(wrong)?;
-    let starts = (0..guest.cpus).map(|cpu| start_state(guest, cpu)).collect();
-    let (mut stage, mut vcpus) = set_up(from, guest, ram.clone(), starts, None).map_err(refused)?;
+    let has_avx = has_avx(from).map_err(refused)? && has_avx(to).map_err(refused)?;
+    ram.write_obj(u32::from(has_avx), GuestAddress(HAS_AVX))
+        .map_err(|e| wrong(e.to_string()))?;
+    let starts = (0..guest.cpus)
+        .map(|cpu| start_state(guest, cpu, has_avx))
+        .collect();
+    let (mut stage, mut actors) = set_up(from, guest, ram.clone(), starts, None, make).map_err(refused)?;
     (guest.prepare)(&stage).map_err(wrong)?;
-    if run_all(&stage, guest, &mut vcpus)? == After::Move {
-        let states = vcpus
+    let mut after = run_all(&stage, guest, &mut actors)?;
+    let mut report = Report {
+        avx: has_avx,
+        ..Report::default()
+    };
+    report.add(&actors);
+    if after == After::Move {
+        let states = actors
             .iter_mut()
-            .map(|vcpu| save(&mut **vcpu))
+            .map(|actor| save(guest, actor))
             .collect::<Result<_, _>>()
             .map_err(refused)?;
         let ram = copy(&ram).map_err(wrong)?;
-        drop(vcpus);
-        (stage, vcpus) = set_up(to, guest, ram, states, Some(&stage)).map_err(refused)?;
-        if run_all(&stage, guest, &mut vcpus)? == After::Move {
+        drop(actors);
+        (stage, actors) = set_up(to, guest, ram, states, Some(&stage), make).map_err(refused)?;
+        after = run_all(&stage, guest, &mut actors)?;
+        report.add(&actors);
+        if after == After::Move {
             return Err(wrong("it asked to be moved twice".into()));
         }
     }
-    judge(&stage, guest).map_err(wrong)
+    judge(&stage, guest).map_err(wrong)?;
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, actors: &[Actor]) {
+        self.handed_over += actors
+            .iter()
+            .map(|actor| actor.vcpu.stats().exits(ExitCause::EmulationFailed))
+            .sum::<u64>();
+    }
+}
+
+fn has_avx(accelerator: &dyn Accelerator) -> Result<bool, ostler_accel::Error> {
+    let leaves = cpuid(&accelerator.supported_cpuid()?, 1, 0)?;
+    Ok(model::has_feature(&leaves, "avx") && model::has_feature(&leaves, "xsave"))
+}
+
+/// What CPU `cpu` of `cpus` answers CPUID by.
+fn cpuid(supported: &[CpuidLeaf], cpus: u32, cpu: u32) -> Result<Vec<CpuidLeaf>, ostler_accel::Error> {
+    model::build("max", supported, Topology { cpus }, cpu)
+        .map_err(|e| ostler_accel::Error::Unsupported(e.to_string()))
 }
 
 /// RAM with the image, a descriptor table and page tables.
@@ -102,7 +188,9 @@ fn copy(ram: &GuestRam) -> Result<Arc<GuestRam>, String> {
     Ok(new)
 }
 
-fn start_state(guest: &Guest, cpu: u32) -> CpuState {
+fn start_state(guest: &Guest, cpu: u32, has_avx: bool) -> CpuState {
+    const CR4_OSXSAVE: u64 = 1 << 18;
+    const X87_SSE_AVX: u64 = 7;
     if cpu != 0 {
         return reset_state(cpu);
     }
@@ -110,6 +198,10 @@ fn start_state(guest: &Guest, cpu: u32) -> CpuState {
         Mode::Long => {
             let mut state = long_mode_state(0, IMAGE, STACK, TABLES);
             state.gdtr = DescriptorTable { base: GDT, limit: 23 };
+            if has_avx {
+                state.cr4 |= CR4_OSXSAVE;
+                state.xcr0 = X87_SSE_AVX;
+            }
             state
         }
         Mode::Real => {
@@ -122,44 +214,42 @@ fn start_state(guest: &Guest, cpu: u32) -> CpuState {
     }
 }
 
-type Vcpus = Vec<Box<dyn Vcpu>>;
-
 fn set_up(
     accelerator: &dyn Accelerator,
     guest: &Guest,
     ram: Arc<GuestRam>,
     states: Vec<CpuState>,
     earlier: Option<&Stage>,
-) -> Result<(Arc<Stage>, Vcpus), ostler_accel::Error> {
+    make: Option<MakeHelper<'_>>,
+) -> Result<(Arc<Stage>, Vec<Actor>), ostler_accel::Error> {
     let supported = accelerator.supported_cpuid()?;
     let vm = accelerator.create_vm(VmConfig {
         cpus: guest.cpus,
         slots: RamSlot::all_of(&ram),
     })?;
-    let topology = Topology { cpus: guest.cpus };
-    let mut vcpus = Vec::new();
+    let mut actors = Vec::new();
     for (cpu, state) in (0..).zip(states) {
-        let cpuid = model::build("max", &supported, topology, cpu)
-            .map_err(|e| ostler_accel::Error::Unsupported(e.to_string()))?;
+        let cpuid = cpuid(&supported, guest.cpus, cpu)?;
         let mut vcpu = vm.create_vcpu(cpu, &cpuid)?;
         vcpu.set_state(&state)?;
-        vcpus.push(vcpu);
+        let helper = make.map(|make| make(cpu, RamSlot::all_of(&ram), &cpuid));
+        actors.push(Actor { cpu, vcpu, helper });
     }
     let stage = Arc::new(Stage::new(vm, ram, earlier));
-    stage.set_kickers(vcpus.iter().map(|vcpu| vcpu.kicker()).collect());
-    Ok((stage, vcpus))
+    stage.set_kickers(actors.iter().map(|actor| actor.vcpu.kicker()).collect());
+    Ok((stage, actors))
 }
 
 /// Runs every CPU on a thread of its own until the guest ends, is to be moved, or has taken too long.
-fn run_all(stage: &Arc<Stage>, guest: &Guest, vcpus: &mut Vcpus) -> Result<After, Error> {
+fn run_all(stage: &Arc<Stage>, guest: &Guest, actors: &mut [Actor]) -> Result<After, Error> {
     let (done, ended) = channel::<()>();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = vcpus
+        let threads: Vec<_> = actors
             .iter_mut()
-            .map(|vcpu| {
+            .map(|actor| {
                 let done = done.clone();
                 scope.spawn(move || {
-                    let result = run_one(stage, guest, &mut **vcpu);
+                    let result = run_one(stage, guest, actor);
                     if result.is_err() {
                         stage.end(None);
                     }
@@ -169,7 +259,14 @@ fn run_all(stage: &Arc<Stage>, guest: &Guest, vcpus: &mut Vcpus) -> Result<After
             })
             .collect();
         drop(done);
-        if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+        let deadline = Instant::now() + LIMIT;
+        while ended.recv_timeout(KICK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            if stage.is_moving() {
+                stage.kick_all();
+            }
+            if Instant::now() < deadline || stage.is_over() {
+                continue;
+            }
             let text = String::from_utf8_lossy(&stage.log().text).into_owned();
             stage.end(Some(format!("no end within {LIMIT:?}; it printed {text:?}")));
         }
@@ -196,24 +293,65 @@ fn run_all(stage: &Arc<Stage>, guest: &Guest, vcpus: &mut Vcpus) -> Result<After
     })
 }
 
-fn run_one(stage: &Arc<Stage>, guest: &Guest, vcpu: &mut dyn Vcpu) -> Result<After, ostler_accel::Error> {
+fn run_one(stage: &Arc<Stage>, guest: &Guest, actor: &mut Actor) -> Result<After, ostler_accel::Error> {
     while !stage.is_over() {
-        let exit = vcpu.run()?;
-        match stage.handle(guest, exit) {
+        let exit = actor.vcpu.run()?;
+        let kicked = matches!(exit, Exit::Kicked);
+        let after = match (exit, &mut actor.helper) {
+            (Exit::EmulationFailed, Some(helper)) => helped(stage, guest, &mut *actor.vcpu, &mut **helper)?,
+            (exit, _) => stage.handle(guest, exit),
+        };
+        match after {
             After::Again => {}
             after => return Ok(after),
+        }
+        if kicked && stage.is_moving() && may_be_saved(guest, actor)? {
+            break;
         }
     }
     Ok(After::Leave)
 }
 
+/// Has `helper` execute an instruction of `vcpu`.
+fn helped(
+    stage: &Arc<Stage>,
+    guest: &Guest,
+    vcpu: &mut dyn Vcpu,
+    helper: &mut dyn Helper,
+) -> Result<After, ostler_accel::Error> {
+    let mut after = After::Again;
+    let went_on = helper.help(vcpu, &mut |exit| {
+        let this = stage.handle(guest, exit);
+        if this != After::Again {
+            after = this;
+        }
+    })?;
+    Ok(if went_on {
+        after
+    } else {
+        stage.handle(guest, Exit::Shutdown)
+    })
+}
+
+/// True if `actor`, which was just kicked, is where the guest's script wants it for a move.
+fn may_be_saved(guest: &Guest, actor: &mut Actor) -> Result<bool, ostler_accel::Error> {
+    let asleep = actor.vcpu.state()?.mp == MpState::Halted;
+    Ok(asleep || !guest.sleepers.contains(&actor.cpu))
+}
+
 /// Completes what is pending and takes the state.
-fn save(vcpu: &mut dyn Vcpu) -> Result<CpuState, ostler_accel::Error> {
-    vcpu.kicker().kick(KickSource::Control);
+fn save(guest: &Guest, actor: &mut Actor) -> Result<CpuState, ostler_accel::Error> {
+    actor.vcpu.kicker().kick(KickSource::Control);
     for _ in 0..MAX_ENTRIES_AFTER_KICK {
-        if matches!(vcpu.run()?, Exit::Kicked) {
-            let state = vcpu.state()?;
-            debug_assert_eq!(state.mp, MpState::Runnable);
+        if matches!(actor.vcpu.run()?, Exit::Kicked) {
+            let state = actor.vcpu.state()?;
+            let asleep = state.mp == MpState::Halted;
+            if asleep != guest.sleepers.contains(&actor.cpu) {
+                return Err(ostler_accel::Error::BadState(format!(
+                    "CPU {} is {:?} at the move",
+                    actor.cpu, state.mp
+                )));
+            }
             return Ok(state);
         }
     }

@@ -40,6 +40,8 @@ pub struct Stage {
     counter: AtomicU8,
     kickers: OnceLock<Vec<Arc<dyn Kick>>>,
     over: AtomicBool,
+    /// It is being moved: every CPU is to stop where it can be saved.
+    moving: AtomicBool,
     /// Events that a script wants to keep.
     pub events: Mutex<Vec<EventFd>>,
     /// The 8259 of the guests that have one.
@@ -96,6 +98,7 @@ impl Stage {
             counter: AtomicU8::new(0),
             kickers: OnceLock::new(),
             over: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
             events: Mutex::new(Vec::new()),
             pic: Arc::new(Pic::default()),
         }
@@ -131,6 +134,16 @@ impl Stage {
     /// True once the play ended.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
+    }
+
+    /// True while the CPUs are brought to a halt for a move.
+    pub fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::SeqCst)
+    }
+
+    /// Reads a word of the guest's memory.
+    pub fn read_word(&self, gpa: u64) -> Result<u32, String> {
+        self.ram.read_obj(GuestAddress(gpa)).map_err(|e| e.to_string())
     }
 
     /// Writes the word through which guest and script talk.
@@ -220,7 +233,10 @@ impl Stage {
             STEP => {
                 return Ok(match (guest.step)(self, first.into())? {
                     Next::Continue => After::Again,
-                    Next::Move => After::Move,
+                    Next::Move => {
+                        self.moving.store(true, Ordering::SeqCst);
+                        After::Move
+                    }
                 });
             }
             _ => return Err(format!("output to port {port:#x}, where nothing is")),

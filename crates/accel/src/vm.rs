@@ -89,6 +89,23 @@ pub trait Vcpu: Send {
     /// Replaces the whole state, in the order that the hardware needs.
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error>;
 
+    /// What the instruction behind [`Exit::EmulationFailed`] works on: registers, XSAVE area, events, and the MSRs that
+    /// instructions use by themselves. Other MSRs are missing, and the LAPIC's registers are not filled in.
+    fn instruction_state(&mut self) -> Result<CpuState, Error> {
+        Err(Error::Unsupported(
+            "this accelerator executes every instruction itself".into(),
+        ))
+    }
+
+    /// Takes over what that instruction made of `before`. What it cannot change is left alone, because others do meanwhile:
+    /// the LAPIC, which takes messages at any time, the clocks, and the MSRs that are the same in `before` and `after`.
+    fn finish_instruction(&mut self, before: &CpuState, after: &CpuState) -> Result<(), Error> {
+        let _ = (before, after);
+        Err(Error::Unsupported(
+            "this accelerator executes every instruction itself".into(),
+        ))
+    }
+
     /// A handle by which other threads bring this vCPU back from guest mode.
     fn kicker(&self) -> Arc<dyn Kick>;
 

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_CAP_EXIT_ON_EMULATION_FAILURE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API,
-    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    CpuId, KVM_API_VERSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+    KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
     KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
 };
-use kvm_ioctls::{Cap, VmFd};
+use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use ostler_accel::{Accelerator, CpuidLeaf, Error, Kind, Vm, VmConfig};
 
 use crate::routes::IOAPIC_PINS;
@@ -79,11 +80,21 @@ impl Kvm {
                 "the host's KVM has no 32-bit x2APIC ids; give the guest at most 255 CPUs".into(),
             ));
         }
+        // Counters cannot move to another processor. An older KVM shows a few that the guest's CPUID does not name.
+        if vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into()) & KVM_PMU_CAP_DISABLE as i32 != 0 {
+            enable(
+                vm,
+                KVM_CAP_PMU_CAPABILITY,
+                [u64::from(KVM_PMU_CAP_DISABLE), 0, 0, 0],
+            )
+            .map_err(|e| Error::host("switch performance counters off", e))?;
+        }
         let exits_on_failure = vm.check_extension_raw(KVM_CAP_EXIT_ON_EMULATION_FAILURE.into()) > 0
             && enable(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, [1, 0, 0, 0]).is_ok();
         Ok(VmFeatures {
             xsave_size: usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0),
             xcrs: vm.check_extension(Cap::Xcrs),
+            pv_by_cpuid: vm.check_extension_raw(KVM_CAP_ENFORCE_PV_FEATURE_CPUID.into()) > 0,
             exits_on_failure,
             read_only_slots: vm.check_extension(Cap::ReadonlyMem),
             max_slots: self.fd.get_nr_memslots(),
@@ -98,12 +109,24 @@ pub struct VmFeatures {
     pub xsave_size: usize,
     /// XCR0 can be set: the host has XSAVE.
     pub xcrs: bool,
+    /// KVM can hold back the paravirtual MSRs that the guest's CPUID does not offer.
+    pub pv_by_cpuid: bool,
     /// A failed emulation leaves the guest untouched; without it, KVM has queued #UD.
     pub exits_on_failure: bool,
     /// ROM slots are possible.
     pub read_only_slots: bool,
     /// How many memory slots there can be.
     pub max_slots: usize,
+}
+
+/// Makes `vcpu` keep to its CPUID where paravirtual features are concerned.
+pub fn enforce_paravirtual(vcpu: &VcpuFd) -> Result<(), Error> {
+    vcpu.enable_cap(&kvm_enable_cap {
+        cap: KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+        args: [1, 0, 0, 0],
+        ..Default::default()
+    })
+    .map_err(|e| Error::host("hold back paravirtual features that a vCPU does not offer", e))
 }
 
 fn enable(vm: &VmFd, cap: u32, args: [u64; 4]) -> Result<(), kvm_ioctls::Error> {

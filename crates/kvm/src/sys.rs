@@ -32,10 +32,10 @@ pub fn ioeventfd(vm: &VmFd, request: &kvm_ioeventfd) -> io::Result<()> {
 /// Bytes of the XSAVE area that KVM exchanges by the plain calls.
 pub const PLAIN_XSAVE_SIZE: usize = size_of::<kvm_xsave>();
 
-/// Reads the XSAVE area; `size` is what KVM_CAP_XSAVE2 said for the VM, or [`PLAIN_XSAVE_SIZE`] without it.
+/// Reads the XSAVE area; `size` is what KVM_CAP_XSAVE2 said for the VM, or 0 without it.
 pub fn get_xsave(vcpu: &VcpuFd, size: usize) -> io::Result<Vec<u8>> {
     let mut area = vec![0u8; size.max(PLAIN_XSAVE_SIZE)];
-    let request = if size > PLAIN_XSAVE_SIZE {
+    let request = if size != 0 {
         KVM_GET_XSAVE2()
     } else {
         KVM_GET_XSAVE()

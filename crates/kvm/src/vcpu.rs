@@ -115,6 +115,15 @@ impl KvmVcpu {
         Ok(())
     }
 
+    /// After a change of state: what `kvm_run` says of interrupts is old. If the 8259 has one, the next entry comes straight
+    /// back and knows; without that, a CPU that is now in HLT would sleep through it.
+    fn look_again_at_external(&mut self) {
+        self.boundary = false;
+        if self.id == 0 && self.vm.external.pending() {
+            self.kicker.interrupt();
+        }
+    }
+
     /// Completes the instruction that the last exit interrupted, without running another.
     fn finish_pending(&mut self) -> Result<(), Error> {
         if !self.pending {
@@ -223,8 +232,20 @@ impl Vcpu for KvmVcpu {
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
         self.finish_pending()?;
-        self.boundary = false;
-        state::restore(&self.fd, &self.vm, &self.reset_msrs, state)
+        state::restore(&self.fd, &self.vm, &self.reset_msrs, state)?;
+        self.look_again_at_external();
+        Ok(())
+    }
+
+    fn instruction_state(&mut self) -> Result<CpuState, Error> {
+        self.finish_pending()?;
+        state::for_instruction(&self.fd, &self.vm)
+    }
+
+    fn finish_instruction(&mut self, before: &CpuState, after: &CpuState) -> Result<(), Error> {
+        state::after_instruction(&self.fd, &self.vm, before, after)?;
+        self.look_again_at_external();
+        Ok(())
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {

@@ -12,7 +12,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::doorbell;
 use crate::external::ExternalWire;
-use crate::kvm::{VmFeatures, cpuid_entries};
+use crate::kvm::{VmFeatures, cpuid_entries, enforce_paravirtual};
 use crate::routes::{self, Routes};
 use crate::slots::Slots;
 use crate::sys;
@@ -69,6 +69,9 @@ impl Vm for KvmVm {
             .map_err(|e| Error::host("create a vCPU", e))?;
         fd.set_cpuid2(&cpuid_entries(cpuid)?)
             .map_err(|e| Error::host("set what CPUID answers on a vCPU", e))?;
+        if self.shared.features.pv_by_cpuid {
+            enforce_paravirtual(&fd)?;
+        }
         let vcpu = KvmVcpu::new(id, fd, self.shared.clone())?;
         Ok(Box::new(vcpu))
     }

@@ -101,11 +101,12 @@ impl Guest {
         let mut vcpus = Vec::new();
         for index in 0..spec.cpus {
             let cpuid = cpuid(spec, &supported, index)?;
-            let emulator = (accelerator.kind() == Kind::Kvm).then(|| Emulator::new(slots.clone(), &cpuid));
+            let emulator =
+                (accelerator.kind() == Kind::Kvm).then(|| Emulator::new(index, slots.clone(), &cpuid));
             let surroundings = Surroundings {
                 machine: machine.clone(),
                 driver: driver.clone(),
-                emulator: emulator.map(Arc::new),
+                emulator,
             };
             let vcpu = vm
                 .create_vcpu(index, &cpuid)

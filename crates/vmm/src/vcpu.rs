@@ -100,13 +100,12 @@ impl Gate {
     }
 }
 
-/// What every vCPU thread of a guest works with.
-#[derive(Clone)]
+/// What a vCPU's thread works with.
 pub(crate) struct Surroundings {
     pub machine: Arc<Machine>,
     pub driver: DriverHandle,
     /// For instructions that KVM cannot emulate; the software CPU needs none.
-    pub emulator: Option<Arc<Emulator>>,
+    pub emulator: Option<Emulator>,
 }
 
 /// One vCPU and its thread.
@@ -124,7 +123,7 @@ impl VcpuThread {
         index: u32,
         vcpu: Box<dyn Vcpu>,
         first: CpuState,
-        surroundings: Surroundings,
+        mut surroundings: Surroundings,
     ) -> Result<Self, Error> {
         let gate = Arc::new(Gate::new(first));
         let thread_id = Arc::new(AtomicI32::new(0));
@@ -135,7 +134,11 @@ impl VcpuThread {
             .spawn(move || {
                 its_id.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
                 let driver = surroundings.driver.clone();
-                if catch_unwind(AssertUnwindSafe(|| live(index, vcpu, &its_gate, &surroundings))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| {
+                    live(index, vcpu, &its_gate, &mut surroundings)
+                }))
+                .is_err()
+                {
                     driver.notice(Notice::Failed(format!(
                         "the thread of CPU {index} met an error of ostler's own"
                     )));
@@ -199,7 +202,7 @@ impl Drop for VcpuThread {
     }
 }
 
-fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &Surroundings) {
+fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &mut Surroundings) {
     while let Some(load) = gate.pass() {
         let loaded = match load {
             Some(state) => vcpu.set_state(&state),
@@ -221,15 +224,13 @@ fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &Surroun
 }
 
 /// The loop: runs the guest until the gate closes, or until the CPU cannot go on.
-fn execute(vcpu: &mut dyn Vcpu, gate: &Gate, surroundings: &Surroundings) -> Result<(), Notice> {
+fn execute(vcpu: &mut dyn Vcpu, gate: &Gate, surroundings: &mut Surroundings) -> Result<(), Notice> {
     loop {
         match vcpu.run() {
             Ok(Exit::Kicked) if gate.is_open() => {}
             Ok(Exit::Kicked) => return Ok(()),
             Ok(Exit::Shutdown) => return Err(Notice::TripleFault),
-            Ok(Exit::EmulationFailed) => {
-                emulate(vcpu, surroundings).map_err(|error| Notice::Failed(error.to_string()))?;
-            }
+            Ok(Exit::EmulationFailed) => emulate(vcpu, surroundings)?,
             Ok(access) => answer(&surroundings.machine, access),
             Err(error) => return Err(Notice::Failed(error.to_string())),
         }
@@ -262,13 +263,14 @@ fn answer(machine: &Machine, exit: Exit<'_>) {
 
 /// Hands the instruction at `rip`, which KVM could not emulate, to the software CPU, and the CPU goes on behind it.
 /// The accelerator has counted it.
-fn emulate(vcpu: &mut dyn Vcpu, surroundings: &Surroundings) -> Result<(), ostler_accel::Error> {
-    let Some(emulator) = &surroundings.emulator else {
-        return Err(ostler_accel::Error::Unsupported(
-            "it cannot emulate an instruction".into(),
-        ));
+fn emulate(vcpu: &mut dyn Vcpu, surroundings: &mut Surroundings) -> Result<(), Notice> {
+    let Some(emulator) = &mut surroundings.emulator else {
+        return Err(Notice::Failed("it cannot emulate an instruction".into()));
     };
-    let before = vcpu.state()?;
-    let after = emulator.execute_one(&before, &mut |exit| answer(&surroundings.machine, exit))?;
-    vcpu.set_state(&after)
+    let machine = &surroundings.machine;
+    match emulator.help(vcpu, &mut |exit| answer(machine, exit)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Notice::TripleFault),
+        Err(error) => Err(Notice::Failed(error.to_string())),
+    }
 }

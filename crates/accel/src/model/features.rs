@@ -60,12 +60,17 @@ pub const WORDS: &[(u32, u32, Register)] = &[
     (7, 0, Register::Ecx),
     (7, 0, Register::Edx),
     (7, 1, Register::Eax),
+    (7, 1, Register::Ebx),
+    (7, 1, Register::Ecx),
+    (7, 1, Register::Edx),
+    (7, 2, Register::Edx),
     (0xd, 1, Register::Eax),
     (0x8000_0001, 0, Register::Ecx),
     (0x8000_0001, 0, Register::Edx),
     (0x8000_0007, 0, Register::Edx),
     (0x8000_0008, 0, Register::Ebx),
     (0x8000_0021, 0, Register::Eax),
+    (0x8000_0021, 0, Register::Ebx),
     (0x8000_0021, 0, Register::Ecx),
 ];
 
@@ -80,23 +85,29 @@ macro_rules! features {
 
 features! {
     1 / 0 Ecx {
-        0 "pni" 1 "pclmulqdq" 3 "monitor" 5 "vmx" 9 "ssse3" 12 "fma" 13 "cx16" 17 "pcid" 19 "sse4_1" 20 "sse4_2"
-        21 "x2apic" 22 "movbe" 23 "popcnt" 24 "tsc_deadline_timer" 25 "aes" 26 "xsave" 28 "avx" 29 "f16c"
-        30 "rdrand" 31 "hypervisor"
+        0 "pni" 1 "pclmulqdq" 2 "dtes64" 3 "monitor" 4 "ds_cpl" 5 "vmx" 6 "smx" 9 "ssse3" 12 "fma" 13 "cx16" 15 "pdcm"
+        17 "pcid" 19 "sse4_1" 20 "sse4_2" 21 "x2apic" 22 "movbe" 23 "popcnt" 24 "tsc_deadline_timer" 25 "aes" 26 "xsave"
+        28 "avx" 29 "f16c" 30 "rdrand" 31 "hypervisor"
     }
     1 / 0 Edx {
         0 "fpu" 1 "vme" 2 "de" 3 "pse" 4 "tsc" 5 "msr" 6 "pae" 7 "mce" 8 "cx8" 9 "apic" 11 "sep" 12 "mtrr" 13 "pge"
-        14 "mca" 15 "cmov" 16 "pat" 17 "pse36" 19 "clflush" 23 "mmx" 24 "fxsr" 25 "sse" 26 "sse2" 28 "ht"
+        14 "mca" 15 "cmov" 16 "pat" 17 "pse36" 19 "clflush" 21 "dts" 23 "mmx" 24 "fxsr" 25 "sse" 26 "sse2" 28 "ht"
     }
     7 / 0 Ebx {
-        0 "fsgsbase" 1 "tsc_adjust" 3 "bmi1" 5 "avx2" 7 "smep" 8 "bmi2" 9 "erms" 10 "invpcid" 18 "rdseed" 19 "adx"
-        20 "smap" 23 "clflushopt" 24 "clwb" 29 "sha_ni"
+        0 "fsgsbase" 1 "tsc_adjust" 2 "sgx" 3 "bmi1" 5 "avx2" 7 "smep" 8 "bmi2" 9 "erms" 10 "invpcid" 14 "mpx" 18 "rdseed"
+        19 "adx" 20 "smap" 23 "clflushopt" 24 "clwb" 25 "intel_pt" 29 "sha_ni"
     }
-    7 / 0 Ecx { 2 "umip" 9 "vaes" 10 "vpclmulqdq" 22 "rdpid" }
-    7 / 0 Edx { 4 "fsrm" 26 "spec_ctrl" 27 "stibp" 29 "arch_capabilities" 31 "ssbd" }
-    0xd / 1 Eax { 0 "xsaveopt" 1 "xsavec" 2 "xgetbv1" }
+    7 / 0 Ecx { 2 "umip" 3 "pku" 4 "ospke" 7 "shstk" 9 "vaes" 10 "vpclmulqdq" 22 "rdpid" 23 "kl" 30 "sgx_lc" 31 "pks" }
+    7 / 0 Edx {
+        4 "fsrm" 5 "uintr" 19 "arch_lbr" 20 "ibt" 22 "amx_bf16" 24 "amx_tile" 25 "amx_int8" 26 "spec_ctrl" 27 "stibp"
+        29 "arch_capabilities" 31 "ssbd"
+    }
+    7 / 1 Eax { 8 "arch_perfmon_ext" 21 "amx_fp16" }
+    7 / 1 Edx { 8 "amx_complex" 21 "apx_f" }
+    0xd / 1 Eax { 0 "xsaveopt" 1 "xsavec" 2 "xgetbv1" 3 "xsaves" 4 "xfd" }
     0x80000001 / 0 Ecx {
-        0 "lahf_lm" 1 "cmp_legacy" 2 "svm" 4 "cr8_legacy" 5 "abm" 6 "sse4a" 7 "misalignsse" 8 "3dnowprefetch" 22 "topoext"
+        0 "lahf_lm" 1 "cmp_legacy" 2 "svm" 4 "cr8_legacy" 5 "abm" 6 "sse4a" 7 "misalignsse" 8 "3dnowprefetch" 10 "ibs"
+        15 "lwp" 22 "topoext" 23 "perfctr_core" 24 "perfctr_nb" 28 "perfctr_llc"
     }
     0x80000001 / 0 Edx {
         11 "syscall" 20 "nx" 22 "mmxext" 25 "fxsr_opt" 26 "pdpe1gb" 27 "rdtscp" 29 "lm"

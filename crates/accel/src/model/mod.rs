@@ -3,7 +3,9 @@
 //! A model is a list of features that its name promises (the x86-64 psABI levels) and a list of system features that a
 //! guest profits from and gets where the accelerator has them (x2APIC, TSC deadline, PCID, SMEP ...). [`build`] cuts
 //! what the accelerator supports down to that, adds the topology of the one vCPU, and refuses a model that this host
-//! cannot keep. MONITOR, VMX and SVM are never offered.
+//! cannot keep. What a guest could not take along when it moves is never offered, nor is what nobody tests: MONITOR, VMX and
+//! SVM, performance counters and traces, and state beyond AVX-512. Of KVM's paravirtual features a guest gets those
+//! that both accelerators have.
 //!
 //! Vendor, family and model number are the accelerator's: on KVM the guest runs on the host's CPU with its errata, so a
 //! guest has to see that; the software CPU states its own.
@@ -18,8 +20,9 @@ use features::{AMD_ALIASES, FEATURES, Feature, Register, WORDS, find, named};
 
 use crate::CpuidLeaf;
 
-/// Largest number of vCPUs that a topology can describe (the initial APIC id has 8 bits and 0xff is the broadcast).
-pub const MAX_CPUS: u32 = 254;
+/// Largest number of vCPUs. The initial APIC id has 8 bits with 0xff as the broadcast, and the machine needs the ids above
+/// these for its IOAPIC.
+pub const MAX_CPUS: u32 = 240;
 
 /// Why a model cannot be had.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -125,7 +128,72 @@ const SYSTEM: &[&str] = &[
 /// Parts of XSAVE that come with it.
 const XSAVE_PARTS: &[&str] = &["xsaveopt", "xsavec", "xgetbv1", "xsaveerptr"];
 /// Never offered, not even by `max`.
-const NEVER: &[&str] = &["monitor", "vmx", "svm"];
+const NEVER: &[&str] = &[
+    // Nested virtualization, and what needs the host's help.
+    "monitor",
+    "vmx",
+    "smx",
+    "svm",
+    "sgx",
+    "sgx_lc",
+    // Performance counters and traces.
+    "pdcm",
+    "dtes64",
+    "ds_cpl",
+    "dts",
+    "intel_pt",
+    "arch_lbr",
+    "arch_perfmon_ext",
+    "perfctr_core",
+    "perfctr_nb",
+    "perfctr_llc",
+    "ibs",
+    "lwp",
+    // State that `trim_xsave` cuts, and how it is saved.
+    "mpx",
+    "pku",
+    "ospke",
+    "pks",
+    "shstk",
+    "ibt",
+    "uintr",
+    "kl",
+    "amx_bf16",
+    "amx_tile",
+    "amx_int8",
+    "amx_fp16",
+    "amx_complex",
+    "apx_f",
+    "xsaves",
+    "xfd",
+];
+/// Leaves that describe those: SGX, counters, traces, tiles, key locker; SVM, encryption, resource control, IBS.
+const NEVER_LEAVES: &[u32] = &[
+    0xa,
+    0xf,
+    0x10,
+    0x12,
+    0x14,
+    0x19,
+    0x1b,
+    0x1c,
+    0x1d,
+    0x1e,
+    0x23,
+    0x8000_000a,
+    0x8000_001b,
+    0x8000_001c,
+    0x8000_001f,
+    0x8000_0020,
+    0x8000_0022,
+];
+/// Converged vector ISA (AVX10), which only `max` has.
+const AVX10_LEAF: u32 = 0x24;
+
+/// KVM's paravirtual features (leaf 0x40000001 EAX) that both accelerators have, so that a guest can move between them: the
+/// clock by its old and its new registers, ports that need no delay, steal time, unhalting by hypercall, yielding, and
+/// a clock that is the same on all CPUs.
+pub const PARAVIRTUAL_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 13 | 1 << 24;
 
 const MODELS: &[Model] = &[
     Model {
@@ -175,11 +243,12 @@ pub fn build(
         });
     }
     let mut leaves = supported.to_vec();
-    if ALL_SUPPORTED.contains(&name) {
-        for feature in NEVER.iter().filter_map(|n| named(n)) {
-            clear(&mut leaves, feature);
-        }
-    } else {
+    leaves.retain(|l| !NEVER_LEAVES.contains(&l.leaf));
+    for feature in NEVER.iter().filter_map(|n| named(n)) {
+        clear(&mut leaves, feature);
+    }
+    keep_common_paravirtual(&mut leaves);
+    if !ALL_SUPPORTED.contains(&name) {
         let model = MODELS
             .iter()
             .find(|m| m.name == name)
@@ -189,6 +258,7 @@ pub fn build(
             })?;
         check_required(model, supported)?;
         keep_only(model, &mut leaves);
+        leaves.retain(|l| l.leaf != AVX10_LEAF);
     }
     trim_xsave(&mut leaves);
     topology::apply(&mut leaves, topology, cpu);
@@ -243,6 +313,15 @@ fn keep_only(model: &Model, leaves: &mut [CpuidLeaf]) {
             }
             *register.of_mut(leaf) &= mask;
         }
+    }
+}
+
+fn keep_common_paravirtual(leaves: &mut [CpuidLeaf]) {
+    const FEATURES_LEAF: u32 = 0x4000_0001;
+    for leaf in leaves.iter_mut().filter(|l| l.leaf == FEATURES_LEAF) {
+        leaf.eax &= PARAVIRTUAL_FEATURES;
+        // Hints of this host, which the next one need not keep.
+        leaf.edx = 0;
     }
 }
 

@@ -25,18 +25,27 @@ fn everything() -> Vec<CpuidLeaf> {
         leaf(1, 0xa2_0f10, 0, u32::MAX, u32::MAX),
         sub(4, 0, 0x121, 0, 0, 0),
         sub(4, 3, 0x163, 0, 0, 0),
-        sub(7, 0, 1, u32::MAX, u32::MAX, u32::MAX),
+        sub(7, 0, 2, u32::MAX, u32::MAX, u32::MAX),
+        sub(7, 1, u32::MAX, u32::MAX, u32::MAX, u32::MAX),
+        sub(7, 2, 0, 0, 0, u32::MAX),
+        leaf(0xa, 0x0830_0805, 0, 0, 0x603),
         sub(0xd, 0, 0xff, 0, 0, 7),
         sub(0xd, 1, 0xf, 1, 1, 1),
         sub(0xd, 2, 256, 576, 0, 0),
         sub(0xd, 5, 64, 1088, 0, 0),
         sub(0xd, 7, 1024, 1664, 0, 0),
         sub(0xd, 9, 8, 2688, 0, 0),
-        leaf(0x4000_0001, 0x1ff, 0, 0, 0),
+        sub(0x14, 0, 1, 0xf, 7, 0),
+        sub(0x1d, 0, 1, 0, 0, 0),
+        sub(0x1d, 1, 0x0400_2000, 0x0008_0040, 16, 0),
+        sub(0x24, 0, 0, 2, 0, 0),
+        leaf(0x4000_0001, u32::MAX, 0, 0, 1),
         leaf(0x8000_0001, 0, 0, u32::MAX, u32::MAX),
         leaf(0x8000_0008, 0x3030, 0, 0, 0),
         sub(0x8000_001d, 3, 0x163, 0, 0, 0),
         leaf(0x8000_001e, 9, 9, 9, 9),
+        leaf(0x8000_0021, u32::MAX, u32::MAX, u32::MAX, 0),
+        leaf(0x8000_0022, 1, 6, 0, 0),
     ]
 }
 
@@ -107,7 +116,8 @@ fn level_3_has_avx_state_of_832_bytes_and_nothing_above() {
 #[test]
 fn max_is_everything_but_nested_virtualization_and_monitor() {
     let leaves = build("max", &everything(), Topology { cpus: 1 }, 0).unwrap();
-    assert_eq!(find(&leaves, 1, 0).unwrap().ecx, !(1 << 3 | 1 << 5));
+    let never = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 15;
+    assert_eq!(find(&leaves, 1, 0).unwrap().ecx, !never);
     assert_eq!(find(&leaves, 0xd, 0).unwrap().eax, 0xe7);
     assert_eq!(find(&leaves, 0xd, 0).unwrap().ecx, 1664 + 1024);
     assert!(find(&leaves, 0xd, 9).is_none());
@@ -115,6 +125,67 @@ fn max_is_everything_but_nested_virtualization_and_monitor() {
         leaves,
         build("host", &everything(), Topology { cpus: 1 }, 0).unwrap()
     );
+}
+
+#[test]
+fn counters_and_traces_are_never_offered() {
+    for model in names() {
+        let leaves = build(model, &everything(), Topology { cpus: 1 }, 0).unwrap();
+        for number in [0xa, 0x14, 0x8000_0022] {
+            assert!(find(&leaves, number, 0).is_none(), "{model} {number:#x}");
+        }
+        for name in ["pdcm", "perfctr_core", "perfctr_nb", "intel_pt", "arch_lbr"] {
+            assert!(!has_feature(&leaves, name), "{model} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_feature_goes_with_its_state() {
+    for model in names() {
+        let leaves = build(model, &everything(), Topology { cpus: 1 }, 0).unwrap();
+        for name in [
+            "pku",
+            "ospke",
+            "amx_tile",
+            "amx_bf16",
+            "amx_int8",
+            "amx_fp16",
+            "amx_complex",
+            "xsaves",
+            "xfd",
+        ] {
+            assert!(!has_feature(&leaves, name), "{model} {name}");
+        }
+        assert!(find(&leaves, 0x1d, 1).is_none(), "{model}");
+    }
+}
+
+#[test]
+fn a_named_model_has_no_bit_that_it_does_not_know() {
+    for model in ["x86-64-v1", "x86-64-v2", "x86-64-v3"] {
+        let leaves = build(model, &everything(), Topology { cpus: 1 }, 0).unwrap();
+        let later = find(&leaves, 7, 1).unwrap();
+        assert_eq!(
+            (later.eax, later.ebx, later.ecx, later.edx),
+            (0, 0, 0, 0),
+            "{model}"
+        );
+        assert_eq!(find(&leaves, 7, 2).unwrap().edx, 0, "{model}");
+        assert_eq!(find(&leaves, 0x8000_0021, 0).unwrap().ebx, 0, "{model}");
+        assert!(find(&leaves, 0x24, 0).is_none(), "{model}");
+    }
+}
+
+#[test]
+fn paravirtual_features_are_those_of_both_accelerators() {
+    for model in names() {
+        let leaves = build(model, &everything(), Topology { cpus: 1 }, 0).unwrap();
+        let offered = find(&leaves, 0x4000_0001, 0).unwrap();
+        assert_eq!((offered.eax, offered.edx), (PARAVIRTUAL_FEATURES, 0), "{model}");
+        let asynchronous_faults_and_end_of_interrupt = 1 << 4 | 1 << 6 | 1 << 10 | 1 << 12 | 1 << 14;
+        assert_eq!(offered.eax & asynchronous_faults_and_end_of_interrupt, 0);
+    }
 }
 
 #[test]
@@ -151,10 +222,19 @@ fn each_cpu_sees_its_own_ids() {
 
 #[test]
 fn impossible_topologies_are_refused() {
-    for (cpus, cpu) in [(0, 0), (2, 2), (255, 0), (1000, 999)] {
+    for (cpus, cpu) in [(0, 0), (2, 2), (MAX_CPUS + 1, 0), (255, 0), (1000, 999)] {
         let refused = build("max", &everything(), Topology { cpus }, cpu);
         assert_eq!(refused, Err(Error::Topology { cpu, cpus }));
     }
+}
+
+#[test]
+fn the_most_cpus_have_ids_below_the_broadcast() {
+    let last = MAX_CPUS - 1;
+    let leaves = build("max", &everything(), Topology { cpus: MAX_CPUS }, last).unwrap();
+    assert_eq!(find(&leaves, 1, 0).unwrap().ebx >> 24, last);
+    assert_eq!(find(&leaves, 0xb, 1).unwrap().ebx, MAX_CPUS);
+    assert_eq!(MAX_CPUS, 240, "the machine's limit: the two must agree");
 }
 
 #[test]

@@ -66,6 +66,22 @@ pub fn inject_external(fd: &VcpuFd, vector: u8) -> Result<(), Error> {
     set(fd, &events)
 }
 
+/// After an instruction that the software CPU executed: its exception, its shadow, and whether NMIs are still blocked. NMIs
+/// that were posted and an interrupt that is on its way are as KVM has them now.
+pub fn after_instruction(fd: &VcpuFd, pending: &PendingEvents) -> Result<(), Error> {
+    let mut events = get(fd)?;
+    merge(&mut events, pending);
+    set(fd, &events)
+}
+
+fn merge(events: &mut kvm_vcpu_events, pending: &PendingEvents) {
+    let new = from_pending(pending);
+    events.exception = new.exception;
+    events.interrupt.shadow = new.interrupt.shadow;
+    events.nmi.masked = new.nmi.masked;
+    events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+}
+
 /// Drops the exception that is on its way.
 pub fn drop_exception(fd: &VcpuFd) -> Result<(), Error> {
     let mut events = get(fd)?;
@@ -130,6 +146,24 @@ mod tests {
             let pending = PendingEvents { exception, interrupt, nmi_pending, nmi_masked, interrupt_shadow };
             prop_assert_eq!(to_pending(&from_pending(&pending)), pending);
         }
+    }
+
+    #[test]
+    fn an_instruction_leaves_what_is_on_its_way() {
+        let mut events = kvm_vcpu_events::default();
+        (events.interrupt.injected, events.interrupt.nr) = (1, 0x41);
+        (events.interrupt.shadow, events.nmi.pending, events.nmi.masked) = (1, 1, 1);
+        merge(&mut events, &PendingEvents::default());
+        assert_eq!(
+            (events.interrupt.injected, events.interrupt.nr, events.nmi.pending),
+            (1, 0x41, 1)
+        );
+        assert_eq!((events.interrupt.shadow, events.nmi.masked), (0, 0));
+        assert_eq!(
+            events.flags & KVM_VCPUEVENT_VALID_NMI_PENDING,
+            0,
+            "KVM keeps its own"
+        );
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! 9. events last: everything before may reset or deliver them;
 //! 10. the paravirtual clock is told that the guest was paused, so that its watchdogs forgive the gap.
 //!
+//! **One instruction** that the software CPU executes instead needs less, and must not touch what others write meanwhile: the
+//! LAPIC (a message may arrive), NMIs that were posted, the clocks and the pages behind the paravirtual MSRs.
+//!
 //! **Save** is the other way round where it matters: `mp_state` first, because reading it lets KVM act on a pending INIT
 //! or start-up IPI, which changes registers.
 
@@ -34,9 +37,70 @@ use crate::vm::Shared;
 /// Legacy area and header: the least that an XSAVE area has, in bytes (SDM vol. 1, 13.4).
 const MIN_XSAVE_SIZE: usize = 576;
 
+/// Reads what one instruction works on. Whether the vCPU runs is not asked: that would let KVM act on a pending INIT.
+pub fn for_instruction(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
+    let mut state = read_registers(fd, vm)?;
+    let needed: Vec<u32> = msrs::INSTRUCTION_MSRS
+        .iter()
+        .filter(|index| vm.msrs.contains(index))
+        .copied()
+        .collect();
+    state.msrs = msrs::read(fd, &needed)?;
+    // What is on its way stays with KVM, which delivers it after the instruction.
+    let events = events::read(fd)?;
+    state.events.nmi_masked = events.nmi_masked;
+    state.events.interrupt_shadow = events.interrupt_shadow;
+    Ok(state)
+}
+
+/// Writes back what one instruction made of `before`.
+pub fn after_instruction(fd: &VcpuFd, vm: &Shared, before: &CpuState, after: &CpuState) -> Result<(), Error> {
+    let special = registers::sregs(after);
+    if special != registers::sregs(before) {
+        fd.set_sregs(&special)
+            .map_err(|e| Error::host("set a vCPU's special registers", e))?;
+    }
+    fd.set_regs(&registers::regs(after))
+        .map_err(|e| Error::host("set a vCPU's registers", e))?;
+    if vm.features.xcrs && after.xcr0 != before.xcr0 {
+        write_xcr0(fd, after.xcr0)?;
+    }
+    if after.xsave != before.xsave {
+        write_xsave(fd, vm, &after.xsave)?;
+    }
+    if after.debug != before.debug {
+        fd.set_debug_regs(&debug_registers(after))
+            .map_err(|e| Error::host("set a vCPU's debug registers", e))?;
+    }
+    let written: Vec<_> = after
+        .msrs
+        .iter()
+        .filter(|msr| !before.msrs.contains(msr))
+        .copied()
+        .collect();
+    msrs::write(fd, &written)?;
+    if after.mp != before.mp {
+        events::set_mp_state(fd, after.mp)?;
+    }
+    events::after_instruction(fd, &after.events)
+}
+
 /// Reads the whole state.
 pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Error> {
     let mp = events::mp_state(fd)?;
+    let mut state = read_registers(fd, vm)?;
+    state.mp = mp;
+    state.lapic = registers::lapic_to_state(
+        &fd.get_lapic()
+            .map_err(|e| Error::host("read a vCPU's local APIC", e))?,
+    );
+    state.msrs = reset.without_untouched(msrs::read(fd, &vm.msrs)?);
+    state.events = events::read(fd)?;
+    Ok(state)
+}
+
+/// General, special, debug registers and the XSAVE area.
+fn read_registers(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
     let regs = fd
         .get_regs()
         .map_err(|e| Error::host("read a vCPU's registers", e))?;
@@ -47,23 +111,15 @@ pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Err
         .get_debug_regs()
         .map_err(|e| Error::host("read a vCPU's debug registers", e))?;
     let mut state = registers::to_state(&regs, &sregs, &debug);
-    state.mp = mp;
     state.xcr0 = if vm.features.xcrs { read_xcr0(fd)? } else { 1 };
     let area =
         sys::get_xsave(fd, vm.features.xsave_size).map_err(|e| Error::host("read a vCPU's XSAVE area", e))?;
     state.xsave = trimmed(area);
-    state.lapic = registers::lapic_to_state(
-        &fd.get_lapic()
-            .map_err(|e| Error::host("read a vCPU's local APIC", e))?,
-    );
-    state.msrs = reset.without_untouched(msrs::read(fd, &vm.msrs)?);
-    state.events = events::read(fd)?;
     Ok(state)
 }
 
 /// Replaces the whole state.
 pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) -> Result<(), Error> {
-    let area = padded(&state.xsave, vm.features.xsave_size.max(sys::PLAIN_XSAVE_SIZE))?;
     fd.set_sregs(&registers::sregs(state))
         .map_err(|e| Error::host("set a vCPU's special registers", e))?;
     fd.set_regs(&registers::regs(state))
@@ -71,8 +127,7 @@ pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) ->
     if vm.features.xcrs {
         write_xcr0(fd, state.xcr0)?;
     }
-    sys::set_xsave(fd, &area, vm.features.xsave_size)
-        .map_err(|e| Error::host("set a vCPU's XSAVE area", e))?;
+    write_xsave(fd, vm, &state.xsave)?;
     fd.set_debug_regs(&debug_registers(state))
         .map_err(|e| Error::host("set a vCPU's debug registers", e))?;
     let (early, late) = msrs::groups(reset, &state.msrs, &vm.msrs);
@@ -85,6 +140,11 @@ pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) ->
     // A guest without the paravirtual clock refuses, and needs no forgiveness.
     let _ = fd.kvmclock_ctrl();
     Ok(())
+}
+
+fn write_xsave(fd: &VcpuFd, vm: &Shared, area: &[u8]) -> Result<(), Error> {
+    let area = padded(area, vm.features.xsave_size.max(sys::PLAIN_XSAVE_SIZE))?;
+    sys::set_xsave(fd, &area, vm.features.xsave_size).map_err(|e| Error::host("set a vCPU's XSAVE area", e))
 }
 
 fn debug_registers(state: &CpuState) -> kvm_debugregs {
@@ -161,5 +221,20 @@ mod tests {
         assert!(padded(&area, 2048).is_err());
         assert!(padded(&area[..100], 4096).is_err());
         assert!(padded(&vec![0; MAX_XSAVE_SIZE + 1], 4096).is_err());
+    }
+
+    #[test]
+    fn an_area_beyond_a_page_keeps_its_last_component() {
+        // With tile data an area has 11,008 bytes.
+        const TILES: usize = 11_008;
+        let mut area = vec![0; TILES];
+        (area[2816], area[4096], area[TILES - 1]) = (1, 2, 3);
+        let moved = padded(&trimmed(area.clone()), TILES).unwrap();
+        assert_eq!(moved, area);
+        assert!(padded(&area, 4096).is_err(), "a host without tiles");
+        area.truncate(5000);
+        let wider = padded(&trimmed(area.clone()), TILES).unwrap();
+        assert_eq!((wider.len(), &wider[..5000]), (TILES, &area[..]));
+        assert!(wider[5000..].iter().all(|&byte| byte == 0));
     }
 }

@@ -47,6 +47,21 @@ const STATE_MSRS: &[(u32, u32)] = &[
     (TSC_DEADLINE, TSC_DEADLINE),
 ];
 
+/// The MSRs that instructions use by themselves: the TSC, SYSENTER, SYSCALL, SWAPGS, RDTSCP and RDPID. FS and GS base and EFER
+/// are among the special registers.
+pub const INSTRUCTION_MSRS: [u32; 10] = [
+    TSC,
+    0x174,
+    0x175,
+    0x176,
+    0xc000_0081,
+    0xc000_0082,
+    0xc000_0083,
+    0xc000_0084,
+    0xc000_0102,
+    0xc000_0103,
+];
+
 /// Values after RESET, for those that a state does not mention.
 pub struct ResetMsrs(Vec<Msr>);
 

@@ -20,10 +20,10 @@ fn answer(exit: Exit<'_>) {
 /// Executes up to `steps` instructions from `state`.
 fn execute(bare: &Bare, mut state: CpuState, steps: usize) -> CpuState {
     let cpuid = ostler_accel::Accelerator::supported_cpuid(&ostler_softcpu::vm::SoftCpu::default()).unwrap();
-    let emulator = Emulator::new(RamSlot::all_of(&bare.ram), &cpuid);
+    let mut emulator = Emulator::new(0, RamSlot::all_of(&bare.ram), &cpuid);
     for _ in 0..steps {
         match emulator.execute_one(&state, &mut answer) {
-            Ok(after) => state = after,
+            Ok(done) => state = done.state,
             // A state that the guest reached must be one that can be taken over again.
             Err(error) => panic!("{error}"),
         }
@@ -166,7 +166,7 @@ fn one_instruction_at_a_time_reaches_devices() {
     bare.write(CODE, &[0xe6, 0x80, 0x8b, 0x04, 0x25, 0, 0, 0, 0x3f]);
     let mut state = bare.long_mode(0);
     state.gpr[0] = 0x77;
-    let emulator = Emulator::new(RamSlot::all_of(&bare.ram), &[]);
+    let mut emulator = Emulator::new(0, RamSlot::all_of(&bare.ram), &[]);
     let mut seen = Vec::new();
     let mut io = |exit: Exit<'_>| match exit {
         Exit::PortWrite { port, data, .. } => seen.push((u64::from(port), u64::from(data[0]))),
@@ -176,9 +176,9 @@ fn one_instruction_at_a_time_reaches_devices() {
         }
         other => panic!("{other:?}"),
     };
-    let state = emulator.execute_one(&state, &mut io).unwrap();
+    let state = emulator.execute_one(&state, &mut io).unwrap().state;
     assert_eq!(state.rip, CODE + 2);
-    let state = emulator.execute_one(&state, &mut io).unwrap();
+    let state = emulator.execute_one(&state, &mut io).unwrap().state;
     assert_eq!((state.rip, state.gpr[0]), (CODE + 9, 0x1111_1111));
     assert_eq!(seen, [(0x80, 0x77), (0x3f00_0000, 4)]);
 }
