@@ -2,6 +2,8 @@
 
 mod config;
 mod device;
+#[cfg(test)]
+mod flush_tests;
 mod request;
 #[cfg(test)]
 mod tests;
