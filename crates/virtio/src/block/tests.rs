@@ -6,6 +6,7 @@ use ostler_disk::{Disk, RawDisk};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::recording::{Asked, Recording};
 use super::request::{MAX_RANGE_SECTORS, Request, parse};
 use super::{BlockDevice, BlockOptions};
 use crate::chain::Chain;
@@ -253,10 +254,35 @@ fn queues_work_side_by_side_and_a_stop_in_flight_loses_nothing() {
         guest.offer(queue, 0, 0, &[(DATA, 4096, true)]);
     }
     let queues = guest.device.stop();
+    assert!(guest.notify.errors.lock().unwrap().is_empty());
     for (queue, driver) in queues.iter().zip(&guest.drivers) {
         let taken = queue.vring.next_available();
         assert_eq!(taken, driver.used_index(), "what was taken was answered");
     }
+}
+
+/// What a request is made of was settled when it was taken.
+#[test]
+fn a_descriptor_rewritten_in_flight_changes_nothing() {
+    const ELSEWHERE: u64 = 0x40_0000;
+    let disk = Recording::new(512);
+    let file = tempfile::tempfile().unwrap();
+    let mut guest = Guest::on(disk.clone() as Arc<dyn Disk>, file, 1, 1 << 9);
+    guest.offer(0, 0, 0, &[(DATA, 512, true)]);
+    assert_eq!(disk.asked(1), [Asked::Read]);
+    let table = guest.drivers[0].settings.descriptors;
+    for (index, gpa, len) in [
+        (0, u64::MAX - 8, u32::MAX),
+        (1, ELSEWHERE, 4096),
+        (2, ELSEWHERE, 1),
+    ] {
+        guest.drivers[0].descriptor(table, index, gpa, len, 3, index);
+    }
+    disk.answer(Ok(()));
+    assert_eq!(guest.drivers[0].wait_used(), (0, 513));
+    assert_eq!(guest.drivers[0].read(STATUS, 1), [0]);
+    assert_eq!(guest.drivers[0].read(ELSEWHERE, 4096), vec![0; 4096]);
+    assert!(guest.notify.errors.lock().unwrap().is_empty());
 }
 
 fn chain_of(driver: &mut Driver, buffers: &[(u64, u32, bool)]) -> Chain {
