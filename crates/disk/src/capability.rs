@@ -7,7 +7,8 @@ use crate::{Completion, Error, Op};
 
 /// How large the disk is.
 pub trait Capacity {
-    /// Bytes, a multiple of 512. A file of another size is rounded up; the bytes past its end read as zeroes.
+    /// Bytes, a multiple of 512 and of [`Topology::logical_block`] where direct I/O asks for that. A file of another size
+    /// is rounded up; the bytes past its end read as zeroes.
     fn size(&self) -> u64;
 }
 
@@ -25,7 +26,7 @@ pub struct Features {
 /// Sizes that a guest may use to lay its requests out well. Bytes; zero where nothing is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topology {
-    /// The smallest unit that the guest should address.
+    /// The smallest unit that the guest should address. With direct I/O smaller requests fail.
     pub logical_block: u32,
     /// The unit that the host writes without reading first.
     pub physical_block: u32,

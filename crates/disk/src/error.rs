@@ -60,7 +60,8 @@ pub enum RequestError {
     /// A write, discard or write-zeroes on a read-only disk.
     #[error("the disk is read-only")]
     ReadOnly,
-    /// The request reaches past the end of the disk, or its offset or length is no multiple of 512.
+    /// The request reaches past the end of the disk, or its offset or length is no multiple of 512 (with direct I/O, of
+    /// the block that the disk announces).
     #[error("the request lies outside the disk or between its sectors")]
     OutOfRange,
     /// The disk cannot do this kind of request.

@@ -17,6 +17,14 @@ pub enum MachineType {
 }
 
 impl MachineType {
+    /// Every version, the oldest first.
+    pub const ALL: [MachineType; 1] = [MachineType::Q35V1];
+
+    /// The version with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|machine| machine.name() == name)
+    }
+
     /// The name used in specifications and saved states.
     pub fn name(self) -> &'static str {
         match self {

@@ -108,6 +108,7 @@ impl Machine {
     pub fn plug(&self, slot: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
         let at = slot_location(slot)?;
         let line = topology::line_behind(&self.chips.router, at, &*function);
+        topology::set_interrupt_line(at, &*function);
         Ok(self.chips.root.plug(at, function, line, false)?)
     }
 
@@ -142,6 +143,13 @@ impl Machine {
     pub(crate) fn start_over(&self) -> Result<(), Error> {
         let chips = &self.chips;
         chips.root.assign_resources()?;
+        for (at, function) in chips.root.functions() {
+            topology::set_interrupt_line(at, &*function);
+            let child = chips.root.port(at).ok().and_then(|port| port.child());
+            if let Some(child) = child {
+                topology::set_interrupt_line(at, &*child);
+            }
+        }
         chips.router.access_pic(|pic| pic.write_elcr(1, LEVEL_INPUTS));
         tables::install(&Description {
             ram: &self.ram,

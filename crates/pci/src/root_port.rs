@@ -50,6 +50,8 @@ pub struct RootPort {
     msi: MsiCapability,
     intx: Intx,
     child: Mutex<Option<Arc<dyn PciFunction>>>,
+    /// An enabled event is up. Held while the guest is told, so that two changes cannot cross.
+    asking: Mutex<bool>,
     listener: OnceLock<Listener>,
 }
 
@@ -77,6 +79,7 @@ impl RootPort {
             msi,
             intx: Intx::new(),
             child,
+            asking: Mutex::default(),
             listener: OnceLock::new(),
         })
     }
@@ -157,8 +160,12 @@ impl RootPort {
         self.notify();
     }
 
-    /// Raises the hotplug interrupt if an enabled event is up.
+    /// Raises the hotplug interrupt if an enabled event is up; a message goes out when the first one comes (6.7.3.4).
     fn notify(&self) {
+        let mut asking = self
+            .asking
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         let control = self.config.u16(self.express + SLOT_CONTROL);
         let status = self.config.u16(self.express + SLOT_STATUS);
         let mut enabled = control & (STATUS_ATTENTION | STATUS_PRESENCE_CHANGED);
@@ -166,7 +173,8 @@ impl RootPort {
             enabled |= STATUS_LINK_CHANGED;
         }
         let wanted = control & CONTROL_INTERRUPT != 0 && status & enabled & STATUS_EVENTS != 0;
-        if wanted && self.msi.trigger(&self.config) {
+        let asked = std::mem::replace(&mut *asking, wanted);
+        if wanted && !asked && self.msi.trigger(&self.config) {
             return;
         }
         self.intx

@@ -13,6 +13,8 @@ pub mod console;
 mod device;
 mod error;
 mod event_loop;
+#[cfg(test)]
+mod hostile_tests;
 mod metrics;
 pub mod net;
 mod queue_server;

@@ -10,6 +10,7 @@ use super::host::Host;
 use super::limits::Limits;
 use super::pool::PoolQueue;
 use super::task::Step;
+use super::uring::UringQueue;
 use crate::{Completion, DiskQueue, Op, RequestError};
 
 const SECTORS: u64 = 64;
@@ -203,5 +204,35 @@ fn an_error_of_the_host_belongs_to_one_request() {
                 result: expected
             }]
         );
+    }
+}
+
+/// A pipe has nothing to make durable, and the host says so: a flush that never reaches it would succeed.
+#[test]
+fn a_flush_reaches_the_host_on_both_engines() {
+    let pipe = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        // The other end stays open for the test's life.
+        std::mem::forget(reader);
+        Arc::new(std::fs::File::from(std::os::fd::OwnedFd::from(writer)))
+    };
+    let refused = |queue: &mut dyn DiskQueue| {
+        let mut ended = Vec::new();
+        // SAFETY: a flush has no buffers.
+        unsafe { queue.push(3, Op::Flush) };
+        queue.drain(&mut ended);
+        assert_eq!(
+            ended,
+            [Completion {
+                token: 3,
+                result: Err(RequestError::Host(libc::EINVAL))
+            }]
+        );
+    };
+    let limits = Arc::new(Limits::new(0, false, 1));
+    refused(&mut PoolQueue::new(pipe(), limits.clone(), 1).unwrap());
+    match UringQueue::new(pipe(), limits, 1) {
+        Ok(mut queue) => refused(&mut queue),
+        Err(error) => eprintln!("SKIPPED a_flush_reaches_the_host_on_both_engines (io_uring): {error}"),
     }
 }

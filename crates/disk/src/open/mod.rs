@@ -11,10 +11,15 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 
 use crate::Error;
+
+/// How often a device that is busy is tried again, and after how long each time: one second in all.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a disk's bytes lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,12 +90,9 @@ pub fn open(path: &Path, options: DiskOptions) -> Result<File, Error> {
     if kind.is_block_device() && !options.readonly {
         flags |= libc::O_EXCL;
     }
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(!options.readonly)
-        .custom_flags(flags)
-        .open(path);
-    let file = opened.map_err(|source| match source.raw_os_error() {
+    let mut how = OpenOptions::new();
+    how.read(true).write(!options.readonly).custom_flags(flags);
+    let file = open_patiently(&how, path).map_err(|source| match source.raw_os_error() {
         Some(libc::EBUSY) => Error::InUse { path: path.into() },
         Some(libc::EINVAL) if options.direct => Error::NoDirect { path: path.into() },
         _ => refused(source),
@@ -103,6 +105,18 @@ pub fn open(path: &Path, options: DiskOptions) -> Result<File, Error> {
         Ok(false) => Err(Error::InUse { path: path.into() }),
         Err(source) => Err(refused(source)),
     }
+}
+
+/// Opens `path`, and tries again for a while if it is a device that someone has to himself: the kernel takes down the
+/// ring of a queue that was just closed later than the call that closes it, and the ring holds the device.
+fn open_patiently(how: &OpenOptions, path: &Path) -> io::Result<File> {
+    for _ in 0..BUSY_TRIES {
+        match how.open(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(BUSY_PAUSE),
+            result => return result,
+        }
+    }
+    how.open(path)
 }
 
 #[cfg(test)]

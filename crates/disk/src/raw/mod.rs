@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::engine::{self, Limits};
-use crate::{
-    Capacity, Describe, DiskQueue, Engine, Error, Features, Flush, OpenQueue, Resize, SECTOR_SIZE, Topology,
-};
+use crate::{Capacity, Describe, DiskQueue, Engine, Error, Features, Flush, OpenQueue, Resize, Topology};
 
 /// A raw disk on an open descriptor.
 #[derive(Debug)]
@@ -40,8 +38,8 @@ impl RawDisk {
             what: "examined",
             source,
         })?;
-        let size = found.size.next_multiple_of(SECTOR_SIZE);
-        let limits = Limits::new(size, found.readonly, found.align);
+        let limits = Limits::new(0, found.readonly, found.align);
+        limits.set_size(found.size.next_multiple_of(limits.block()));
         limits.can_punch.store(found.can_punch, Ordering::Relaxed);
         Ok(Self {
             file: Arc::new(file),
@@ -113,7 +111,7 @@ impl Resize for RawDisk {
             what: "examined",
             source,
         })?;
-        self.limits.set_size(size.next_multiple_of(SECTOR_SIZE));
+        self.limits.set_size(size.next_multiple_of(self.limits.block()));
         Ok(self.limits.size())
     }
 }

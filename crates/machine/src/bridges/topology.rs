@@ -7,6 +7,7 @@ use ostler_memory::GuestRam;
 use ostler_pci::{Location, PciFunction, RootPort, Windows, regs};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
+use super::PIRQ_ISA;
 use crate::interrupts::{FIRST_PIRQ_GSI, Input, Router};
 
 /// The host bridge.
@@ -54,6 +55,16 @@ pub fn line_behind(
     function: &dyn PciFunction,
 ) -> Option<Arc<dyn InterruptLine>> {
     line(router, port, function)
+}
+
+/// Writes into a function's interrupt line register which ISA interrupt its pin is without an IOAPIC, as firmware does:
+/// where a guest without ACPI looks.
+pub fn set_interrupt_line(at: Location, function: &dyn PciFunction) {
+    let config = function.config();
+    if let Some(pin) = config.u8(regs::INTERRUPT_PIN).checked_sub(1) {
+        let isa = PIRQ_ISA[usize::from(pirq(at.device, pin))];
+        config.set(regs::INTERRUPT_LINE, &[isa]);
+    }
 }
 
 /// The root ports and their places.

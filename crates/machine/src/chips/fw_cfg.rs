@@ -119,17 +119,22 @@ impl Items {
         self.add(item::FILE_DIRECTORY, Content::Bytes(directory));
     }
 
+    /// Bytes of an item; none if there is no such item.
+    fn len(&self, number: u16) -> u64 {
+        match self.contents.get(&number) {
+            None => 0,
+            Some(Content::Bytes(bytes)) => bytes.len() as u64,
+            Some(Content::Kernel(_, len) | Content::Initrd(len)) => *len,
+        }
+    }
+
     /// Fills `data` from `offset` of an item. What lies past its end, or cannot be read, is zero.
     fn read(&self, number: u16, offset: u64, data: &mut [u8]) {
         data.fill(0);
         let Some(content) = self.contents.get(&number) else {
             return;
         };
-        let len = match content {
-            Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Kernel(_, len) | Content::Initrd(len) => *len,
-        };
-        let here = len.saturating_sub(offset).min(data.len() as u64) as usize;
+        let here = self.len(number).saturating_sub(offset).min(data.len() as u64) as usize;
         let part = &mut data[..here];
         let done = match (content, &self.boot.initrd) {
             _ if here == 0 => return,
@@ -167,6 +172,11 @@ impl Cursor {
     /// Skips bytes.
     pub fn skip(&mut self, bytes: u32) {
         self.offset = self.offset.saturating_add(u64::from(bytes));
+    }
+
+    /// Bytes of the selected item that were not read yet.
+    pub fn left(&self, items: &Items) -> u64 {
+        items.len(self.selected).saturating_sub(self.offset)
     }
 
     /// Reads on from where the cursor is.

@@ -29,6 +29,8 @@ const CONTROL_WRITE: u32 = 1 << 4;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 64 * 1024;
+/// How far a command may read past its item's end, where there are only zeroes: a vCPU's thread does the work.
+const MAX_PAST_END: u64 = CHUNK as u64;
 
 /// The device.
 pub struct FwCfg {
@@ -61,11 +63,11 @@ impl FwCfg {
         *lock(&self.cursor) = Cursor::default();
     }
 
-    /// Carries out the command at `gpa`; an address outside RAM is dropped.
-    fn dma(&self, cursor: &mut Cursor, gpa: u64) {
+    /// Carries out the command at `gpa`; an address outside RAM is dropped. Returns how many bytes were moved.
+    fn dma(&self, cursor: &mut Cursor, gpa: u64) -> u64 {
         let mut command = [0; 16];
         if self.ram.read_slice(&mut command, GuestAddress(gpa)).is_err() {
-            return;
+            return 0;
         }
         let word =
             |at: usize| u32::from_be_bytes([command[at], command[at + 1], command[at + 2], command[at + 3]]);
@@ -74,24 +76,28 @@ impl FwCfg {
         if control & CONTROL_SELECT != 0 {
             cursor.select((control >> 16) as u16);
         }
-        let done = if control & CONTROL_READ != 0 {
+        let (done, moved) = if control & CONTROL_READ != 0 {
             self.copy(cursor, address, length)
         } else if control & CONTROL_WRITE != 0 {
             // No item can be written.
-            false
+            (false, 0)
         } else {
             if control & CONTROL_SKIP != 0 {
                 cursor.skip(length);
             }
-            true
+            (true, 0)
         };
         let answer = if done { 0 } else { CONTROL_ERROR };
         // The command was read from there: it is RAM.
         let _ = self.ram.write_slice(&answer.to_be_bytes(), GuestAddress(gpa));
+        moved
     }
 
-    /// Copies `length` bytes to `address`: the item's, then zeroes.
-    fn copy(&self, cursor: &mut Cursor, address: u64, length: u32) -> bool {
+    /// Copies `length` bytes to `address`: the item's, then zeroes. Returns whether all of them were, and how many.
+    fn copy(&self, cursor: &mut Cursor, address: u64, length: u32) -> (bool, u64) {
+        if u64::from(length) > cursor.left(&self.items) + MAX_PAST_END {
+            return (false, 0);
+        }
         let mut chunk = vec![0; CHUNK.min(length as usize)];
         let mut done = 0;
         while done < u64::from(length) {
@@ -99,14 +105,14 @@ impl FwCfg {
             let part = &mut chunk[..here];
             cursor.read(&self.items, part);
             let Some(target) = address.checked_add(done) else {
-                return false;
+                return (false, done);
             };
             if self.ram.write_slice(part, GuestAddress(target)).is_err() {
-                return false;
+                return (false, done);
             }
             done += here as u64;
         }
-        true
+        (true, done)
     }
 }
 
@@ -233,8 +239,9 @@ mod tests {
         assert_eq!(device.ram.read_obj::<u16>(GuestAddress(0x3000)).unwrap(), 0x66);
         assert_eq!(command(&device, CONTROL_WRITE, 1, 0x3000), CONTROL_ERROR);
         assert_eq!(
-            command(&device, select | CONTROL_READ, u32::MAX, 0x10_0000),
-            CONTROL_ERROR
+            command(&device, select | CONTROL_READ, 200_000, 0x1f_0000),
+            CONTROL_ERROR,
+            "the end of RAM"
         );
         assert_eq!(
             command(&device, select | CONTROL_READ, 16, u64::MAX - 3),
@@ -242,19 +249,85 @@ mod tests {
         );
     }
 
+    /// Writes a command and carries it out; returns the answer and how many bytes were moved.
+    fn work(device: &FwCfg, control: u32, length: u32, address: u64) -> (u32, u64) {
+        let mut bytes = [control.to_be_bytes(), length.to_be_bytes()].concat();
+        bytes.extend(address.to_be_bytes());
+        device.ram.write_slice(&bytes, GuestAddress(0x1000)).unwrap();
+        let moved = device.dma(&mut lock(&device.cursor), 0x1000);
+        let answer = device.ram.read_obj(GuestAddress(0x1000)).unwrap();
+        (u32::from_be(answer), moved)
+    }
+
+    #[test]
+    fn a_command_of_4_gib_costs_no_more_than_its_item() {
+        let device = device();
+        let select = |item: u16| u32::from(item) << 16 | CONTROL_SELECT;
+        for item in [item::INITRD_DATA, item::KERNEL_DATA, item::SIGNATURE, 0x3fff] {
+            let read = select(item) | CONTROL_READ;
+            assert_eq!(work(&device, read, u32::MAX, 0x2_0000), (CONTROL_ERROR, 0));
+            assert_eq!(work(&device, select(item) | CONTROL_SKIP, u32::MAX, 0), (0, 0));
+            assert_eq!(
+                work(&device, CONTROL_READ, u32::MAX, 0x2_0000),
+                (CONTROL_ERROR, 0)
+            );
+            assert_eq!(
+                work(&device, CONTROL_READ, 16, 0x2_0000),
+                (0, 16),
+                "zeroes past the end"
+            );
+        }
+        let most = 200_000 + MAX_PAST_END;
+        let read = select(item::INITRD_DATA) | CONTROL_READ;
+        assert_eq!(work(&device, read, most as u32, 0x2_0000), (0, most));
+        assert_eq!(work(&device, read, most as u32 + 1, 0x2_0000), (CONTROL_ERROR, 0));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Move {
+        Read(u64, usize),
+        Write(u64, Vec<u8>),
+        /// A command at the first address: control, length, second address.
+        Command(u64, u32, u32, u64),
+    }
+
+    fn moves() -> impl Strategy<Value = Move> {
+        let in_ram = || prop_oneof![4 => 0u64..0x20_0010, 1 => any::<u64>()];
+        let length = prop_oneof![4 => 0u32..300_000, 1 => any::<u32>()];
+        let control =
+            (0u32..32, prop_oneof![0u32..0x40, 0u32..0x1_0000]).prop_map(|(bits, item)| bits | item << 16);
+        prop_oneof![
+            1 => (0..SIZE, 1usize..=8).prop_map(|(offset, len)| Move::Read(offset, len)),
+            1 => (0..SIZE, proptest::collection::vec(any::<u8>(), 1..=8))
+                .prop_map(|(offset, data)| Move::Write(offset, data)),
+            3 => (in_ram(), control, length, in_ram()).prop_map(|(gpa, control, length, address)| {
+                Move::Command(gpa, control, length, address)
+            }),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn any_access_is_survived(
-            steps in proptest::collection::vec((any::<bool>(), 0u64..SIZE, proptest::collection::vec(any::<u8>(), 1..=8)), 0..60)
-        ) {
+        fn any_access_is_survived(steps in proptest::collection::vec(moves(), 0..60)) {
             let device = device();
-            for (is_write, offset, mut data) in steps {
-                if is_write {
-                    device.write(offset, &data);
-                } else {
-                    device.read(offset, &mut data);
+            for step in steps {
+                match step {
+                    Move::Read(offset, len) => device.read(offset, &mut [0; 8][..len]),
+                    Move::Write(offset, data) => device.write(offset, &data),
+                    Move::Command(gpa, control, length, address) => {
+                        let mut bytes = [control.to_be_bytes(), length.to_be_bytes()].concat();
+                        bytes.extend(address.to_be_bytes());
+                        // An address that is no RAM is for the device to refuse.
+                        let _ = device.ram.write_slice(&bytes, GuestAddress(gpa));
+                        device.write(DMA, &((gpa >> 32) as u32).to_be_bytes());
+                        device.write(DMA_LOW, &(gpa as u32).to_be_bytes());
+                    }
                 }
             }
+            device.write(SELECTOR, &item::CPUS.to_le_bytes());
+            let mut byte = [0];
+            device.read(DATA, &mut byte);
+            prop_assert_eq!(byte, [3]);
         }
     }
 }

@@ -167,9 +167,9 @@ impl Router {
     /// Back to the reset state; the levels that devices drive are kept, and the LPC bridge's routes.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
-        let raised = state.raised;
         *state = State {
-            raised,
+            raised: state.raised,
+            pirq_to_isa: state.pirq_to_isa,
             ..State::new()
         };
         for gsi in 0..PINS {

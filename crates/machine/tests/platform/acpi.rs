@@ -2,47 +2,8 @@
 
 use std::process::Command;
 
-use crate::bench::{Bench, kernel, machine};
-use vm_memory::{Bytes, GuestAddress};
-
-fn read(bench: &Bench, gpa: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    bench.ram.read_slice(&mut bytes, GuestAddress(gpa)).unwrap();
-    bytes
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-}
-
-/// The table at `gpa`, whole.
-fn table(bench: &Bench, gpa: u64) -> Vec<u8> {
-    let len = number(&read(bench, gpa + 4, 4)) as usize;
-    read(bench, gpa, len)
-}
-
-/// All tables that the RSDP leads to, by signature.
-fn tables(bench: &Bench) -> Vec<Vec<u8>> {
-    let rsdp = (0xe0000..0x100000)
-        .step_by(16)
-        .find(|&gpa| read(bench, gpa, 8) == b"RSD PTR ")
-        .unwrap();
-    let xsdt = table(bench, number(&read(bench, rsdp + 24, 8)));
-    let mut all: Vec<Vec<u8>> = xsdt[36..]
-        .chunks(8)
-        .map(|address| table(bench, number(address)))
-        .collect();
-    let fadt = all.iter().find(|table| table.starts_with(b"FACP")).unwrap();
-    let (facs, dsdt) = (number(&fadt[36..40]), number(&fadt[140..148]));
-    assert_eq!(number(&fadt[40..44]), dsdt);
-    all.push(table(bench, dsdt));
-    assert_eq!(&read(bench, facs, 4), b"FACS");
-    all.push(xsdt);
-    all
-}
+use crate::bench::{kernel, machine};
+use crate::tables::{source_overrides, tables};
 
 #[test]
 fn every_table_is_found_and_adds_up() {
@@ -60,6 +21,17 @@ fn every_table_is_found_and_adds_up() {
     }
     let local_apics = all[1][44..].windows(2).filter(|pair| *pair == [0, 8]).count();
     assert_eq!(local_apics, 4);
+}
+
+#[test]
+fn the_madt_says_which_isa_interrupts_are_elsewhere_or_level_triggered() {
+    // Active high; edge, or level.
+    const EDGE: u16 = 0x5;
+    const LEVEL: u16 = 0xd;
+    assert_eq!(
+        source_overrides(&machine(kernel(), 2)),
+        [(0, 2, EDGE), (9, 9, LEVEL), (10, 10, LEVEL), (11, 11, LEVEL)]
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ostler_machine::{
     Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
 };
 use ostler_memory::{GuestRam, RamSlot};
+use ostler_pci::PciFunction;
 use vmm_sys_util::eventfd::EventFd;
 
 #[derive(Default)]
@@ -91,33 +92,76 @@ pub struct Bench {
     pub ram: Arc<GuestRam>,
 }
 
+/// What a test may choose about its machine.
+pub struct Parts {
+    pub kernel: Vec<u8>,
+    pub cpus: u32,
+    pub ram: Arc<GuestRam>,
+    pub functions: Vec<Arc<dyn PciFunction>>,
+    /// The devices that are off by default: debug exit and test device.
+    pub test_devices: bool,
+}
+
+impl Default for Parts {
+    /// One CPU, 64 MiB, a kernel that says nothing.
+    fn default() -> Self {
+        Self {
+            kernel: kernel(),
+            cpus: 1,
+            ram: ostler_memory::allocate(64 << 20, Default::default()).unwrap(),
+            functions: Vec::new(),
+            test_devices: true,
+        }
+    }
+}
+
+impl Parts {
+    pub fn build(self) -> Result<Bench, ostler_machine::Error> {
+        let (vm, outside) = (Arc::new(MockVm::default()), Arc::new(Outside::default()));
+        let machine = Machine::build(MachineConfig {
+            machine_type: MachineType::default(),
+            ram: self.ram.clone(),
+            vm: vm.clone(),
+            cpus: self.cpus,
+            boot: BootSource {
+                kernel: Blob::Bytes(self.kernel),
+                initrd: None,
+                command_line: "quiet".into(),
+            },
+            functions: self.functions,
+            serial: Some(outside.clone()),
+            events: outside.clone(),
+            debug_exit: self.test_devices.then_some(0xf4),
+            test_device: self.test_devices,
+        })?;
+        Ok(Bench {
+            machine,
+            vm,
+            outside,
+            ram: self.ram,
+        })
+    }
+}
+
 /// A machine of 64 MiB and `cpus` CPUs that boots `kernel`.
 pub fn machine(kernel: Vec<u8>, cpus: u32) -> Bench {
-    let ram = ostler_memory::allocate(64 << 20, Default::default()).unwrap();
-    let (vm, outside) = (Arc::new(MockVm::default()), Arc::new(Outside::default()));
-    let machine = Machine::build(MachineConfig {
-        machine_type: MachineType::default(),
-        ram: ram.clone(),
-        vm: vm.clone(),
+    let parts = Parts {
+        kernel,
         cpus,
-        boot: BootSource {
-            kernel: Blob::Bytes(kernel),
-            initrd: None,
-            command_line: "quiet".into(),
-        },
-        functions: Vec::new(),
-        serial: Some(outside.clone()),
-        events: outside.clone(),
-        debug_exit: Some(0xf4),
-        test_device: true,
-    })
-    .unwrap();
-    Bench {
-        machine,
-        vm,
-        outside,
-        ram,
+        ..Parts::default()
+    };
+    parts.build().unwrap()
+}
+
+/// Waits for `condition`. Fails the test after a long time.
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
+    panic!("{what} did not come within 20 seconds");
 }
 
 /// A bzImage header with a payload that says nothing.
@@ -165,8 +209,40 @@ impl Bench {
         self.machine.memory().write(gpa, &value.to_le_bytes());
     }
     pub fn config(&self, device: u32, register: u32) -> u32 {
-        self.outl(0xcf8, 1 << 31 | device << 11 | register);
+        self.config_on(0, device, register)
+    }
+    pub fn config_on(&self, bus: u32, device: u32, register: u32) -> u32 {
+        self.outl(0xcf8, 1 << 31 | bus << 16 | device << 11 | register & !3);
         self.inl(0xcfc)
+    }
+    /// Writes `N` bytes of configuration space on bus 0, or behind a port.
+    pub fn set_config<const N: usize>(&self, bus: u32, device: u32, register: u32, bytes: [u8; N]) {
+        self.outl(0xcf8, 1 << 31 | bus << 16 | device << 11 | register & !3);
+        self.machine
+            .ports()
+            .write(0xcfc + u64::from(register & 3), &bytes);
+    }
+    /// The messages sent since the last call.
+    pub fn messages(&self) -> Vec<Msi> {
+        std::mem::take(&mut *self.vm.messages.lock().unwrap())
+    }
+    /// Sets the 8259 pair up with vectors 0x30 and 0x38 and the first one's mask, as PC kernels do.
+    pub fn set_up_pics(&self, mask: u8) -> Arc<dyn ExternalInterrupts> {
+        for (port, values) in [(0x20, [0x11, 0x30, 4, 1]), (0xa0, [0x11, 0x38, 2, 1])] {
+            self.outb(port, values[0]);
+            for value in &values[1..] {
+                self.outb(port + 1, *value);
+            }
+        }
+        self.outb(0x21, mask);
+        self.vm.external.lock().unwrap().clone().unwrap()
+    }
+    /// The inputs of the 8259 pair that ask, without the cascade.
+    pub fn isa_requests(&self) -> u16 {
+        for port in [0x20, 0xa0] {
+            self.outb(port, 0x0a);
+        }
+        (u16::from(self.inb(0x20)) | u16::from(self.inb(0xa0)) << 8) & !(1 << 2)
     }
     pub fn ioapic(&self, pin: u32, entry: u64) {
         for (half, value) in [(1, entry >> 32), (0, entry)] {

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::bench::{kernel, machine};
-use ostler_accel::{ExternalInterrupts, MpState};
+use crate::bench::{Parts, kernel, machine};
+use ostler_accel::MpState;
 use ostler_bus::Msi;
 use ostler_machine::{Error, MachineEvent};
+use proptest::prelude::*;
+use vm_memory::Bytes;
 
 const LEVEL: u64 = 1 << 15;
 
@@ -93,22 +95,10 @@ fn the_ways_to_end_are_told_apart() {
     );
 }
 
-/// Sets the 8259 pair up with vectors 0x30 and 0x38 and the given mask, as PC kernels do.
-fn set_up_pics(bench: &crate::bench::Bench, mask: u8) -> Arc<dyn ExternalInterrupts> {
-    for (port, values) in [(0x20, [0x11, 0x30, 4, 1]), (0xa0, [0x11, 0x38, 2, 1])] {
-        bench.outb(port, values[0]);
-        for value in &values[1..] {
-            bench.outb(port + 1, *value);
-        }
-    }
-    bench.outb(0x21, mask);
-    bench.vm.external.lock().unwrap().clone().unwrap()
-}
-
 #[test]
 fn the_timer_interrupts_through_the_8259_pair() {
     let bench = machine(kernel(), 1);
-    let external = set_up_pics(&bench, 0xfe);
+    let external = bench.set_up_pics(0xfe);
     bench.outb(0x43, 0x34);
     bench.outb(0x40, 0x9c);
     bench.outb(0x40, 0x2e);
@@ -125,7 +115,7 @@ fn the_timer_interrupts_through_the_8259_pair() {
 fn a_one_shot_that_ends_while_it_is_masked_is_remembered() {
     for mode in [0x30, 0x38] {
         let bench = machine(kernel(), 1);
-        let external = set_up_pics(&bench, 0xff);
+        let external = bench.set_up_pics(0xff);
         bench.outb(0x43, mode);
         bench.outb(0x40, 20);
         bench.outb(0x40, 0);
@@ -175,34 +165,134 @@ fn a_machine_that_is_dropped_frees_its_memory() {
 
 #[test]
 fn a_wrong_number_of_cpus_is_one_clear_error() {
-    for cpus in [0, 241, u32::MAX] {
-        let built = std::panic::catch_unwind(|| machine(kernel(), cpus));
-        assert!(built.is_err());
+    for cpus in [0, 241, 1000, u32::MAX] {
+        let parts = Parts {
+            cpus,
+            ..Parts::default()
+        };
+        let error = parts.build().err().unwrap();
+        assert!(matches!(error, Error::Cpus(given) if given == cpus));
+        assert_eq!(
+            error.to_string(),
+            format!("a guest can have 1 to 240 CPUs, not {cpus}")
+        );
     }
-    let text = Error::Cpus(1000).to_string();
-    assert_eq!(text, "a guest can have 1 to 240 CPUs, not 1000");
 }
 
-proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(30))]
+#[test]
+fn what_is_for_tests_is_off_by_default() {
+    let parts = Parts {
+        test_devices: false,
+        ..Parts::default()
+    };
+    let bench = parts.build().unwrap();
+    let ports = [0xf4..0xf8, 0xe0..0xe4, 0xe8..0xe9, 0x2000..0x2018, 0x501..0x502];
+    for port in ports.into_iter().flatten() {
+        let mut byte = [0];
+        assert!(!bench.machine.ports().read(port, &mut byte), "{port:#x}");
+        assert_eq!(byte, [0xff]);
+        assert!(!bench.machine.ports().write(port, &[1]), "{port:#x}");
+    }
+    for gpa in [0xff00_0000, 0xff00_fff8] {
+        bench.writel(gpa, 5);
+        assert_eq!(bench.readl(gpa), 0xffff_ffff);
+    }
+    assert!(bench.outside.events.lock().unwrap().is_empty());
+    bench.ioapic(20, LEVEL | 0x50);
+    bench.outb(0x2000 + 20, 1);
+    assert!(bench.messages().is_empty());
+}
+
+#[test]
+fn pam_and_smram_registers_keep_what_their_masks_let_through() {
+    let bench = machine(kernel(), 1);
+    let registers = || -> Vec<u8> {
+        (0x90..0x9f)
+            .map(|at| (bench.config(0, at) >> (8 * (at & 3))) as u8)
+            .collect()
+    };
+    let reset = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x38];
+    assert_eq!(registers(), reset);
+    for at in 0x90..0x9f {
+        bench.set_config(0, 0, at, [0xff]);
+    }
+    assert_eq!(
+        registers(),
+        [
+            0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33, 0, 0, 0, 0, 0, 0, 0x72, 0xbf
+        ]
+    );
+    // They switch nothing: the shadowed area is RAM all the time.
+    let at = vm_memory::GuestAddress(0xf_8000);
+    bench.ram.write_obj(0x1234_5678u32, at).unwrap();
+    bench.set_config(0, 0, 0x90, [0]);
+    assert_eq!(bench.ram.read_obj::<u32>(at).unwrap(), 0x1234_5678);
+    bench.machine.reset().unwrap();
+    assert_eq!(registers(), reset);
+}
+
+/// Ports with something behind them, so that most accesses do not end in the void.
+fn any_port() -> impl Strategy<Value = u64> {
+    let registered = prop::sample::select(vec![
+        (0x20, 2),
+        (0x40, 4),
+        (0x60, 5),
+        (0x70, 2),
+        (0x92, 1),
+        (0xa0, 2),
+        (0xb2, 2),
+        (0xe0, 9),
+        (0xf4, 4),
+        (0x3f8, 8),
+        (0x4d0, 2),
+        (0x505, 1),
+        (0x510, 12),
+        (0x600, 0x80),
+        (0xcf8, 8),
+        (0x2000, 24),
+    ]);
+    prop_oneof![
+        8 => (registered, any::<u64>()).prop_map(|((base, len), place)| base + place % len),
+        1 => 0u64..0x1_0000,
+    ]
+}
+
+/// The IOAPIC, the test device's memory, and the configuration spaces of functions that exist.
+fn any_memory() -> impl Strategy<Value = u64> {
+    let functions = prop::sample::select(vec![0u64, 16, 17, 18, 19, 31]);
+    prop_oneof![
+        2 => 0xfec0_0000u64..0xfec0_0050,
+        1 => 0xff00_0000u64..0xff01_0004,
+        6 => (functions, prop_oneof![0u64..0x100, 0u64..0x1000])
+            .prop_map(|(device, offset)| 0xb000_0000 + (device << 15) + offset),
+        1 => any::<u64>(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn any_accesses_leave_the_machine_standing(
-        accesses in proptest::collection::vec(
-            (0u8..4, 0u64..0x1_0000, proptest::collection::vec(proptest::prelude::any::<u8>(), 1..=8)), 0..400)
+        accesses in prop::collection::vec(
+            (any::<bool>(), any::<bool>(), any_port(), any_memory(), prop::collection::vec(any::<u8>(), 8), 0u32..4),
+            0..400,
+        )
     ) {
         let bench = machine(kernel(), 2);
-        for (kind, place, mut data) in accesses {
-            let width = data.len();
-            let port_width = if width >= 4 { 4 } else if width == 3 { 2 } else { width };
-            match kind {
-                0 => { bench.machine.ports().read(place, &mut data[..port_width]); }
-                1 => { bench.machine.ports().write(place, &data[..port_width]); }
-                2 => { bench.machine.memory().read(0xfec0_0000 + place % 0x1000, &mut data); }
-                _ => { bench.machine.memory().write(0xb000_0000 + place * 16, &data); }
+        for (on_ports, is_write, port, gpa, mut data, width) in accesses {
+            let map = if on_ports { bench.machine.ports() } else { bench.machine.memory() };
+            let (place, width) = if on_ports { (port, width.min(2)) } else { (gpa, width) };
+            let data = &mut data[..1 << width];
+            if is_write {
+                map.write(place, data);
+            } else {
+                map.read(place, data);
             }
         }
         bench.machine.reset().unwrap();
-        proptest::prop_assert_eq!(bench.config(0, 0), 0x29c0_8086);
+        prop_assert_eq!(bench.config(0, 0), 0x29c0_8086);
+        prop_assert_eq!(bench.readl(0xb000_0000), 0x29c0_8086);
+        prop_assert_eq!(bench.config(31, 0), 0x2918_8086);
     }
 }

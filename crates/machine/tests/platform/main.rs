@@ -1,6 +1,13 @@
-//! The whole platform over a virtual machine without CPUs.
+//! The whole platform, most of it over a virtual machine without CPUs.
 
 mod acpi;
 mod bench;
 mod boot;
+mod card;
+mod clock;
+mod entries;
+mod hotplug;
 mod machine;
+mod routing;
+mod tables;
+mod version;

@@ -6,6 +6,7 @@ use ostler_disk::{Disk, RawDisk};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::recording::{Asked, Recording};
 use super::request::{MAX_RANGE_SECTORS, Request, parse};
 use super::{BlockDevice, BlockOptions};
 use crate::chain::Chain;
@@ -13,16 +14,16 @@ use crate::device::{Activation, VirtioDevice};
 use crate::error::GuestError;
 use crate::testing::{Driver, Recorder, ram};
 
-const SECTORS: u64 = 64;
+pub(super) const SECTORS: u64 = 64;
 const HEADER: u64 = 0x8_0000;
-const DATA: u64 = 0x10_0000;
-const STATUS: u64 = 0x9_0000;
+pub(super) const DATA: u64 = 0x10_0000;
+pub(super) const STATUS: u64 = 0x9_0000;
 
-struct Guest {
-    device: BlockDevice,
-    drivers: Vec<Driver>,
+pub(super) struct Guest {
+    pub device: BlockDevice,
+    pub drivers: Vec<Driver>,
     kicks: Vec<Arc<EventFd>>,
-    notify: Arc<Recorder>,
+    pub notify: Arc<Recorder>,
     file: File,
 }
 
@@ -31,6 +32,11 @@ impl Guest {
         let file = tempfile::tempfile().unwrap();
         file.set_len(SECTORS * 512).unwrap();
         let disk: Arc<dyn Disk> = Arc::new(RawDisk::new(file.try_clone().unwrap()).unwrap());
+        Self::on(disk, file, queues, features)
+    }
+
+    /// A guest on any disk; `file` is what [`Guest::on_disk`] looks into.
+    pub fn on(disk: Arc<dyn Disk>, file: File, queues: u16, features: u64) -> Self {
         let mut device = BlockDevice::new(
             disk,
             &BlockOptions {
@@ -66,7 +72,7 @@ impl Guest {
     }
 
     /// Offers a request to `queue` without waiting.
-    fn offer(&mut self, queue: usize, kind: u32, sector: u64, data: &[(u64, u32, bool)]) {
+    pub fn offer(&mut self, queue: usize, kind: u32, sector: u64, data: &[(u64, u32, bool)]) {
         let driver = &mut self.drivers[queue];
         let header = HEADER + 0x1000 * queue as u64;
         driver.write(header, &kind.to_le_bytes());
@@ -122,14 +128,6 @@ fn what_is_written_is_read_back_and_lands_on_the_disk() {
     );
     let queues = guest.device.stop();
     assert_eq!((queues.len(), queues[0].vring.next_available()), (1, 3));
-}
-
-#[test]
-fn a_driver_without_flush_gets_writes_through() {
-    let mut guest = Guest::new(1, 0);
-    guest.drivers[0].write(DATA, &[0x5a; 512]);
-    assert_eq!(guest.ask(1, 0, &[(DATA, 512, false)]), (0, 1));
-    assert_eq!(guest.on_disk(0, 512), [0x5a; 512]);
 }
 
 #[test]
@@ -256,10 +254,35 @@ fn queues_work_side_by_side_and_a_stop_in_flight_loses_nothing() {
         guest.offer(queue, 0, 0, &[(DATA, 4096, true)]);
     }
     let queues = guest.device.stop();
+    assert!(guest.notify.errors.lock().unwrap().is_empty());
     for (queue, driver) in queues.iter().zip(&guest.drivers) {
         let taken = queue.vring.next_available();
         assert_eq!(taken, driver.used_index(), "what was taken was answered");
     }
+}
+
+/// What a request is made of was settled when it was taken.
+#[test]
+fn a_descriptor_rewritten_in_flight_changes_nothing() {
+    const ELSEWHERE: u64 = 0x40_0000;
+    let disk = Recording::new(512);
+    let file = tempfile::tempfile().unwrap();
+    let mut guest = Guest::on(disk.clone() as Arc<dyn Disk>, file, 1, 1 << 9);
+    guest.offer(0, 0, 0, &[(DATA, 512, true)]);
+    assert_eq!(disk.asked(1), [Asked::Read]);
+    let table = guest.drivers[0].settings.descriptors;
+    for (index, gpa, len) in [
+        (0, u64::MAX - 8, u32::MAX),
+        (1, ELSEWHERE, 4096),
+        (2, ELSEWHERE, 1),
+    ] {
+        guest.drivers[0].descriptor(table, index, gpa, len, 3, index);
+    }
+    disk.answer(Ok(()));
+    assert_eq!(guest.drivers[0].wait_used(), (0, 513));
+    assert_eq!(guest.drivers[0].read(STATUS, 1), [0]);
+    assert_eq!(guest.drivers[0].read(ELSEWHERE, 4096), vec![0; 4096]);
+    assert!(guest.notify.errors.lock().unwrap().is_empty());
 }
 
 fn chain_of(driver: &mut Driver, buffers: &[(u64, u32, bool)]) -> Chain {

@@ -251,6 +251,7 @@ impl BlockWorker {
                 }
             }
             Request::WriteZeroes(ranges) => {
+                slot.sync = !self.flushes;
                 for range in ranges.iter() {
                     let op = Op::WriteZeroes {
                         offset: range.offset,

@@ -3,9 +3,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::control::{FromDriver, parse};
 use super::{ByteStream, ConsoleDevice, PortOptions, WindowSize};
+use crate::chain::Chain;
 use crate::device::{Activation, VirtioDevice};
 use crate::error::GuestError;
 use crate::testing::{Driver, Recorder, ram};
@@ -241,6 +244,7 @@ fn nonsense_on_the_control_queue_is_ignored_and_a_flood_is_bounded() {
         guest.drivers[CONTROL_TRANSMIT].used_index() < 300,
         "the answers that wait are bounded"
     );
+    assert!(guest.notify.errors.lock().unwrap().is_empty());
     guest.device.stop();
 }
 
@@ -256,4 +260,75 @@ fn bad_buffers_need_a_reset() {
     guest.kicks[RECEIVE].write(1).unwrap();
     assert!(matches!(guest.notify.wait_error(), GuestError::Request(_)));
     guest.device.stop();
+}
+
+/// Ports that may be meant, and others.
+fn any_port() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0u32..3, 1 => any::<u32>()]
+}
+
+/// Events of the protocol, the driver's and the device's, and others.
+fn any_event() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => 0u16..9, 1 => any::<u16>()]
+}
+
+proptest! {
+    #[test]
+    fn a_control_message_is_what_its_first_eight_bytes_say(
+        port in any_port(),
+        event in any_event(),
+        value in prop_oneof![0u16..3, any::<u16>()],
+        rest in proptest::collection::vec(any::<u8>(), 0..40),
+        len in 0usize..64,
+        cuts in proptest::collection::vec(0usize..20, 0..6),
+    ) {
+        let mut message = port.to_le_bytes().to_vec();
+        message.extend(event.to_le_bytes());
+        message.extend(value.to_le_bytes());
+        message.extend(rest);
+        message.truncate(len);
+        let mut driver = Driver::new(ram(), 0x10000, 32);
+        driver.write(0x10_0000, &message);
+        // The bytes in pieces, some of them empty, and something to write behind them.
+        let (mut buffers, mut at) = (Vec::new(), 0);
+        for cut in cuts.into_iter().chain([message.len()]) {
+            let piece = cut.min(message.len() - at);
+            buffers.push((0x10_0000 + at as u64, piece as u32, false));
+            at += piece;
+        }
+        buffers.push((0x20_0000, 8, true));
+        let (mut vring, mut chain) = (driver.vring(false), Chain::new(driver.ram.clone()));
+        driver.add(&buffers);
+        prop_assert!(vring.pop(&mut chain).unwrap());
+        let expected = match event {
+            _ if message.len() < 8 => None,
+            0 => Some(FromDriver::DeviceReady(value != 0)),
+            3 => Some(FromDriver::PortReady(port, value != 0)),
+            6 => Some(FromDriver::PortOpen(port, value != 0)),
+            _ => None,
+        };
+        prop_assert_eq!(parse(&chain), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever a driver says, in whatever order: every message is heard, and the device still introduces its ports.
+    #[test]
+    fn any_conversation_is_survived(
+        messages in proptest::collection::vec((any_port(), any_event(), 0u16..3), 0..60)
+    ) {
+        let mut guest = Guest::new(&[("", true), ("org.agent", false)], 1 << 1);
+        // A message brings at most four answers: there is room for all of them.
+        for (port, event, value) in messages {
+            guest.control(port, event, value);
+        }
+        guest.device.stop();
+        prop_assert!(guest.notify.errors.lock().unwrap().is_empty());
+        guest.start(1 << 1);
+        guest.control(0, 0, 1);
+        prop_assert_eq!(guest.hear(), (0, 1, 1, vec![]));
+        prop_assert_eq!(guest.hear(), (1, 1, 1, vec![]));
+    }
 }

@@ -43,7 +43,7 @@ fn buffers_are_filled() {
 
 #[test]
 fn a_greedy_guest_gets_no_more_than_the_budget_at_a_time() {
-    let (mut device, mut driver, _, kick) = start();
+    let (mut device, mut driver, notify, kick) = start();
     driver.add(&[(0x10_0000, 1 << 20, true)]);
     kick.write(1).unwrap();
     let (_, len) = driver.wait_used();
@@ -52,6 +52,27 @@ fn a_greedy_guest_gets_no_more_than_the_budget_at_a_time() {
     kick.write(1).unwrap();
     assert_eq!(driver.wait_used().1, 100, "served once the next period begins");
     device.stop();
+    assert!(notify.errors.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_buffer_without_room_is_returned_empty() {
+    let (mut device, mut driver, notify, kick) = start();
+    for buffers in [
+        vec![(0x4_0000, 0, true)],
+        vec![(0x4_0000, 0, false)],
+        vec![(0x4_0000, 64, false)],
+        vec![(u64::MAX, 0, true), (0, 0, true)],
+    ] {
+        let head = driver.add(&buffers);
+        kick.write(1).unwrap();
+        assert_eq!(driver.wait_used(), (head, 0), "{buffers:?}");
+    }
+    let head = driver.add(&[(0x4_0000, 0, true), (0x4_0000, 64, true)]);
+    kick.write(1).unwrap();
+    assert_eq!(driver.wait_used(), (head, 64), "and the next one is filled");
+    device.stop();
+    assert!(notify.errors.lock().unwrap().is_empty());
 }
 
 #[test]

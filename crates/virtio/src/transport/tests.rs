@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ostler_bus::{Device, Doorbell, DoorbellRegistry, InterruptLine, Msi, MsiSink};
-use ostler_pci::{PciFunction, regs};
+use ostler_pci::{BarKind, BarSpec, PciFunction, regs};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::layout::{DEVICE, ISR, MSIX_BAR, NOTIFY, REGISTER_BAR, REGISTER_SIZE};
 use super::{Platform, VirtioPci};
+use crate::device::DeviceKind;
 use crate::rng::RngDevice;
 use crate::testing::{Driver, ram};
 
@@ -265,6 +266,46 @@ fn kicks_at_wrong_times_do_nothing() {
 }
 
 #[test]
+fn kicks_while_the_device_is_reset_do_no_harm() {
+    let mut rig = Rig::new();
+    let (registers, over) = (rig.registers.clone(), AtomicBool::new(false));
+    let base = rig.driver.settings.descriptors;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    registers.write(NOTIFY, &[0, 0]);
+                }
+            });
+        }
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..100 {
+                rig.driver.write(base, &[0; 0xb000]);
+                rig.driver = Driver::new(rig.driver.ram.clone(), base, 64);
+                rig.set_up();
+                rig.set_status(0x0f);
+                rig.driver.add(&[(0x4_0000, 64, true)]);
+                assert_eq!(rig.driver.wait_used(), (0, 64), "round {round}");
+                match round % 2 {
+                    0 => rig.set_status(0),
+                    _ => rig.function.reset(),
+                }
+                assert_eq!(rig.status(), 0);
+                // Offered to a device that has been reset, with kicks coming all the time.
+                rig.driver.add(&[(0x5_0000, 64, true)]);
+                std::thread::yield_now();
+                assert_eq!(rig.driver.used(), None, "round {round}");
+                assert_eq!(rig.driver.read(0x5_0000, 64), [0; 64]);
+            }
+        }));
+        over.store(true, Ordering::SeqCst);
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+#[test]
 fn doorbells_follow_the_bar() {
     let rig = Rig::new();
     rig.function.bar_moved(REGISTER_BAR, Some(0x8000_0000_0000));
@@ -304,6 +345,64 @@ fn registers_can_be_reached_through_configuration_space() {
         rig.function.config_read(window + 16, &mut value);
     }
     assert_eq!(rig.status(), 3, "invalid windows reach nothing");
+}
+
+/// What installed guests know of the device's PCI function. A change here breaks the ABI of machine type ostler-q35-1: it needs a
+/// new machine type, and this one stays.
+#[test]
+fn the_functions_of_machine_version_1() {
+    let rig = Rig::new();
+    let config = rig.function.config();
+    let words = [0x00, 0x08, 0x2c, 0x3c].map(|at| config.u32(at));
+    assert_eq!(words, [0x1044_1af4, 0x00ff_0001, 0x1100_1af4, 0x0000_0100]);
+    let bars = config.bars().map(|bar| bar.map(|bar| (bar.kind, bar.size)));
+    let memory32 = Some((BarKind::Memory32, 0x1000));
+    let registers = Some((BarSpec::memory64(0x4000).kind, 0x4000));
+    assert_eq!(bars, [None, memory32, None, None, registers, None]);
+
+    // Capability, virtio structure, its BAR, offset and length.
+    let mut capabilities = Vec::new();
+    let mut at = u16::from(config.u8(regs::CAPABILITIES));
+    while at != 0 {
+        let id = config.u8(at);
+        capabilities.push(match id {
+            regs::CAP_VENDOR => (
+                id,
+                config.u8(at + 3),
+                config.u8(at + 4),
+                config.u32(at + 8),
+                config.u32(at + 12),
+            ),
+            // Vectors, the BAR and offset of their table and their pending bits.
+            _ => (
+                id,
+                config.u16(at + 2) as u8,
+                0,
+                config.u32(at + 4),
+                config.u32(at + 8),
+            ),
+        });
+        at = config.u8(at + 1).into();
+    }
+    let vendor = |kind, bar, offset, len| (regs::CAP_VENDOR, kind, bar, offset, len);
+    let expected = [
+        (regs::CAP_MSIX, 1, 0, 0x001, 0x801),
+        vendor(1, 4, 0x0000, 0x3c),
+        vendor(2, 4, 0x3000, 4),
+        vendor(3, 4, 0x1000, 1),
+        vendor(4, 4, 0x2000, 0x1000),
+        vendor(5, 0, 0, 0),
+    ];
+    assert_eq!(capabilities, expected, "{capabilities:#x?}");
+
+    for (kind, id, class) in [
+        (DeviceKind::Net, 1, 0x02_0000),
+        (DeviceKind::Block, 2, 0x01_0000),
+        (DeviceKind::Console, 3, 0x07_8000),
+        (DeviceKind::Rng, 4, 0x00_ff00),
+    ] {
+        assert_eq!((kind.id(), kind.pci_class()), (id, class));
+    }
 }
 
 #[test]
