@@ -151,7 +151,11 @@ mod tests {
     fn auto_takes_kvm_only_at_hardware_speed() {
         let fast = judge(&KvmDevice::Works(Mips(1500.0)), descriptor());
         assert_eq!((fast.kvm.is_some(), fast.name()), (true, "KVM"));
-        assert!(fast.reason.contains("hardware speed, 1500 million"), "{}", fast.reason);
+        assert!(
+            fast.reason.contains("hardware speed, 1500 million"),
+            "{}",
+            fast.reason
+        );
 
         let refused = |kind: io::ErrorKind| KvmDevice::Refused(kind.into());
         for (device, found, says) in [

@@ -128,10 +128,7 @@ mod tests {
                 "sys/fs/cgroup/memory/memory.limit_in_bytes",
                 "9223372036854771712\n",
             ),
-            (
-                "sys/fs/cgroup/memory/box/memory.limit_in_bytes",
-                "1073741824\n",
-            ),
+            ("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "1073741824\n"),
         ]);
         assert!(check_below(host.path(), 1 << 30).is_ok());
         assert!(check_below(host.path(), 2 << 30).is_err());
