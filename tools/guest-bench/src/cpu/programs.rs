@@ -36,7 +36,7 @@ pub const TESTS: &[Entry] = &[
     ("programs", "compile", "runs", |around| {
         let input = Input::new(around, "compile", c_source().into())?;
         // To assembly on standard output, which is compared: the assembler adds little to the time.
-        let arguments = ["-O2", "-S", "-x", "c", "-o", "-", "-"];
+        let arguments = ["-nostdinc", "-O2", "-S", "-x", "c", "-o", "-", "-"];
         run(Path::new("/usr/bin/gcc"), &arguments, input)
     }),
 ];
@@ -67,7 +67,7 @@ impl Drop for Input {
 
 fn run(program: &Path, arguments: &[&str], input: Input) -> Result<Work, String> {
     let program = program.to_owned();
-    let name = arguments.first().copied().unwrap_or_default().to_owned();
+    let name = program.file_name().unwrap_or_default().display().to_string();
     let arguments: Vec<String> = arguments.iter().map(|&word| word.into()).collect();
     let command = move || -> Result<Command, String> {
         let mut command = Command::new(&program);
