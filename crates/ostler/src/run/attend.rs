@@ -27,7 +27,10 @@ const STOPPING: &[libc::c_int] = &[
     libc::SIGUSR2,
     libc::SIGVTALRM,
     libc::SIGXCPU,
+    libc::SIGXFSZ,
 ];
+/// Signals of the terminal and the shell.
+const JOB_CONTROL: &[libc::c_int] = &[libc::SIGWINCH, libc::SIGTSTP, libc::SIGCONT];
 /// What a guest's process may take to end once it was told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What the last console output may take to reach a reader that is slow.
@@ -62,10 +65,9 @@ pub struct Attendant {
     outcome: Option<Outcome>,
 }
 
-/// Takes the signals that a guest's parent handles; before the guest's process is started.
-pub fn take_signals() -> io::Result<Signals> {
-    let job_control = [libc::SIGWINCH, libc::SIGTSTP, libc::SIGCONT];
-    Signals::take(&[ENDING, STOPPING, &job_control].concat())
+/// The signals that a guest's parent handles. The guest's process inherits them blocked.
+pub fn handled_signals() -> Vec<libc::c_int> {
+    [ENDING, STOPPING, JOB_CONTROL].concat()
 }
 
 impl Attendant {

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Signals of faults and aborts.
+/// Signals of faults and aborts. The real-time signals, which no one has a reason to send, end a process in the same way.
 const FATAL: &[libc::c_int] = &[
     libc::SIGABRT,
     libc::SIGBUS,
@@ -34,10 +34,8 @@ pub fn restore_terminal_on_fatal_signals() -> io::Result<()> {
     // SAFETY: tcgetattr succeeded.
     SAVED.get_or_init(|| unsafe { saved.assume_init() });
     RAW.store(true, Ordering::Release);
-    for &signal in FATAL {
-        install(signal)?;
-    }
-    Ok(())
+    let real_time = libc::SIGRTMIN()..=libc::SIGRTMAX();
+    FATAL.iter().copied().chain(real_time).try_for_each(install)
 }
 
 /// From here on a fatal signal leaves the terminal alone.

@@ -15,11 +15,13 @@ mod terminal;
 
 use std::process::ExitCode;
 
+pub use attend::handled_signals;
 pub use options::{AccelOption, RunArgs};
 
 use crate::accelerator;
 use crate::failure::{Failure, say};
 use attend::Attendant;
+use signals::Signals;
 use terminal::RawTerminal;
 
 /// Runs a guest to its end.
@@ -28,7 +30,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let choice = accelerator::choose(args.accel)?;
     let announcement = format!("ostler: {} runs the guest: {}", choice.name(), choice.reason);
     let mut opened = open::open(&args, choice.kvm)?;
-    let signals = attend::take_signals().map_err(failed("cannot take signals"))?;
+    let signals = Signals::take(&handled_signals()).map_err(failed("cannot take signals"))?;
     let launched = launch::launch(&mut opened)?;
     opened.leftovers.keep_logs();
 

@@ -154,6 +154,7 @@ fn the_terminal_comes_back_after_signals_that_stop_the_guest_at_once() {
         Signal::USR2,
         Signal::VTALARM,
         Signal::XCPU,
+        Signal::XFSZ,
     ] {
         let mut terminal = at_a_terminal(Kernel::new().print("up\n").halt());
         terminal.expect("up\n");
@@ -172,6 +173,8 @@ fn the_terminal_comes_back_after_faults_and_aborts() {
         Signal::SEGV,
         Signal::SYS,
         Signal::TRAP,
+        // A real-time signal.
+        rt_signal(),
     ] {
         let mut terminal = at_a_terminal(Kernel::new().print("up\n").halt());
         terminal.expect("up\n");
@@ -209,6 +212,11 @@ fn the_terminal_is_cooked_while_the_guest_is_suspended() {
     terminal.expect("still\r");
     terminal.person.write_all(b"q").unwrap();
     terminal.assert_ends(Some(0), None);
+}
+
+fn rt_signal() -> Signal {
+    // SAFETY: a real-time signal that the C library leaves to programs.
+    unsafe { Signal::from_raw_unchecked(libc::SIGRTMIN() + 3) }
 }
 
 /// What the shell does when one of its jobs was stopped.

@@ -36,7 +36,7 @@ pub const TESTS: &[Entry] = &[
     ("programs", "compile", "runs", |around| {
         let input = Input::new(around, "compile", c_source().into())?;
         // To assembly on standard output, which is compared: the assembler adds little to the time.
-        let arguments = ["-nostdinc", "-O2", "-S", "-x", "c", "-o", "-", "-"];
+        let arguments = ["-nostdinc", "-O1", "-S", "-x", "c", "-o", "-", "-"];
         run(Path::new("/usr/bin/gcc"), &arguments, input)
     }),
 ];
@@ -114,7 +114,7 @@ fn sql() -> &'static str {
 /// C without headers: loops, tables, structures, a switch.
 fn c_source() -> String {
     let mut source = "struct pair { int left; unsigned right; };\n".to_owned();
-    for n in 0..8 {
+    for n in 0..6 {
         // Writing to a string does not fail.
         let _ = write!(
             source,
