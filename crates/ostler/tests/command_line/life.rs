@@ -177,6 +177,20 @@ fn the_guests_process_ends_with_its_parent() {
 }
 
 #[test]
+fn the_guests_process_blocks_only_what_its_parent_decides_about() {
+    let mut guest = Tiny::new(Kernel::new().print("up\n").halt()).spawn();
+    guest.expect("up\n");
+    let parent = guest.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap();
+    let blocked = status.lines().find_map(|l| l.strip_prefix("SigBlk:")).unwrap();
+    let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+    let decided = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+    let expected: u64 = decided.iter().map(|signal| 1 << (signal.as_raw() - 1)).sum();
+    assert_eq!(blocked, expected, "{blocked:#x}");
+}
+
+#[test]
 fn cpus_are_threads_with_names() {
     let mut tiny = Tiny::new(Kernel::new().print("up\n").halt()).args(&["--cpus", "3"]);
     let control = tiny.path_option("--control", "", "control");
