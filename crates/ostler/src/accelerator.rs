@@ -100,37 +100,89 @@ pub fn choose(wish: AccelOption) -> Result<Choice, Failure> {
             kvm: None,
             reason: "as --accel soft asks".into(),
         }),
-        AccelOption::Kvm => match File::options().read(true).write(true).open(DEV_KVM) {
-            Ok(file) => Ok(Choice {
-                kvm: Some(file.into()),
-                reason: "as --accel kvm asks".into(),
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::bad_input(format!(
-                "{}; use --accel soft",
-                KvmDevice::Missing.reason()
-            ))),
-            Err(error) => Err(Failure::bad_input(KvmDevice::Refused(error).reason())),
-        },
+        AccelOption::Kvm => insist(Path::new(DEV_KVM)),
         AccelOption::Auto => {
             let (device, descriptor) = KvmDevice::look(Path::new(DEV_KVM));
-            let reason = device.reason();
-            Ok(Choice {
-                kvm: descriptor.filter(|_| device.is_fast()),
-                reason,
-            })
+            Ok(judge(&device, descriptor))
         }
+    }
+}
+
+/// KVM, whatever its speed.
+fn insist(path: &Path) -> Result<Choice, Failure> {
+    match File::options().read(true).write(true).open(path) {
+        Ok(file) => Ok(Choice {
+            kvm: Some(file.into()),
+            reason: "as --accel kvm asks".into(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::bad_input(format!(
+            "{}; use --accel soft",
+            KvmDevice::Missing.reason()
+        ))),
+        Err(error) => Err(Failure::bad_input(KvmDevice::Refused(error).reason())),
+    }
+}
+
+/// What `auto` takes when the device is like this: KVM only if a whole guest runs well on it.
+fn judge(device: &KvmDevice, descriptor: Option<OwnedFd>) -> Choice {
+    Choice {
+        kvm: descriptor.filter(|_| device.is_fast()),
+        reason: device.reason(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::BAD_INPUT;
 
     #[test]
     fn only_hardware_speed_is_good_enough() {
         assert!(KvmDevice::Works(Mips(1500.0)).is_fast());
         assert!(!KvmDevice::Works(Mips(2.6)).is_fast());
         assert!(!KvmDevice::Broken("no".into()).is_fast());
+    }
+
+    fn descriptor() -> Option<OwnedFd> {
+        Some(File::open("/dev/null").unwrap().into())
+    }
+
+    #[test]
+    fn auto_takes_kvm_only_at_hardware_speed() {
+        let fast = judge(&KvmDevice::Works(Mips(1500.0)), descriptor());
+        assert_eq!((fast.kvm.is_some(), fast.name()), (true, "KVM"));
+        assert!(
+            fast.reason.contains("hardware speed, 1500 million"),
+            "{}",
+            fast.reason
+        );
+
+        let refused = |kind: io::ErrorKind| KvmDevice::Refused(kind.into());
+        for (device, found, says) in [
+            (KvmDevice::Works(Mips(2.6)), true, "only emulates"),
+            (KvmDevice::Broken("no VM".into()), true, "no VM"),
+            (
+                refused(io::ErrorKind::PermissionDenied),
+                false,
+                "usermod -aG kvm $USER",
+            ),
+            (refused(io::ErrorKind::ResourceBusy), false, "does not open"),
+            (KvmDevice::Missing, false, "has no /dev/kvm"),
+        ] {
+            let choice = judge(&device, descriptor().filter(|_| found));
+            assert!(choice.kvm.is_none(), "{device:?}");
+            assert_eq!(choice.name(), "the software CPU");
+            assert!(choice.reason.contains(says), "{device:?}: {}", choice.reason);
+        }
+    }
+
+    #[test]
+    fn a_wish_is_followed_or_refused() {
+        assert!(choose(AccelOption::Soft).unwrap().kvm.is_none());
+        assert!(insist(Path::new("/dev/null")).unwrap().kvm.is_some());
+        let missing = insist(Path::new("/nonexistent/kvm")).unwrap_err();
+        assert_eq!(missing.status, BAD_INPUT);
+        assert!(missing.message.contains("--accel soft"), "{}", missing.message);
     }
 
     #[test]

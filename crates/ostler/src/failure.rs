@@ -1,6 +1,8 @@
 //! How a command fails: one line for the user, and a status.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Bad input: an option, a file, a name that cannot be.
@@ -46,6 +48,11 @@ impl Failure {
         }
         Self::failed(message)
     }
+}
+
+/// A line on standard error. Whoever reads it may be gone (a terminal that was closed), and then nothing is lost.
+pub fn say(line: impl Display) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Text from elsewhere on one line, without what could drive a terminal.

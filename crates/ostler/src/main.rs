@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Err(error) => failure::from_clap(&error),
     };
     result.unwrap_or_else(|failure| {
-        eprintln!("ostler: {}", failure.message);
+        failure::say(format_args!("ostler: {}", failure.message));
         ExitCode::from(failure.status)
     })
 }

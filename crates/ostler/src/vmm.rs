@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use clap::Args;
-use vmm_sys_util::signal::{Error as SignalError, block_signal};
+use vmm_sys_util::signal::{Error as SignalError, block_signal, unblock_signal};
 
 use crate::failure::Failure;
 
@@ -20,10 +20,14 @@ pub fn run(args: VmmArgs) -> Result<(), Failure> {
     let _ = args.name;
     // It was started through /proc/self/exe, and would be listed as "exe".
     let _ = rustix::thread::set_name(c"ostler");
-    // The parent decides what these mean for the guest. Blocked before there are threads, so that all inherit it.
+    // The parent blocked them for itself; here they mean what they mean in any process.
+    for signal in crate::run::handled_signals() {
+        unblock_signal(signal)
+            .map_err(|e| Failure::failed(format!("the host refused to unblock a signal: {e:?}")))?;
+    }
+    // But what these mean for the guest is the parent's to decide. Blocked before there are threads, which inherit it.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
         match block_signal(signal) {
-            // The parent may have blocked it for itself.
             Ok(()) | Err(SignalError::SignalAlreadyBlocked(_)) => {}
             Err(error) => {
                 return Err(Failure::failed(format!(

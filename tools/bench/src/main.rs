@@ -3,20 +3,24 @@
 //! | file | holds |
 //! |---|---|
 //! | `plan` | which guests are started, and what each measures |
+//! | `rows` | the table of the bars, from those samples |
+//! | `cpu/` | `./bench cpu`: the comparison of CPUs by a list of tests |
 //! | `side` | how a guest is started on ours and on the peer |
 //! | `running` | a guest that runs: its console lines with their times |
-//! | `proc` | what the host's /proc says of it: CPU time, memory |
+//! | `proc` | what the host's /proc says: CPU time, memory, free CPUs |
 //! | `first` | a kernel of three instructions, for the time to the first one |
 //! | `steps` | how many instructions the hash loop takes |
 //! | `network` | the namespace and tap that all guests use |
 //! | `report` | samples, medians, the table, the JSON |
 
+mod cpu;
 mod error;
 mod first;
 mod network;
 mod plan;
 mod proc;
 mod report;
+mod rows;
 mod running;
 mod side;
 mod steps;
@@ -24,7 +28,7 @@ mod steps;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use error::Error;
 
@@ -32,37 +36,60 @@ use error::Error;
 #[derive(Parser, Debug)]
 #[command(version)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
     /// How often everything is measured; medians are shown.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// How long each loop inside a guest runs.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// The accelerator for our guests: soft or kvm.
-    #[arg(long, default_value = "soft")]
-    accel: String,
     /// Measure the peer only (to try the tool itself).
     #[arg(long)]
     peer_only: bool,
-    /// Writes the results, raw samples included, to this file.
-    #[arg(long)]
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Cpu(cpu::CpuOptions),
+}
+
+/// Options of all benchmarks.
+#[derive(Args, Debug)]
+pub(crate) struct Common {
+    /// The accelerator for our guests: soft or kvm.
+    #[arg(long, global = true, default_value = "soft")]
+    accel: String,
+    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json]
+    #[arg(long, global = true)]
     json: Option<PathBuf>,
     /// The folder with vmlinuz and initrd.img.
-    #[arg(long, default_value = "target/guest")]
+    #[arg(long, global = true, default_value = "target/guest")]
     guest: PathBuf,
     /// Our program.
-    #[arg(long, default_value = "target/release/ostler")]
+    #[arg(long, global = true, default_value = "target/release/ostler")]
     ostler: PathBuf,
     /// The peer's program.
-    #[arg(long, default_value = "qemu-system-x86_64")]
+    #[arg(long, global = true, default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
     /// The program that runs in the guests, linked statically.
-    #[arg(long, default_value = "target/guest-programs/release/ostler-guest-bench")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "target/guest-programs/release/ostler-guest-bench"
+    )]
     guest_bench: PathBuf,
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let options = Options::parse();
+    let met = match &options.command {
+        Some(Command::Cpu(cpu)) => cpu::run(&options.common, cpu),
+        None => run(&options),
+    };
+    match met {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -72,13 +99,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// True if every bar that was measured is met.
+/// True if every bar was measured and is met.
 fn run(options: &Options) -> Result<bool, Error> {
     let report = plan::run(options)?;
     print!("{}", report.table());
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::Write(path.clone(), e.into()))?;
-        std::fs::write(path, text + "\n").map_err(|e| Error::Write(path.clone(), e))?;
-    }
+    let path = options.common.json.clone();
+    let path = path.unwrap_or_else(|| PathBuf::from("target/bench.json"));
+    report::write_json(&path, &report)?;
+    println!("\nAll samples are in {}.", path.display());
     Ok(report.all_met())
 }

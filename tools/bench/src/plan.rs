@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::error::Error;
-use crate::report::{Bar, Better, Report, Row};
+use crate::report::Report;
 use crate::running::{Running, milliseconds_to};
 use crate::side::{Machine, Side};
-use crate::{Options, first, network, proc, steps};
+use crate::{Options, first, network, proc, rows, steps};
 
 /// Memory of every guest.
 const MEMORY_MIB: u64 = 512;
@@ -27,16 +27,23 @@ const APPEND: &str = "console=ttyS0 panic=-1";
 
 /// Samples of one side.
 #[derive(Debug, Default)]
-struct Samples {
-    boot_cpu_s: Vec<f64>,
-    own_memory_mib: Vec<f64>,
-    idle_percent: Vec<f64>,
-    blocks_per_s: Vec<f64>,
-    busy_on_one: Vec<f64>,
-    busy_on_two: Vec<f64>,
-    reads_us: Vec<f64>,
-    ping_us: Vec<f64>,
-    first_ms: Vec<f64>,
+pub(crate) struct Samples {
+    pub(crate) boot_cpu_s: Vec<f64>,
+    pub(crate) own_memory_mib: Vec<f64>,
+    pub(crate) idle_percent: Vec<f64>,
+    pub(crate) blocks_per_s: Vec<f64>,
+    /// The same on our interpreter.
+    pub(crate) interpreted_blocks_per_s: Vec<f64>,
+    pub(crate) busy_on_one: Vec<f64>,
+    pub(crate) busy_on_two: Vec<f64>,
+    /// The host's CPUs that were free just before that.
+    pub(crate) free_cpus: Vec<f64>,
+    pub(crate) reads_us: Vec<f64>,
+    pub(crate) ping_us: Vec<f64>,
+    /// With the chosen accelerator.
+    pub(crate) first_ms: Vec<f64>,
+    /// As a user has it: with the accelerator that `auto` finds.
+    pub(crate) first_auto_ms: Vec<f64>,
 }
 
 /// Files made for the guests.
@@ -58,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, Error> {
         eprintln!("SKIPPED ping: {reason}");
     }
     let files = prepare(options, network.is_ok())?;
-    let per_block = steps::per_block(&options.guest_bench)?;
+    let per_block = steps::per_block(&options.common.guest_bench)?;
     let mut sides = vec![(Side::Ours, Samples::default()), (Side::Peer, Samples::default())];
     if options.peer_only {
         sides.remove(0);
@@ -68,31 +75,38 @@ pub(crate) fn run(options: &Options) -> Result<Report, Error> {
             eprintln!("run {run} of {}: {}", options.runs, side.name());
             one_cpu(options, &files, *side, network.is_ok(), samples)?;
             two_cpus(options, &files, *side, samples)?;
+            if *side == Side::Ours {
+                let rate = interpreted(options, &files)?;
+                samples.interpreted_blocks_per_s.push(rate);
+            }
         }
         for _ in 0..STARTS {
             for (side, samples) in &mut sides {
-                samples.first_ms.push(first_instruction(options, &files, *side)?);
+                samples
+                    .first_ms
+                    .push(first_instruction(options, &files, *side, None)?);
+                if *side == Side::Ours {
+                    let auto = first_instruction(options, &files, *side, Some("auto"))?;
+                    samples.first_auto_ms.push(auto);
+                }
             }
         }
     }
     let take = |wanted: Side| sides.iter().position(|(side, _)| *side == wanted);
     let (ours, peer) = (take(Side::Ours), take(Side::Peer));
     let samples = |index: Option<usize>| index.map(|index| &sides[index].1);
-    Ok(Report::new(
-        options,
-        per_block,
-        rows(options, per_block, samples(ours), samples(peer)),
-    ))
+    let rows = rows::rows(&options.common.accel, per_block, samples(ours), samples(peer));
+    Ok(Report::new(options, per_block, rows))
 }
 
 fn prepare(options: &Options, network: bool) -> Result<Files, Error> {
     let read = |path: &Path| fs::read(path).map_err(|e| Error::Read(path.into(), e));
     let folder = tempfile::tempdir().map_err(|e| Error::Host("making a temporary folder", e))?;
-    let kernel = options.guest.join("vmlinuz");
+    let kernel = options.common.guest.join("vmlinuz");
     read(&kernel)?;
     let files = Files { folder, kernel };
-    let base = read(&options.guest.join("initrd.img"))?;
-    let program = read(&options.guest_bench)?;
+    let base = read(&options.common.guest.join("initrd.img"))?;
+    let program = read(&options.common.guest_bench)?;
     let write = |name: &str, bytes: &[u8]| {
         let path = files.path(name);
         fs::write(&path, bytes).map_err(|e| Error::Write(path, e))
@@ -100,6 +114,7 @@ fn prepare(options: &Options, network: bool) -> Result<Files, Error> {
     for (name, script) in [
         ("one.img", one_cpu_script(options, network)),
         ("two.img", two_cpu_script(options)),
+        ("hash.img", hash_script(options)),
     ] {
         let overlay = ostler_guest_image::overlay(&script, &[("bench", &program)]);
         write(name, &[&base[..], &overlay].concat())?;
@@ -137,6 +152,10 @@ fn two_cpu_script(options: &Options) -> String {
     format!("/bench busy 2 {}\necho 'BENCH end'\n", options.seconds)
 }
 
+fn hash_script(options: &Options) -> String {
+    format!("/bench sha256 {}\necho 'BENCH end'\n", options.seconds)
+}
+
 fn one_cpu(
     options: &Options,
     files: &Files,
@@ -146,15 +165,14 @@ fn one_cpu(
 ) -> Result<(), Error> {
     let (initrd, disk) = (files.path("one.img"), files.path("disk.img"));
     let machine = Machine {
-        kernel: &files.kernel,
         initrd: Some(&initrd),
         append: APPEND,
         disk: Some(&disk),
         network,
-        cpus: 1,
         memory_mib: MEMORY_MIB,
+        ..Machine::bare(&files.kernel)
     };
-    let mut guest = Running::start(side, &mut side.command(options, &machine))?;
+    let mut guest = Running::start(side, &mut side.command(&options.common, &machine))?;
     guest.expect(INITRAMFS_LINE)?;
     samples.boot_cpu_s.push(proc::cpu_seconds(guest.pid()));
     guest.expect("BENCH up")?;
@@ -185,109 +203,47 @@ fn one_cpu(
 fn two_cpus(options: &Options, files: &Files, side: Side, samples: &mut Samples) -> Result<(), Error> {
     let initrd = files.path("two.img");
     let machine = Machine {
-        kernel: &files.kernel,
         initrd: Some(&initrd),
         append: APPEND,
-        disk: None,
-        network: false,
         cpus: 2,
         memory_mib: MEMORY_MIB,
+        ..Machine::bare(&files.kernel)
     };
-    let mut guest = Running::start(side, &mut side.command(options, &machine))?;
+    samples.free_cpus.push(proc::free_cpus(Duration::from_secs(1)));
+    let mut guest = Running::start(side, &mut side.command(&options.common, &machine))?;
     samples.busy_on_two.push(guest.rate("busy2")?);
     guest.expect("BENCH end").map(drop)
 }
 
-fn first_instruction(options: &Options, files: &Files, side: Side) -> Result<f64, Error> {
-    let kernel = files.path("first.elf");
+/// Blocks a second on our interpreter.
+fn interpreted(options: &Options, files: &Files) -> Result<f64, Error> {
+    let initrd = files.path("hash.img");
     let machine = Machine {
-        kernel: &kernel,
-        initrd: None,
-        append: "",
-        disk: None,
-        network: false,
-        cpus: 1,
+        initrd: Some(&initrd),
+        append: APPEND,
         memory_mib: MEMORY_MIB,
+        engine: Some("interpreter"),
+        accel: Some("soft"),
+        ..Machine::bare(&files.kernel)
     };
-    milliseconds_to(side, &mut side.command(options, &machine), first::SIGN)
+    let side = Side::Ours;
+    let mut guest = Running::start(side, &mut side.command(&options.common, &machine))?;
+    let rate = guest.rate("sha256")?;
+    guest.expect("BENCH end")?;
+    Ok(rate)
 }
 
-/// The table of the bars, in the order of the project's goals.
-fn rows(options: &Options, per_block: f64, ours: Option<&Samples>, peer: Option<&Samples>) -> Vec<Row> {
-    let pick =
-        |of: fn(&Samples) -> Vec<f64>| (ours.map(of).unwrap_or_default(), peer.map(of).unwrap_or_default());
-    let mips = |samples: Vec<f64>| samples.iter().map(|blocks| blocks * per_block / 1e6).collect();
-    let speedup = |s: &Samples| {
-        s.busy_on_two
-            .iter()
-            .zip(&s.busy_on_one)
-            .map(|(two, one)| two / one)
-            .collect()
+fn first_instruction(
+    options: &Options,
+    files: &Files,
+    side: Side,
+    accel: Option<&str>,
+) -> Result<f64, Error> {
+    let kernel = files.path("first.elf");
+    let machine = Machine {
+        memory_mib: MEMORY_MIB,
+        accel,
+        ..Machine::bare(&kernel)
     };
-    let (our_blocks, peer_blocks) = pick(|s| s.blocks_per_s.clone());
-    let memory_bar = if options.accel == "kvm" { 12.0 } else { 48.0 };
-    let row = |name, unit, better, bar, (ours, peer): (Vec<f64>, Vec<f64>)| {
-        Row::new(name, unit, better, bar, ours, peer)
-    };
-    vec![
-        row(
-            "SHA-256 loop in the guest",
-            "million instructions/s",
-            Better::Higher,
-            Bar::Least(150.0),
-            (mips(our_blocks), mips(peer_blocks)),
-        ),
-        row(
-            "boot to the initramfs's first line, 1 CPU",
-            "CPU s",
-            Better::Lower,
-            Bar::TimesPeer(4.0),
-            pick(|s| s.boot_cpu_s.clone()),
-        ),
-        row(
-            "2 busy threads, 2 CPUs over 1",
-            "times",
-            Better::Higher,
-            Bar::Least(1.7),
-            (
-                ours.map(speedup).unwrap_or_default(),
-                peer.map(speedup).unwrap_or_default(),
-            ),
-        ),
-        row(
-            "process start to first instruction",
-            "ms",
-            Better::Lower,
-            Bar::Most(50.0),
-            pick(|s| s.first_ms.clone()),
-        ),
-        row(
-            "own memory after the boot",
-            "MiB",
-            Better::Lower,
-            Bar::Most(memory_bar),
-            pick(|s| s.own_memory_mib.clone()),
-        ),
-        row(
-            "a guest that does nothing",
-            "% of a core",
-            Better::Lower,
-            Bar::Most(2.0),
-            pick(|s| s.idle_percent.clone()),
-        ),
-        row(
-            "one 4 KiB read at a time, virtio disk",
-            "us",
-            Better::Lower,
-            Bar::TimesPeer(1.0),
-            pick(|s| s.reads_us.clone()),
-        ),
-        row(
-            "ping to the host, virtio card on a tap",
-            "us",
-            Better::Lower,
-            Bar::TimesPeer(1.0),
-            pick(|s| s.ping_us.clone()),
-        ),
-    ]
+    milliseconds_to(side, &mut side.command(&options.common, &machine), first::SIGN)
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 /// CPU seconds, user and system, that the processes under `root` have used so far.
 pub(crate) fn cpu_seconds(root: u32) -> f64 {
@@ -21,6 +23,46 @@ pub(crate) fn own_memory_kib(root: u32, guest_ram_kib: u64) -> u64 {
         .filter_map(smaps)
         .map(|text| own_kib(&text, guest_ram_kib))
         .sum()
+}
+
+/// How many of the host's CPUs were idle while `span` went by.
+pub(crate) fn free_cpus(span: Duration) -> f64 {
+    let read = || {
+        fs::read_to_string("/proc/stat")
+            .ok()
+            .as_deref()
+            .and_then(parse_total)
+    };
+    let before = read();
+    thread::sleep(span);
+    match before.zip(read()) {
+        Some((before, after)) => free(
+            before,
+            after,
+            thread::available_parallelism().map_or(1, usize::from),
+        ),
+        None => 0.0,
+    }
+}
+
+/// Ticks that all CPUs together were idle, and all their ticks.
+type Total = (u64, u64);
+
+/// proc(5): the first line adds up all CPUs; the 4th and 5th of its numbers are idle. A hypervisor's share (the 8th) is not.
+fn parse_total(text: &str) -> Option<Total> {
+    let line = text.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .take(8)
+        .map_while(|n| n.parse().ok())
+        .collect();
+    Some((ticks.get(3)? + ticks.get(4)?, ticks.iter().sum()))
+}
+
+fn free(before: Total, after: Total, cpus: usize) -> f64 {
+    let idle = after.0.saturating_sub(before.0) as f64;
+    let all = after.1.saturating_sub(before.1).max(1) as f64;
+    idle / all * cpus as f64
 }
 
 /// `root` and its descendants.
@@ -92,6 +134,17 @@ fn own_kib(smaps: &str, guest_ram_kib: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_cpus_are_those_that_idled() {
+        let total = |text| parse_total(text).unwrap();
+        let before = total("cpu  10 0 10 100 0 0 0 0 5 5\ncpu0 1\n");
+        let after = total("cpu  20 0 20 260 20 0 0 0 9 9\n");
+        assert_eq!((before, after), ((100, 120), (280, 320)));
+        assert!((free(before, after, 2) - 1.8).abs() < 1e-9);
+        assert!(parse_total("intr 5").is_none());
+        assert!((0.0..=4096.0).contains(&free_cpus(Duration::from_millis(50))));
+    }
 
     #[test]
     fn a_name_with_parentheses_is_no_trap() {

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::Options;
+use crate::error::Error;
 
 /// Which way is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -25,6 +27,8 @@ pub(crate) enum Bar {
     Most(f64),
     /// A multiple of the peer's median.
     TimesPeer(f64),
+    /// For comparison only.
+    None,
 }
 
 /// One measured thing.
@@ -38,22 +42,34 @@ pub(crate) struct Row {
     peer: Side,
     /// Our median over the peer's.
     ratio: Option<f64>,
-    /// Whether the bar is met; `None` if it was not measured.
+    /// Whether the bar is met; `None` if it was not measured, or there is none.
     met: Option<bool>,
+    /// Why it was not measured.
+    why: Option<String>,
 }
 
+/// Samples of one side, with their median.
 #[derive(Debug, Serialize)]
-struct Side {
+pub(crate) struct Side {
     median: Option<f64>,
     samples: Vec<f64>,
 }
 
 impl Side {
-    fn new(samples: Vec<f64>) -> Self {
+    pub(crate) fn new(samples: Vec<f64>) -> Self {
         Self {
             median: median(&samples),
             samples,
         }
+    }
+
+    pub(crate) fn median(&self) -> Option<f64> {
+        self.median
+    }
+
+    /// Our median over another's.
+    pub(crate) fn over(&self, other: &Side) -> Option<f64> {
+        self.median.zip(other.median).map(|(ours, other)| ours / other)
     }
 }
 
@@ -67,11 +83,12 @@ impl Row {
         peer: Vec<f64>,
     ) -> Self {
         let (ours, peer) = (Side::new(ours), Side::new(peer));
-        let ratio = ours.median.zip(peer.median).map(|(ours, peer)| ours / peer);
+        let ratio = ours.over(&peer);
         let met = match bar {
             Bar::Least(least) => ours.median.map(|median| median >= least),
             Bar::Most(most) => ours.median.map(|median| median <= most),
             Bar::TimesPeer(times) => ratio.map(|ratio| ratio <= times),
+            Bar::None => None,
         };
         Self {
             name,
@@ -82,7 +99,25 @@ impl Row {
             peer,
             ratio,
             met,
+            why: None,
         }
+    }
+
+    /// The samples say nothing about the bar, for this reason.
+    pub(crate) fn not_judged(mut self, why: String) -> Self {
+        self.met = None;
+        self.why = Some(why);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn met(&self) -> Option<bool> {
+        self.met
+    }
+
+    /// True if there is a bar of which nothing is known.
+    fn is_open(&self) -> bool {
+        self.met.is_none() && self.bar != Bar::None
     }
 }
 
@@ -100,7 +135,7 @@ fn median(samples: &[f64]) -> Option<f64> {
 /// Everything that was measured, and where.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    machine: Machine,
+    machine: HostMachine,
     accelerator: String,
     runs: u32,
     /// Seconds that a loop inside a guest ran.
@@ -112,7 +147,7 @@ pub(crate) struct Report {
 
 /// The machine in general words.
 #[derive(Debug, Serialize)]
-struct Machine {
+pub(crate) struct HostMachine {
     cpus: usize,
     memory_gib: u64,
     kernel: String,
@@ -120,8 +155,8 @@ struct Machine {
     virtualization: bool,
 }
 
-impl Machine {
-    fn here() -> Self {
+impl HostMachine {
+    pub(crate) fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let kib = read("/proc/meminfo")
             .split_whitespace()
@@ -139,13 +174,27 @@ impl Machine {
                 .any(|flag| flag == "vmx" || flag == "svm"),
         }
     }
+
+    pub(crate) fn in_words(&self) -> String {
+        let virtualization = if self.virtualization { "with" } else { "without" };
+        format!(
+            "{} CPUs, {} GiB, Linux {}, {virtualization} virtualization hardware",
+            self.cpus, self.memory_gib, self.kernel
+        )
+    }
+}
+
+/// Writes results for programs.
+pub(crate) fn write_json(path: &Path, results: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(results).map_err(|e| Error::Write(path.into(), e.into()))?;
+    fs::write(path, text + "\n").map_err(|e| Error::Write(path.into(), e))
 }
 
 impl Report {
     pub(crate) fn new(options: &Options, instructions_per_block: f64, rows: Vec<Row>) -> Self {
         Self {
-            machine: Machine::here(),
-            accelerator: options.accel.clone(),
+            machine: HostMachine::here(),
+            accelerator: options.common.accel.clone(),
             runs: options.runs,
             seconds: options.seconds,
             instructions_per_block,
@@ -153,24 +202,27 @@ impl Report {
         }
     }
 
-    /// True if no bar that was measured is missed.
+    /// True if every bar was measured and is met.
     pub(crate) fn all_met(&self) -> bool {
-        self.rows.iter().all(|row| row.met != Some(false))
+        self.rows
+            .iter()
+            .all(|row| row.met == Some(true) || row.bar == Bar::None)
     }
 
     /// The table, for people.
     pub(crate) fn table(&self) -> String {
-        let machine = &self.machine;
-        let virtualization = if machine.virtualization { "with" } else { "without" };
         let mut text = format!(
-            "{} CPUs, {} GiB, Linux {}, {virtualization} virtualization hardware; accelerator {}; medians of {} runs\n\n",
-            machine.cpus, machine.memory_gib, machine.kernel, self.accelerator, self.runs
+            "{}; accelerator {}; medians of {} runs\n\n",
+            self.machine.in_words(),
+            self.accelerator,
+            self.runs
         );
         text += "| what | unit | ours | QEMU TCG | ratio | bar | met |\n|---|---|--:|--:|--:|---|---|\n";
         for row in &self.rows {
             let met = match row.met {
                 Some(true) => "yes",
                 Some(false) => "NO",
+                None if row.bar == Bar::None => "",
                 None => "not measured",
             };
             let (ours, peer, ratio) = (shown(row.ours.median), shown(row.peer.median), shown(row.ratio));
@@ -178,6 +230,7 @@ impl Report {
                 Bar::Least(least) => format!("at least {least}"),
                 Bar::Most(most) => format!("at most {most}"),
                 Bar::TimesPeer(times) => format!("at most {times} x QEMU's"),
+                Bar::None => "none".into(),
             };
             let _ = writeln!(
                 text,
@@ -185,12 +238,19 @@ impl Report {
                 row.name, row.unit
             );
         }
+        for row in self.rows.iter().filter(|row| row.is_open()) {
+            let why = row.why.as_deref().unwrap_or("no samples");
+            let _ = write!(text, "\nNOT MEASURED: {} ({why})", row.name);
+        }
+        if self.rows.iter().any(Row::is_open) {
+            text.push('\n');
+        }
         text
     }
 }
 
 /// Three significant digits or so.
-fn shown(number: Option<f64>) -> String {
+pub(crate) fn shown(number: Option<f64>) -> String {
     match number {
         None => "-".into(),
         Some(large) if large >= 100.0 => format!("{large:.0}"),
@@ -220,5 +280,28 @@ mod tests {
         assert_eq!(met(Bar::TimesPeer(4.0), &[8.1], &[2.0]), Some(false));
         assert_eq!(met(Bar::TimesPeer(4.0), &[8.0], &[2.0]), Some(true));
         assert_eq!(met(Bar::TimesPeer(4.0), &[8.0], &[]), None);
+        assert_eq!(met(Bar::None, &[8.0], &[2.0]), None);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_met_and_said_loudly() {
+        let row = |bar, ours: &[f64]| Row::new("x", "s", Better::Lower, bar, ours.to_vec(), vec![1.0]);
+        let report = |rows| Report {
+            machine: HostMachine::here(),
+            accelerator: "soft".into(),
+            runs: 1,
+            seconds: 1,
+            instructions_per_block: 1.0,
+            rows,
+        };
+        let good = report(vec![row(Bar::Most(2.0), &[1.0]), row(Bar::None, &[])]);
+        assert!(good.all_met() && !good.table().contains("NOT MEASURED"));
+        let open = report(vec![row(Bar::Most(2.0), &[])]);
+        assert!(!open.all_met());
+        assert!(open.table().ends_with("\nNOT MEASURED: x (no samples)\n"));
+        let busy = row(Bar::Most(2.0), &[1.0]).not_judged("the host was busy".into());
+        let busy = report(vec![busy]);
+        assert!(!busy.all_met());
+        assert!(busy.table().contains("NOT MEASURED: x (the host was busy)"));
     }
 }

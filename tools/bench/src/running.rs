@@ -52,18 +52,35 @@ impl Running {
     pub(crate) fn expect(&mut self, start: &str) -> Result<String, Error> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.lines.recv_timeout(left) {
-                Ok(line) => {
-                    let rest = line.strip_prefix(start).map(|rest| rest.trim().to_owned());
-                    self.seen.push(line);
-                    if let Some(rest) = rest {
-                        return Ok(rest);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => return Err(self.silent(start, "waited too long")),
-                Err(RecvTimeoutError::Disconnected) => return Err(self.silent(start, "it ended")),
+            let line = self.line(deadline, start)?;
+            if let Some(rest) = line.strip_prefix(start) {
+                return Ok(rest.trim().to_owned());
             }
+        }
+    }
+
+    /// All lines up to one that begins with `end`; each of them may take as long as anything may.
+    pub(crate) fn lines_until(&mut self, end: &str) -> Result<Vec<String>, Error> {
+        let mut lines = Vec::new();
+        loop {
+            let line = self.line(Instant::now() + PATIENCE, end)?;
+            if line.starts_with(end) {
+                return Ok(lines);
+            }
+            lines.push(line);
+        }
+    }
+
+    /// The next line; `wanted` is what the caller hopes for.
+    fn line(&mut self, deadline: Instant, wanted: &str) -> Result<String, Error> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.lines.recv_timeout(left) {
+            Ok(line) => {
+                self.seen.push(line.clone());
+                Ok(line)
+            }
+            Err(RecvTimeoutError::Timeout) => Err(self.silent(wanted, "waited too long")),
+            Err(RecvTimeoutError::Disconnected) => Err(self.silent(wanted, "it ended")),
         }
     }
 

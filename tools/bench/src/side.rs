@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{Options, network};
+use rustix::io_uring::{io_uring_params, io_uring_setup};
+
+use crate::{Common, network};
 
 /// Who runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,27 @@ pub(crate) struct Machine<'a> {
     pub(crate) network: bool,
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u64,
+    /// How ours executes, where that is not left to it.
+    pub(crate) engine: Option<&'a str>,
+    /// Our accelerator, where it is not the one that the user chose.
+    pub(crate) accel: Option<&'a str>,
+}
+
+impl<'a> Machine<'a> {
+    /// One CPU, little memory, nothing else.
+    pub(crate) fn bare(kernel: &'a Path) -> Self {
+        Self {
+            kernel,
+            initrd: None,
+            append: "",
+            disk: None,
+            network: false,
+            cpus: 1,
+            memory_mib: 512,
+            engine: None,
+            accel: None,
+        }
+    }
 }
 
 impl Side {
@@ -37,17 +60,21 @@ impl Side {
     }
 
     /// The command that starts `machine`, its serial port on standard output.
-    pub(crate) fn command(self, options: &Options, machine: &Machine<'_>) -> Command {
+    pub(crate) fn command(self, common: &Common, machine: &Machine<'_>) -> Command {
         match self {
-            Side::Ours => ours(options, machine),
-            Side::Peer => peer(options, machine),
+            Side::Ours => ours(common, machine),
+            Side::Peer => peer(common, machine),
         }
     }
 }
 
-fn ours(options: &Options, machine: &Machine<'_>) -> Command {
-    let mut command = Command::new(&options.ostler);
-    command.args(["run", "--no-reboot", "--accel", &options.accel]);
+fn ours(common: &Common, machine: &Machine<'_>) -> Command {
+    let mut command = Command::new(&common.ostler);
+    let accel = machine.accel.unwrap_or(&common.accel);
+    command.args(["run", "--no-reboot", "--accel", accel]);
+    if let Some(engine) = machine.engine {
+        command.args(["--cpu-engine", engine]);
+    }
     command.args([
         "--cpus",
         &machine.cpus.to_string(),
@@ -70,8 +97,8 @@ fn ours(options: &Options, machine: &Machine<'_>) -> Command {
     command
 }
 
-fn peer(options: &Options, machine: &Machine<'_>) -> Command {
-    let mut command = Command::new(&options.qemu);
+fn peer(common: &Common, machine: &Machine<'_>) -> Command {
+    let mut command = Command::new(&common.qemu);
     command.args([
         "-nodefaults",
         "-no-user-config",
@@ -81,7 +108,7 @@ fn peer(options: &Options, machine: &Machine<'_>) -> Command {
         "stdio",
         "-no-reboot",
     ]);
-    command.args(["-machine", "q35", "-accel", "tcg", "-cpu", "max"]);
+    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]);
     command.args([
         "-smp",
         &machine.cpus.to_string(),
@@ -96,7 +123,12 @@ fn peer(options: &Options, machine: &Machine<'_>) -> Command {
             .args(["-append", machine.append]);
     }
     if let Some(disk) = machine.disk {
-        let mut drive = OsString::from("if=none,id=disk,format=raw,aio=io_uring,file=");
+        let aio = if host_has_io_uring() {
+            "io_uring"
+        } else {
+            "threads"
+        };
+        let mut drive = OsString::from(format!("if=none,id=disk,format=raw,aio={aio},file="));
         drive.push(disk);
         command
             .arg("-drive")
@@ -111,4 +143,11 @@ fn peer(options: &Options, machine: &Machine<'_>) -> Command {
             .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
     }
     command
+}
+
+/// True if the host lets programs use io_uring: QEMU does not start with it where it is refused.
+fn host_has_io_uring() -> bool {
+    let mut parameters = io_uring_params::default();
+    // SAFETY: the parameters are a valid request for a plain ring, which is closed again at once.
+    unsafe { io_uring_setup(1, &mut parameters) }.is_ok()
 }

@@ -1,6 +1,7 @@
 //! Runs inside a benchmark's guest, linked statically. Each command prints one line: `BENCH name count nanoseconds`.
 
 mod count;
+mod cpu;
 mod sha256;
 
 use std::fs::OpenOptions;
@@ -15,7 +16,12 @@ const USAGE: &str = "\
 ostler-guest-bench sha256 SECONDS        blocks of 64 bytes hashed by one thread
 ostler-guest-bench busy THREADS SECONDS  the same by several threads, added up
 ostler-guest-bench read FILE SECONDS     reads of 4096 bytes around the page cache, one at a time
-ostler-guest-bench count                 instructions of one block, counted by single steps";
+ostler-guest-bench count                 instructions of one block, counted by single steps
+ostler-guest-bench cpu FOLDER BUSYBOX WINDOW-MS WINDOWS [TEST...]
+                                         the list of tests that compares CPUs; FOLDER is on a tmpfs";
+
+/// The command that does nothing: what a test starts again and again.
+const NOTHING: &str = "nothing";
 
 /// `O_DIRECT` of x86-64 Linux.
 const O_DIRECT: i32 = 0o40000;
@@ -32,6 +38,10 @@ fn main() -> ExitCode {
         ["busy", threads, seconds] => parse(threads)
             .and_then(|threads| parse(seconds).map(|s| busy(&format!("busy{threads}"), threads, s))),
         ["read", file, seconds] => parse(seconds).and_then(|seconds| read(file, seconds)),
+        [NOTHING] => Ok(()),
+        ["cpu", folder, busybox, window, windows, ref only @ ..] => {
+            cpu(folder, busybox, window, windows, only)
+        }
         ["count"] => count::per_block().map(|instructions| println!("BENCH count {instructions}")),
         _ => Err(USAGE.into()),
     };
@@ -48,6 +58,18 @@ fn parse(number: &str) -> Result<u64, String> {
     number
         .parse()
         .map_err(|_| format!("{number:?} is no number\n{USAGE}"))
+}
+
+fn cpu(folder: &str, busybox: &str, window: &str, windows: &str, only: &[&str]) -> Result<(), String> {
+    let around = cpu::Surroundings {
+        folder: folder.into(),
+        busybox: busybox.into(),
+    };
+    let timing = cpu::Timing {
+        window: Duration::from_millis(parse(window)?.max(1)),
+        windows: u32::try_from(parse(windows)?.max(1)).map_err(|e| e.to_string())?,
+    };
+    cpu::run(&around, timing, only)
 }
 
 fn block_of(number: u64) -> [u8; 64] {

@@ -6,7 +6,7 @@ use std::io;
 use ostler_disk::{Engine, OpenQueue, RawDisk};
 use rustix::fs::MemfdFlags;
 
-use super::finding::Finding;
+use super::finding::{Finding, Remedy};
 use super::host::Host;
 
 /// A character device that guests use if it can be opened; `without` is what its lack means.
@@ -16,7 +16,10 @@ fn character_device(host: &Host, name: &'static str, path: &str, without: &str, 
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::bad(
             name,
             format!("you may not open {path}: {without}"),
-            format!("sudo chgrp kvm {path}; sudo chmod 660 {path}; sudo usermod -aG kvm $USER"),
+            Remedy::with_note(
+                format!("sudo chgrp kvm {path}; sudo chmod 660 {path}; sudo usermod -aG kvm $USER"),
+                "then log in again",
+            ),
         ),
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
@@ -27,7 +30,7 @@ fn character_device(host: &Host, name: &'static str, path: &str, without: &str, 
             };
             let finding = Finding::fair(name, format!("{why}: {without}"));
             if host.could_have_module(module) {
-                finding.with_remedy(format!("sudo modprobe {module}"))
+                finding.or_better_by(format!("sudo modprobe {module}"))
             } else {
                 finding
             }
@@ -52,10 +55,10 @@ pub fn vhost_net(host: &Host) -> Finding {
     character_device(host, "vhost-net", "/dev/vhost-net", without, "vhost_net")
 }
 
-/// io_uring, tried for real on a file in memory.
-pub fn io_uring(host: &Host) -> Finding {
+/// io_uring; `attempt` is what came of using it.
+pub fn io_uring(host: &Host, attempt: Result<(), String>) -> Finding {
     const NAME: &str = "io-uring";
-    match try_io_uring() {
+    match attempt {
         Ok(()) => Finding::good(NAME, "io_uring works: guests' disks use it"),
         Err(error) => {
             let finding = Finding::fair(
@@ -63,14 +66,15 @@ pub fn io_uring(host: &Host) -> Finding {
                 format!("io_uring is refused ({error}): guests' disks use threads"),
             );
             match host.number("/proc/sys/kernel/io_uring_disabled") {
-                Some(1..) => finding.with_remedy("sudo sysctl kernel.io_uring_disabled=0"),
+                Some(1..) => finding.or_better_by("sudo sysctl kernel.io_uring_disabled=0"),
                 _ => finding,
             }
         }
     }
 }
 
-fn try_io_uring() -> Result<(), String> {
+/// Uses io_uring for real, on a file in memory.
+pub fn try_io_uring() -> Result<(), String> {
     let memory = rustix::fs::memfd_create("doctor", MemfdFlags::CLOEXEC).map_err(|e| e.to_string())?;
     let file = File::from(memory);
     file.set_len(4096).map_err(|e| e.to_string())?;
@@ -78,8 +82,8 @@ fn try_io_uring() -> Result<(), String> {
     disk.open_queue(1).map(drop).map_err(|e| e.to_string())
 }
 
-/// userfaultfd, which moving a guest with its memory behind it needs.
-pub fn userfaultfd(host: &Host) -> Finding {
+/// userfaultfd, which moving a guest with its memory behind it needs, for root or an ordinary user.
+pub fn userfaultfd(host: &Host, is_root: bool) -> Finding {
     const NAME: &str = "userfaultfd";
     if File::options()
         .read(true)
@@ -91,11 +95,11 @@ pub fn userfaultfd(host: &Host) -> Finding {
     }
     match host.number("/proc/sys/vm/unprivileged_userfaultfd") {
         Some(1..) => Finding::good(NAME, "userfaultfd is open to every user"),
-        Some(_) if rustix::process::geteuid().is_root() => Finding::good(NAME, "userfaultfd is open to root"),
+        Some(_) if is_root => Finding::good(NAME, "userfaultfd is open to root"),
         Some(_) => Finding::bad(
             NAME,
             "userfaultfd is closed to you",
-            "sudo sysctl vm.unprivileged_userfaultfd=1",
+            Remedy::command("sudo sysctl vm.unprivileged_userfaultfd=1"),
         ),
         None => Finding::fair(NAME, "this kernel has no userfaultfd"),
     }
@@ -127,7 +131,7 @@ pub fn huge_pages(host: &Host) -> Finding {
             format!(
                 "transparent huge pages are off, {reserved} pages are reserved: guests' memory is slower"
             ),
-            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+            Remedy::command("echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"),
         ),
         None => Finding::fair(
             NAME,
@@ -145,12 +149,12 @@ pub fn user_namespaces(host: &Host) -> Finding {
         Some(0) => Finding::bad(
             NAME,
             "user namespaces are switched off",
-            "sudo sysctl user.max_user_namespaces=10000",
+            Remedy::command("sudo sysctl user.max_user_namespaces=10000"),
         ),
         Some(_) if closed => Finding::bad(
             NAME,
             "user namespaces are closed to ordinary users",
-            "sudo sysctl kernel.unprivileged_userns_clone=1",
+            Remedy::command("sudo sysctl kernel.unprivileged_userns_clone=1"),
         ),
         Some(_) => Finding::good(NAME, "user namespaces are open to ordinary users"),
     }
@@ -175,7 +179,7 @@ pub fn bridge(host: &Host) -> Finding {
         return Finding::good(NAME, format!("the kernel's bridge is there, {filtering}"));
     }
     Finding::fair(NAME, format!("the kernel's bridge is not loaded, {filtering}"))
-        .with_remedy("sudo modprobe bridge")
+        .or_better_by("sudo modprobe bridge")
 }
 
 /// From a bridge that exists, else from the kernel's configuration.
@@ -213,6 +217,45 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         (Host::in_folder(dir.path()), dir)
+    }
+
+    fn command(finding: &Finding) -> Option<&str> {
+        Some(&finding.remedy.as_ref()?.command)
+    }
+
+    #[test]
+    fn io_uring_that_works_is_good_and_one_that_is_switched_off_has_its_command() {
+        let (off, _dir) = host(&[("proc/sys/kernel/io_uring_disabled", "2\n")]);
+        assert_eq!(io_uring(&off, Ok(())).verdict, Verdict::Good);
+        let refused = || Err("Operation not permitted".into());
+        let finding = io_uring(&off, refused());
+        assert_eq!(finding.verdict, Verdict::Fair);
+        assert!(finding.says.contains("not permitted") && finding.says.contains("threads"));
+        assert_eq!(command(&finding), Some("sudo sysctl kernel.io_uring_disabled=0"));
+        // Refused by something else (a seccomp filter): no command of ours changes that.
+        for setting in ["0\n", "nonsense"] {
+            let (other, _dir) = host(&[("proc/sys/kernel/io_uring_disabled", setting)]);
+            assert_eq!(command(&io_uring(&other, refused())), None);
+        }
+    }
+
+    #[test]
+    fn userfaultfd_is_open_by_its_device_its_switch_or_to_root() {
+        let switch = "proc/sys/vm/unprivileged_userfaultfd";
+        let (closed, _dir) = host(&[(switch, "0\n")]);
+        let finding = userfaultfd(&closed, false);
+        assert_eq!(finding.verdict, Verdict::Bad);
+        assert_eq!(
+            command(&finding),
+            Some("sudo sysctl vm.unprivileged_userfaultfd=1")
+        );
+        assert_eq!(userfaultfd(&closed, true).verdict, Verdict::Good);
+        let (open, _dir) = host(&[(switch, "1\n")]);
+        assert_eq!(userfaultfd(&open, false).verdict, Verdict::Good);
+        let (device, _dir) = host(&[(switch, "0\n"), ("dev/userfaultfd", "")]);
+        assert_eq!(userfaultfd(&device, false).verdict, Verdict::Good);
+        let (none, _dir) = host(&[]);
+        assert_eq!(userfaultfd(&none, true).verdict, Verdict::Fair);
     }
 
     #[test]
@@ -254,12 +297,9 @@ mod tests {
             ),
             ("boot/config-6.1.0", "CONFIG_BRIDGE_VLAN_FILTERING=y\n"),
         ]);
-        assert_eq!(
-            vhost_net(&host).remedy.as_deref(),
-            Some("sudo modprobe vhost_net")
-        );
+        assert_eq!(command(&vhost_net(&host)), Some("sudo modprobe vhost_net"));
         let bridge = bridge(&host);
-        assert_eq!(bridge.remedy.as_deref(), Some("sudo modprobe bridge"));
+        assert_eq!(command(&bridge), Some("sudo modprobe bridge"));
         assert!(bridge.says.contains("with VLAN filtering"));
     }
 }

@@ -23,8 +23,36 @@ pub struct Finding {
     pub verdict: Verdict,
     /// One sentence.
     pub says: String,
-    /// A command, or a step that no command can do.
-    pub remedy: Option<String>,
+    pub remedy: Option<Remedy>,
+}
+
+/// What mends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Remedy {
+    /// A command, for a shell.
+    pub command: String,
+    /// Where it is to be run, or what is left to do after it, where that is not here and nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
+}
+
+impl Remedy {
+    /// A command that does all of it.
+    pub fn command(command: impl Into<String>) -> Self {
+        Self {
+            command: command.into(),
+            note: None,
+        }
+    }
+
+    /// A command with what else has to be known.
+    pub fn with_note(command: impl Into<String>, note: &'static str) -> Self {
+        Self {
+            command: command.into(),
+            note: Some(note),
+        }
+    }
 }
 
 impl Finding {
@@ -49,18 +77,18 @@ impl Finding {
     }
 
     /// It hurts; `remedy` mends it.
-    pub fn bad(name: &'static str, says: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub fn bad(name: &'static str, says: impl Into<String>, remedy: Remedy) -> Self {
         Self {
             name,
             verdict: Verdict::Bad,
             says: says.into(),
-            remedy: Some(remedy.into()),
+            remedy: Some(remedy),
         }
     }
 
     /// The same with what would make it better.
-    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+    pub fn or_better_by(mut self, command: impl Into<String>) -> Self {
+        self.remedy = Some(Remedy::command(command));
         self
     }
 }

@@ -56,8 +56,8 @@ fn examine(host: &Host, device: &KvmDevice) -> Vec<Finding> {
         virtualization::device(host, device),
         devices::taps(host),
         devices::vhost_net(host),
-        devices::io_uring(host),
-        devices::userfaultfd(host),
+        devices::io_uring(host, devices::try_io_uring()),
+        devices::userfaultfd(host, rustix::process::geteuid().is_root()),
         devices::huge_pages(host),
         devices::user_namespaces(host),
         devices::bridge(host),
@@ -107,7 +107,8 @@ fn as_text(findings: &[Finding], device: &KvmDevice) -> String {
         };
         text += &format!("{mark:>5}  {:<16} {}\n", finding.name, finding.says);
         if let Some(remedy) = &finding.remedy {
-            text += &format!("{:>24}to mend it: {remedy}\n", "");
+            let note = remedy.note.map(|note| format!(" ({note})")).unwrap_or_default();
+            text += &format!("{:>24}to mend it: {}{note}\n", "", remedy.command);
         }
     }
     let name = if device.is_fast() {
@@ -118,4 +119,84 @@ fn as_text(findings: &[Finding], device: &KvmDevice) -> String {
     text += &format!("\n--accel auto takes {name}: {}\n", device.reason());
     text += &format!("CPU models for --cpu: {}\n", models(device).join(", "));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ostler_accel::probe::Mips;
+    use std::fs;
+
+    /// What a command line may begin with.
+    const COMMANDS: &[&str] = &["sudo", "echo"];
+
+    /// Hosts in all kinds of trouble.
+    const HOSTS: &[&[(&str, &str)]] = &[
+        &[],
+        &[("proc/cpuinfo", "vendor_id : AuthenticAMD\nflags : hypervisor\n")],
+        &[("proc/cpuinfo", "vendor_id : GenuineIntel\nflags : vmx\n")],
+        &[
+            ("proc/cpuinfo", "vendor_id : AuthenticAMD\nflags : svm\n"),
+            ("sys/module/kvm_amd/x", ""),
+            ("proc/sys/kernel/osrelease", "6.1.0\n"),
+            (
+                "lib/modules/6.1.0/modules.dep",
+                "k/tun.ko:\nk/vhost_net.ko:\nk/bridge.ko:\n",
+            ),
+            ("proc/sys/kernel/io_uring_disabled", "2\n"),
+            ("proc/sys/kernel/unprivileged_userns_clone", "0\n"),
+            ("proc/sys/user/max_user_namespaces", "100\n"),
+            ("proc/sys/vm/unprivileged_userfaultfd", "0\n"),
+            (
+                "sys/kernel/mm/transparent_hugepage/enabled",
+                "always madvise [never]\n",
+            ),
+        ],
+        &[("proc/sys/user/max_user_namespaces", "0\n")],
+    ];
+
+    fn devices() -> Vec<KvmDevice> {
+        vec![
+            KvmDevice::Missing,
+            KvmDevice::Refused(io::ErrorKind::PermissionDenied.into()),
+            KvmDevice::Refused(io::ErrorKind::ResourceBusy.into()),
+            KvmDevice::Broken("no".into()),
+            KvmDevice::Works(Mips(2.6)),
+            KvmDevice::Works(Mips(2000.0)),
+        ]
+    }
+
+    #[test]
+    fn what_hurts_ends_with_a_command() {
+        let mut remedies = 0;
+        for files in HOSTS {
+            let folder = tempfile::tempdir().unwrap();
+            for (path, text) in *files {
+                let path = folder.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let host = Host::in_folder(folder.path());
+            for device in devices() {
+                let mut findings = examine(&host, &device);
+                findings.push(devices::io_uring(&host, Err("refused".into())));
+                findings.push(devices::userfaultfd(&host, false));
+                for finding in findings {
+                    if finding.verdict == Verdict::Bad {
+                        assert!(finding.remedy.is_some(), "{finding:?}");
+                    }
+                    if let Some(remedy) = &finding.remedy {
+                        let first = remedy.command.split(' ').next().unwrap_or_default();
+                        assert!(COMMANDS.contains(&first), "{finding:?}");
+                        assert!(
+                            !remedy.command.contains("dmesg"),
+                            "looking mends nothing: {finding:?}"
+                        );
+                        remedies += 1;
+                    }
+                }
+            }
+        }
+        assert!(remedies > 50, "{remedies}");
+    }
 }

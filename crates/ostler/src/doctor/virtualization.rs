@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::finding::Finding;
+use super::finding::{Finding, Remedy};
 use super::host::Host;
 use crate::accelerator::{DEV_KVM, KvmDevice};
 
@@ -68,14 +68,18 @@ pub fn flags(host: &Host) -> Finding {
         None if cpu.nested => Finding::bad(
             NAME,
             "the processor offers no VT-x or AMD-V: this host is itself a virtual machine without nesting",
-            format!(
-                "on the machine that runs this one: sudo modprobe -r {module}; sudo modprobe {module} nested=1"
+            Remedy::with_note(
+                format!("sudo modprobe -r {module}; sudo modprobe {module} nested=1"),
+                "on the machine that runs this one",
             ),
         ),
         None => Finding::bad(
             NAME,
             "the processor offers no VT-x or AMD-V: the firmware has locked it, or the processor has none",
-            "sudo systemctl reboot --firmware-setup, and there switch on VT-x (Intel) or SVM (AMD)",
+            Remedy::with_note(
+                "sudo systemctl reboot --firmware-setup",
+                "and there switch on VT-x (Intel) or SVM (AMD)",
+            ),
         ),
     }
 }
@@ -91,7 +95,7 @@ pub fn modules(host: &Host) -> Finding {
         Some(extension) if !host.has_module(extension.module()) => Finding::bad(
             NAME,
             format!("the module {} is not loaded", extension.module()),
-            format!("sudo modprobe {}", extension.module()),
+            Remedy::command(format!("sudo modprobe {}", extension.module())),
         ),
         _ if loaded.is_empty() => Finding::fair(
             NAME,
@@ -108,16 +112,36 @@ pub fn device(host: &Host, device: &KvmDevice) -> Finding {
     match device {
         KvmDevice::Works(_) if device.is_fast() => Finding::good(NAME, says),
         KvmDevice::Works(_) => Finding::fair(NAME, says),
-        KvmDevice::Missing if processor(host).extension.is_none() => Finding::fair(NAME, says),
-        KvmDevice::Missing => Finding::bad(NAME, says, "sudo modprobe kvm_intel || sudo modprobe kvm_amd"),
         KvmDevice::Refused(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::bad(
             NAME,
             format!("you may not open {DEV_KVM}, so guests run on the slow software CPU"),
-            "sudo usermod -aG kvm $USER, then log in again",
+            Remedy::with_note("sudo usermod -aG kvm $USER", "then log in again"),
         ),
-        KvmDevice::Refused(_) | KvmDevice::Broken(_) => {
-            Finding::bad(NAME, says, "sudo dmesg | grep -i kvm, where the kernel says why")
-        }
+        KvmDevice::Missing => match processor(host).extension {
+            None => Finding::fair(NAME, says),
+            Some(extension) => Finding::bad(
+                NAME,
+                says,
+                Remedy::command(format!("sudo modprobe {}", extension.module())),
+            ),
+        },
+        KvmDevice::Refused(_) | KvmDevice::Broken(_) => match processor(host).extension {
+            None => Finding::fair(
+                NAME,
+                format!("{says}; without VT-x or AMD-V no command here mends that"),
+            ),
+            Some(extension) => {
+                let module = extension.module();
+                Finding::bad(
+                    NAME,
+                    says,
+                    Remedy::with_note(
+                        format!("sudo modprobe -r {module}; sudo modprobe {module}"),
+                        "after other hypervisors have ended; sudo dmesg shows what the module says",
+                    ),
+                )
+            }
+        },
     }
 }
 
@@ -153,17 +177,42 @@ mod tests {
     #[test]
     fn each_trouble_has_its_remedy() {
         let (nested, _dir) = host("hypervisor", &[]);
-        assert!(flags(&nested).remedy.unwrap().contains("nested=1"));
+        assert!(flags(&nested).remedy.unwrap().command.contains("nested=1"));
         let (locked, _dir) = host("", &[]);
-        assert!(flags(&locked).remedy.unwrap().contains("firmware"));
+        assert!(flags(&locked).remedy.unwrap().command.contains("firmware"));
         let (unloaded, _dir) = host("svm", &["kvm"]);
-        assert_eq!(modules(&unloaded).remedy.unwrap(), "sudo modprobe kvm_amd");
+        assert_eq!(
+            modules(&unloaded).remedy.unwrap().command,
+            "sudo modprobe kvm_amd"
+        );
         let refused = KvmDevice::Refused(io::ErrorKind::PermissionDenied.into());
         assert!(
             device(&unloaded, &refused)
                 .remedy
                 .unwrap()
+                .command
                 .contains("usermod -aG kvm")
+        );
+    }
+
+    #[test]
+    fn a_device_that_fails_is_mended_by_its_module_or_by_nothing() {
+        let broken = KvmDevice::Broken("the host is busy".into());
+        let busy = KvmDevice::Refused(io::ErrorKind::ResourceBusy.into());
+        let (able, _dir) = host("svm", &["kvm", "kvm_amd"]);
+        let (unable, _dir) = host("hypervisor", &["kvm"]);
+        for trouble in [broken, busy] {
+            let finding = device(&able, &trouble);
+            assert_eq!(finding.verdict, Verdict::Bad);
+            let command = finding.remedy.unwrap().command;
+            assert_eq!(command, "sudo modprobe -r kvm_amd; sudo modprobe kvm_amd");
+            let finding = device(&unable, &trouble);
+            assert_eq!((finding.verdict, finding.remedy), (Verdict::Fair, None));
+            assert!(finding.says.contains("no command here mends that"));
+        }
+        assert_eq!(
+            device(&able, &KvmDevice::Missing).remedy.unwrap().command,
+            "sudo modprobe kvm_amd"
         );
     }
 

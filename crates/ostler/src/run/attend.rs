@@ -12,9 +12,25 @@ use rustix::io::Errno;
 use super::launch::Launched;
 use super::signals::Signals;
 use super::terminal::{LEAVE_KEY, RawTerminal, window_size};
+use crate::failure::say;
 
 /// Signals that ask the guest to power off, and stop it the second time.
 const ENDING: &[libc::c_int] = &[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+/// Signals that mean nothing to us and would end any process at once: they stop the guest.
+const STOPPING: &[libc::c_int] = &[
+    libc::SIGALRM,
+    libc::SIGIO,
+    libc::SIGPROF,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGVTALRM,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+];
+/// Signals of the terminal and the shell.
+const JOB_CONTROL: &[libc::c_int] = &[libc::SIGWINCH, libc::SIGTSTP, libc::SIGCONT];
 /// What a guest's process may take to end once it was told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What the last console output may take to reach a reader that is slow.
@@ -49,11 +65,9 @@ pub struct Attendant {
     outcome: Option<Outcome>,
 }
 
-/// Takes the signals that a guest's parent handles; before the guest's process is started.
-pub fn take_signals() -> io::Result<Signals> {
-    let mut signals = ENDING.to_vec();
-    signals.extend([libc::SIGWINCH, libc::SIGTSTP]);
-    Signals::take(&signals)
+/// The signals that a guest's parent handles. The guest's process inherits them blocked.
+pub fn handled_signals() -> Vec<libc::c_int> {
+    [ENDING, STOPPING, JOB_CONTROL].concat()
 }
 
 impl Attendant {
@@ -176,7 +190,7 @@ impl Attendant {
             Ok(Some(FromGuest::Ended(outcome))) => self.outcome = Some(outcome),
             Ok(Some(FromGuest::Note { message })) => {
                 // The terminal is raw: a line needs its own carriage return.
-                eprint!("\rostler: {message}\r\n");
+                say(format_args!("\rostler: {message}\r"));
             }
             Ok(Some(FromGuest::Started | FromGuest::Refused { .. })) => {}
             Ok(None) | Err(_) => self.outcome = Some(self.unexpected_end()),
@@ -207,12 +221,15 @@ impl Attendant {
                     terminal.restore();
                 }
                 rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+            }
+            // Whatever stopped us: the shell may have changed the terminal since.
+            libc::SIGCONT => {
                 if let Some(terminal) = &self.terminal {
                     terminal.make_raw()?;
                 }
                 self.send_window_size();
             }
-            _ if self.asked_to_power_off => {
+            _ if self.asked_to_power_off || STOPPING.contains(&signal) => {
                 self.stop_signal = Some(signal);
                 self.stop();
             }

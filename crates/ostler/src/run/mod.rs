@@ -4,6 +4,8 @@
 //! ([`launch`]), keeps the terminal and the signals ([`attend`]), and says how it ended ([`outcome`]).
 
 mod attend;
+mod crash;
+mod host_memory;
 mod launch;
 mod open;
 mod options;
@@ -13,11 +15,13 @@ mod terminal;
 
 use std::process::ExitCode;
 
+pub use attend::handled_signals;
 pub use options::{AccelOption, RunArgs};
 
 use crate::accelerator;
-use crate::failure::Failure;
+use crate::failure::{Failure, say};
 use attend::Attendant;
+use signals::Signals;
 use terminal::RawTerminal;
 
 /// Runs a guest to its end.
@@ -26,25 +30,25 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let choice = accelerator::choose(args.accel)?;
     let announcement = format!("ostler: {} runs the guest: {}", choice.name(), choice.reason);
     let mut opened = open::open(&args, choice.kvm)?;
-    let signals = attend::take_signals().map_err(failed("cannot take signals"))?;
+    let signals = Signals::take(&handled_signals()).map_err(failed("cannot take signals"))?;
     let launched = launch::launch(&mut opened)?;
     opened.leftovers.keep_logs();
 
-    eprintln!("{announcement}");
+    say(announcement);
     let console = opened.console.take();
     let terminal = match console {
         Some(_) => RawTerminal::enter().map_err(failed("cannot prepare the terminal"))?,
         None => None,
     };
     if terminal.is_some() {
-        eprint!("ostler: Ctrl-] leaves the console and ends the guest\r\n");
+        say("ostler: Ctrl-] leaves the console and ends the guest\r");
     }
     let end = Attendant::new(launched, signals, terminal, console)
         .attend()
         .map_err(failed("cannot attend to the guest"))?;
     let (status, line) = outcome::tell(&end.outcome, end.signal);
     if let Some(line) = line {
-        eprintln!("ostler: {line}");
+        say(format_args!("ostler: {line}"));
     }
     Ok(ExitCode::from(status))
 }

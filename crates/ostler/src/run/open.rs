@@ -17,6 +17,7 @@ use ostler_vmm::spec::{
 };
 use rustix::fs::{MemfdFlags, Mode};
 
+use super::host_memory;
 use super::options::{ConsoleOption, DiskOption, EngineOption, NetOption, RunArgs, Switch};
 use crate::failure::Failure;
 
@@ -61,7 +62,7 @@ pub struct Opened {
 
 /// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
 pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
-    check_memory(args.memory)?;
+    host_memory::check(args.memory)?;
     let serial = args.serial.clone().unwrap_or(match args.console {
         ConsoleOption::Stdio => ConsoleOption::None,
         _ => ConsoleOption::Stdio,
@@ -133,31 +134,6 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         console: terminal,
         leftovers,
     })
-}
-
-/// A guest must fit into the host's memory.
-fn check_memory(wanted: u64) -> Result<(), Failure> {
-    let Some(total) = host_memory() else { return Ok(()) };
-    if wanted > total {
-        return Err(Failure::bad_input(format!(
-            "the guest cannot have {} MiB of memory: this host has {} MiB; change --memory",
-            wanted >> 20,
-            total >> 20
-        )));
-    }
-    Ok(())
-}
-
-/// RAM of the host in bytes.
-pub fn host_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
 }
 
 fn open_boot(args: &RunArgs, descriptors: &mut Descriptors) -> Result<BootSpec, Failure> {

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ostler_vmm::spec::{self, DiskFormat, MacAddress, parse_size};
 
+use super::outcome;
+
 /// Options of `ostler run`.
 #[derive(Args, Debug)]
+#[command(after_help = outcome::help())]
 pub struct RunArgs {
     /// Kernel to boot: bzImage, ELF vmlinux (PVH) or Multiboot.
     #[arg(long, value_name = "FILE")]

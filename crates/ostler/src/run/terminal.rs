@@ -1,8 +1,15 @@
 //! The user's terminal: raw while the guest has it, and as it was at every way out.
+//!
+//! The attendant restores it before the process ends or is stopped, dropping [`RawTerminal`] restores it on errors and
+//! panics, and [`super::crash`] restores it when a signal that no one can wait for kills the process. SIGKILL leaves the
+//! terminal raw, as no process can do anything about that; `stty sane` mends it.
 
 use std::io;
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
+
+use super::crash;
 
 /// The key that leaves: Ctrl-].
 pub const LEAVE_KEY: u8 = 0x1d;
@@ -19,6 +26,7 @@ impl RawTerminal {
         if !isatty(&input) {
             return Ok(None);
         }
+        crash::restore_terminal_on_fatal_signals()?;
         let terminal = Self {
             saved: tcgetattr(&input)?,
         };
@@ -28,6 +36,9 @@ impl RawTerminal {
 
     /// Makes the terminal raw again after [`RawTerminal::restore`].
     pub fn make_raw(&self) -> io::Result<()> {
+        if is_another_jobs() {
+            return Ok(());
+        }
         let mut raw = self.saved.clone();
         raw.make_raw();
         Ok(tcsetattr(std::io::stdin(), OptionalActions::Now, &raw)?)
@@ -35,14 +46,24 @@ impl RawTerminal {
 
     /// Brings the terminal back to what it was.
     pub fn restore(&self) {
+        if is_another_jobs() {
+            return;
+        }
         // A terminal that is gone needs no restoring.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.saved);
     }
 }
 
+/// True if the shell gave the terminal to another job: changing it would stop us, and it has been restored by then. A
+/// terminal that does not control us has no jobs.
+fn is_another_jobs() -> bool {
+    tcgetpgrp(std::io::stdin()).is_ok_and(|foreground| foreground != getpgrp())
+}
+
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         self.restore();
+        crash::terminal_is_restored();
     }
 }
 

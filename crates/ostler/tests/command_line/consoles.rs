@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
+use crate::control::Client;
 use crate::tiny::{Kernel, Tiny, wait_until};
 
 #[test]
@@ -63,14 +64,16 @@ fn each_client_of_a_socket_gets_the_history_first() {
 
 #[test]
 fn without_a_serial_port_signals_still_work() {
-    let guest = Tiny::new(Kernel::new().wait_for_button().power_off())
-        .args(&["--serial", "none"])
-        .spawn();
+    let mut tiny = Tiny::new(Kernel::new().wait_for_button().power_off()).args(&["--serial", "none"]);
+    let control = tiny.path_option("--control", "", "control");
+    let guest = tiny.spawn();
+    wait_until("the guest to run", || UnixStream::connect(&control).is_ok());
+    let mut client = Client::connect(&control);
+    wait_until("the guest to run", || {
+        client.execute("query-status")["status"] == "running"
+    });
     guest.signal(Signal::TERM);
     let ended = guest.wait();
-    assert!(
-        matches!(ended.status.code(), Some(0) | None),
-        "{:?}",
-        ended.status
-    );
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.errors);
+    assert_eq!(ended.output, "");
 }

@@ -81,6 +81,54 @@ fn a_test_guest_chooses_its_status() {
 }
 
 #[test]
+fn ports_of_test_devices_are_dead_without_their_options() {
+    // The debug exit, then every port of the test device; a power-off shows that the guest got past them.
+    let mut kernel = Kernel::new().out(0xf4, 5);
+    for port in (0xe0..0xe4).chain([0xe8]).chain(0x2000..0x2018) {
+        kernel = kernel.out(port, 1);
+    }
+    let ended = Tiny::new(kernel.read_back(0xe0).print("past\n").power_off()).run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.errors);
+    // What nothing answers reads as all ones.
+    assert_eq!(ended.output, "no register\npast\n");
+    let kernel = Kernel::new().out(0xe0, 1).read_back(0xe0).power_off();
+    let ended = Tiny::new(kernel).args(&["--test-device"]).run();
+    assert_eq!(ended.output, "register\n", "{}", ended.errors);
+}
+
+#[test]
+fn the_help_lists_the_statuses_that_guests_end_with() {
+    let output = std::process::Command::new(crate::tiny::OSTLER)
+        .args(["run", "--help"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, table) = help.split_once("Exit status:").expect(&help);
+    let rows: Vec<&str> = table.lines().map(str::trim).collect();
+    let panicked = Tiny::new(Kernel::new().out(0x505, 1).halt()).run();
+    let tripled = Tiny::new(Kernel::new().triple_fault()).run();
+    let refused = Tiny::new(Kernel::new()).args(&["--cpus", "0"]).run();
+    let off = Tiny::new(Kernel::new().power_off()).run();
+    for (ended, word) in [
+        (panicked, "panicked"),
+        (tripled, "triple fault"),
+        (refused, "mistake"),
+        (off, "powered off"),
+    ] {
+        let status = format!("{} ", ended.status.code().unwrap());
+        assert!(
+            rows.iter()
+                .any(|row| row.starts_with(&status) && row.contains(word)),
+            "{status}{word}: {help}"
+        );
+    }
+    for row in ["1 ", "2 V + 1 ", "128 + N "] {
+        assert!(rows.iter().any(|r| r.starts_with(row)), "{row}: {help}");
+    }
+}
+
+#[test]
 fn sigterm_presses_the_power_button() {
     let mut guest = Tiny::new(
         Kernel::new()
@@ -126,6 +174,20 @@ fn the_guests_process_ends_with_its_parent() {
     wait_until("the guest's process to end", || {
         std::os::unix::net::UnixStream::connect(&control).is_err()
     });
+}
+
+#[test]
+fn the_guests_process_blocks_only_what_its_parent_decides_about() {
+    let mut guest = Tiny::new(Kernel::new().print("up\n").halt()).spawn();
+    guest.expect("up\n");
+    let parent = guest.child.id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap();
+    let blocked = status.lines().find_map(|l| l.strip_prefix("SigBlk:")).unwrap();
+    let blocked = u64::from_str_radix(blocked.trim(), 16).unwrap();
+    let decided = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+    let expected: u64 = decided.iter().map(|signal| 1 << (signal.as_raw() - 1)).sum();
+    assert_eq!(blocked, expected, "{blocked:#x}");
 }
 
 #[test]

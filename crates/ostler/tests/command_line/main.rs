@@ -4,6 +4,7 @@ mod bad_input;
 mod consoles;
 mod control;
 mod life;
+mod nobody;
 mod sight;
 mod terminal;
 mod tiny;

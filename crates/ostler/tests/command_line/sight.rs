@@ -29,7 +29,11 @@ fn the_doctor_finds_everything_that_it_looks_for() {
     }
     for finding in findings {
         let hurts = finding["verdict"] == "bad";
-        assert!(!hurts || finding["remedy"].is_string(), "no remedy: {finding}");
+        let command = finding["remedy"]["command"].as_str();
+        assert!(
+            !hurts || command.is_some_and(|c| c.starts_with("sudo ") || c.starts_with("echo ")),
+            "no remedy: {finding}"
+        );
     }
     let fast = report["kvm-mips"].as_f64().is_some_and(|mips| mips > 100.0);
     assert_eq!(report["auto"]["accelerator"], if fast { "kvm" } else { "soft" });
@@ -43,6 +47,31 @@ fn the_doctor_finds_everything_that_it_looks_for() {
 
     let text = Command::new(OSTLER).arg("doctor").output().unwrap();
     assert!(String::from_utf8_lossy(&text.stdout).contains("--accel auto takes"));
+}
+
+#[test]
+fn the_selftest_says_what_it_ran_and_what_it_skipped() {
+    let output = Command::new(OSTLER)
+        .args(["doctor", "--selftest"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let [.., kvm, soft] = text.lines().collect::<Vec<_>>()[..] else {
+        panic!("two lines at the end: {text}");
+    };
+    assert!(soft.starts_with("selftest: the software CPU: all "), "{text}");
+    let opens = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    let expected = if opens {
+        "selftest: KVM: all "
+    } else {
+        "selftest: KVM: SKIPPED, nothing is shown of it ("
+    };
+    assert!(kvm.starts_with(expected), "{text}");
 }
 
 #[test]

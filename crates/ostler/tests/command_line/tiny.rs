@@ -38,6 +38,17 @@ impl Kernel {
         self
     }
 
+    /// Prints "register" if `port` reads as the 1 that was written to it, and "no register" if not.
+    pub fn read_back(mut self, port: u16) -> Self {
+        let no = Self::new().print("no ").0;
+        let [low, high] = port.to_le_bytes();
+        // mov dx, port; in al, dx; cmp al, 1; je past the "no "
+        self.0
+            .extend([0x66, 0xba, low, high, 0xec, 0x3c, 1, 0x74, no.len() as u8]);
+        self.0.extend(no);
+        self.print("register\n")
+    }
+
     /// Switches the power off through PM1 control.
     pub fn power_off(mut self) -> Self {
         // mov dx, 0x604; mov ax, 0x2000; out dx, ax; hang: hlt; jmp hang
@@ -223,7 +234,7 @@ impl Drop for Running {
 }
 
 /// Waits until `ready` holds.
-pub fn wait_until(what: &str, ready: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !ready() {
         assert!(Instant::now() < deadline, "waiting for {what}");

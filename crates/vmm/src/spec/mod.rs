@@ -15,8 +15,12 @@ use crate::Error;
 
 /// Version of the specification's format; a process refuses any other.
 pub const SPEC_VERSION: u32 = 1;
-/// Most vCPUs of a guest.
-pub const MAX_CPUS: u32 = ostler_accel::model::MAX_CPUS;
+/// Most vCPUs of a guest: what both the CPU models and the machine can have.
+pub const MAX_CPUS: u32 = if ostler_machine::MAX_CPUS < ostler_accel::model::MAX_CPUS {
+    ostler_machine::MAX_CPUS
+} else {
+    ostler_accel::model::MAX_CPUS
+};
 /// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
 pub const MIN_MEMORY: u64 = 2 << 20;
 /// Most disks and network cards of a guest together: the root bus has 15 slots, console and entropy source take two.
