@@ -21,7 +21,8 @@ pub fn cpu_seconds(process: u32) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// Bytes that were read and written, by system calls or by the kernel on behalf of them.
+/// Bytes that were read and written, above the file system and below it, added up: io_uring shows only below, and system calls
+/// on cached files only above.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
     pub read: u64,
@@ -58,9 +59,8 @@ fn moved(file: &str) -> Option<Moved> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().parse().ok()
     };
-    // io_uring shows only below the file system, system calls on cached files only above it.
     Some(Moved {
-        read: field("rchar:")?.max(field("read_bytes:")?),
-        written: field("wchar:")?.max(field("write_bytes:")?),
+        read: field("rchar:")? + field("read_bytes:")?,
+        written: field("wchar:")? + field("write_bytes:")?,
     })
 }
