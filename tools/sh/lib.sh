@@ -3,6 +3,8 @@
 
 GUEST=target/guest
 RUST_NEEDED=1.95
+# Seconds that the guest of a check may take.
+CHECK_LIMIT=180
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 die() {
@@ -19,39 +21,93 @@ rust_is_new_enough() {
 	[ -n "$version" ] && command -v cargo >/dev/null && version_at_least "$version" "$RUST_NEEDED"
 }
 
-# The Debian packages among "command:package" pairs whose command is missing. A command may be a path.
+# The toolchain is one that rustup keeps: Debian's packages would not add to it.
+rust_comes_from_rustup() {
+	case $(rustc --print sysroot 2>/dev/null) in
+	*/toolchains/*) ;;
+	*) return 1 ;;
+	esac
+}
+
+# is_there NAME: a command, a path, "rust" that is new enough, or a subcommand of cargo. Those are called, because rustup has a
+# command for each of them, installed or not.
+is_there() {
+	case $1 in
+	rust) rust_is_new_enough ;;
+	cargo-*) cargo "${1#cargo-}" --version >/dev/null 2>&1 ;;
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null 2>&1 ;;
+	esac
+}
+
+# The Debian packages among "name:package,package" pairs whose name is not there, one a line.
 missing_packages() {
 	local pair
 	for pair in "$@"; do
-		command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "${pair%%:*}" ] || printf '%s\n' "${pair#*:}"
-	done | sort -u
+		is_there "${pair%%:*}" || printf '%s\n' "${pair#*:}"
+	done | tr , '\n' | sort -u
+}
+
+# The line of rustup that gives what the Debian packages named here would give.
+rustup_remedy() {
+	local components
+	components=$(printf '%s\n' "$@" | sed -n 's/^rustfmt-web$/rustfmt/p; s/^rust-web-clippy$/clippy/p' | tr '\n' ' ')
+	if ! rust_is_new_enough; then
+		echo "rustup default stable && rustup update stable && rustup component add rustfmt clippy"
+	elif [ -n "$components" ]; then
+		echo "rustup component add ${components% }"
+	fi
+}
+
+# The packages named here that have nothing to do with Rust.
+not_of_rustup() { printf '%s\n' "$@" | sed -E '/^(rustc-web|cargo-web|rustfmt-web|rust-web-clippy)$/d'; }
+
+# The sizes of packages, as apt-get says them; nothing where it has no lists yet. With --assume-no it ends with status 1.
+say_sizes() {
+	LC_ALL=C apt-get install -o Debug::NoLocking=true --no-install-recommends --assume-no "$@" 2>/dev/null |
+		sed -n '/^Need to get\|^After this operation/s/^/    /p' || true
 }
 
 # install_packages WHY PACKAGE...: installs as root, or prints the line that an administrator has to run.
 install_packages() {
-	local why=$1 plan
+	local why=$1
 	shift
 	[ $# -gt 0 ] || return 0
 	say "Debian packages to install $why: $*"
 	if [ "$(id -u)" != 0 ]; then
+		say_sizes "$@"
 		die "not root; run this once and call me again:
     sudo apt-get update && sudo apt-get install -y --no-install-recommends $*"
 	fi
 	apt-get update -qq || die "apt-get update failed; is there a network?"
-	# With --assume-no apt-get says the sizes and ends with status 1.
-	plan=$(LC_ALL=C apt-get install --no-install-recommends --assume-no "$@" 2>/dev/null || true)
-	printf '%s\n' "$plan" | sed -n '/^Need to get\|^After this operation/s/^/    /p'
+	say_sizes "$@"
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
 		die "apt-get install $* failed"
 }
 
-# Everything that a build needs: a C compiler as the linker, and Rust.
-need_toolchain() {
-	local packages
-	packages=$(missing_packages cc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates)
-	rust_is_new_enough || packages="$packages rustc-web cargo-web $*"
+# need NAME:PACKAGE...: looks for all of it before anything is installed, so that an ordinary user reads everything that is missing
+# at once.
+need() {
+	local packages remedy=''
+	packages=$(missing_packages "$@")
 	# shellcheck disable=SC2086
-	install_packages "for the build" $packages
+	if [ -n "$packages" ] && rust_comes_from_rustup; then
+		remedy=$(rustup_remedy $packages)
+		packages=$(not_of_rustup $packages)
+	fi
+	if [ -n "$remedy" ]; then
+		say "Rust comes from rustup here and lacks something; run this once: $remedy"
+		[ -n "$packages" ] || die "Rust lacks something; run the line above and call me again"
+	fi
+	# shellcheck disable=SC2086
+	install_packages "for $(basename "$0")" $packages
+	[ -z "$remedy" ] || die "Rust lacks something; run the line above and call me again"
+}
+
+# need_toolchain [NAME:PACKAGE...]: everything that a build needs (a C compiler as the linker, and Rust), and more.
+need_toolchain() {
+	need cc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates \
+		rust:rustc-web,cargo-web "$@"
 	rust_is_new_enough ||
 		die "Rust $RUST_NEEDED or newer is needed, and $(rustc --version 2>/dev/null || echo none) is there"
 }
@@ -101,4 +157,33 @@ make_disk() {
 	rm -f "$1"
 	truncate -s 64M "$1"
 	PATH=$PATH:/sbin:/usr/sbin mke2fs -q -F -t ext4 "$1" || die "cannot make a file system in $1"
+}
+
+# seconds_since NANOSECONDS: the time since then, with one digit after the point.
+seconds_since() {
+	local tenths=$((($(date +%s%N) - $1) / 100000000))
+	printf '%d.%d\n' $((tenths / 10)) $((tenths % 10))
+}
+
+# watch_guest NANOSECONDS: passes a guest's output on, and says how long after that time its line came.
+watch_guest() {
+	local line
+	while IFS= read -r line || [ -n "$line" ]; do
+		printf '%s\n' "$line"
+		case $line in
+		OSTLER-GUEST-UP*) say "The guest's line came $(seconds_since "$1") seconds after the start" ;;
+		esac
+	done
+}
+
+# check_guest STATUS LOG: the guest of a check came up with its disk and powered off by itself. A panic or a time-out has a status;
+# a reset has not, but the kernel says by its last line which of the two it does.
+check_guest() {
+	case $1 in
+	0) ;;
+	124 | 137) die "the guest was not through after $CHECK_LIMIT seconds; its output is in $2" ;;
+	*) die "ostler ended with status $1; the guest's output is in $2" ;;
+	esac
+	grep -aq '^OSTLER-GUEST-UP.* disk ok' "$2" || die "the guest did not come up; its output is in $2"
+	grep -aq 'reboot: Power down' "$2" || die "the guest did not power off; its output is in $2"
 }

@@ -3,9 +3,13 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use support::{Guest, assert_fsck_clean, make_ext4};
+use serde_json::Value;
+use support::process::{guest_process, moved_by_process, moved_by_threads};
+use support::{Guest, OSTLER, assert_fsck_clean, make_ext4};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -85,4 +89,82 @@ fn the_block_device_does_what_it_offers() {
         "discarded blocks of a file read as zeroes"
     );
     assert_eq!(bytes.iter().filter(|&&byte| byte == 0xff).count(), 7 << 20);
+}
+
+/// The statistics that `ostler top --json` shows.
+fn statistics(control: &Path) -> Value {
+    let shown = Command::new(OSTLER)
+        .args(["top", "--json"])
+        .arg(control)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&shown.stdout).unwrap_or_else(|e| panic!("{e}: {shown:?}"))
+}
+
+/// Doorbells that the CPUs rang, and requests that the disk's worker completed.
+fn doorbells_and_requests(statistics: &Value) -> (u64, u64) {
+    let cpus = statistics["vcpus"].as_array().unwrap();
+    let doorbells = cpus.iter().map(|cpu| cpu["exits"]["doorbell"].as_u64().unwrap());
+    let devices = statistics["devices"].as_array().unwrap();
+    let disk = devices.iter().find(|device| device["kind"] == "block").unwrap();
+    (doorbells.sum(), disk["counters"]["requests"].as_u64().unwrap())
+}
+
+/// `TMPFS_MAGIC` of linux/magic.h.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+#[test]
+fn no_cpu_thread_does_the_disks_io() {
+    const NAME: &str = "no_cpu_thread_does_the_disks_io";
+    const MEGABYTES: u64 = 64;
+    // Not the usual temporary folder: tmpfs does not account for what io_uring writes.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    if rustix::fs::statfs(folder.path()).unwrap().f_type == TMPFS_MAGIC {
+        eprintln!(
+            "SKIPPED {NAME}: target/tmp is on a tmpfs, which does not account for what io_uring writes"
+        );
+        return;
+    }
+    let mut guest = Guest::new(2).args(["--accel", "soft"]).append("quiet");
+    let disk = folder.path().join("disk.img");
+    fs::File::create(&disk).unwrap().set_len(MEGABYTES << 20).unwrap();
+    guest = guest.args(["--disk", disk.to_str().unwrap()]);
+    let control = guest.path_option("--control", "", "control");
+    let mut guest = guest.spawn();
+    guest.expect("# ", LIMIT);
+    let process = guest_process(guest.child.id());
+    let Some(process_before) = moved_by_process(process) else {
+        eprintln!("SKIPPED {NAME}: this host's kernel does not tell what a process reads and writes");
+        return;
+    };
+    let cpus_before = moved_by_threads(process, "vcpu");
+    let before = doorbells_and_requests(&statistics(&control));
+    guest.type_in(&format!(
+        "dd if=/dev/zero of=/dev/vda bs=1M count={MEGABYTES} oflag=direct && echo writ''ten\n"
+    ));
+    guest.expect("written\n", LIMIT);
+    let cpus_after = moved_by_threads(process, "vcpu");
+    let process_after = moved_by_process(process).unwrap();
+    let after = doorbells_and_requests(&statistics(&control));
+
+    assert_eq!(
+        cpus_after.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["vcpu0", "vcpu1"]
+    );
+    for (name, now) in &cpus_after {
+        let then = cpus_before.get(name).copied().unwrap_or_default();
+        // Eight bytes for each event that wakes a worker, and nothing else.
+        let moved = now.written - then.written + now.read - then.read;
+        assert!(moved < 1 << 20, "{name} moved {moved} bytes");
+    }
+    let written = process_after.written - process_before.written;
+    assert!(written >= MEGABYTES << 20, "the process wrote {written} bytes");
+    assert!(after.0 > before.0, "doorbells: {before:?}, then {after:?}");
+    // Requests are of a megabyte at most.
+    assert!(
+        after.1 - before.1 >= MEGABYTES,
+        "requests: {before:?}, then {after:?}"
+    );
+    guest.type_in("poweroff -f\n");
+    guest.wait(LIMIT).assert_clean();
 }

@@ -15,8 +15,9 @@ const GUEST_ADDRESS: &str = "10.99.0.2";
 /// Bytes that go to the guest, and come back.
 const EXCHANGED: u64 = 1 << 30;
 
-/// Moves this thread into a network namespace of its own, with `tap0` in it. The namespace ends with its users.
-fn enter_namespace(test: &str) -> bool {
+/// Moves this thread into a network namespace of its own, with `tap0` in it, made with `flags`. The namespace ends with its
+/// users.
+fn enter_namespace(test: &str, flags: &str) -> bool {
     if !rustix::process::geteuid().is_root() || !std::path::Path::new("/dev/net/tun").exists() {
         eprintln!("SKIPPED {test}: needs root and /dev/net/tun for a tap in a network namespace");
         return false;
@@ -25,7 +26,7 @@ fn enter_namespace(test: &str) -> bool {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
     for line in [
         "link set lo up",
-        "tuntap add dev tap0 mode tap",
+        &format!("tuntap add dev tap0 mode tap{flags}"),
         "address add 10.99.0.1/24 dev tap0",
         "link set tap0 up",
     ] {
@@ -48,7 +49,9 @@ fn echoing_guest(cpus: u32) -> Running {
          nc -ll -p 7 -e cat &\n\
          echo network up\n\
          read line </dev/console\n\
-         echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n"
+         echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n\
+         echo BEGIN queues; ls /sys/class/net/eth0/queues; echo END queues\n\
+         echo BEGIN interrupts; grep put. /proc/interrupts; echo END interrupts\n"
     );
     let mut guest = Guest::new(cpus)
         .args(["--net", "tap=tap0,mac=52:54:00:12:34:56"])
@@ -85,7 +88,7 @@ fn connect() -> TcpStream {
 
 #[test]
 fn a_gigabyte_by_tcp_without_a_wrong_byte() {
-    if !enter_namespace("a_gigabyte_by_tcp_without_a_wrong_byte") {
+    if !enter_namespace("a_gigabyte_by_tcp_without_a_wrong_byte", "") {
         return;
     }
     let mut guest = echoing_guest(2);
@@ -115,9 +118,50 @@ fn a_gigabyte_by_tcp_without_a_wrong_byte() {
     assert_eq!(outcome.section("errors"), "0\n");
 }
 
+/// Enough that each queue has some: the tap spreads connections by a hash.
+const CONNECTIONS: u64 = 32;
+
+#[test]
+fn connections_spread_over_two_queue_pairs() {
+    if !enter_namespace("connections_spread_over_two_queue_pairs", " multi_queue") {
+        return;
+    }
+    let mut guest = echoing_guest(2);
+    let mut streams: Vec<_> = (0..CONNECTIONS).map(|_| connect()).collect();
+    let mut block = vec![0; 1 << 16];
+    for (index, stream) in (0..).zip(&mut streams) {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        fill(&mut block, index << 20);
+        stream.write_all(&block).unwrap();
+    }
+    let mut got = vec![0; 1 << 16];
+    for (index, stream) in (0..).zip(&mut streams) {
+        stream.read_exact(&mut got).unwrap();
+        fill(&mut block, index << 20);
+        assert!(got == block, "a wrong byte in connection {index}");
+    }
+    drop(streams);
+    guest.type_in("\n");
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    assert_eq!(outcome.section("errors"), "0\n");
+    let queues = outcome.section("queues");
+    let queues: Vec<_> = queues.split_whitespace().collect();
+    assert_eq!(queues, ["rx-0", "rx-1", "tx-0", "tx-1"]);
+    // Both receive queues have an interrupt of their own, and frames came through each.
+    let interrupts = outcome.section("interrupts");
+    for queue in ["-input.0", "-input.1"] {
+        let line = interrupts.lines().find(|line| line.contains(queue));
+        let line = line.unwrap_or_else(|| panic!("no {queue} in {interrupts}"));
+        let counts = line.split_whitespace().skip(1).take(2);
+        let count: u64 = counts.map(|count| count.parse::<u64>().unwrap()).sum();
+        assert!(count > 0, "{line}");
+    }
+}
+
 #[test]
 fn a_ping_of_65000_bytes_passes() {
-    if !enter_namespace("a_ping_of_65000_bytes_passes") {
+    if !enter_namespace("a_ping_of_65000_bytes_passes", "") {
         return;
     }
     let mut guest = echoing_guest(1);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{Archive, ModuleTree};
 
-/// The modules that the standard image loads: virtio devices, the power button and its events.
+/// The modules that the standard image loads: virtio devices, the power button and its events, and the device that hears
+/// of a panic.
 pub const STANDARD_MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
@@ -15,6 +16,7 @@ pub const STANDARD_MODULES: &[&str] = &[
     "virtio_rng",
     "button",
     "evdev",
+    "pvpanic_mmio",
 ];
 
 const INIT: &str = include_str!("../files/init");

@@ -4,6 +4,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod process;
+pub mod terminal;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -49,6 +52,8 @@ pub fn busybox() -> PathBuf {
 pub struct Guest {
     pub folder: tempfile::TempDir,
     command: Command,
+    reboots: bool,
+    kernel: PathBuf,
     append: String,
     overlay: Option<Vec<u8>>,
 }
@@ -65,18 +70,12 @@ impl Guest {
     pub fn new(cpus: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(OSTLER);
-        command.args([
-            "run",
-            "--no-reboot",
-            "--memory",
-            "512M",
-            "--cpus",
-            &cpus.to_string(),
-        ]);
-        command.arg("--kernel").arg(guest_folder().join("vmlinuz"));
+        command.args(["run", "--memory", "512M", "--cpus", &cpus.to_string()]);
         Self {
             folder,
             command,
+            reboots: false,
+            kernel: guest_folder().join("vmlinuz"),
             append: "console=ttyS0 panic=-1".into(),
             overlay: None,
         }
@@ -85,6 +84,27 @@ impl Guest {
     /// Further options of `ostler run`.
     pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.command.args(args);
+        self
+    }
+
+    /// Adds `option PREFIXpath` with a path in the guest's own folder, and returns the path.
+    pub fn path_option(&mut self, option: &str, prefix: &str, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        self.command
+            .arg(option)
+            .arg(format!("{prefix}{}", path.display()));
+        path
+    }
+
+    /// Boots this kernel instead of the package's bzImage.
+    pub fn kernel(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.kernel);
+        self
+    }
+
+    /// Starts again when the guest reboots, instead of ending.
+    pub fn reboots(mut self) -> Self {
+        self.reboots = true;
         self
     }
 
@@ -108,22 +128,59 @@ impl Guest {
 
     /// Starts it with pipes at its console.
     pub fn spawn(mut self) -> Running {
-        let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
-        initrd.extend(self.overlay.take().unwrap_or_default());
-        let path = self.folder.path().join("initrd.img");
-        fs::write(&path, initrd).unwrap();
-        self.command
-            .arg("--initrd")
-            .arg(path)
-            .arg("--append")
-            .arg(&self.append);
+        self.complete_command();
         self.command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("ostler starts");
+        let input = child.stdin.take().unwrap();
+        let output = child.stdout.take().unwrap();
+        Running::new(child, input, output, self.folder)
+    }
+
+    /// The options that every start has in common.
+    fn complete_command(&mut self) {
+        let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
+        initrd.extend(self.overlay.take().unwrap_or_default());
+        let path = self.folder.path().join("initrd.img");
+        fs::write(&path, initrd).unwrap();
+        if !self.reboots {
+            self.command.arg("--no-reboot");
+        }
+        self.command
+            .arg("--kernel")
+            .arg(&self.kernel)
+            .arg("--initrd")
+            .arg(path)
+            .arg("--append")
+            .arg(&self.append);
+    }
+
+    /// Runs it to its end, within `limit`.
+    pub fn run(self, limit: Duration) -> Outcome {
+        self.spawn().wait(limit)
+    }
+}
+
+/// A guest that runs.
+pub struct Running {
+    pub child: Child,
+    input: Box<dyn Write + Send>,
+    output: mpsc::Receiver<Vec<u8>>,
+    errors: Option<std::thread::JoinHandle<String>>,
+    console: Vec<u8>,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    fn new(
+        mut child: Child,
+        input: impl Write + Send + 'static,
+        mut stdout: impl Read + Send + 'static,
+        folder: tempfile::TempDir,
+    ) -> Self {
         let (sender, output) = mpsc::channel();
-        let mut stdout = child.stdout.take().unwrap();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = stdout.read(&mut buffer) {
@@ -138,39 +195,25 @@ impl Guest {
             let _ = stderr.read_to_end(&mut text);
             String::from_utf8_lossy(&text).into_owned()
         });
-        Running {
+        Self {
             child,
+            input: Box::new(input),
             output,
             errors: Some(errors),
             console: Vec::new(),
-            _folder: self.folder,
+            _folder: folder,
         }
     }
 
-    /// Runs it to its end, within `limit`.
-    pub fn run(self, limit: Duration) -> Outcome {
-        self.spawn().wait(limit)
-    }
-}
-
-/// A guest that runs.
-pub struct Running {
-    pub child: Child,
-    output: mpsc::Receiver<Vec<u8>>,
-    errors: Option<std::thread::JoinHandle<String>>,
-    console: Vec<u8>,
-    _folder: tempfile::TempDir,
-}
-
-impl Running {
     /// Types `text` at the console.
     pub fn type_in(&mut self, text: &str) {
-        self.child
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+        self.input.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Sends a signal to `ostler run`.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// What the console showed so far.
@@ -224,7 +267,7 @@ impl Drop for Running {
 }
 
 impl Outcome {
-    /// Asserts a clean power-off and a kernel log without complaints.
+    /// Asserts status 0, a power-off by the guest's kernel, and a kernel log without complaints.
     pub fn assert_clean(&self) {
         assert!(
             self.status.success(),
