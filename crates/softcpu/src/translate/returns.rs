@@ -48,7 +48,7 @@ impl Lowering<'_> {
             let target = near_target(i)?;
             self.flags_to_state();
             self.push_return(index, next);
-            if in_page(target) && std::env::var("X5").is_err() {
+            if in_page(target) {
                 self.adjust_stack(-8);
                 self.bound_depth();
                 self.code.push(S1);
