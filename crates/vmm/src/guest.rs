@@ -6,9 +6,7 @@ use std::sync::atomic::AtomicI32;
 
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{CpuidLeaf, Kind, VcpuStats, Vm, VmConfig};
-use ostler_machine::{
-    Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
-};
+use ostler_machine::{Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, SerialBackend};
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
@@ -225,7 +223,7 @@ fn build_machine(
     };
     let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(outside.serial));
     let machine = Machine::build(MachineConfig {
-        machine_type: MachineType::default(),
+        machine_type: spec.machine_type()?,
         ram: inside.ram,
         vm: inside.vm,
         cpus: spec.cpus,

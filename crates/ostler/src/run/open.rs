@@ -13,7 +13,7 @@ use ostler_disk::open::{DiskOptions, Format};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, MacAddress, NetBackend, NetSpec,
-    OnReset, SPEC_VERSION, Slot, SoftEngine,
+    OnReset, SPEC_VERSION, Slot, SoftEngine, default_machine,
 };
 use rustix::fs::{MemfdFlags, Mode};
 
@@ -107,6 +107,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     let spec = GuestSpec {
         version: SPEC_VERSION,
         name: args.name.clone(),
+        machine: default_machine(),
         accelerator,
         cpu_model: args.cpu.clone(),
         cpus: args.cpus,

@@ -6,6 +6,7 @@
 mod mac;
 mod size;
 
+use ostler_machine::MachineType;
 use serde::{Deserialize, Serialize};
 
 pub use mac::MacAddress;
@@ -43,6 +44,9 @@ pub struct GuestSpec {
     pub version: u32,
     /// What the guest is called.
     pub name: String,
+    /// Name of the platform's version, which a guest keeps for life.
+    #[serde(default = "default_machine")]
+    pub machine: String,
     /// What runs its instructions.
     pub accelerator: AcceleratorSpec,
     /// Named CPU model.
@@ -219,6 +223,7 @@ impl GuestSpec {
             ));
         }
         check_name(&self.name)?;
+        self.machine_type()?;
         check_cpus(u64::from(self.cpus))?;
         check_memory(self.memory)?;
         if self.boot.command_line.len() > MAX_COMMAND_LINE || self.boot.command_line.contains('\0') {
@@ -254,6 +259,17 @@ impl GuestSpec {
         }
     }
 
+    /// The version of the platform that it names.
+    pub fn machine_type(&self) -> Result<MachineType, Error> {
+        MachineType::from_name(&self.machine).ok_or_else(|| {
+            let known = MachineType::ALL.map(MachineType::name).join(", ");
+            Error::Specification(format!(
+                "the machine type {:?} is not known; known types: {known}",
+                self.machine
+            ))
+        })
+    }
+
     /// Every descriptor that the specification names.
     fn slots(&self) -> Vec<Slot> {
         let mut slots = vec![self.boot.kernel];
@@ -279,6 +295,11 @@ impl GuestSpec {
         }
         slots
     }
+}
+
+/// The machine type of a guest whose owner names none.
+pub fn default_machine() -> String {
+    MachineType::default().name().into()
 }
 
 /// A name is 1 to [`MAX_NAME`] bytes without control characters and slashes.
@@ -321,6 +342,7 @@ pub(crate) mod tests {
         GuestSpec {
             version: SPEC_VERSION,
             name: "guest".into(),
+            machine: default_machine(),
             accelerator: AcceleratorSpec::Soft {
                 engine: SoftEngine::Translator,
             },
@@ -389,6 +411,26 @@ pub(crate) mod tests {
             let mut bad = spec();
             spoil(&mut bad);
             assert!(bad.validate(1).is_err(), "spoil {number}");
+        }
+    }
+
+    #[test]
+    fn a_guest_without_a_machine_type_gets_the_first_and_an_unknown_one_is_refused() {
+        let mut value = serde_json::to_value(spec()).unwrap();
+        assert_eq!(value["machine"], "ostler-q35-1");
+        value.as_object_mut().unwrap().remove("machine");
+        let named = serde_json::from_value::<GuestSpec>(value.clone()).unwrap();
+        assert_eq!(named.machine_type().unwrap(), MachineType::Q35V1);
+        for unknown in ["", "q35", "ostler-q35-2"] {
+            value["machine"] = unknown.into();
+            let bad = serde_json::from_value::<GuestSpec>(value.clone()).unwrap();
+            let error = bad.validate(1).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!(
+                    "the machine type {unknown:?} is not known; known types: ostler-q35-1"
+                )),
+                "{error}"
+            );
         }
     }
 
