@@ -89,7 +89,8 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         let next = linear.wrapping_add(wanted as u64);
         let next = if cpu.is_long() { next } else { next & 0xffff_ffff };
         let mut avail = wanted;
-        if wanted == here {
+        // A page's last bytes may be no instruction whatever comes after them.
+        if wanted == here && !plan.is_invalid_anyway(&bytes[..wanted], offset) {
             let (next_gpa, next_global) = cpu.translate_code(next)?;
             let Some((rest, rest_version, rest_unsure)) = window(cpu, next_gpa, MAX_LENGTH) else {
                 return Err(cpu.raise(Exception::gp(0)));
@@ -254,6 +255,21 @@ impl Plan {
         }
     }
 
+    /// True if `bytes`, fewer than an instruction may have, begin none whatever follows them.
+    fn is_invalid_anyway(&self, bytes: &[u8], offset: u64) -> bool {
+        // The decoder asks for a byte after some opcodes before it says that there is no such opcode: so try every one.
+        let mut longer = [0; 2 * MAX_LENGTH];
+        let Some(rest) = longer.get_mut(..bytes.len()) else {
+            return false;
+        };
+        rest.copy_from_slice(bytes);
+        (0..=u8::MAX).all(|next| {
+            longer[bytes.len()] = next;
+            let mut decoder = Decoder::with_ip(self.bitness(), &longer, offset, DecoderOptions::NONE);
+            decoder.decode().is_invalid()
+        })
+    }
+
     /// The bytes are no instruction.
     fn invalid(&mut self, bytes: &[u8], offset: u64) {
         let mut decoder = Decoder::with_ip(self.bitness(), bytes, offset, DecoderOptions::NONE);
@@ -261,8 +277,17 @@ impl Plan {
         let mut op = op_of(&i);
         op.offset = offset as u16;
         // Longer than 15 bytes is #GP, anything else #UD.
-        let too_long =
-            bytes.len() >= MAX_LENGTH && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
+        let too_long = bytes.get(..MAX_LENGTH).is_some_and(|most| {
+            // The decoder says of 15 bytes that they are invalid, but of one less that it wants more.
+            let mut decoder = Decoder::with_ip(
+                self.bitness(),
+                &most[..MAX_LENGTH - 1],
+                offset,
+                DecoderOptions::NONE,
+            );
+            let _ = decoder.decode();
+            decoder.last_error() == iced_x86::DecoderError::NoMoreBytes
+        });
         op.handler = if too_long { raise_gp } else { raise_ud };
         self.ops.push(op);
         self.instructions = 1;

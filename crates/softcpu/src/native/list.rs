@@ -41,7 +41,8 @@ pub fn entry(code: Code) -> Option<Entry> {
         && !info.is_save_restore()
         && !info.is_nop()
         && info.op_kinds().iter().all(|&kind| may_be_operand(kind));
-    if !plain || !CORE_SETS.iter().all(|set| !code.cpuid_features().contains(set)) {
+    let has_one_of = |sets: &[CpuidFeature]| sets.iter().any(|set| code.cpuid_features().contains(set));
+    if !plain || has_one_of(&CORE_SETS) || has_one_of(&STATE_SETS) {
         return None;
     }
     let features = feature_set(code)?;
@@ -60,6 +61,14 @@ const CORE_SETS: [CpuidFeature; 6] = [
     CpuidFeature::INTEL386,
     CpuidFeature::INTEL486,
     CpuidFeature::X64,
+];
+
+/// Sets whose instructions work on state that is the guest's own (XGETBV would show the host's XCR0): handlers only.
+const STATE_SETS: [CpuidFeature; 4] = [
+    CpuidFeature::FXSR,
+    CpuidFeature::XSAVE,
+    CpuidFeature::XSAVEOPT,
+    CpuidFeature::XSAVEC,
 ];
 
 /// All the features of `code`, or `None` if one of them is never offered or the integer core owns it.

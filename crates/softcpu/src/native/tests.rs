@@ -4,8 +4,9 @@ use iced_x86::{
     Code, Decoder, DecoderOptions, FlowControl, Instruction, OpCodeOperandKind, OpKind, Register,
 };
 
+use super::emit;
+use super::features::{self, Class};
 use super::list::{self, Route};
-use super::{emit, features};
 
 /// An instance of `code`, with memory where it can have a memory operand and `memory` is set.
 fn instance(code: Code, memory: bool) -> Option<Instruction> {
@@ -130,6 +131,14 @@ fn nothing_privileged_or_branching_is_on_the_list() {
         Code::Xsaves_mem,
     ] {
         assert_eq!(list::entry(code), None, "{code:?}");
+    }
+}
+
+#[test]
+fn what_names_no_operand_works_on_x87_or_mmx_registers() {
+    for code in stub_codes().filter(|code| code.op_code().op_kinds().is_empty()) {
+        let class = list::entry(code).unwrap().class;
+        assert!(matches!(class, Class::X87 | Class::Mmx), "{code:?} is {class:?}");
     }
 }
 

@@ -244,7 +244,6 @@ fn instructions_have_at_most_15_bytes() {
 }
 
 #[test]
-#[ignore = "#UD is raised where there are bytes behind the instruction: block/build.rs, Plan::invalid"]
 fn longer_instructions_raise_gp() {
     for at in PLACES {
         for prefixes in [15, 40] {
@@ -255,7 +254,6 @@ fn longer_instructions_raise_gp() {
 }
 
 #[test]
-#[ignore = "the next page is asked for first: block/build.rs, build"]
 fn an_invalid_opcode_at_the_end_of_a_page_needs_no_next_page() {
     // PUSH ES, which 64-bit mode does not have; and an instruction that needs the next page.
     assert_eq!(outcome(0x1f_ffff, &[0x06]), 6);

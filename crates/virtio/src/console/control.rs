@@ -71,11 +71,11 @@ impl Outbox {
         self.push(port, PORT_NAME, 1, name.as_bytes());
     }
 
-    /// Rows come first: Linux has always read them so, though the specification names columns first.
+    /// Columns come first, as the specification has it. Linux read rows first until its stable kernels of January 2026.
     pub fn resize(&mut self, port: u32, size: WindowSize) {
         let [c0, c1] = size.columns.to_le_bytes();
         let [r0, r1] = size.rows.to_le_bytes();
-        self.push(port, RESIZE, 0, &[r0, r1, c0, c1]);
+        self.push(port, RESIZE, 0, &[c0, c1, r0, r1]);
     }
 
     fn push(&mut self, port: u32, event: u16, value: u16, rest: &[u8]) {

@@ -173,7 +173,7 @@ fn the_control_protocol_introduces_ports() {
     assert_eq!(guest.hear(), (1, 1, 1, vec![]));
     guest.control(0, 3, 1);
     assert_eq!(guest.hear(), (0, 4, 1, vec![]), "port 0 is a console");
-    assert_eq!(guest.hear(), (0, 5, 0, vec![25, 0, 80, 0]));
+    assert_eq!(guest.hear(), (0, 5, 0, vec![80, 0, 25, 0]));
     assert_eq!(guest.hear(), (0, 6, 1, vec![]));
     guest.control(1, 3, 1);
     assert_eq!(guest.hear(), (1, 7, 1, b"org.agent".to_vec()));
@@ -191,7 +191,7 @@ fn the_control_protocol_introduces_ports() {
         columns: 132,
         rows: 50,
     });
-    assert_eq!(guest.hear(), (0, 5, 0, vec![50, 0, 132, 0]));
+    assert_eq!(guest.hear(), (0, 5, 0, vec![132, 0, 50, 0]));
     assert_eq!(
         guest
             .notify
