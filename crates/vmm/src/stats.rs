@@ -84,9 +84,10 @@ impl View for Sight {
 
 /// The counters of one CPU; what cannot be measured is null.
 fn vcpu(stats: &VcpuStats) -> Value {
+    stats.refresh();
     let exits: Map<_, _> = ExitCause::ALL
         .iter()
-        .map(|&c| (c.name().into(), stats.exits(c).into()))
+        .map(|&c| (c.name().into(), stats.exits_if_measured(c).into()))
         .collect();
     let kicks: Map<_, _> = KickSource::ALL
         .iter()
@@ -97,4 +98,26 @@ fn vcpu(stats: &VcpuStats) -> Value {
         .map(|&t| (t.name().into(), stats.time(t).into()))
         .collect();
     json!({ "exits": exits, "kicks": kicks, "time-ns": times, "instructions": stats.instructions() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_fetched_for_each_look_and_what_is_not_measured_is_null() {
+        let stats = VcpuStats::default();
+        stats.set_exits_unavailable(ExitCause::Doorbell);
+        stats.set_refresher(|stats| stats.set_exits(ExitCause::Halt, stats.exits(ExitCause::Halt) + 7));
+        for halts in [7, 14] {
+            let shown = vcpu(&stats);
+            assert_eq!(shown["exits"]["halt"], halts);
+            assert_eq!(shown["exits"]["port-read"], 0);
+            assert_eq!(shown["exits"]["doorbell"], Value::Null);
+            assert_eq!(shown["kicks"]["control"], 0);
+            assert_eq!(shown["kicks"]["timer"], Value::Null);
+            assert_eq!(shown["time-ns"]["guest"], Value::Null);
+            assert_eq!(shown["instructions"], Value::Null);
+        }
+    }
 }
