@@ -7,7 +7,7 @@ use ostler_disk::{Disk, RawDisk};
 use ostler_netio::{NetBackend, OpenTap, SocketNet, Tap};
 use ostler_virtio::block::{BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
-use ostler_virtio::net::{NetDevice, NetOptions};
+use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
 use ostler_virtio::rng::RngDevice;
 use ostler_virtio::{Platform, VirtioDevice, VirtioPci};
 
@@ -35,6 +35,8 @@ pub(crate) struct Devices {
     pub list: Vec<NamedDevice>,
     /// Of the virtio console, if there is one.
     pub console: Option<ConsoleControl>,
+    /// Of the network cards, by name.
+    pub nets: Vec<(String, NetControl)>,
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,6 +50,7 @@ pub(crate) fn build(
 ) -> Result<Devices, Error> {
     let mut list = Vec::new();
     let mut console_control = None;
+    let mut nets = Vec::new();
     let mut add = |name: String, device: Box<dyn VirtioDevice>| -> Result<(), Error> {
         let device = VirtioPci::new(device, platform).map_err(|e| Error::part(name.clone(), e))?;
         list.push(NamedDevice { name, device });
@@ -71,7 +74,9 @@ pub(crate) fn build(
             mac: net.mac.0,
             pairs: queues,
         };
-        add(name, Box::new(NetDevice::new(back, options)))?;
+        let device = NetDevice::new(back, options);
+        nets.push((name.clone(), device.control()));
+        add(name, Box::new(device))?;
     }
     if spec.console != ConsoleSpec::None {
         let (device, control) = open_console(console).map_err(|e| Error::part("the virtio console", e))?;
@@ -84,6 +89,7 @@ pub(crate) fn build(
     Ok(Devices {
         list,
         console: console_control,
+        nets,
     })
 }
 

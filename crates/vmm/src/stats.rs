@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ostler_accel::{ExitCause, KickSource, TimeSpent, VcpuStats};
 use ostler_virtio::DeviceMetrics;
+use ostler_virtio::net::NetControl;
 use serde_json::{Map, Value, json};
 
 use crate::console::Console;
@@ -21,6 +22,7 @@ pub(crate) struct Sight {
     pub driver: DriverHandle,
     pub cpus: Vec<(Arc<VcpuStats>, Arc<AtomicI32>)>,
     pub devices: Vec<(String, &'static str, Arc<DeviceMetrics>)>,
+    pub nets: Vec<(String, NetControl)>,
     pub consoles: Vec<(&'static str, Arc<Console>)>,
 }
 
@@ -42,6 +44,10 @@ impl View for Sight {
             .iter()
             .map(|(_, thread)| thread.load(Ordering::Relaxed))
             .collect()
+    }
+
+    fn nets(&self) -> &[(String, NetControl)] {
+        &self.nets
     }
 
     fn stats(&self) -> Value {

@@ -9,6 +9,15 @@ nc -ll -p 7 -e sha256sum &
 nc -ll -p 8 -e /bin/send &
 nc -ll -p 9 -e /bin/look &
 
+# A guest that hangs is shown as far as it came, and the host ends.
+(
+	sleep 400
+	echo "HUNG"
+	cat /tmp/said
+	ostler top --json /run/control
+	poweroff -f
+) &
+
 # Boots Debian with the options behind the name of the boot.
 boot() {
 	echo "BOOT $1"

@@ -434,8 +434,58 @@ fn a_backend_that_goes_away_leaves_the_guest_running() {
         1,
         "the link changed once"
     );
+    let mut status = [0; 2];
+    guest.device.read_config(6, &mut status);
+    assert_eq!(status, [0, 0]);
     assert!(guest.notify.errors.lock().unwrap().is_empty());
     guest.device.stop();
+}
+
+/// Waits for what another thread does. Fails the test after a long time.
+fn wait_until(good: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if good() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("nothing happened within 20 seconds");
+}
+
+#[test]
+fn frames_get_nowhere_without_the_cable() {
+    let mut guest = Guest::new(1, MRG_RXBUF);
+    let link = guest.device.control();
+    let status = |guest: &Guest| {
+        let mut status = [0; 2];
+        guest.device.read_config(6, &mut status);
+        u16::from_le_bytes(status)
+    };
+    link.set_link(false);
+    link.set_link(false);
+    assert_eq!(guest.notify.config_changes.load(Ordering::SeqCst), 1, "told once");
+    assert_eq!(status(&guest), 0);
+    guest.drivers[1].write(0x20_0000, &frame(100, 1));
+    guest.add(1, &[(0x20_0000, 112, false)]);
+    guest.drivers[1].wait_used();
+    assert!(guest.backend.wires[0].from_guest.lock().unwrap().is_empty());
+    guest.add(0, &[(0x21_0000, 4096, true)]);
+    guest.backend.wires[0].put(frame(500, 7));
+    wait_until(|| guest.backend.wires[0].to_guest.lock().unwrap().is_empty());
+    link.set_link(true);
+    assert_eq!(status(&guest), 1);
+    guest.backend.wires[0].put(frame(300, 7));
+    assert_eq!(
+        guest.drivers[0].wait_used().1,
+        312,
+        "the frame from before is gone"
+    );
+    guest.add(1, &[(0x20_0000, 112, false)]);
+    guest.drivers[1].wait_used();
+    assert_eq!(
+        *guest.backend.wires[0].from_guest.lock().unwrap(),
+        [frame(100, 1)]
+    );
 }
 
 #[test]
@@ -454,18 +504,31 @@ fn rings_go_to_the_kernel_and_come_back() {
     );
     calls.as_ref().unwrap()[1].1.write(1).unwrap();
     drop(calls);
-    for _ in 0..20_000 {
-        if guest.notify.interrupts.load(Ordering::SeqCst) != 0 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
+    wait_until(|| guest.notify.interrupts.load(Ordering::SeqCst) != 0);
     assert_eq!(
         guest.notify.interrupts.load(Ordering::SeqCst),
         1,
         "a call is an interrupt"
     );
     assert_eq!(guest.command(0, 0, &[1]), 0, "commands are answered here");
+    let has_rings = |guest: &Guest| {
+        guest
+            .backend
+            .kernel
+            .as_ref()
+            .unwrap()
+            .rings
+            .lock()
+            .unwrap()
+            .is_some()
+    };
+    for up in [false, true] {
+        // A frame from before the link came back reaches no one.
+        guest.backend.wires[0].put(frame(100, 1));
+        guest.device.control().set_link(up);
+        wait_until(|| has_rings(&guest) == up);
+    }
+    assert!(guest.backend.wires[0].to_guest.lock().unwrap().is_empty());
     let queues = guest.device.stop();
     let next = [0, 1].map(|queue| queues[queue].vring.next_available());
     assert_eq!(next, [7, 9]);

@@ -11,6 +11,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use vmm_sys_util::eventfd::EventFd;
 
 use super::control;
+use super::receive::{Round, drain};
 use super::shared::Shared;
 use crate::device::{ActiveQueue, Notify};
 use crate::error::Error;
@@ -21,6 +22,7 @@ use crate::worker::{clear, new_event};
 
 const STOP: u64 = 0;
 const CONTROL_KICK: u64 = 1;
+const WAKE: u64 = 4;
 /// Calls of the receive and the transmit queue have this token plus 0 and 1.
 const FIRST_CALL: u64 = 2;
 
@@ -73,6 +75,10 @@ pub(crate) struct VhostPair {
     setup: VhostSetup,
     calls: [EventFd; 2],
     events: EventLoop,
+    /// Signalled when the link changes.
+    wake: Arc<EventFd>,
+    /// The kernel has the rings.
+    serves: bool,
     broken: bool,
 }
 
@@ -80,12 +86,17 @@ impl VhostPair {
     /// Hands the pair's rings to the kernel.
     pub fn start(setup: VhostSetup) -> Result<Self, Box<Refused>> {
         match hand_over(&setup) {
-            Ok((calls, events)) => Ok(Self {
-                setup,
-                calls,
-                events,
-                broken: false,
-            }),
+            Ok(HandedOver { calls, events, wake }) => {
+                setup.shared.wake_by(wake.clone());
+                Ok(Self {
+                    setup,
+                    calls,
+                    events,
+                    wake,
+                    serves: true,
+                    broken: false,
+                })
+            }
             Err(error) => {
                 disconnect_calls(&setup);
                 Err(Box::new(Refused { setup, error }))
@@ -101,6 +112,7 @@ impl VhostPair {
         }
         let mut tokens = Vec::new();
         loop {
+            self.follow_link();
             let more = self.serve_control();
             let timeout = more.then_some(std::time::Duration::ZERO);
             if let Err(error) = self.events.wait(timeout, &mut tokens) {
@@ -110,6 +122,7 @@ impl VhostPair {
             for token in &tokens {
                 match *token {
                     STOP => return self.finish(),
+                    WAKE => clear(&self.wake),
                     CONTROL_KICK => {
                         if let Some(control) = &self.setup.control {
                             clear(&control.active.kick);
@@ -125,6 +138,28 @@ impl VhostPair {
                     }
                 }
             }
+        }
+    }
+
+    /// The kernel has the rings only while the cable is in.
+    fn follow_link(&mut self) {
+        let plugged = self.setup.shared.is_plugged();
+        if plugged == self.serves {
+            return;
+        }
+        if !plugged {
+            take_back(&mut self.setup);
+            self.serves = false;
+            return;
+        }
+        // What came meanwhile went nowhere.
+        match self.setup.shared.backend.open_queue(self.setup.index.into()) {
+            Ok(mut queue) => while drain(&mut *queue) == Round::More {},
+            Err(error) => tracing::warn!("old frames may reach the guest: {error}"),
+        }
+        match give(&self.setup, &self.calls) {
+            Ok(()) => self.serves = true,
+            Err(error) => tracing::error!("the card stays without its link: {error}"),
         }
     }
 
@@ -153,16 +188,27 @@ impl VhostPair {
     fn finish(self) -> Vec<ActiveQueue> {
         let mut setup = self.setup;
         disconnect_calls(&setup);
-        take_back(&mut setup);
+        if self.serves {
+            take_back(&mut setup);
+        }
         let control = setup.control.map(|control| control.active);
         setup.queues.into_iter().chain(control).collect()
     }
 }
 
+/// What [`hand_over`] made.
+struct HandedOver {
+    calls: [EventFd; 2],
+    events: EventLoop,
+    wake: Arc<EventFd>,
+}
+
 /// Gives the kernel the rings, with events to call by, and a loop for what is left to do here.
-fn hand_over(setup: &VhostSetup) -> Result<([EventFd; 2], EventLoop), Error> {
+fn hand_over(setup: &VhostSetup) -> Result<HandedOver, Error> {
     let calls = [new_event()?, new_event()?];
+    let wake = Arc::new(new_event()?);
     let events = EventLoop::new()?;
+    events.add(&*wake, WAKE)?;
     if let Some(control) = &setup.control {
         events.add(&*control.active.kick, CONTROL_KICK)?;
     }
@@ -172,6 +218,11 @@ fn hand_over(setup: &VhostSetup) -> Result<([EventFd; 2], EventLoop), Error> {
             events.add(call, token)?;
         }
     }
+    give(setup, &calls)?;
+    Ok(HandedOver { calls, events, wake })
+}
+
+fn give(setup: &VhostSetup, calls: &[EventFd; 2]) -> Result<(), Error> {
     if let Some(vhost) = setup.shared.backend.vhost(setup.index.into()) {
         let places = [
             place(&setup.queues[0], &calls[0]),
@@ -179,7 +230,7 @@ fn hand_over(setup: &VhostSetup) -> Result<([EventFd; 2], EventLoop), Error> {
         ];
         vhost.start(&setup.ram, setup.features, places)?;
     }
-    Ok((calls, events))
+    Ok(())
 }
 
 fn disconnect_calls(setup: &VhostSetup) {
