@@ -11,7 +11,7 @@ nc -ll -p 9 -e /bin/look &
 
 # A guest that hangs is shown as far as it came, and the host ends.
 (
-	sleep 400
+	sleep 480
 	echo "HUNG"
 	cat /tmp/said
 	ostler top --json /run/control
