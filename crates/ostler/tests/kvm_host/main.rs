@@ -18,13 +18,14 @@ const DISK_SIZE: usize = 8 << 20;
 const COPIED: usize = 2 << 20;
 const NAME: &str = "debian_boots_on_kvm_in_a_host_made_in_software";
 
-/// What Debian's kernel notes in any healthy guest of this kind: no i8042 AUX port, and a TSC that it does not trust, because
-/// the emulated host's jumps when the machine is busy.
+/// What Debian's kernel notes in any healthy guest of this kind: no i8042 AUX port, and what an emulated host brings about on a
+/// busy machine, a TSC that jumps and interrupts that take long.
 const HARMLESS: &[&str] = &[
     "i8042: PNP: PS/2 appears to have AUX port disabled",
     "clocksource: timekeeping watchdog on CPU",
     "clocksource:                       'kvm-clock' ",
     "clocksource:                       'tsc' ",
+    "hrtimer: interrupt took ",
     "Unstable clock detected, switching default tracing clock",
     "If you want to keep using the local clock, then add:",
     "\"trace_clock=local\"",
