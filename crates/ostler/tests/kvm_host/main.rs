@@ -26,10 +26,6 @@ const HARMLESS: &[&str] = &[
     "clocksource:                       'kvm-clock' ",
     "clocksource:                       'tsc' ",
     "hrtimer: interrupt took ",
-    "Unstable clock detected, switching default tracing clock",
-    "If you want to keep using the local clock, then add:",
-    "\"trace_clock=local\"",
-    "on the kernel command line",
 ];
 
 #[test]
