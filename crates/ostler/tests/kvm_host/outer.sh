@@ -37,7 +37,7 @@ boot() {
 
 # Starts a tiny guest on the accelerator $1 and counts the descriptors of /dev/vhost-net that processes have.
 tiny() {
-	ostler run --accel "$1" --memory 16M --net tap=tap0 --kernel /guest/tiny </dev/null >/tmp/tiny 2>/dev/null &
+	ostler run --accel "$1" --memory 16M --net tap=tap0 --kernel /guest/tiny </dev/null >/tmp/tiny 2>/tmp/errors &
 	pid=$!
 	tries=600
 	while ! grep -q up /tmp/tiny && [ $tries -gt 0 ]; do
@@ -45,10 +45,15 @@ tiny() {
 		usleep 100000
 	done
 	echo "TINY $1 $(cat /tmp/tiny) $(ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c /dev/vhost-net)"
+	cat /tmp/errors
 	kill $pid
 	usleep 200000
 	kill $pid
 	wait $pid
+	# The tap is free when the guest's own process is gone, a moment after the one that was waited for.
+	while pidof ostler >/dev/null; do
+		usleep 100000
+	done
 }
 
 boot vhost --accel auto --cpus 1
