@@ -5,6 +5,7 @@
 //! ([`CpuState`]), so that a guest saved on one accelerator resumes on the other.
 
 pub mod bare_metal;
+mod clock;
 mod error;
 mod exit;
 pub mod model;

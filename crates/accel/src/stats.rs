@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::Clock;
+
 macro_rules! counted_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$meta])*
@@ -93,7 +95,7 @@ type Refresher = Box<dyn Fn(&VcpuStats) + Send + Sync>;
 pub struct VcpuStats {
     exits: [AtomicU64; ExitCause::ALL.len()],
     kicks: [AtomicU64; KickSource::ALL.len()],
-    nanoseconds: [AtomicU64; TimeSpent::ALL.len()],
+    times: [Clock; TimeSpent::ALL.len()],
     instructions: AtomicU64,
     refresher: OnceLock<Refresher>,
 }
@@ -102,8 +104,12 @@ impl Default for VcpuStats {
     fn default() -> Self {
         Self {
             exits: Default::default(),
-            kicks: Default::default(),
-            nanoseconds: std::array::from_fn(|_| AtomicU64::new(UNAVAILABLE)),
+            // Kicks of the control plane pass through a `Kick`; others are seen only by an accelerator that says so.
+            kicks: std::array::from_fn(|source| {
+                let counted = source == KickSource::Control as usize;
+                AtomicU64::new(if counted { 0 } else { UNAVAILABLE })
+            }),
+            times: Default::default(),
             instructions: AtomicU64::new(UNAVAILABLE),
             refresher: OnceLock::new(),
         }
@@ -137,9 +143,17 @@ impl VcpuStats {
         self.exits[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one kick.
+    /// Counts one kick. The first one shows that kicks from `source` are counted.
     pub fn count_kick(&self, source: KickSource) {
-        self.kicks[source as usize].fetch_add(1, Ordering::Relaxed);
+        let counter = &self.kicks[source as usize];
+        let _ = counter.compare_exchange(UNAVAILABLE, 0, Ordering::Relaxed, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Declares that kicks from `source` are counted, before the first one.
+    pub fn set_kicks_counted(&self, source: KickSource) {
+        let counter = &self.kicks[source as usize];
+        let _ = counter.compare_exchange(UNAVAILABLE, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Exits for `cause` so far; 0 where they are not counted.
@@ -162,25 +176,34 @@ impl VcpuStats {
         self.exits[cause as usize].store(count, Ordering::Relaxed);
     }
 
-    /// Kicks from `source` so far.
-    pub fn kicks(&self, source: KickSource) -> u64 {
-        self.kicks[source as usize].load(Ordering::Relaxed)
+    /// Kicks from `source` so far, or `None` where this accelerator cannot count them.
+    pub fn kicks(&self, source: KickSource) -> Option<u64> {
+        Some(self.kicks[source as usize].load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
     }
 
     /// Sets the nanoseconds spent in `place`.
     pub fn set_time(&self, place: TimeSpent, nanoseconds: u64) {
-        self.nanoseconds[place as usize].store(nanoseconds, Ordering::Relaxed);
+        self.times[place as usize].set(nanoseconds);
     }
 
     /// Adds nanoseconds spent in `place`. Only the vCPU's own thread calls this.
     pub fn add_time(&self, place: TimeSpent, nanoseconds: u64) {
-        let so_far = self.time(place).unwrap_or(0);
-        self.set_time(place, so_far.saturating_add(nanoseconds));
+        self.times[place as usize].add(nanoseconds);
     }
 
-    /// Nanoseconds spent in `place`, or `None` where that cannot be measured.
+    /// From now on time is spent in `place`, as [`VcpuStats::time`] shows at once. Only the vCPU's own thread calls this.
+    pub fn start_time(&self, place: TimeSpent) {
+        self.times[place as usize].start();
+    }
+
+    /// Ends what [`VcpuStats::start_time`] began.
+    pub fn stop_time(&self, place: TimeSpent) {
+        self.times[place as usize].stop();
+    }
+
+    /// Nanoseconds spent in `place` until now, or `None` where that cannot be measured.
     pub fn time(&self, place: TimeSpent) -> Option<u64> {
-        Some(self.nanoseconds[place as usize].load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
+        self.times[place as usize].read()
     }
 
     /// Sets the number of guest instructions executed.
@@ -207,6 +230,13 @@ mod tests {
         stats.add_time(TimeSpent::Guest, 6);
         assert_eq!(stats.time(TimeSpent::Guest), Some(11));
         assert_eq!(stats.exits(ExitCause::Halt), 0);
+        assert_eq!(stats.kicks(KickSource::Timer), None);
+        assert_eq!(stats.kicks(KickSource::Control), Some(0));
+        stats.set_kicks_counted(KickSource::Ipi);
+        assert_eq!(stats.kicks(KickSource::Ipi), Some(0));
+        stats.count_kick(KickSource::Timer);
+        stats.set_kicks_counted(KickSource::Timer);
+        assert_eq!(stats.kicks(KickSource::Timer), Some(1));
         stats.set_exits_unavailable(ExitCause::Doorbell);
         assert_eq!(stats.exits_if_measured(ExitCause::Doorbell), None);
         assert_eq!(stats.exits(ExitCause::Doorbell), 0);

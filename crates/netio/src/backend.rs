@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use ostler_memory::IoBuf;
 
-use crate::{Error, VhostNet};
+use crate::{Error, KernelWorker};
 
 /// Bytes of the virtio-net header in front of every frame: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset,
 /// num_buffers, all little endian (virtio 1.2, 5.1.6).
@@ -77,8 +77,8 @@ pub trait NetBackend: Send + Sync {
     fn set_active_pairs(&self, pairs: usize) -> Result<(), Error>;
 
     /// The kernel's own worker for queue pair `index`, where there is one: a device may hand its vrings to it instead of
-    /// driving a [`NetQueue`]. Only with an accelerator that needs not know of writes to guest RAM (KVM).
-    fn vhost(&self, index: usize) -> Option<&VhostNet>;
+    /// driving a [`NetQueue`].
+    fn vhost(&self, index: usize) -> Option<&dyn KernelWorker>;
 }
 
 /// What [`NetQueue::read_frame`] found.

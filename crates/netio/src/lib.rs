@@ -19,4 +19,4 @@ pub use ostler_memory::IoBuf;
 pub use socket::{SocketNet, connect_socket};
 pub use tap::{OpenTap, Tap, open_tap};
 pub use unplugged::Unplugged;
-pub use vhost::{VhostNet, VringPlace};
+pub use vhost::{KernelWorker, VRINGS, VhostNet, VringPlace};

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use ostler_memory::IoBuf;
 
-use crate::{Error, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent, VhostNet};
+use crate::{Error, KernelWorker, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
 
 /// The back end of `--net none`: the link is down, what is sent is dropped, nothing is ever received.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,7 +63,7 @@ impl NetBackend for Unplugged {
         }
     }
 
-    fn vhost(&self, _index: usize) -> Option<&VhostNet> {
+    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
         None
     }
 }

@@ -1,4 +1,8 @@
 //! vhost-net: the kernel moves frames between a tap and a guest's vrings itself.
+//!
+//! It writes to guest RAM past every page tracker. The software CPU would go on with decoded code that a frame has
+//! overwritten, so it must not be used there. On KVM the dirty log lacks these writes (KVM logs those of the guest only,
+//! and VHOST_F_LOG_ALL is not asked for): whoever turns the log on has to take the rings back first.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +17,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::Error;
 
-/// Receive and transmit.
-const VRINGS: usize = 2;
+/// Vrings of a queue pair: receive and transmit.
+pub const VRINGS: usize = 2;
 /// `VHOST_NET_SET_BACKEND` (<linux/vhost.h>).
 const VHOST_NET_SET_BACKEND: libc::Ioctl = 0x4008_af30;
 
@@ -37,7 +41,25 @@ pub struct VringPlace<'a> {
     pub call: &'a EventFd,
 }
 
-/// The kernel's worker for one queue pair.
+/// A worker in the host's kernel for one queue pair.
+pub trait KernelWorker: Send + Sync {
+    /// The virtio features that it knows, and some of its own. A guest that negotiated others needs a worker of ours.
+    fn features(&self, ram: &Arc<GuestRam>) -> Result<u64, Error>;
+
+    /// Starts: from now on the kernel serves both vrings. `features` are those that the guest accepted. After an error
+    /// it serves none of them.
+    fn start(
+        &self,
+        ram: &Arc<GuestRam>,
+        features: u64,
+        vrings: [VringPlace<'_>; VRINGS],
+    ) -> Result<(), Error>;
+
+    /// Stops, and returns where each vring's available ring has been read to.
+    fn stop(&self, ram: &Arc<GuestRam>) -> Result<[u16; VRINGS], Error>;
+}
+
+/// /dev/vhost-net for one queue pair of a tap.
 #[derive(Debug)]
 pub struct VhostNet {
     file: File,
@@ -78,15 +100,48 @@ impl VhostNet {
         Self { file, tap }
     }
 
-    /// Virtio and vhost features of this host's vhost-net. Offer a guest no others of those that vhost-net knows.
-    pub fn features(&self, ram: &Arc<GuestRam>) -> Result<u64, Error> {
+    fn bind(&self, ram: &Arc<GuestRam>) -> Bound<'_> {
+        Bound {
+            file: &self.file,
+            ram: ram.clone(),
+        }
+    }
+
+    fn detach(&self) {
+        for index in 0..VRINGS {
+            // Detaching what is not attached is no failure.
+            let _ = self.set_backend(index, -1);
+        }
+    }
+
+    fn set_backend(&self, index: usize, tap: RawFd) -> io::Result<()> {
+        #[repr(C)]
+        struct VringFile {
+            index: u32,
+            fd: i32,
+        }
+        let request = VringFile {
+            index: index as u32,
+            fd: tap,
+        };
+        // SAFETY: VHOST_NET_SET_BACKEND reads a vhost_vring_file.
+        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), VHOST_NET_SET_BACKEND, &raw const request) };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl KernelWorker for VhostNet {
+    fn features(&self, ram: &Arc<GuestRam>) -> Result<u64, Error> {
         self.bind(ram)
             .get_features()
             .map_err(failed("asking for the features"))
     }
 
-    /// Starts: from now on the kernel serves both vrings. `features` are those that the guest accepted.
-    pub fn start(
+    fn start(
         &self,
         ram: &Arc<GuestRam>,
         features: u64,
@@ -122,8 +177,7 @@ impl VhostNet {
         Ok(())
     }
 
-    /// Stops, and returns where each vring's available ring has been read to.
-    pub fn stop(&self, ram: &Arc<GuestRam>) -> Result<[u16; VRINGS], Error> {
+    fn stop(&self, ram: &Arc<GuestRam>) -> Result<[u16; VRINGS], Error> {
         self.detach();
         let bound = self.bind(ram);
         let mut next = [0; VRINGS];
@@ -134,39 +188,6 @@ impl VhostNet {
                 .map_err(failed("asking for the vring's index"))? as u16;
         }
         Ok(next)
-    }
-
-    fn bind(&self, ram: &Arc<GuestRam>) -> Bound<'_> {
-        Bound {
-            file: &self.file,
-            ram: ram.clone(),
-        }
-    }
-
-    fn detach(&self) {
-        for index in 0..VRINGS {
-            // Detaching what is not attached is no failure.
-            let _ = self.set_backend(index, -1);
-        }
-    }
-
-    fn set_backend(&self, index: usize, tap: RawFd) -> io::Result<()> {
-        #[repr(C)]
-        struct VringFile {
-            index: u32,
-            fd: i32,
-        }
-        let request = VringFile {
-            index: index as u32,
-            fd: tap,
-        };
-        // SAFETY: VHOST_NET_SET_BACKEND reads a vhost_vring_file.
-        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), VHOST_NET_SET_BACKEND, &raw const request) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
     }
 }
 

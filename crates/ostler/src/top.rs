@@ -105,7 +105,7 @@ fn vcpu_table(before: &Value, now: &Value, elapsed: f64) -> String {
     out
 }
 
-/// The causes that occurred, of all CPUs together.
+/// The causes that occurred, of all CPUs together, and last those that are not counted here.
 fn cause_table(before: &Value, now: &Value, elapsed: f64, group: &str) -> String {
     let mut out = format!("\n{:<20}{:>12}{:>16}\n", group, "per second", "in all");
     let Some(names) = now
@@ -115,19 +115,23 @@ fn cause_table(before: &Value, now: &Value, elapsed: f64, group: &str) -> String
         return out;
     };
     let cpus = now["vcpus"].as_array().map_or(0, Vec::len);
+    let mut unavailable = String::new();
     for name in names.keys() {
         let pointer = |cpu: usize| format!("/vcpus/{cpu}/{group}/{name}");
         let rate: u64 = (0..cpus)
             .filter_map(|cpu| difference(before, now, &pointer(cpu)))
             .sum();
-        let total: u64 = (0..cpus)
+        let counts: Vec<u64> = (0..cpus)
             .filter_map(|cpu| now.pointer(&pointer(cpu)).and_then(Value::as_u64))
-            .sum();
-        if total > 0 {
+            .collect();
+        let total: u64 = counts.iter().sum();
+        if counts.is_empty() {
+            unavailable += &format!("{name:<20}{:>12}{:>16}\n", "n/a", "n/a");
+        } else if total > 0 {
             out += &format!("{name:<20}{:>12.0}{total:>16}\n", rate as f64 / elapsed);
         }
     }
-    out
+    out + &unavailable
 }
 
 fn device_table(before: &Value, now: &Value, elapsed: f64) -> String {
@@ -180,7 +184,7 @@ mod tests {
         json!({
             "name": "g", "state": "running", "accelerator": "soft", "uptime-ns": seconds * 1_000_000_000,
             "vcpus": [{
-                "exits": { "halt": halts, "doorbell": 0 }, "kicks": { "timer": halts },
+                "exits": { "halt": halts, "doorbell": 0, "interrupt": null }, "kicks": { "timer": halts },
                 "time-ns": { "guest": guest, "kernel": null, "user": 0, "idle": 0 }, "instructions": null,
             }],
             "devices": [{ "name": "disk0", "counters": { "kicks": halts, "requests": 2 * halts } }],
@@ -197,6 +201,8 @@ mod tests {
         );
         let halt = text.lines().find(|line| line.starts_with("halt")).unwrap();
         assert!(halt.contains("100") && halt.contains("300"), "{halt}");
+        let interrupt = text.lines().find(|line| line.starts_with("interrupt")).unwrap();
+        assert_eq!(interrupt.matches("n/a").count(), 2, "{interrupt}");
         assert!(
             !text.contains("doorbell"),
             "a cause that never occurred is left out"

@@ -7,14 +7,14 @@ use ostler_disk::{Disk, RawDisk};
 use ostler_netio::{NetBackend, OpenTap, SocketNet, Tap};
 use ostler_virtio::block::{BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
-use ostler_virtio::net::{NetDevice, NetOptions};
+use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
 use ostler_virtio::rng::RngDevice;
 use ostler_virtio::{Platform, VirtioDevice, VirtioPci};
 
 use crate::Error;
 use crate::console::{Console, PortStream};
 use crate::handoff::Descriptors;
-use crate::spec::{self, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, Slot};
+use crate::spec::{self, AcceleratorSpec, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, Slot};
 
 /// Most queues of a disk, and most queue pairs of a network card; more than CPUs of the host bring nothing.
 const MAX_QUEUES: u32 = 8;
@@ -35,6 +35,8 @@ pub(crate) struct Devices {
     pub list: Vec<NamedDevice>,
     /// Of the virtio console, if there is one.
     pub console: Option<ConsoleControl>,
+    /// Of the network cards, by name.
+    pub nets: Vec<(String, NetControl)>,
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,6 +50,7 @@ pub(crate) fn build(
 ) -> Result<Devices, Error> {
     let mut list = Vec::new();
     let mut console_control = None;
+    let mut nets = Vec::new();
     let mut add = |name: String, device: Box<dyn VirtioDevice>| -> Result<(), Error> {
         let device = VirtioPci::new(device, platform).map_err(|e| Error::part(name.clone(), e))?;
         list.push(NamedDevice { name, device });
@@ -65,12 +68,15 @@ pub(crate) fn build(
     }
     for (index, net) in spec.nets.iter().enumerate() {
         let name = format!("net{index}");
-        let back = open_net(&net.backend, descriptors).map_err(|e| Error::part(name.clone(), e))?;
+        let back = open_net(&net.backend, &spec.accelerator, descriptors)
+            .map_err(|e| Error::part(name.clone(), e))?;
         let options = NetOptions {
             mac: net.mac.0,
             pairs: queues,
         };
-        add(name, Box::new(NetDevice::new(back, options)))?;
+        let device = NetDevice::new(back, options);
+        nets.push((name.clone(), device.control()));
+        add(name, Box::new(device))?;
     }
     if spec.console != ConsoleSpec::None {
         let (device, control) = open_console(console).map_err(|e| Error::part("the virtio console", e))?;
@@ -83,6 +89,7 @@ pub(crate) fn build(
     Ok(Devices {
         list,
         console: console_control,
+        nets,
     })
 }
 
@@ -93,7 +100,11 @@ fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<Arc<dyn Disk>
     }
 }
 
-fn open_net(spec: &spec::NetBackend, descriptors: &Descriptors) -> Result<Arc<dyn NetBackend>, AnyError> {
+fn open_net(
+    spec: &spec::NetBackend,
+    accelerator: &AcceleratorSpec,
+    descriptors: &Descriptors,
+) -> Result<Arc<dyn NetBackend>, AnyError> {
     let files = |slots: &[Slot]| -> Result<Vec<File>, Error> {
         slots
             .iter()
@@ -103,13 +114,22 @@ fn open_net(spec: &spec::NetBackend, descriptors: &Descriptors) -> Result<Arc<dy
     Ok(match spec {
         spec::NetBackend::Tap { queues, vhost, mtu } => Arc::new(Tap::new(OpenTap {
             queues: files(queues)?,
-            vhost: files(vhost)?,
+            vhost: files(vhost_for(accelerator, vhost))?,
             mtu: *mtu,
         })?),
         spec::NetBackend::Socket { connection } => {
             Arc::new(SocketNet::new(descriptors.duplicate(*connection)?)?)
         }
     })
+}
+
+/// The kernel's workers that a guest may use: on the software CPU none, because no page tracker sees what they write, and
+/// decoded code would outlive its overwriting.
+fn vhost_for<'a>(accelerator: &AcceleratorSpec, vhost: &'a [Slot]) -> &'a [Slot] {
+    match accelerator {
+        AcceleratorSpec::Kvm { .. } => vhost,
+        AcceleratorSpec::Soft { .. } => &[],
+    }
 }
 
 fn open_console(console: &Arc<Console>) -> Result<(ConsoleDevice, ConsoleControl), AnyError> {
@@ -122,4 +142,20 @@ fn open_console(console: &Arc<Console>) -> Result<(ConsoleDevice, ConsoleControl
     let device = ConsoleDevice::new(vec![port], DEFAULT_WINDOW)?;
     let control = device.control();
     Ok((device, control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::SoftEngine;
+
+    #[test]
+    fn the_software_cpu_gets_no_worker_whose_writes_it_would_miss() {
+        let slots = [Slot(3), Slot(4)];
+        let kvm = AcceleratorSpec::Kvm { device: Slot(0) };
+        assert_eq!(vhost_for(&kvm, &slots), slots);
+        for engine in [SoftEngine::Interpreter, SoftEngine::Translator] {
+            assert!(vhost_for(&AcceleratorSpec::Soft { engine }, &slots).is_empty());
+        }
+    }
 }

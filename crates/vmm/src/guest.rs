@@ -12,6 +12,7 @@ use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
+use ostler_virtio::net::NetControl;
 
 use crate::Error;
 use crate::accelerator;
@@ -139,6 +140,11 @@ impl Guest {
     /// The devices with their counters.
     pub fn devices(&self) -> &[NamedDevice] {
         &self.devices.list
+    }
+
+    /// The network cards' control sides, by name.
+    pub fn net_controls(&self) -> Vec<(String, NetControl)> {
+        self.devices.nets.clone()
     }
 
     /// The counters and the thread of each CPU.

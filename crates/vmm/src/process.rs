@@ -48,6 +48,7 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
                 )
             })
             .collect(),
+        nets: guest.net_controls(),
         consoles: vec![
             ("serial", consoles.serial.clone()),
             ("console", consoles.virtio.clone()),

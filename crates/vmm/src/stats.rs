@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ostler_accel::{ExitCause, KickSource, TimeSpent, VcpuStats};
 use ostler_virtio::DeviceMetrics;
+use ostler_virtio::net::NetControl;
 use serde_json::{Map, Value, json};
 
 use crate::console::Console;
@@ -21,6 +22,7 @@ pub(crate) struct Sight {
     pub driver: DriverHandle,
     pub cpus: Vec<(Arc<VcpuStats>, Arc<AtomicI32>)>,
     pub devices: Vec<(String, &'static str, Arc<DeviceMetrics>)>,
+    pub nets: Vec<(String, NetControl)>,
     pub consoles: Vec<(&'static str, Arc<Console>)>,
 }
 
@@ -42,6 +44,10 @@ impl View for Sight {
             .iter()
             .map(|(_, thread)| thread.load(Ordering::Relaxed))
             .collect()
+    }
+
+    fn nets(&self) -> &[(String, NetControl)] {
+        &self.nets
     }
 
     fn stats(&self) -> Value {
@@ -84,9 +90,10 @@ impl View for Sight {
 
 /// The counters of one CPU; what cannot be measured is null.
 fn vcpu(stats: &VcpuStats) -> Value {
+    stats.refresh();
     let exits: Map<_, _> = ExitCause::ALL
         .iter()
-        .map(|&c| (c.name().into(), stats.exits(c).into()))
+        .map(|&c| (c.name().into(), stats.exits_if_measured(c).into()))
         .collect();
     let kicks: Map<_, _> = KickSource::ALL
         .iter()
@@ -97,4 +104,26 @@ fn vcpu(stats: &VcpuStats) -> Value {
         .map(|&t| (t.name().into(), stats.time(t).into()))
         .collect();
     json!({ "exits": exits, "kicks": kicks, "time-ns": times, "instructions": stats.instructions() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_fetched_for_each_look_and_what_is_not_measured_is_null() {
+        let stats = VcpuStats::default();
+        stats.set_exits_unavailable(ExitCause::Doorbell);
+        stats.set_refresher(|stats| stats.set_exits(ExitCause::Halt, stats.exits(ExitCause::Halt) + 7));
+        for halts in [7, 14] {
+            let shown = vcpu(&stats);
+            assert_eq!(shown["exits"]["halt"], halts);
+            assert_eq!(shown["exits"]["port-read"], 0);
+            assert_eq!(shown["exits"]["doorbell"], Value::Null);
+            assert_eq!(shown["kicks"]["control"], 0);
+            assert_eq!(shown["kicks"]["timer"], Value::Null);
+            assert_eq!(shown["time-ns"]["guest"], Value::Null);
+            assert_eq!(shown["instructions"], Value::Null);
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::slots::Slots;
-use crate::{Error, NetBackend, NetQueue, Offloads, VhostNet};
+use crate::{Error, KernelWorker, NetBackend, NetQueue, Offloads};
 
 /// Connects to the socket at `path`, for whoever starts the guest; the guest's process never calls this.
 pub fn connect_socket(path: &Path) -> Result<OwnedFd, Error> {
@@ -114,7 +114,7 @@ impl NetBackend for SocketNet {
         }
     }
 
-    fn vhost(&self, _index: usize) -> Option<&VhostNet> {
+    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
         None
     }
 }

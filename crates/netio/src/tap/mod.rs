@@ -12,7 +12,7 @@ pub use open::{OpenTap, open_tap};
 use rustix::fs::OFlags;
 
 use crate::slots::Slots;
-use crate::{Error, HEADER_LEN, NetBackend, NetQueue, Offloads, VhostNet};
+use crate::{Error, HEADER_LEN, KernelWorker, NetBackend, NetQueue, Offloads, VhostNet};
 
 /// A tap on open descriptors.
 #[derive(Debug)]
@@ -166,8 +166,8 @@ impl NetBackend for Tap {
         Ok(())
     }
 
-    fn vhost(&self, index: usize) -> Option<&VhostNet> {
-        self.vhost.get(index)
+    fn vhost(&self, index: usize) -> Option<&dyn KernelWorker> {
+        self.vhost.get(index).map(|vhost| vhost as &dyn KernelWorker)
     }
 }
 

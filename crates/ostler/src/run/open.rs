@@ -80,7 +80,9 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         .enumerate()
         .map(|(index, disk)| open_disk(index, disk, &mut descriptors))
         .collect::<Result<_, _>>()?;
-    let nets = open_nets(args, &mut descriptors)?;
+    // The kernel's worker writes to guest RAM behind the software CPU's back.
+    let vhost = kvm.is_some();
+    let nets = open_nets(args, vhost, &mut descriptors)?;
     // What leaves traces comes last, when nothing else can be wrong any more.
     let mut leftovers = Leftovers::default();
     let mut terminal = None;
@@ -206,12 +208,12 @@ fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> 
     })
 }
 
-fn open_nets(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Vec<NetSpec>, Failure> {
+fn open_nets(args: &RunArgs, vhost: bool, descriptors: &mut Descriptors) -> Result<Vec<NetSpec>, Failure> {
     let mut nets = Vec::new();
     for (index, option) in args.nets.iter().enumerate() {
         let (backend, mac) = match option {
             NetOption::None => continue,
-            NetOption::Tap { name, mac } => (open_tap(name, args.cpus, descriptors)?, mac),
+            NetOption::Tap { name, mac } => (open_tap(name, args.cpus, vhost, descriptors)?, mac),
             NetOption::Socket { path, mac } => {
                 let socket = ostler_netio::connect_socket(path).map_err(Failure::bad_input)?;
                 (
@@ -228,9 +230,14 @@ fn open_nets(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Vec<NetSpe
     Ok(nets)
 }
 
-fn open_tap(name: &str, cpus: u32, descriptors: &mut Descriptors) -> Result<NetBackend, Failure> {
+fn open_tap(
+    name: &str,
+    cpus: u32,
+    vhost: bool,
+    descriptors: &mut Descriptors,
+) -> Result<NetBackend, Failure> {
     let pairs = cpus.min(MAX_QUEUE_PAIRS) as usize;
-    let tap = ostler_netio::open_tap(name, pairs, true).map_err(Failure::bad_input)?;
+    let tap = ostler_netio::open_tap(name, pairs, vhost).map_err(Failure::bad_input)?;
     let mut push_all =
         |files: Vec<File>| -> Vec<Slot> { files.into_iter().map(|f| descriptors.push(f)).collect() };
     Ok(NetBackend::Tap {

@@ -32,13 +32,18 @@ impl Cpu {
         self.account.idle = stats.time(TimeSpent::Idle).unwrap_or(0);
     }
 
+    /// The vCPU left guest mode for a pause or for good: what comes is no work for the guest, and nobody's time.
+    pub fn account_pause(&mut self) {
+        self.account.at = None;
+    }
+
     /// Accounts the guest's time until now, without what it idled and what went into page walks, decoding and events.
     pub fn account_guest(&mut self) {
         let now = Instant::now();
         let stats = &self.shared.stats;
         let spent = self.account.at.map_or(0, |at| (now - at).as_nanos() as u64);
         let idle_until_now = stats.time(TimeSpent::Idle).unwrap_or(0);
-        let idle = idle_until_now - self.account.idle;
+        let idle = idle_until_now.saturating_sub(self.account.idle);
         let kernel = std::mem::take(&mut self.kernel_ticks);
         let kernel = (u128::from(kernel) * 1_000_000 / u128::from(self.vm.tsc_khz.max(1))) as u64;
         stats.add_time(TimeSpent::Kernel, kernel);

@@ -36,6 +36,9 @@ impl SoftVcpu {
     pub(crate) fn new(vm: Arc<VmShared>, id: u32, cpuid: &[CpuidLeaf]) -> Result<Self, Error> {
         let share = CACHE_BYTES / vm.vcpus.len().max(1);
         let shared = Arc::new(VcpuShared::new(id));
+        for source in [KickSource::Device, KickSource::Ipi] {
+            shared.stats.set_kicks_counted(source);
+        }
         let slot = vm.vcpus.get(id as usize);
         let new = slot.is_some_and(|slot| slot.set(shared.clone()).is_ok());
         if !new {
@@ -67,6 +70,9 @@ impl Vcpu for SoftVcpu {
         self.cpu.account_user();
         let left = engine::run(&mut self.cpu, &mut self.cache);
         self.cpu.account_guest();
+        if matches!(left, Left::Kicked | Left::Shutdown) {
+            self.cpu.account_pause();
+        }
         let cpu = &mut *self.cpu;
         Ok(match left {
             Left::Ended(vector) => Exit::EndOfInterrupt { vector },

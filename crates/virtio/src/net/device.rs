@@ -78,26 +78,34 @@ impl NetDevice {
         let features = activation.features;
         let control = control.map(|queue| QueueServer::new(queue, ram.clone(), notify.clone()));
         let name = format!("net{index}");
-        let (receive, transmit) = match (receive, transmit) {
+        let (receive, transmit, control) = match (receive, transmit) {
             (Some(receive), Some(transmit)) if vhost::usable(&shared, index, &ram, features).is_some() => {
                 let queues = [receive, transmit];
                 let setup = VhostSetup {
-                    shared,
+                    shared: shared.clone(),
                     index,
-                    ram,
+                    ram: ram.clone(),
                     features,
                     pairs,
                     queues,
                     control,
-                    notify,
-                    metrics,
+                    notify: notify.clone(),
+                    metrics: metrics.clone(),
                 };
-                let pair = VhostPair::start(setup)?;
-                self.workers
-                    .push(Worker::spawn(name, move |stop| pair.run(&stop))?);
-                return Ok(());
+                match VhostPair::start(setup) {
+                    Ok(pair) => {
+                        self.workers
+                            .push(Worker::spawn(name, move |stop| pair.run(&stop))?);
+                        return Ok(());
+                    }
+                    Err(refused) => {
+                        tracing::warn!("frames pass through the guest's process: {}", refused.error);
+                        let [receive, transmit] = refused.setup.queues;
+                        (Some(receive), Some(transmit), refused.setup.control)
+                    }
+                }
             }
-            queues => queues,
+            (receive, transmit) => (receive, transmit, control),
         };
         for queue in receive.iter().chain(&transmit).take(1) {
             shared.wake_by(queue.kick.clone());

@@ -32,6 +32,23 @@ pub(crate) enum Round {
     Dead,
 }
 
+/// Throws away what the back end has for a card without its cable.
+pub(crate) fn drain(queue: &mut dyn NetQueue) -> Round {
+    let mut frame = vec![0; HEADER_LEN + MAX_FRAME];
+    for _ in 0..BUDGET {
+        // SAFETY: `frame` is alive and nothing else refers to it during the call.
+        match unsafe { queue.read_frame(&[IoBuf::of(&mut frame)]) } {
+            Ok(Received::Frame(_) | Received::Dropped) => {}
+            Ok(Received::Empty) => return Round::Empty,
+            Err(error) => {
+                tracing::warn!("a network back end is gone: {error}");
+                return Round::Dead;
+            }
+        }
+    }
+    Round::More
+}
+
 /// A receive queue with the chains that were taken and not filled yet.
 pub(crate) struct Receiver {
     pub active: ActiveQueue,

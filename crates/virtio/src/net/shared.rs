@@ -23,6 +23,10 @@ pub(crate) struct Shared {
     wakes: Mutex<Vec<Arc<EventFd>>>,
     /// True while received frames may be as large as a frame can be.
     large_frames: AtomicBool,
+    /// The cable is in, as far as the control side is concerned.
+    plugged: AtomicBool,
+    /// The back end went away under a worker.
+    lost: AtomicBool,
 }
 
 impl Shared {
@@ -35,6 +39,8 @@ impl Shared {
             active_pairs: AtomicU16::new(1),
             wakes: Mutex::new(Vec::new()),
             large_frames: AtomicBool::new(false),
+            plugged: AtomicBool::new(true),
+            lost: AtomicBool::new(false),
         }
     }
 
@@ -49,7 +55,7 @@ impl Shared {
     /// The status register of the configuration space (5.1.4).
     pub fn status(&self) -> u16 {
         let mut status = 0;
-        if self.backend.link_up() {
+        if self.backend.link_up() && self.is_plugged() && !self.lost.load(Ordering::SeqCst) {
             status |= VIRTIO_NET_S_LINK_UP as u16;
         }
         if self.announce.load(Ordering::SeqCst) {
@@ -60,6 +66,25 @@ impl Shared {
 
     pub fn announced(&self) {
         self.announce.store(false, Ordering::SeqCst);
+    }
+
+    /// False while frames are to get nowhere.
+    pub fn is_plugged(&self) -> bool {
+        self.plugged.load(Ordering::SeqCst)
+    }
+
+    /// Puts the cable in or takes it out. True if that is news.
+    fn plug(&self, plugged: bool) -> bool {
+        let news = self.plugged.swap(plugged, Ordering::SeqCst) != plugged;
+        if news {
+            self.wake();
+        }
+        news
+    }
+
+    /// The back end is gone until the device starts again.
+    pub fn backend_lost(&self) {
+        self.lost.store(true, Ordering::SeqCst);
     }
 
     pub fn large_frames(&self) -> bool {
@@ -92,6 +117,11 @@ impl Shared {
             return false;
         }
         self.active_pairs.store(pairs, Ordering::SeqCst);
+        self.wake();
+        true
+    }
+
+    fn wake(&self) {
         for wake in self
             .wakes
             .lock()
@@ -102,10 +132,9 @@ impl Shared {
                 tracing::trace!("a network worker is awake already: {error}");
             }
         }
-        true
     }
 
-    /// `wake` is signalled when the number of active pairs changes.
+    /// `wake` is signalled when the number of active pairs or the link changes.
     pub fn wake_by(&self, wake: Arc<EventFd>) {
         self.wakes
             .lock()
@@ -126,6 +155,7 @@ impl Shared {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
         self.announced();
+        self.lost.store(false, Ordering::SeqCst);
         self.wakes
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -156,6 +186,13 @@ impl NetControl {
         self.0.announce.store(true, Ordering::SeqCst);
         notify.config_changed();
         true
+    }
+
+    /// Puts the card's cable in or takes it out, and tells the guest. Frames get nowhere while it is out.
+    pub fn set_link(&self, up: bool) {
+        if self.0.plug(up) {
+            self.link_changed();
+        }
     }
 
     /// Tells the guest that the back end's link went up or down.

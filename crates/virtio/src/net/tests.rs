@@ -3,8 +3,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use ostler_memory::GuestRam;
 use ostler_netio::{
-    Error, HEADER_LEN, IoBuf, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent,
+    Error, HEADER_LEN, IoBuf, KernelWorker, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters,
+    Received, Sent, VRINGS, VringPlace,
 };
 use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
@@ -30,6 +32,7 @@ const MRG_RXBUF: u64 = 1 << 15;
 const CTRL_VQ: u64 = 1 << 17;
 const ANNOUNCE: u64 = 1 << 21;
 const MQ: u64 = 1 << 22;
+const EVENT_IDX: u64 = 1 << 29;
 /// GUEST_CSUM and GUEST_TSO4.
 const GUEST_OFFLOADS: u64 = 1 << 1 | 1 << 7;
 
@@ -59,8 +62,46 @@ impl Wire {
     }
 }
 
+/// A worker in the kernel that only remembers what it was given.
+struct Kernel {
+    refuses: bool,
+    /// Start of each available ring, and the call of each vring, while it has them.
+    rings: Mutex<Option<[(u64, EventFd); VRINGS]>>,
+    starts: AtomicUsize,
+}
+
+impl Kernel {
+    fn new(refuses: bool) -> Self {
+        Self {
+            refuses,
+            rings: Mutex::new(None),
+            starts: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl KernelWorker for Kernel {
+    fn features(&self, _: &Arc<GuestRam>) -> Result<u64, Error> {
+        Ok(MRG_RXBUF)
+    }
+    fn start(&self, _: &Arc<GuestRam>, _: u64, vrings: [VringPlace<'_>; VRINGS]) -> Result<(), Error> {
+        self.starts.fetch_add(1, Ordering::SeqCst);
+        if self.refuses {
+            return Err(Error::Closed);
+        }
+        let given = vrings.map(|vring| (vring.available, vring.call.try_clone().unwrap()));
+        *self.rings.lock().unwrap() = Some(given);
+        Ok(())
+    }
+    fn stop(&self, _: &Arc<GuestRam>) -> Result<[u16; VRINGS], Error> {
+        assert!(self.rings.lock().unwrap().take().is_some(), "it has no rings");
+        Ok([7, 9])
+    }
+}
+
 struct Backend {
     wires: Vec<Arc<Wire>>,
+    kernel: Option<Kernel>,
     delivered: Mutex<Offloads>,
     active: AtomicUsize,
 }
@@ -92,8 +133,8 @@ impl NetBackend for Backend {
         self.active.store(pairs, Ordering::SeqCst);
         Ok(())
     }
-    fn vhost(&self, _: usize) -> Option<&ostler_netio::VhostNet> {
-        None
+    fn vhost(&self, _: usize) -> Option<&dyn KernelWorker> {
+        self.kernel.as_ref().map(|kernel| kernel as &dyn KernelWorker)
     }
 }
 
@@ -161,9 +202,14 @@ struct Guest {
 
 impl Guest {
     fn new(pairs: u16, features: u64) -> Self {
+        Self::with_kernel(pairs, features, None)
+    }
+
+    fn with_kernel(pairs: u16, features: u64, kernel: Option<Kernel>) -> Self {
         let wires = (0..pairs).map(|_| Wire::new()).collect();
         let backend = Arc::new(Backend {
             wires,
+            kernel,
             delivered: Mutex::new(Offloads::NONE),
             active: AtomicUsize::new(0),
         });
@@ -388,7 +434,141 @@ fn a_backend_that_goes_away_leaves_the_guest_running() {
         1,
         "the link changed once"
     );
+    let mut status = [0; 2];
+    guest.device.read_config(6, &mut status);
+    assert_eq!(status, [0, 0]);
     assert!(guest.notify.errors.lock().unwrap().is_empty());
+    guest.device.stop();
+}
+
+/// Waits for what another thread does. Fails the test after a long time.
+fn wait_until(good: impl Fn() -> bool) {
+    for _ in 0..20_000 {
+        if good() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("nothing happened within 20 seconds");
+}
+
+#[test]
+fn frames_get_nowhere_without_the_cable() {
+    let mut guest = Guest::new(1, MRG_RXBUF);
+    let link = guest.device.control();
+    let status = |guest: &Guest| {
+        let mut status = [0; 2];
+        guest.device.read_config(6, &mut status);
+        u16::from_le_bytes(status)
+    };
+    link.set_link(false);
+    link.set_link(false);
+    assert_eq!(guest.notify.config_changes.load(Ordering::SeqCst), 1, "told once");
+    assert_eq!(status(&guest), 0);
+    guest.drivers[1].write(0x20_0000, &frame(100, 1));
+    guest.add(1, &[(0x20_0000, 112, false)]);
+    guest.drivers[1].wait_used();
+    assert!(guest.backend.wires[0].from_guest.lock().unwrap().is_empty());
+    guest.add(0, &[(0x21_0000, 4096, true)]);
+    guest.backend.wires[0].put(frame(500, 7));
+    wait_until(|| guest.backend.wires[0].to_guest.lock().unwrap().is_empty());
+    link.set_link(true);
+    assert_eq!(status(&guest), 1);
+    guest.backend.wires[0].put(frame(300, 7));
+    assert_eq!(
+        guest.drivers[0].wait_used().1,
+        312,
+        "the frame from before is gone"
+    );
+    guest.add(1, &[(0x20_0000, 112, false)]);
+    guest.drivers[1].wait_used();
+    assert_eq!(
+        *guest.backend.wires[0].from_guest.lock().unwrap(),
+        [frame(100, 1)]
+    );
+}
+
+#[test]
+fn rings_go_to_the_kernel_and_come_back() {
+    let mut guest = Guest::with_kernel(1, MRG_RXBUF | CTRL_VQ, Some(Kernel::new(false)));
+    let kernel = guest.backend.kernel.as_ref().unwrap();
+    let calls = kernel.rings.lock().unwrap();
+    let places = calls
+        .as_ref()
+        .unwrap()
+        .each_ref()
+        .map(|(available, _)| *available);
+    assert_eq!(
+        places,
+        [0, 1].map(|queue| guest.drivers[queue].settings.available)
+    );
+    calls.as_ref().unwrap()[1].1.write(1).unwrap();
+    drop(calls);
+    wait_until(|| guest.notify.interrupts.load(Ordering::SeqCst) != 0);
+    assert_eq!(
+        guest.notify.interrupts.load(Ordering::SeqCst),
+        1,
+        "a call is an interrupt"
+    );
+    assert_eq!(guest.command(0, 0, &[1]), 0, "commands are answered here");
+    let has_rings = |guest: &Guest| {
+        guest
+            .backend
+            .kernel
+            .as_ref()
+            .unwrap()
+            .rings
+            .lock()
+            .unwrap()
+            .is_some()
+    };
+    for up in [false, true] {
+        // A frame from before the link came back reaches no one.
+        guest.backend.wires[0].put(frame(100, 1));
+        guest.device.control().set_link(up);
+        wait_until(|| has_rings(&guest) == up);
+    }
+    assert!(guest.backend.wires[0].to_guest.lock().unwrap().is_empty());
+    let queues = guest.device.stop();
+    let next = [0, 1].map(|queue| queues[queue].vring.next_available());
+    assert_eq!(next, [7, 9]);
+    assert_eq!(queues.len(), 3);
+}
+
+#[test]
+fn rings_that_the_kernel_refuses_are_served_here() {
+    let mut guest = Guest::with_kernel(1, MRG_RXBUF | CTRL_VQ, Some(Kernel::new(true)));
+    let starts = guest
+        .backend
+        .kernel
+        .as_ref()
+        .unwrap()
+        .starts
+        .load(Ordering::SeqCst);
+    assert_eq!(starts, 1, "the kernel was asked");
+    guest.drivers[1].write(0x20_0000, &frame(100, 1));
+    guest.add(1, &[(0x20_0000, 112, false)]);
+    guest.drivers[1].wait_used();
+    assert_eq!(
+        *guest.backend.wires[0].from_guest.lock().unwrap(),
+        [frame(100, 1)]
+    );
+    guest.add(0, &[(0x21_0000, 4096, true)]);
+    guest.backend.wires[0].put(frame(500, 7));
+    assert_eq!(guest.drivers[0].wait_used().1, 512);
+    assert_eq!(guest.command(0, 0, &[1]), 0);
+    assert!(guest.notify.errors.lock().unwrap().is_empty());
+    assert_eq!(guest.device.stop().len(), 3);
+}
+
+#[test]
+fn rings_of_a_shape_that_the_kernel_does_not_know_stay_here() {
+    let mut guest = Guest::with_kernel(1, MRG_RXBUF | EVENT_IDX, Some(Kernel::new(false)));
+    let kernel = guest.backend.kernel.as_ref().unwrap();
+    assert_eq!(kernel.starts.load(Ordering::SeqCst), 0);
+    guest.drivers[1].write(0x20_0000, &frame(100, 1));
+    guest.add(1, &[(0x20_0000, 112, false)]);
+    guest.drivers[1].wait_used();
     guest.device.stop();
 }
 

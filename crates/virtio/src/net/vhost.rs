@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use ostler_memory::GuestRam;
-use ostler_netio::{VhostNet, VringPlace};
+use ostler_netio::{KernelWorker, VringPlace};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::control;
+use super::receive::{Round, drain};
 use super::shared::Shared;
 use crate::device::{ActiveQueue, Notify};
 use crate::error::Error;
@@ -21,6 +22,7 @@ use crate::worker::{clear, new_event};
 
 const STOP: u64 = 0;
 const CONTROL_KICK: u64 = 1;
+const WAKE: u64 = 4;
 /// Calls of the receive and the transmit queue have this token plus 0 and 1.
 const FIRST_CALL: u64 = 2;
 
@@ -36,7 +38,7 @@ pub(crate) fn usable<'a>(
     index: u16,
     ram: &Arc<GuestRam>,
     features: u64,
-) -> Option<&'a VhostNet> {
+) -> Option<&'a dyn KernelWorker> {
     let vhost = shared.backend.vhost(index.into())?;
     match vhost.features(ram) {
         Ok(known) if features & RING_FEATURES & !known == 0 => Some(vhost),
@@ -48,23 +50,6 @@ pub(crate) fn usable<'a>(
     }
 }
 
-/// One pair while the kernel serves it.
-pub(crate) struct VhostPair {
-    shared: Arc<Shared>,
-    index: u16,
-    ram: Arc<GuestRam>,
-    features: u64,
-    pairs: u16,
-    /// Receive and transmit queue.
-    queues: [ActiveQueue; 2],
-    calls: [EventFd; 2],
-    control: Option<QueueServer>,
-    notify: Arc<dyn Notify>,
-    metrics: Arc<DeviceMetrics>,
-    events: EventLoop,
-    broken: bool,
-}
-
 /// What a pair is made from.
 pub(crate) struct VhostSetup {
     pub shared: Arc<Shared>,
@@ -72,64 +57,51 @@ pub(crate) struct VhostSetup {
     pub ram: Arc<GuestRam>,
     pub features: u64,
     pub pairs: u16,
+    /// Receive and transmit queue.
     pub queues: [ActiveQueue; 2],
     pub control: Option<QueueServer>,
     pub notify: Arc<dyn Notify>,
     pub metrics: Arc<DeviceMetrics>,
 }
 
+/// The kernel did not take the rings: here they are again, untouched.
+pub(crate) struct Refused {
+    pub setup: VhostSetup,
+    pub error: Error,
+}
+
+/// One pair while the kernel serves it.
+pub(crate) struct VhostPair {
+    setup: VhostSetup,
+    calls: [EventFd; 2],
+    events: EventLoop,
+    /// Signalled when the link changes.
+    wake: Arc<EventFd>,
+    /// The kernel has the rings.
+    serves: bool,
+    broken: bool,
+}
+
 impl VhostPair {
     /// Hands the pair's rings to the kernel.
-    pub fn start(setup: VhostSetup) -> Result<Self, Error> {
-        let VhostSetup {
-            shared,
-            index,
-            ram,
-            features,
-            pairs,
-            queues,
-            control,
-            notify,
-            metrics,
-        } = setup;
-        let calls = [new_event()?, new_event()?];
-        let events = EventLoop::new()?;
-        if let Some(control) = &control {
-            events.add(&*control.active.kick, CONTROL_KICK)?;
-        }
-        let pair = Self {
-            shared,
-            index,
-            ram,
-            features,
-            pairs,
-            queues,
-            calls,
-            control,
-            notify,
-            metrics,
-            events,
-            broken: false,
-        };
-        pair.connect_calls()?;
-        if let Some(vhost) = pair.shared.backend.vhost(index.into()) {
-            let places = [
-                place(&pair.queues[0], &pair.calls[0]),
-                place(&pair.queues[1], &pair.calls[1]),
-            ];
-            vhost.start(&pair.ram, features, places)?;
-        }
-        Ok(pair)
-    }
-
-    /// Lets the calls be interrupts of their own, or waits for them here.
-    fn connect_calls(&self) -> Result<(), Error> {
-        for ((token, call), queue) in (FIRST_CALL..).zip(&self.calls).zip(&self.queues) {
-            if self.notify.connect(queue.index, Some(call)).is_err() {
-                self.events.add(call, token)?;
+    pub fn start(setup: VhostSetup) -> Result<Self, Box<Refused>> {
+        match hand_over(&setup) {
+            Ok(HandedOver { calls, events, wake }) => {
+                setup.shared.wake_by(wake.clone());
+                Ok(Self {
+                    setup,
+                    calls,
+                    events,
+                    wake,
+                    serves: true,
+                    broken: false,
+                })
+            }
+            Err(error) => {
+                disconnect_calls(&setup);
+                Err(Box::new(Refused { setup, error }))
             }
         }
-        Ok(())
     }
 
     /// Works until `stop` is signalled; then takes the rings back from the kernel.
@@ -140,6 +112,7 @@ impl VhostPair {
         }
         let mut tokens = Vec::new();
         loop {
+            self.follow_link();
             let more = self.serve_control();
             let timeout = more.then_some(std::time::Duration::ZERO);
             if let Err(error) = self.events.wait(timeout, &mut tokens) {
@@ -149,17 +122,18 @@ impl VhostPair {
             for token in &tokens {
                 match *token {
                     STOP => return self.finish(),
+                    WAKE => clear(&self.wake),
                     CONTROL_KICK => {
-                        if let Some(control) = &self.control {
+                        if let Some(control) = &self.setup.control {
                             clear(&control.active.kick);
-                            DeviceMetrics::add(&self.metrics.kicks, 1);
+                            DeviceMetrics::add(&self.setup.metrics.kicks, 1);
                         }
                     }
                     call => {
                         let at = (call - FIRST_CALL) as usize;
-                        if let (Some(event), Some(queue)) = (self.calls.get(at), self.queues.get(at)) {
+                        if let (Some(event), Some(queue)) = (self.calls.get(at), self.setup.queues.get(at)) {
                             clear(event);
-                            self.notify.queue(queue.index);
+                            self.setup.notify.queue(queue.index);
                         }
                     }
                 }
@@ -167,10 +141,32 @@ impl VhostPair {
         }
     }
 
+    /// The kernel has the rings only while the cable is in.
+    fn follow_link(&mut self) {
+        let plugged = self.setup.shared.is_plugged();
+        if plugged == self.serves {
+            return;
+        }
+        if !plugged {
+            take_back(&mut self.setup);
+            self.serves = false;
+            return;
+        }
+        // What came meanwhile went nowhere.
+        match self.setup.shared.backend.open_queue(self.setup.index.into()) {
+            Ok(mut queue) => while drain(&mut *queue) == Round::More {},
+            Err(error) => tracing::warn!("old frames may reach the guest: {error}"),
+        }
+        match give(&self.setup, &self.calls) {
+            Ok(()) => self.serves = true,
+            Err(error) => tracing::error!("the card stays without its link: {error}"),
+        }
+    }
+
     /// Answers commands. True if there are more.
     fn serve_control(&mut self) -> bool {
-        let (shared, features, pairs) = (&self.shared, self.features, self.pairs);
-        let Some(server) = &mut self.control else {
+        let (shared, features, pairs) = (&self.setup.shared, self.setup.features, self.setup.pairs);
+        let Some(server) = &mut self.setup.control else {
             return false;
         };
         if self.broken {
@@ -183,37 +179,84 @@ impl VhostPair {
         });
         more.unwrap_or_else(|error| {
             self.broken = true;
-            self.notify.needs_reset(error);
+            self.setup.notify.needs_reset(error);
             false
         })
     }
 
-    fn finish(mut self) -> Vec<ActiveQueue> {
-        self.take_back();
-        let control = self.control.map(|control| control.active);
-        self.queues.into_iter().chain(control).collect()
-    }
-
-    fn take_back(&mut self) {
-        for queue in &self.queues {
-            if let Err(error) = self.notify.connect(queue.index, None) {
-                tracing::warn!("a vhost-net interrupt could not be disconnected: {error}");
-            }
+    /// Takes the rings back from the kernel.
+    fn finish(self) -> Vec<ActiveQueue> {
+        let mut setup = self.setup;
+        disconnect_calls(&setup);
+        if self.serves {
+            take_back(&mut setup);
         }
-        let Some(vhost) = self.shared.backend.vhost(self.index.into()) else {
-            return;
-        };
-        match vhost.stop(&self.ram) {
-            Ok(indices) => {
-                for (queue, index) in self.queues.iter_mut().zip(indices) {
-                    queue.vring.set_next_available(index);
-                    if let Err(error) = queue.vring.reload_used() {
-                        tracing::warn!("a ring could not be read after vhost-net: {error}");
-                    }
+        let control = setup.control.map(|control| control.active);
+        setup.queues.into_iter().chain(control).collect()
+    }
+}
+
+/// What [`hand_over`] made.
+struct HandedOver {
+    calls: [EventFd; 2],
+    events: EventLoop,
+    wake: Arc<EventFd>,
+}
+
+/// Gives the kernel the rings, with events to call by, and a loop for what is left to do here.
+fn hand_over(setup: &VhostSetup) -> Result<HandedOver, Error> {
+    let calls = [new_event()?, new_event()?];
+    let wake = Arc::new(new_event()?);
+    let events = EventLoop::new()?;
+    events.add(&*wake, WAKE)?;
+    if let Some(control) = &setup.control {
+        events.add(&*control.active.kick, CONTROL_KICK)?;
+    }
+    for ((token, call), queue) in (FIRST_CALL..).zip(&calls).zip(&setup.queues) {
+        // The calls are interrupts of their own, or are waited for here.
+        if setup.notify.connect(queue.index, Some(call)).is_err() {
+            events.add(call, token)?;
+        }
+    }
+    give(setup, &calls)?;
+    Ok(HandedOver { calls, events, wake })
+}
+
+fn give(setup: &VhostSetup, calls: &[EventFd; 2]) -> Result<(), Error> {
+    if let Some(vhost) = setup.shared.backend.vhost(setup.index.into()) {
+        let places = [
+            place(&setup.queues[0], &calls[0]),
+            place(&setup.queues[1], &calls[1]),
+        ];
+        vhost.start(&setup.ram, setup.features, places)?;
+    }
+    Ok(())
+}
+
+fn disconnect_calls(setup: &VhostSetup) {
+    for queue in &setup.queues {
+        if let Err(error) = setup.notify.connect(queue.index, None)
+            && error.kind() != std::io::ErrorKind::Unsupported
+        {
+            tracing::warn!("a vhost-net interrupt could not be disconnected: {error}");
+        }
+    }
+}
+
+fn take_back(setup: &mut VhostSetup) {
+    let Some(vhost) = setup.shared.backend.vhost(setup.index.into()) else {
+        return;
+    };
+    match vhost.stop(&setup.ram) {
+        Ok(indices) => {
+            for (queue, index) in setup.queues.iter_mut().zip(indices) {
+                queue.vring.set_next_available(index);
+                if let Err(error) = queue.vring.reload_used() {
+                    tracing::warn!("a ring could not be read after vhost-net: {error}");
                 }
             }
-            Err(error) => tracing::error!("vhost-net did not give its rings back: {error}"),
         }
+        Err(error) => tracing::error!("vhost-net did not give its rings back: {error}"),
     }
 }
 

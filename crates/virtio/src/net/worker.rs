@@ -7,7 +7,7 @@ use ostler_netio::NetQueue;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::control;
-use super::receive::{Receiver, Round};
+use super::receive::{Receiver, Round, drain};
 use super::shared::Shared;
 use super::transmit::Transmitter;
 use crate::device::{ActiveQueue, Notify};
@@ -176,7 +176,7 @@ impl NetWorker {
     }
 
     fn transmit(&mut self) -> Result<Round, GuestError> {
-        let moves = self.moves();
+        let moves = self.moves() && self.shared.is_plugged();
         let Some(transmitter) = &mut self.pair.transmitter else {
             return Ok(Round::Empty);
         };
@@ -189,6 +189,9 @@ impl NetWorker {
 
     fn receive(&mut self) -> Result<Round, GuestError> {
         let moves = self.moves();
+        if moves && !self.shared.is_plugged() {
+            return Ok(drain(&mut *self.pair.queue));
+        }
         match &mut self.pair.receiver {
             Some(receiver) if moves => {
                 receiver.active.vring.disable_kicks()?;
@@ -238,6 +241,7 @@ impl NetWorker {
 
     fn backend_gone(&mut self) {
         if !std::mem::replace(&mut self.dead, true) {
+            self.shared.backend_lost();
             self.notify.config_changed();
         }
     }

@@ -313,6 +313,9 @@ mod tests {
     struct Looks(DriverHandle);
 
     impl View for Looks {
+        fn nets(&self) -> &[(String, ostler_virtio::net::NetControl)] {
+            &[]
+        }
         fn state(&self) -> State {
             self.0.state()
         }

@@ -3,6 +3,7 @@
 //! The shapes of commands, answers and events are QEMU's (QMP specification 1.1 and its QAPI schema), so that tools which
 //! speak QMP need nothing new. What is ours begins with `x-ostler-`.
 
+use ostler_virtio::net::NetControl;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -21,6 +22,8 @@ pub trait View: Send + Sync {
     fn vcpu_threads(&self) -> Vec<i32>;
     /// Everything that is counted.
     fn stats(&self) -> Value;
+    /// The network cards' control sides, by name.
+    fn nets(&self) -> &[(String, NetControl)];
 }
 
 /// What is to be done with a text.
@@ -48,6 +51,7 @@ struct Call {
 }
 
 const COMMANDS: &[&str] = &[
+    "announce-self",
     "cont",
     "qmp_capabilities",
     "query-commands",
@@ -57,11 +61,21 @@ const COMMANDS: &[&str] = &[
     "query-status",
     "query-version",
     "quit",
+    "set_link",
     "stop",
     "system_powerdown",
     "system_reset",
     "x-ostler-stats",
 ];
+
+/// The commands that take arguments, and their names.
+const ARGUMENTS: &[(&str, &[&str])] = &[("announce-self", &["interfaces"]), ("set_link", &["name", "up"])];
+
+fn takes(command: &str, argument: &str) -> bool {
+    ARGUMENTS
+        .iter()
+        .any(|(known, names)| *known == command && names.contains(&argument))
+}
 
 /// What a client is greeted with.
 pub fn greeting() -> Value {
@@ -105,7 +119,7 @@ impl Session {
             return failure("CommandNotFound", wanted, id);
         }
         if COMMANDS.contains(&execute.as_str())
-            && let Some(unknown) = arguments.keys().next()
+            && let Some(unknown) = arguments.keys().find(|name| !takes(&execute, name))
         {
             return failure(
                 "GenericError",
@@ -119,6 +133,8 @@ impl Session {
             "system_powerdown" => return Step::Ask(Request::PowerButton, id),
             "system_reset" => return Step::Ask(Request::Reset, id),
             "quit" => return Step::Ask(Request::Quit, id),
+            "announce-self" => return announce(&arguments, view, id),
+            "set_link" => return set_link(&arguments, view, id),
             "query-commands" => COMMANDS.iter().map(|name| json!({ "name": name })).collect(),
             "query-cpus-fast" => cpus(view),
             "query-kvm" => {
@@ -187,6 +203,58 @@ pub fn event(event: Event, now: std::time::Duration) -> Value {
         value["data"] = data;
     }
     value
+}
+
+/// Asks guests' drivers to tell the network where they are; the driver decides how often it says so.
+fn announce(arguments: &Map<String, Value>, view: &dyn View, id: Option<Value>) -> Step {
+    let wanted: Option<Vec<&str>> = match arguments.get("interfaces") {
+        None => Some(view.nets().iter().map(|(name, _)| &**name).collect()),
+        Some(list) => list
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_str).collect()),
+    };
+    let Some(wanted) = wanted else {
+        return failure("GenericError", "interfaces is no list of names", id);
+    };
+    let mut cards = Vec::new();
+    for name in wanted {
+        match card(view, name) {
+            Some(card) => cards.push(card),
+            None => return no_card(name, id),
+        }
+    }
+    for card in cards {
+        // A driver that cannot is left alone, as by QEMU.
+        card.announce();
+    }
+    Step::Answer(with_id(json!({ "return": {} }), id))
+}
+
+fn set_link(arguments: &Map<String, Value>, view: &dyn View, id: Option<Value>) -> Step {
+    let name = arguments.get("name").and_then(Value::as_str);
+    let up = arguments.get("up").and_then(Value::as_bool);
+    let (Some(name), Some(up)) = (name, up) else {
+        let wanted = "set_link takes \"name\", a text, and \"up\", true or false";
+        return failure("GenericError", wanted, id);
+    };
+    let Some(card) = card(view, name) else {
+        return no_card(name, id);
+    };
+    card.set_link(up);
+    Step::Answer(with_id(json!({ "return": {} }), id))
+}
+
+fn card<'a>(view: &'a dyn View, name: &str) -> Option<&'a NetControl> {
+    let mut nets = view.nets().iter();
+    nets.find(|(known, _)| known == name).map(|(_, card)| card)
+}
+
+fn no_card(name: &str, id: Option<Value>) -> Step {
+    failure(
+        "DeviceNotFound",
+        &format!("there is no network card \"{name}\""),
+        id,
+    )
 }
 
 fn version() -> Value {
@@ -266,6 +334,9 @@ mod tests {
         fn stats(&self) -> Value {
             json!({ "vcpus": [] })
         }
+        fn nets(&self) -> &[(String, NetControl)] {
+            &[]
+        }
     }
 
     fn ask(session: &mut Session, text: &str) -> Step {
@@ -321,9 +392,9 @@ mod tests {
         for command in COMMANDS {
             let mut session = negotiated();
             let step = ask(&mut session, &format!("{{\"execute\":\"{command}\"}}"));
-            let unknown = matches!(&step, Step::Answer(value) if *command != "qmp_capabilities"
-                && value.get("error").is_some());
-            assert!(!unknown, "{command}: {step:?}");
+            let unknown =
+                matches!(&step, Step::Answer(value) if value["error"]["class"] == "CommandNotFound");
+            assert!(!unknown || *command == "qmp_capabilities", "{command}: {step:?}");
         }
     }
 
@@ -342,6 +413,37 @@ mod tests {
         assert_eq!(bad["error"]["class"], "GenericError");
         let unknown = answer(&mut session, r#"{"execute":"migrate"}"#);
         assert_eq!(unknown["error"]["class"], "CommandNotFound");
+    }
+
+    #[test]
+    fn links_are_set_and_announced_by_name() {
+        let mut session = negotiated();
+        let mut class = |execute: &str, arguments: Value| {
+            let text = json!({ "execute": execute, "arguments": arguments }).to_string();
+            answer(&mut session, &text)["error"]["class"]
+                .as_str()
+                .map(str::to_owned)
+        };
+        for (arguments, expected) in [
+            (json!({}), "GenericError"),
+            (json!({ "name": "net0" }), "GenericError"),
+            (json!({ "name": 5, "up": true }), "GenericError"),
+            (json!({ "name": "net0", "up": "yes" }), "GenericError"),
+            (json!({ "name": "net0", "up": true, "now": 1 }), "GenericError"),
+            (json!({ "name": "net0", "up": true }), "DeviceNotFound"),
+        ] {
+            assert_eq!(class("set_link", arguments).as_deref(), Some(expected));
+        }
+        for (arguments, expected) in [
+            (json!({}), None),
+            (json!({ "interfaces": [] }), None),
+            (json!({ "interfaces": ["net0"] }), Some("DeviceNotFound")),
+            (json!({ "interfaces": "net0" }), Some("GenericError")),
+            (json!({ "interfaces": [1] }), Some("GenericError")),
+            (json!({ "rounds": 5 }), Some("GenericError")),
+        ] {
+            assert_eq!(class("announce-self", arguments).as_deref(), expected);
+        }
     }
 
     #[test]
