@@ -195,3 +195,22 @@ fn what_kvm_counts_is_shown_and_what_it_cannot_is_null() {
         "{paused:#}"
     );
 }
+
+#[test]
+fn a_sleeping_guest_is_idle_while_it_sleeps() {
+    let guest = Guest::start("soft", SLEEP);
+    let idle = |look: &Value| count(look, "time-ns/idle");
+    let begun = Instant::now();
+    let first = guest.look_until("a sleep", |look| look["vcpus"][0]["time-ns"]["idle"].is_u64());
+    let second = guest.look_until("more of it", |look| idle(look) > idle(&first));
+    let passed = begun.elapsed().as_nanos();
+    assert!(
+        u128::from(idle(&second) - idle(&first)) <= passed,
+        "more than all the time"
+    );
+    assert_eq!(
+        count(&second, "exits/halt"),
+        count(&first, "exits/halt"),
+        "it is one sleep"
+    );
+}

@@ -1,9 +1,9 @@
 //! The run loop: from block to block, with a look at everything else in between.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ostler_accel::{ExitCause, TimeSpent};
+use ostler_accel::ExitCause;
 
 use crate::block::{Block, BlockCache, Outcome};
 use crate::fault::Stop;
@@ -166,14 +166,12 @@ fn sleep(cpu: &mut Cpu) {
     if limit == Some(Duration::ZERO) {
         return;
     }
-    let begun = Instant::now();
     cpu.shared.stats.count_exit(ExitCause::Halt);
+    cpu.account_sleep();
     cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
     cpu.shared.sleep(limit);
     enter_guest(cpu);
-    cpu.shared
-        .stats
-        .add_time(TimeSpent::Idle, begun.elapsed().as_nanos() as u64);
+    cpu.account_wake();
 }
 
 fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {

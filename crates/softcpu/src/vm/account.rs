@@ -37,6 +37,17 @@ impl Cpu {
         self.account.at = None;
     }
 
+    /// The vCPU goes to sleep. Everything is in the books before, because nobody makes entries until it wakes.
+    pub fn account_sleep(&mut self) {
+        self.account_guest();
+        self.shared.stats.start_time(TimeSpent::Idle);
+    }
+
+    /// The vCPU woke up.
+    pub fn account_wake(&mut self) {
+        self.shared.stats.stop_time(TimeSpent::Idle);
+    }
+
     /// Accounts the guest's time until now, without what it idled and what went into page walks, decoding and events.
     pub fn account_guest(&mut self) {
         let now = Instant::now();
