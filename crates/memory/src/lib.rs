@@ -3,7 +3,7 @@
 //! RAM is a `vm-memory` collection of anonymous mappings. Each region carries a [`PageTracker`], so every write
 //! that goes through `vm-memory` (devices, loaders, restore) feeds the one dirty log and invalidates the software
 //! CPU's decoded code without the writer knowing of either. Writers that bypass `vm-memory` (an `io_uring` read into
-//! a guest page, a vhost back end) call [`mark_written`] afterwards.
+//! a guest page, a tap) call [`mark_written`] afterwards.
 
 mod iobuf;
 mod ram;
