@@ -8,6 +8,8 @@ pub struct Reg(pub u8);
 pub const RAX: Reg = Reg(0);
 /// The host's stack pointer.
 pub const RSP: Reg = Reg(4);
+/// RDX.
+pub const RDX: Reg = Reg(2);
 /// RBP.
 pub const RBP: Reg = Reg(5);
 /// RSI.
@@ -38,6 +40,8 @@ pub mod condition {
     pub const AE: u8 = 3;
     /// Equal.
     pub const E: u8 = 4;
+    /// Below or equal.
+    pub const BE: u8 = 6;
     /// Not equal.
     pub const NE: u8 = 5;
     /// Above.
@@ -148,6 +152,12 @@ impl Assembler {
         self.state(0x89, reg, offset);
     }
 
+    /// Stores the lower half of a register to the vCPU's state.
+    pub fn store_state32(&mut self, reg: Reg, offset: usize) {
+        self.raw(&[0x65, 0x40 | reg.high() << 2, 0x89, reg.low() << 3 | 4, 0x25]);
+        self.dword(offset as i32);
+    }
+
     /// Adds a part of the vCPU's state to a register. Changes flags.
     pub fn add_state(&mut self, reg: Reg, offset: usize) {
         self.state(0x03, reg, offset);
@@ -255,6 +265,11 @@ impl Assembler {
         self.with_memory(true, 0x8b, reg.0, memory);
     }
 
+    /// `mov reg, [memory]`, 32 bits.
+    pub fn load32(&mut self, reg: Reg, memory: Memory) {
+        self.with_memory(false, 0x8b, reg.0, memory);
+    }
+
     /// `mov [memory], reg`, 64 bits.
     pub fn store(&mut self, memory: Memory, reg: Reg) {
         self.with_memory(true, 0x89, reg.0, memory);
@@ -300,6 +315,33 @@ impl Assembler {
             0x89,
             0xc0 | from.low() << 3 | to.low(),
         ]);
+    }
+
+    /// `opcode to, from` between registers, with 32 or 64 bits.
+    fn between(&mut self, wide: bool, opcode: u8, to: u8, from: u8) {
+        let rex = 0x40 | u8::from(wide) << 3 | from >> 3 << 2 | to >> 3;
+        self.raw(&[rex, opcode, 0xc0 | (from & 7) << 3 | to & 7]);
+    }
+
+    /// `cmp left, right`, 32 or 64 bits.
+    pub fn cmp_registers(&mut self, wide: bool, left: Reg, right: Reg) {
+        self.between(wide, 0x39, left.0, right.0);
+    }
+
+    /// `sar reg, 31` or `sar reg, 63`: every bit becomes the sign.
+    pub fn spread_sign(&mut self, wide: bool, reg: Reg) {
+        self.between(wide, 0xc1, reg.0, 7);
+        self.raw(&[if wide { 63 } else { 31 }]);
+    }
+
+    /// `div reg`, 32 or 64 bits.
+    pub fn div(&mut self, wide: bool, reg: Reg) {
+        self.between(wide, 0xf7, reg.0, 6);
+    }
+
+    /// `idiv reg`, 32 or 64 bits.
+    pub fn idiv(&mut self, wide: bool, reg: Reg) {
+        self.between(wide, 0xf7, reg.0, 7);
     }
 
     /// `shr reg, count`, 32 bits.

@@ -80,7 +80,7 @@ impl Lowering<'_> {
         Some(())
     }
 
-    fn load_register(&mut self, to: Reg, register: Register) -> Option<()> {
+    pub(super) fn load_register(&mut self, to: Reg, register: Register) -> Option<()> {
         let number = number(register)?;
         match HOME[number] {
             Some(home) => self.code.mov(to, home),

@@ -38,6 +38,9 @@ impl Lowering<'_> {
         if i.mnemonic() == Mnemonic::Lea {
             return self.lea(i);
         }
+        if family == Family::MulDiv && matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv) {
+            return self.divide(index, i);
+        }
         if !is_copied(i, family) {
             return None;
         }
@@ -48,6 +51,9 @@ impl Lowering<'_> {
 
     /// An instruction without system semantics. `None` leaves it to the interpreter.
     pub(super) fn native(&mut self, index: usize, i: &Instruction, op: &NativeOp) -> Option<()> {
+        if matches!(i.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr) {
+            return self.load_mxcsr(index, i);
+        }
         let in_place = op.in_place(self.block.mode, self.usable)?;
         if in_place == InPlace::Nothing {
             return Some(());

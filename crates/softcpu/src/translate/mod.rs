@@ -14,6 +14,7 @@
 
 mod assembler;
 mod branch;
+mod divide;
 mod flags;
 mod generic;
 mod lower;

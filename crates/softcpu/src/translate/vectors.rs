@@ -7,11 +7,14 @@
 
 use std::mem::offset_of;
 
-use super::assembler::{Assembler, Label, condition};
+use iced_x86::Instruction;
+
+use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::lower::Lowering;
+use super::memory::{Access, is_simple};
 use super::state_at;
 use crate::native::{InPlace, NativeState};
-use crate::state::Cpu;
+use crate::state::{Cpu, mode};
 
 /// What the host's vector registers hold of the guest's, while a block is translated and in [`state_at::VECTORS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +140,26 @@ impl Lowering<'_> {
         self.flags = super::flags::Flags::State;
         self.loads.push(Load { label, back, wanted });
         self.vectors = wanted;
+    }
+
+    /// LDMXCSR. `None` leaves it to the interpreter, as does a value that leaves an exception unmasked or has reserved bits.
+    pub(super) fn load_mxcsr(&mut self, index: usize, i: &Instruction) -> Option<()> {
+        const MASKS: u32 = 0x1f80;
+        const RESERVED: u32 = 0xffff_0000;
+        if self.block.mode & mode::SSE == 0 || !is_simple(i) {
+            return None;
+        }
+        self.need_vectors(InPlace::Sse);
+        self.operand(i, index, Access::Read, 4);
+        let miss = self.miss(index);
+        self.code.load32(S1, Memory::at(S0, 0));
+        self.code.mov32(S2, S1);
+        self.code.and32(S2, MASKS | RESERVED);
+        self.code.cmp_imm(S2, MASKS as i32);
+        self.code.jump_if(condition::NE, miss);
+        self.code.store_state32(S1, MXCSR);
+        self.code.load_mxcsr(MXCSR);
+        Some(())
     }
 
     /// Calls what loads `wanted`.
