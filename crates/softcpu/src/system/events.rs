@@ -1,6 +1,6 @@
 //! What waits at an instruction boundary: INIT, start-up, NMI, the timer, interrupts (SDM vol. 3, 7.9 and 11.8).
 
-use ostler_accel::ExitCause;
+use ostler_accel::{ExitCause, KickSource};
 
 use super::interrupt::{Event, Source, enter};
 use super::lapic::Posted;
@@ -50,7 +50,9 @@ fn collect(cpu: &mut Cpu) {
     }
     if cpu.lapic.next_deadline().is_some() {
         let now = host::tsc();
-        cpu.lapic.check_timer(now);
+        if cpu.lapic.check_timer(now) {
+            cpu.shared.stats.count_kick(KickSource::Timer);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl SoftVcpu {
     pub(crate) fn new(vm: Arc<VmShared>, id: u32, cpuid: &[CpuidLeaf]) -> Result<Self, Error> {
         let share = CACHE_BYTES / vm.vcpus.len().max(1);
         let shared = Arc::new(VcpuShared::new(id));
-        for source in [KickSource::Device, KickSource::Ipi] {
+        for source in [KickSource::Device, KickSource::Ipi, KickSource::Timer] {
             shared.stats.set_kicks_counted(source);
         }
         let slot = vm.vcpus.get(id as usize);

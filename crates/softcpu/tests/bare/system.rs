@@ -6,6 +6,7 @@ use crate::common::{Bare, CODE, guest_code, run_to_end};
 use crate::prepared::{STACK0, prepared, run};
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{Accelerator, CpuState, Exit, KickSource, MpState, reset_state};
+use ostler_bus::Msi;
 use ostler_memory::vm_memory::{Bytes, GuestAddress};
 use ostler_softcpu::vm::SoftCpu;
 
@@ -195,6 +196,34 @@ fn a_second_cpu_starts_in_real_mode_and_interrupts_the_first() {
     });
     let state = first.state().unwrap();
     assert_eq!((state.gpr[0], state.gpr[3]), (0x1234_beef, 1));
+    assert_eq!(first.stats().kicks(KickSource::Timer), Some(0));
+    let ipis = first.stats().kicks(KickSource::Ipi).unwrap();
+    assert!(
+        (1..=2).contains(&ipis),
+        "the second CPU sent one interrupt: {ipis}"
+    );
+}
+
+#[test]
+fn a_timer_and_a_message_are_counted_as_what_woke_the_cpu() {
+    let bare = Bare::new(1);
+    bare.write(CODE, &deadline());
+    let mut vcpu = bare.vcpu(0);
+    vcpu.set_state(&prepared(&bare, CODE + 16)).unwrap();
+    run_to_end(&mut *vcpu);
+    let kicks = |source| vcpu.stats().kicks(source);
+    assert_eq!(
+        (kicks(KickSource::Timer), kicks(KickSource::Device)),
+        (Some(1), Some(0))
+    );
+    bare.vm.signal(Msi {
+        address: 0xfee0_0000,
+        data: 0x41,
+    });
+    assert_eq!(
+        (kicks(KickSource::Timer), kicks(KickSource::Device)),
+        (Some(1), Some(1))
+    );
 }
 
 guest_code!(

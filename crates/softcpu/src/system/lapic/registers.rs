@@ -289,11 +289,13 @@ impl Lapic {
         }
     }
 
-    /// Requests the timer's interrupt if it is due.
-    pub fn check_timer(&mut self, now: u64) {
-        if self.timer.deadline().is_some_and(|d| d <= now) && self.timer.fire(self.timer_mode(), now) {
+    /// Requests the timer's interrupt if it is due. True if it was.
+    pub fn check_timer(&mut self, now: u64) -> bool {
+        let due = self.timer.deadline().is_some_and(|d| d <= now) && self.timer.fire(self.timer_mode(), now);
+        if due {
             self.raise_lvt(0);
         }
+        due
     }
 
     /// The processor priority register.
