@@ -374,13 +374,13 @@ impl Cpu {
         if let Ok(translation) = &found
             && class != BLIND
         {
-            self.enter(class, linear, translation);
+            self.enter(class, linear, translation, request.write);
         }
         self.kernel_ticks += host::tsc().wrapping_sub(begun);
         found.map_err(|code| self.raise(Exception::pf(code, linear)))
     }
 
-    fn enter(&mut self, class: usize, linear: u64, translation: &Translation) {
+    fn enter(&mut self, class: usize, linear: u64, translation: &Translation, wanted_for_write: bool) {
         let Some(HostPage {
             host,
             writable,
@@ -407,6 +407,7 @@ impl Cpu {
         let uses = Uses {
             read: translation.read,
             write: translation.write && plain,
+            wanted_for_write,
             fetch: translation.fetch,
         };
         if self.mmu.window.tag == linear & !0xfff {

@@ -93,6 +93,8 @@ pub struct Uses {
     pub read: bool,
     /// Plain writes.
     pub write: bool,
+    /// It is a write that asks.
+    pub wanted_for_write: bool,
     /// Fetches.
     pub fetch: bool,
 }
@@ -118,11 +120,14 @@ impl Array {
             self.tables.read[at] = Entry { tag, addend };
             self.flags[at][READ] = flags;
         }
-        if uses.write {
-            self.tables.write[at] = Entry { tag, addend };
+        let write = &mut self.tables.write[at];
+        // A read does not drive out another page's entry for writes: a copy would fight with itself after all.
+        let free = write.tag == tag || write.tag == invalid_tag(at);
+        if uses.write && (uses.wanted_for_write || free) {
+            *write = Entry { tag, addend };
             self.flags[at][WRITE] = flags;
-        } else if self.tables.write[at].tag == tag {
-            self.tables.write[at].tag = invalid_tag(at);
+        } else if write.tag == tag {
+            write.tag = invalid_tag(at);
         }
         if uses.fetch {
             self.tables.fetch[at] = Fetch { tag, info };
@@ -214,11 +219,13 @@ mod tests {
     const READABLE: Uses = Uses {
         read: true,
         write: false,
+        wanted_for_write: false,
         fetch: false,
     };
     const PLAIN: Uses = Uses {
         read: true,
         write: true,
+        wanted_for_write: true,
         fetch: true,
     };
 
@@ -264,13 +271,17 @@ mod tests {
         let mut array = Array::default();
         let (from, to) = (0x4000_0000, 0x4200_0000);
         assert_eq!(index(from), index(to));
-        array.fill(from, READABLE, 0, 0);
-        let writable = Uses {
-            read: false,
-            write: true,
-            fetch: false,
-        };
-        array.fill(to, writable, 0, 0);
+        array.fill(to, Uses { read: false, ..PLAIN }, 0, 0);
+        // The page that is read could be written too.
+        array.fill(
+            from,
+            Uses {
+                wanted_for_write: false,
+                ..PLAIN
+            },
+            0,
+            0,
+        );
         assert!(hits(&array, from, 8));
         assert_eq!(array.tables.write[index(to)].tag, to);
     }
