@@ -478,6 +478,24 @@ impl Assembler {
         self.dword(offset as i32);
     }
 
+    /// Loads the lower half of a YMM register from the vCPU's state, aligned, and clears the upper one.
+    pub fn load_low_half(&mut self, number: u8, offset: usize) {
+        let vex = if number < 8 { 0xf8 } else { 0x78 };
+        self.raw(&[0x65, 0xc5, vex, 0x28, (number & 7) << 3 | 4, 0x25]);
+        self.dword(offset as i32);
+    }
+
+    /// Combines XMM0 with a part of the vCPU's state, aligned, by inclusive or.
+    pub fn or_xmm0(&mut self, offset: usize) {
+        self.raw(&[0x65, 0xc5, 0xf9, 0xeb, 0x04, 0x25]); // vpor xmm0, xmm0, gs:[]
+        self.dword(offset as i32);
+    }
+
+    /// Sets ZF if XMM0 is zero.
+    pub fn test_xmm0(&mut self) {
+        self.raw(&[0xc4, 0xe2, 0x79, 0x17, 0xc0]); // vptest xmm0, xmm0
+    }
+
     /// `vzeroupper`.
     pub fn vzeroupper(&mut self) {
         self.raw(&[0xc5, 0xf8, 0x77]);

@@ -42,6 +42,8 @@ const fn vector_at(number: usize) -> usize {
     offset_of!(Cpu, vec) + 32 * number
 }
 
+/// Bytes of half a YMM register.
+const HALF: usize = 16;
 const HOST_MXCSR: usize = offset_of!(Cpu, native) + offset_of!(NativeState, host_mxcsr);
 const MXCSR: usize = offset_of!(Cpu, mxcsr);
 
@@ -61,7 +63,7 @@ impl Places {
     }
 }
 
-/// Writes the loading stubs. They change no flags, general registers neither.
+/// Writes the loading stubs. They change flags, but no general registers.
 pub fn emit(code: &mut Assembler) -> Places {
     let avx = std::is_x86_feature_detected!("avx");
     let load_xmm = code.len();
@@ -78,9 +80,25 @@ pub fn emit(code: &mut Assembler) -> Places {
     let load_ymm = code.len();
     if avx {
         store(code);
+        // Upper halves that are all zero stay untouched: once they were written, even with zeros, instructions of the legacy
+        // encoding become many times slower on Intel's processors, until the next VZEROUPPER.
+        code.load_low_half(0, vector_at(0) + HALF);
+        for number in 1..16 {
+            code.or_xmm0(vector_at(number) + HALF);
+        }
+        code.test_xmm0();
+        let (clean, loaded) = (code.label(), code.label());
+        code.jump_if(condition::E, clean);
         for number in 0..16 {
             code.load_ymm(number, vector_at(number.into()));
         }
+        code.jump(loaded);
+        code.place(clean);
+        code.vzeroupper();
+        for number in 0..16 {
+            code.load_low_half(number, vector_at(number.into()));
+        }
+        code.place(loaded);
         code.load_mxcsr(MXCSR);
         code.set_state8(state_at::VECTORS, Vectors::Ymm as u8);
     }
