@@ -185,7 +185,7 @@ impl NativeOp {
         let plain = match self.action {
             Action::Handler(_) => match self.shape.mnemonic() {
                 Mnemonic::Vzeroupper | Mnemonic::Vzeroall => true,
-                Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr => true,
+                Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr | Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => true,
                 Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => true,
                 Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 => {
                     return Some(InPlace::Nothing);

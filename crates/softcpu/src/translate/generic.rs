@@ -51,10 +51,10 @@ impl Lowering<'_> {
 
     /// An instruction without system semantics. `None` leaves it to the interpreter.
     pub(super) fn native(&mut self, index: usize, i: &Instruction, op: &NativeOp) -> Option<()> {
+        let in_place = op.in_place(self.block.mode, self.usable)?;
         if matches!(i.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr) {
             return self.load_mxcsr(index, i);
         }
-        let in_place = op.in_place(self.block.mode, self.usable)?;
         if in_place == InPlace::Nothing {
             return Some(());
         }

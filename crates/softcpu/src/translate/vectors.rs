@@ -14,7 +14,7 @@ use super::lower::Lowering;
 use super::memory::{Access, is_simple};
 use super::state_at;
 use crate::native::{InPlace, NativeState};
-use crate::state::{Cpu, mode};
+use crate::state::Cpu;
 
 /// What the host's vector registers hold of the guest's, while a block is translated and in [`state_at::VECTORS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,11 +160,11 @@ impl Lowering<'_> {
         self.vectors = wanted;
     }
 
-    /// LDMXCSR. `None` leaves it to the interpreter, as does a value that leaves an exception unmasked or has reserved bits.
+    /// LDMXCSR, where it may be executed. `None` leaves it to the interpreter, as does a value that leaves an exception unmasked or has reserved bits.
     pub(super) fn load_mxcsr(&mut self, index: usize, i: &Instruction) -> Option<()> {
         const MASKS: u32 = 0x1f80;
         const RESERVED: u32 = 0xffff_0000;
-        if self.block.mode & mode::SSE == 0 || !is_simple(i) {
+        if !is_simple(i) {
             return None;
         }
         self.need_vectors(InPlace::Sse);

@@ -261,6 +261,23 @@ fn an_invalid_opcode_at_the_end_of_a_page_needs_no_next_page() {
 }
 
 #[test]
+fn a_vector_prefix_is_refused_until_the_system_allows_it() {
+    // mov dword [rsp - 8], 0x1f80; ldmxcsr [rsp - 8], by the legacy encoding and with a VEX prefix, while CR4.OSXSAVE is clear.
+    let value = [0xc7, 0x44, 0x24, 0xf8, 0x80, 0x1f, 0, 0];
+    assert_eq!(
+        outcome(CODE, &[&value[..], &[0x0f, 0xae, 0x54, 0x24, 0xf8]].concat()),
+        7
+    );
+    assert_eq!(
+        outcome(
+            CODE,
+            &[&value[..], &[0xc5, 0xf8, 0xae, 0x54, 0x24, 0xf8]].concat()
+        ),
+        6
+    );
+}
+
+#[test]
 fn code_across_a_page_border_that_another_cpu_changes_is_seen() {
     const BORDER: u64 = 0x2_1000;
     let bare = Bare::new(2);
