@@ -202,16 +202,37 @@ fn correct_count(cpu: &mut Cpu, block: &Block, outcome: Outcome) {
     }
 }
 
-/// Executes the host code of `block` and what it leads to. Returns the block that it ended in, where that is known.
-fn enter_translated<'a>(
-    cpu: &mut Cpu,
-    cache: &mut BlockCache,
-    block: &Block,
-) -> (Outcome, Option<&'a Block>) {
+/// What came before the block that is looked for.
+enum From<'a> {
+    /// A block of the interpreter, and how it ended.
+    Interpreted(&'a Block, Outcome),
+    /// A jump of the host code of a block.
+    Translated(&'a Block, usize),
+    /// Nothing that could be linked.
+    Elsewhere,
+}
+
+/// Executes the host code of `block` and what it leads to.
+fn enter_translated<'a>(cpu: &mut Cpu, cache: &mut BlockCache, block: &Block) -> (Outcome, From<'a>) {
     cpu.gpr[reg::RIP_BASE] = block.rip_base(cpu.rip);
-    let (outcome, last) = cache.enter(cpu, block.code());
-    // SAFETY: the block is in the cache, which is emptied only between chains.
-    (outcome, last.map(|last| unsafe { &*last }))
+    let (left, last) = cache.enter(cpu, block.code());
+    let from = match (last, left.link()) {
+        // SAFETY: the block is in the cache, which is emptied only between chains.
+        (Some(last), Some(link)) => From::Translated(unsafe { &*last }, link),
+        _ => From::Elsewhere,
+    };
+    (left.outcome(), from)
+}
+
+/// Executes `block` in the interpreter.
+fn enter_interpreted<'a>(cpu: &mut Cpu, block: &'a Block) -> (Outcome, From<'a>) {
+    let outcome = enter_block(cpu, block);
+    correct_count(cpu, block, outcome);
+    let from = match outcome {
+        Outcome::Next | Outcome::Taken => From::Interpreted(block, outcome),
+        _ => From::Elsewhere,
+    };
+    (outcome, from)
 }
 
 /// Executes `block` and those after it for as long as nothing else has to be looked at.
@@ -223,27 +244,20 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
             cache.heat_up(cpu, block);
         }
         let (outcome, from) = if block.code().is_null() {
-            (enter_block(cpu, block), Some(block))
+            enter_interpreted(cpu, block)
         } else {
             enter_translated(cpu, cache, block)
         };
         if outcome as u32 > Outcome::Jump as u32 {
-            if let Some(from) = from {
-                correct_count(cpu, from, outcome);
-            }
             return outcome;
         }
         if shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
             return Outcome::Look;
         }
-        let from = from.filter(|_| outcome != Outcome::Jump);
-        if let Some(from) = from
+        if let From::Interpreted(from, outcome) = from
             && let Some(next) = from.link(outcome)
             && next.may_enter(cpu)
         {
-            if !from.code().is_null() {
-                cache.link(from, outcome, next);
-            }
             block = next;
             continue;
         }
@@ -252,8 +266,10 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
         }
         match cache.find(cpu, false) {
             Ok(next) => {
-                if let Some(from) = from {
-                    cache.link(from, outcome, next);
+                match from {
+                    From::Interpreted(from, outcome) => from.set_link(outcome, next),
+                    From::Translated(from, link) => cache.link(from, link, next),
+                    From::Elsewhere => {}
                 }
                 block = next;
             }

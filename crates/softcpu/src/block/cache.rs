@@ -7,7 +7,7 @@ use super::{Block, Outcome, build};
 use crate::fault::Result;
 use crate::host;
 use crate::state::{Cpu, mode, seg};
-use crate::translate::{Translator, context};
+use crate::translate::{Left, Translator, context};
 use crate::vm::Engine;
 
 /// Entries of the cache by instruction pointer.
@@ -225,7 +225,12 @@ impl BlockCache {
         }
         let begun = host::tsc();
         block.heat.set(u32::MAX);
-        if let Some(translation) = translator.translate(block, cpu.native.features) {
+        let page = block.gpa & !0xfff;
+        let warm = |offset: u16| {
+            let near = &**self.blocks.get(&(page | u64::from(offset), block.mode))?;
+            near.may_join(block).then_some(near)
+        };
+        if let Some(translation) = translator.translate(block, cpu.native.features, warm) {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }
@@ -237,22 +242,21 @@ impl BlockCache {
     }
 
     /// Executes the host code `code` and what it leads to.
-    pub fn enter(&mut self, cpu: &mut Cpu, code: *const u8) -> (Outcome, Option<*const Block>) {
+    pub fn enter(&mut self, cpu: &mut Cpu, code: *const u8) -> (Left, Option<*const Block>) {
         cpu.translated.jumps = self.jumps.as_ptr();
         match &self.translator {
             Some(translator) => translator.enter(cpu, code),
-            None => (Outcome::Look, None),
+            None => (Left::new(Outcome::Look, None), None),
         }
     }
 
-    /// Links the host code of two blocks.
-    pub fn link(&mut self, from: &Block, outcome: Outcome, to: &Block) {
-        from.set_link(outcome, to);
+    /// Lets jump `link` of the host code of `from` lead to that of `to`.
+    pub fn link(&mut self, from: &Block, link: usize, to: &Block) {
         if let (Some(translator), Some(translation)) = (&mut self.translator, from.translation.get())
-            && from.is_linked(outcome, to)
+            && from.may_link(to)
             && let Some(to) = to.translation.get()
         {
-            translator.link(translation, outcome, to);
+            translator.link(translation, link, to);
         }
     }
 }

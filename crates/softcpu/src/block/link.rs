@@ -45,23 +45,30 @@ impl Block {
         })
     }
 
-    /// True if `target` is the successor by `outcome`.
-    pub fn is_linked(&self, outcome: Outcome, target: &Block) -> bool {
-        self.links
-            .get(outcome as usize)
-            .is_some_and(|link| std::ptr::eq(link.get(), target))
-    }
-
     /// Makes `target` the successor by `outcome`, if the jump stays in the page.
     pub fn set_link(&self, outcome: Outcome, target: &Block) {
-        let slot = outcome as usize;
-        if slot < 2
-            && self.linkable
+        if let Some(link) = self.links.get(outcome as usize)
+            && self.may_link(target)
+        {
+            link.set(target);
+        }
+    }
+
+    /// True if a jump to `target` stays in the page.
+    pub fn may_link(&self, target: &Block) -> bool {
+        self.linkable
             && target.mode == self.mode
             && target.second.is_none()
             && target.gpa >> 12 == self.gpa >> 12
-        {
-            self.links[slot].set(target);
-        }
+    }
+
+    /// True if this block may be translated together with `head`, which leads to it: it is warm, and has no host code of its own.
+    pub fn may_join(&self, head: &Block) -> bool {
+        const WARM: u32 = 3;
+        self.linkable
+            && head.may_link(self)
+            && !self.special.get()
+            && self.is_current()
+            && (WARM..u32::MAX).contains(&self.heat.get())
     }
 }

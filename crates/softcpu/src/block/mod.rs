@@ -301,9 +301,6 @@ impl Block {
     /// How many of the block's instructions lie before the one at `rip`.
     pub fn instructions_before(&self, rip: u64, base: u64, mask: u64) -> u32 {
         let offset = rip.wrapping_sub(base) & mask;
-        if let Some(translation) = self.translation.get() {
-            return translation.instructions_before(offset);
-        }
         self.form
             .borrow()
             .ops

@@ -46,8 +46,8 @@ pub mod condition {
     pub const NE: u8 = 5;
     /// Above.
     pub const A: u8 = 7;
-    /// Negative.
-    pub const S: u8 = 8;
+    /// Less.
+    pub const L: u8 = 12;
 }
 
 /// A place in the code that jumps lead to.
@@ -180,6 +180,28 @@ impl Assembler {
         self.dword(value);
     }
 
+    /// Compares a part of the vCPU's state with a small number.
+    pub fn cmp_state_imm8(&mut self, offset: usize, value: i8) {
+        self.raw(&[0x65, 0x48, 0x83, 0x3c, 0x25]);
+        self.dword(offset as i32);
+        self.raw(&[value as u8]);
+    }
+
+    /// `add to, from`.
+    pub fn add_register(&mut self, to: Reg, from: Reg) {
+        self.between(true, 0x01, to.0, from.0);
+    }
+
+    /// `sub to, from`.
+    pub fn sub_register(&mut self, to: Reg, from: Reg) {
+        self.between(true, 0x29, to.0, from.0);
+    }
+
+    /// `neg reg`.
+    pub fn neg(&mut self, reg: Reg) {
+        self.raw(&[0x48 | reg.high(), 0xf7, 0xd8 | reg.low()]);
+    }
+
     /// Puts the arithmetic flags, in the form that [`crate::flags`] describes, to `offset` of the state. Uses [`S1`].
     pub fn save_flags(&mut self, offset: usize) {
         self.mov(S1, RAX);
@@ -200,11 +222,7 @@ impl Assembler {
 
     /// `mov to, from`, 64 bits.
     pub fn mov(&mut self, to: Reg, from: Reg) {
-        self.raw(&[
-            0x48 | from.high() << 2 | to.high(),
-            0x89,
-            0xc0 | from.low() << 3 | to.low(),
-        ]);
+        self.between(true, 0x89, to.0, from.0);
     }
 
     /// `mov reg, value`, zero-extended from 32 bits.

@@ -1,14 +1,15 @@
 //! Near jumps, PUSH and POP.
 //!
-//! A jump inside the page is linked to its target's code. Others look their target up in the jump cache; what is not there
-//! is left to the interpreter, which executes the whole instruction: nothing is committed before the cache was asked.
+//! A jump inside the region is one of the host. Another inside the page is linked to its target's code. Those to other pages look their
+//! target up in the jump cache.
 
 use std::mem::offset_of;
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
 use super::assembler::{Label, Memory, Reg, S0, S1, S2, condition};
-use super::lower::Lowering;
+use super::flags::Flags;
+use super::lower::{Detour, Known, Lowering};
 use super::memory::{Access, is_simple};
 use super::registers::{HOME, STACK, number};
 use super::runtime::JUMP_CODE;
@@ -24,38 +25,140 @@ impl Lowering<'_> {
         match i.code() {
             Code::Jmp_rel8_64 | Code::Jmp_rel32_64 => {
                 let target = near_target(i)?;
-                self.flags_to_state();
-                self.go(Outcome::Taken, target, Some(index));
+                self.go(Outcome::Taken, target);
             }
             Code::Call_rel32_64 | Code::Call_rm64 => self.call(index, i)?,
             Code::Jmp_rm64 => {
                 self.target(index, i)?;
-                self.jump_by_cache(Some(index));
+                self.find_by_cache(index);
+                self.count(i32::from(self.uncounted) + 1);
+                self.take_page();
+                self.code.jump_memory(JUMP_CODE);
             }
             Code::Retnq => self.ret(index, 0),
             Code::Retnq_imm16 => self.ret(index, i.immediate16().into()),
             _ if i.is_jcc_short_or_near() && i.op0_kind() == OpKind::NearBranch64 => {
                 let target = near_target(i)?;
-                self.flags_to_state();
                 self.flags_to_host();
-                let taken = self.code.label();
+                let taken = self.detour(Outcome::Taken, target);
                 self.code.jump_if(condition_code(i), taken);
-                self.go(Outcome::Next, next, None);
-                self.code.place(taken);
-                self.go(Outcome::Taken, target, Some(index));
+                self.go(Outcome::Next, next);
             }
             _ => return None,
         }
         Some(())
     }
 
-    /// Goes on at `target`, relative to the page. The flags are in the state. `index` is the instruction, where it is one that jumps.
-    pub(super) fn go(&mut self, outcome: Outcome, target: u64, index: Option<usize>) {
+    /// Goes on at `target`, relative to the page, after the current instruction.
+    pub(super) fn go(&mut self, outcome: Outcome, target: u64) {
+        self.uncounted += 1;
+        match self.inside(target) {
+            Some(part) => {
+                self.arrive(part, target as u16);
+                if part != self.part + 1 {
+                    self.code.jump(self.places[part].label);
+                }
+            }
+            None => self.go_outside(outcome, target),
+        }
+    }
+
+    /// A label from which it goes on at `target`, relative to the page, after the current instruction. The flags are as they are now.
+    fn detour(&mut self, outcome: Outcome, target: u64) -> Label {
+        let mut known = self.known();
+        known.uncounted += 1;
+        if let Some(part) = self.inside(target)
+            && self.is_plain(part, &known)
+        {
+            self.places[part].known.get_or_insert(known);
+            return self.places[part].label;
+        }
+        let label = self.code.label();
+        self.detours.push(Detour {
+            label,
+            outcome,
+            target,
+            part: self.part,
+            known,
+        });
+        label
+    }
+
+    /// The code of the detours.
+    pub(super) fn take_detours(&mut self) {
+        for detour in std::mem::take(&mut self.detours) {
+            self.code.place(detour.label);
+            self.resume(detour.known);
+            self.part = detour.part;
+            match self.inside(detour.target) {
+                Some(part) => {
+                    self.arrive(part, detour.target as u16);
+                    self.code.jump(self.places[part].label);
+                }
+                None => self.go_outside(detour.outcome, detour.target),
+            }
+        }
+    }
+
+    /// The part of the region at `target`, relative to the page.
+    fn inside(&self, target: u64) -> Option<usize> {
+        in_page(target)
+            .then(|| self.region.part_at(target as u16))
+            .flatten()
+    }
+
+    /// True if `part` is reached from here only, and later in the code.
+    fn is_only_way(&self, part: usize) -> bool {
+        self.region.parts[part].jumps == 1 && !self.places[part].placed
+    }
+
+    /// True if a jump to `part` with what is known is a jump and nothing else.
+    fn is_plain(&self, part: usize, known: &Known) -> bool {
+        if self.is_only_way(part) {
+            return true;
+        }
+        let place = &self.places[part];
+        !place.placed
+            && place.known.is_some_and(|arrival| {
+                arrival.uncounted == known.uncounted
+                    && (arrival.flags == Flags::Dead || matches!(known.flags, Flags::State | Flags::Both))
+            })
+    }
+
+    /// Before a jump to `part`, which begins at page offset `target`.
+    fn arrive(&mut self, part: usize, target: u16) {
+        if self.is_only_way(part) {
+            self.places[part].known = Some(self.known());
+            return;
+        }
+        let arrival = self.places[part].known.unwrap_or_else(|| Known {
+            uncounted: self.uncounted,
+            ..self.arrival(part)
+        });
+        self.places[part].known = Some(arrival);
+        if arrival.flags != Flags::Dead {
+            self.flags_to_state();
+        }
+        let more = i32::from(self.uncounted) - i32::from(arrival.uncounted);
+        if self.places[part].placed {
+            self.spare_flags();
+            self.count(more);
+            self.look(target);
+        } else {
+            self.count(more);
+        }
+    }
+
+    /// Leaves the region for `target`, relative to the page.
+    fn go_outside(&mut self, outcome: Outcome, target: u64) {
+        self.flags_to_state();
+        self.spare_flags();
+        self.count(self.uncounted.into());
         if in_page(target) {
             self.link(outcome, target as u16, self.entry_of(target as u16));
         } else {
             self.page_address(target);
-            self.jump_by_cache(index);
+            self.jump_by_cache();
         }
     }
 
@@ -68,6 +171,7 @@ impl Lowering<'_> {
     /// Puts where an indirect jump goes to into `S0`.
     pub(super) fn target(&mut self, index: usize, i: &Instruction) -> Option<()> {
         self.flags_to_state();
+        self.spare_flags();
         if i.op0_kind() == OpKind::Memory {
             if !is_simple(i) {
                 return None;
@@ -93,25 +197,15 @@ impl Lowering<'_> {
         self.code.lea(STACK, Memory::at(STACK, by));
     }
 
-    /// Goes on at the address in `S0`, by the jump cache where that knows its code. The flags are in the state. `index` is the
-    /// instruction, where it is one that jumps.
-    pub(super) fn jump_by_cache(&mut self, index: Option<usize>) {
-        match index {
-            Some(index) => {
-                self.find_by_cache(index);
-                self.take_page();
-                self.code.jump_memory(JUMP_CODE);
-            }
-            None => {
-                let miss = self.code.label();
-                self.search_cache(miss);
-                self.take_page();
-                self.code.jump_memory(JUMP_CODE);
-                self.code.place(miss);
-                self.code.store_state(S0, offset_of!(Cpu, rip));
-                self.leave_for_engine();
-            }
-        }
+    /// Goes on at the address in `S0`, by the jump cache where that knows its code. The flags are in the state.
+    pub(super) fn jump_by_cache(&mut self) {
+        let miss = self.code.label();
+        self.search_cache(miss);
+        self.take_page();
+        self.code.jump_memory(JUMP_CODE);
+        self.code.place(miss);
+        self.code.store_state(S0, offset_of!(Cpu, rip));
+        self.leave_for_engine();
     }
 
     /// Puts the jump cache's entry for the address in `S0` into `S1`. If there is none, instruction `index` is the interpreter's.
@@ -152,7 +246,6 @@ impl Lowering<'_> {
         match i.code() {
             Code::Push_r64 | Code::Pushq_imm8 | Code::Pushq_imm32 => {
                 let register = i.op0_register();
-                self.flags_to_state();
                 self.stack_slot(index, -8, Access::Write);
                 if i.code() == Code::Push_r64 {
                     self.load_register(S1, register)?;
@@ -174,7 +267,6 @@ impl Lowering<'_> {
             }
             Code::Pop_r64 => {
                 let number = number(i.op0_register())?;
-                self.flags_to_state();
                 self.stack_slot(index, 0, Access::Read);
                 self.adjust_stack(8);
                 match HOME[number] {
@@ -187,7 +279,6 @@ impl Lowering<'_> {
             }
             Code::Leaveq => {
                 let frame = HOME[reg::RBP]?;
-                self.flags_to_state();
                 self.code.mov(S0, frame);
                 self.look_up(index, Access::Read, 8);
                 self.code.lea(STACK, Memory::at(frame, 8));

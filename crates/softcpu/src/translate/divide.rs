@@ -6,6 +6,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::assembler::{Memory, RAX, RDX, S0, S1, S2, condition};
+use super::flags::Flags;
 use super::lower::Lowering;
 use super::memory::{Access, is_simple};
 
@@ -26,7 +27,7 @@ impl Lowering<'_> {
             8 => true,
             _ => return None,
         };
-        self.flags_to_state();
+        self.spare_flags();
         if i.op0_kind() == OpKind::Register {
             self.load_register(S1, i.op0_register())?;
         } else {
@@ -58,6 +59,8 @@ impl Lowering<'_> {
             self.code.div(wide, S1);
         }
         // The flags are undefined now: those in the state are as good as any.
+        self.flags = Flags::State;
+        self.recipe = None;
         Some(())
     }
 }

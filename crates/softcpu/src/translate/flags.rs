@@ -1,13 +1,19 @@
 //! Where the arithmetic flags are.
 //!
-//! Between blocks, and whenever the interpreter may be called, they are in the state. In between they may be in the host's
-//! flags only: until something changes those, or an instruction could stop.
+//! Between regions, and whenever the interpreter is called, they are in the state. In between they may be in the host's flags only,
+//! or nowhere, if they can be computed again ([`super::recipe`]) or nothing looks at them before they are overwritten.
 
 use std::mem::offset_of;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
 
+use super::Single;
+use super::generic::is_copied;
 use super::lower::Lowering;
+use super::memory::is_simple;
+use super::registers::is_high_byte;
+use crate::block::Owner;
+use crate::exec::fast::select::is_nop;
 use crate::state::Cpu;
 
 /// The six arithmetic flags.
@@ -23,6 +29,10 @@ pub enum Flags {
     Host,
     /// In both.
     Both,
+    /// Nowhere; the recipe computes them.
+    Recipe,
+    /// Nowhere; they are overwritten before anything can look at them.
+    Dead,
 }
 
 /// What an instruction does with the flags.
@@ -64,22 +74,80 @@ fn shifts_by_constant(i: &Instruction) -> bool {
     i.op_kind(last) == OpKind::Immediate8 && i.immediate8() & 31 != 0
 }
 
-impl Lowering<'_> {
-    const FLAGS: usize = offset_of!(Cpu, flags);
+/// True unless it is certain that `single` needs no flags but those that it reads: it may fault, or be the interpreter's.
+pub fn may_stop(single: &Single) -> bool {
+    let i = &single.instruction;
+    let copied = match &single.owner {
+        Owner::Family(family) => {
+            is_nop(i)
+                || matches!(i.mnemonic(), Mnemonic::Lea) && is_simple(i) && i.op0_register().size() >= 4
+                || !matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv) && is_copied(i, *family)
+        }
+        _ => false,
+    };
+    let operands = 0..i.op_count();
+    !copied
+        || i.mnemonic() != Mnemonic::Lea
+            && operands
+                .clone()
+                .any(|n| matches!(i.op_kind(n), OpKind::Memory))
+        || operands.clone().any(|n| i.op_kind(n) == OpKind::Register && is_high_byte(i.op_register(n)))
+}
 
-    /// Brings the flags into the state, before the host's are changed or the interpreter is called.
+impl Lowering<'_> {
+    pub(super) const FLAGS: usize = offset_of!(Cpu, flags);
+
+    /// Brings the flags into the state, before translated code is left or the interpreter is called.
     pub fn flags_to_state(&mut self) {
-        if self.flags == Flags::Host {
-            self.code.save_flags(Self::FLAGS);
-            self.flags = Flags::Both;
+        match self.flags {
+            Flags::State | Flags::Both => return,
+            Flags::Host => {}
+            Flags::Recipe => match self.recipe {
+                Some(recipe) => self.cook(&recipe),
+                None => self.broken = true,
+            },
+            Flags::Dead => {
+                self.broken = true;
+                return;
+            }
+        }
+        self.code.save_flags(Self::FLAGS);
+        self.flags = Flags::Both;
+    }
+
+    /// Brings the flags into the host's. Uses `S1` and `S2`.
+    pub fn flags_to_host(&mut self) {
+        match self.flags {
+            Flags::Host | Flags::Both => {}
+            Flags::State => {
+                self.code.load_flags(Self::FLAGS);
+                self.flags = Flags::Both;
+            }
+            Flags::Recipe => match self.recipe {
+                Some(recipe) => {
+                    self.cook(&recipe);
+                    self.flags = Flags::Host;
+                }
+                None => self.broken = true,
+            },
+            Flags::Dead => self.broken = true,
         }
     }
 
-    /// Brings the flags into the host's.
-    pub fn flags_to_host(&mut self) {
-        if self.flags == Flags::State {
-            self.code.load_flags(Self::FLAGS);
-            self.flags = Flags::Both;
+    /// Before the host's flags are changed by something that is not the guest's.
+    pub fn spare_flags(&mut self) {
+        if self.flags == Flags::Host && self.recipe.is_none() {
+            self.flags_to_state();
         }
+        self.flags = match self.flags {
+            Flags::Host => Flags::Recipe,
+            Flags::Both => Flags::State,
+            other => other,
+        };
+    }
+
+    /// True if the flags after instruction `index` are overwritten before anything looks at them.
+    pub fn are_dead_after(&self, index: usize) -> bool {
+        self.region.are_dead_from(self.part, index + 1, self.singles)
     }
 }

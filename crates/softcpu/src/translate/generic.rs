@@ -20,6 +20,14 @@ struct Guest {
     store: bool,
 }
 
+/// How an instruction is copied.
+struct Copying {
+    /// Its memory operand must lie at a multiple of its size.
+    aligned: bool,
+    /// It writes a register that the flags' recipe needs.
+    spent: bool,
+}
+
 /// What becomes of an instruction.
 struct Plan {
     /// What the host executes.
@@ -31,7 +39,7 @@ struct Plan {
 
 impl Lowering<'_> {
     /// An instruction that the host can execute as well. `None` leaves it to the interpreter.
-    pub(super) fn generic(&mut self, index: usize, i: &Instruction, family: Family) -> Option<()> {
+    pub(super) fn generic(&mut self, index: usize, i: &Instruction, family: Family, spent: bool) -> Option<()> {
         if is_nop(i) {
             return Some(());
         }
@@ -45,12 +53,12 @@ impl Lowering<'_> {
             return None;
         }
         let plan = self.plan(i)?;
-        self.copy(index, i, plan, false);
+        self.copy(index, i, plan, Copying { aligned: false, spent });
         Some(())
     }
 
     /// An instruction without system semantics. `None` leaves it to the interpreter.
-    pub(super) fn native(&mut self, index: usize, i: &Instruction, op: &NativeOp) -> Option<()> {
+    pub(super) fn native(&mut self, index: usize, i: &Instruction, op: &NativeOp, spent: bool) -> Option<()> {
         let in_place = op.in_place(self.block.mode, self.usable)?;
         if matches!(i.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr) {
             return self.load_mxcsr(index, i);
@@ -67,15 +75,16 @@ impl Lowering<'_> {
             return None;
         }
         self.need_vectors(in_place);
-        self.copy(index, i, plan, alignment != 1);
+        let aligned = alignment != 1;
+        self.copy(index, i, plan, Copying { aligned, spent });
         Some(())
     }
 
-    /// Puts the copy of `i` that `plan` describes here. With `aligned` a memory operand must lie at a multiple of its size.
-    fn copy(&mut self, index: usize, i: &Instruction, plan: Plan, aligned: bool) {
+    /// Puts the copy of `i` that `plan` describes here.
+    fn copy(&mut self, index: usize, i: &Instruction, plan: Plan, how: Copying) {
         let effect = flags::effect(i);
         if let Some((access, size)) = plan.memory {
-            if aligned {
+            if how.aligned {
                 self.aligned_operand(i, index, access, size);
             } else {
                 self.operand(i, index, access, size);
@@ -87,12 +96,18 @@ impl Lowering<'_> {
         for guest in plan.guests.iter().filter(|guest| guest.load) {
             self.code.load_state(guest.scratch, gpr_at(guest.number));
         }
+        let before = match self.flags {
+            Flags::State | Flags::Both => Some(None),
+            Flags::Host if !how.spent => self.recipe.map(Some),
+            _ => None,
+        };
         self.code.raw(&plan.bytes);
         for guest in plan.guests.iter().filter(|guest| guest.store) {
             self.code.store_state(guest.scratch, gpr_at(guest.number));
         }
         if effect.changes {
             self.flags = Flags::Host;
+            self.note_recipe(index, before);
         }
     }
 
@@ -206,7 +221,7 @@ impl Lowering<'_> {
 }
 
 /// True for instructions that do the same on the host, apart from where their operands are.
-fn is_copied(i: &Instruction, family: Family) -> bool {
+pub fn is_copied(i: &Instruction, family: Family) -> bool {
     use Mnemonic::*;
     let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
     match family {

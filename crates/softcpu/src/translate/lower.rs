@@ -1,13 +1,15 @@
-//! From a block's instructions to host code.
+//! From a region's instructions to host code.
 
 use iced_x86::{Encoder, InstructionInfoFactory};
 
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::memory::Slide;
+use super::recipe::Recipe;
+use super::region::Region;
 use super::runtime::Stubs;
 use super::vectors::{Load, Vectors};
-use super::{Entry, Link, Single, state_at};
+use super::{Entry, Link, Single, runtime, state_at};
 use crate::block::{Block, Outcome, Owner};
 use crate::exec::Family;
 use crate::native::FeatureSet;
@@ -17,6 +19,8 @@ struct Miss {
     label: Label,
     /// The instruction's place among those that the code asks for.
     place: u32,
+    /// Computes the flags, which are not in the state.
+    recipe: Option<Recipe>,
     /// Where translated code goes on.
     back: Label,
     /// The flags are expected in the host's there.
@@ -25,75 +29,144 @@ struct Miss {
     vectors: Vectors,
 }
 
-/// A way out of the block.
+/// A way out of the region.
 struct Leave {
     label: Label,
     outcome: Outcome,
+    /// Its link, if a jump can be led elsewhere.
+    link: Option<usize>,
+    /// Computes the flags, which are not in the state.
+    recipe: Option<Recipe>,
     /// Page offset of the next instruction.
     offset: u16,
 }
 
-/// One block on its way.
+/// What is known at some place in the code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub flags: Flags,
+    pub recipe: Option<Recipe>,
+    pub vectors: Vectors,
+    /// Instructions that are executed already, but not counted.
+    pub uncounted: u16,
+}
+
+/// A part of the region on its way.
+pub(super) struct Place {
+    pub label: Label,
+    /// What is known where it begins, once a jump to it was lowered.
+    pub known: Option<Known>,
+    /// It was lowered.
+    pub placed: bool,
+}
+
+/// A jump inside or out of the region that takes more than a jump.
+pub(super) struct Detour {
+    pub label: Label,
+    pub outcome: Outcome,
+    /// Relative to the page.
+    pub target: u64,
+    /// The part that it belongs to.
+    pub part: usize,
+    pub known: Known,
+}
+
+/// One region on its way.
 pub struct Lowering<'a> {
     pub(super) code: &'a mut Assembler,
     pub(super) encoder: &'a mut Encoder,
     pub(super) infos: &'a mut InstructionInfoFactory,
     pub(super) flags: Flags,
+    /// How the flags can be computed, if they are in the host's only, or nowhere.
+    pub(super) recipe: Option<Recipe>,
     pub(super) vectors: Vectors,
+    /// Instructions before the current one that are not counted yet.
+    pub(super) uncounted: u16,
+    /// The region's first block.
     pub(super) block: &'a Block,
+    pub(super) region: &'a Region,
+    pub(super) singles: &'a [Single],
+    /// The part that is lowered.
+    pub(super) part: usize,
     /// Extensions that the vCPU may use.
     pub(super) usable: FeatureSet,
     pub(super) stubs: Stubs,
+    pub(super) places: Vec<Place>,
+    pub(super) detours: Vec<Detour>,
     misses: Vec<Miss>,
     /// Misses from here on belong to the instruction that is lowered.
     first_miss: usize,
     leaves: Vec<Leave>,
     pub(super) loads: Vec<Load>,
     pub(super) slides: Vec<Slide>,
-    /// Instructions that the interpreter may be asked to execute, each once.
-    asked: Vec<usize>,
+    /// Instructions that the interpreter may be asked to execute, each once, and how many before them are not counted.
+    asked: Vec<(usize, u16)>,
     /// Where the interpreter is called from.
     help: Label,
-    /// Where the block is left for the clock.
-    late: Label,
-    /// Linked jumps, by outcome.
-    links: [Option<Link>; 2],
+    /// Jumps to the linked successors.
+    links: Vec<Link>,
     /// Offsets of the further entries.
     looped: usize,
     inner: usize,
+    /// Something was needed that is not there: the code must not be used.
+    pub(super) broken: bool,
 }
 
-/// A block that was lowered; its code is in the assembler.
+/// A region that was lowered; its code is in the assembler.
 pub struct Lowered {
-    pub links: [Option<Link>; 2],
+    pub links: Box<[Link]>,
     pub looped: u16,
     pub inner: u16,
-    /// The instructions that the code asks for, by their place in the block.
-    pub asked: Vec<usize>,
+    /// The instructions that the code asks for, by their place in the region, and how many before them are not counted.
+    pub asked: Vec<(usize, u16)>,
+}
+
+/// The translator's tools.
+pub struct Tools<'a> {
+    pub code: &'a mut Assembler,
+    pub encoder: &'a mut Encoder,
+    pub infos: &'a mut InstructionInfoFactory,
+    pub usable: FeatureSet,
+    pub stubs: Stubs,
 }
 
 impl<'a> Lowering<'a> {
     /// A start.
-    pub fn new(
-        code: &'a mut Assembler,
-        encoder: &'a mut Encoder,
-        infos: &'a mut InstructionInfoFactory,
-        block: &'a Block,
-        usable: FeatureSet,
-        stubs: Stubs,
-    ) -> Self {
+    pub fn new(tools: Tools<'a>, block: &'a Block, region: &'a Region, singles: &'a [Single]) -> Self {
+        let Tools {
+            code,
+            encoder,
+            infos,
+            usable,
+            stubs,
+        } = tools;
         code.clear();
         let help = code.label();
-        let late = code.label();
+        let places = region
+            .parts
+            .iter()
+            .map(|_| Place {
+                label: code.label(),
+                known: None,
+                placed: false,
+            })
+            .collect();
         Self {
             code,
             encoder,
             infos,
             flags: Flags::State,
+            recipe: None,
             vectors: Vectors::Away,
+            uncounted: 0,
             block,
+            region,
+            singles,
+            part: 0,
             usable,
             stubs,
+            places,
+            detours: Vec::new(),
             misses: Vec::new(),
             first_miss: 0,
             leaves: Vec::new(),
@@ -101,64 +174,127 @@ impl<'a> Lowering<'a> {
             slides: Vec::new(),
             asked: Vec::new(),
             help,
-            late,
-            links: [None; 2],
+            links: Vec::new(),
             looped: 0,
             inner: 0,
+            broken: false,
         }
     }
 
-    /// Lowers the whole block.
-    pub fn block(mut self, singles: &[Single]) -> Lowered {
+    /// Lowers the whole region. `None` if that cannot be done.
+    pub fn region(mut self) -> Option<Lowered> {
         self.entry();
-        for (index, single) in singles.iter().enumerate() {
-            self.single(index, single);
-        }
-        if !singles.last().is_some_and(|last| last.ends) {
-            let end = singles.last().map_or(0, |last| last.offset + u16::from(last.len));
-            self.flags_to_state();
-            self.go(Outcome::Next, u64::from(end), None);
+        self.places[0].known = Some(self.arrival(0));
+        for part in 0..self.places.len() {
+            self.lower_part(part);
         }
         self.out_of_the_way();
-        Lowered {
-            links: self.links,
+        (!self.broken).then(|| Lowered {
+            links: self.links.into_boxed_slice(),
             looped: self.looped as u16,
             inner: self.inner as u16,
             asked: self.asked,
+        })
+    }
+
+    fn lower_part(&mut self, part: usize) {
+        self.part = part;
+        let place = &mut self.places[part];
+        place.placed = true;
+        self.code.place(place.label);
+        // A part that nothing led to is not reached.
+        let Some(known) = place.known else {
+            self.broken = true;
+            return;
+        };
+        self.resume(known);
+        let singles = self.region.parts[part].singles.clone();
+        let through = !self.singles[singles.clone()].last().is_some_and(|last| last.ends);
+        for index in singles.clone() {
+            self.single(index);
+        }
+        if through && let Some(last) = self.singles[singles].last() {
+            self.uncounted -= 1;
+            self.go(Outcome::Next, u64::from(last.offset) + u64::from(last.len));
         }
     }
 
-    /// What is looked at before the block's first instruction. The flags are in the state.
+    /// What is known now.
+    pub(super) fn known(&self) -> Known {
+        Known {
+            flags: self.flags,
+            recipe: self.recipe,
+            vectors: self.vectors,
+            uncounted: self.uncounted,
+        }
+    }
+
+    /// Goes on with what was known elsewhere.
+    pub(super) fn resume(&mut self, known: Known) {
+        self.flags = known.flags;
+        self.recipe = known.recipe;
+        self.vectors = known.vectors;
+        self.uncounted = known.uncounted;
+    }
+
+    /// What is known at `part`, where several jumps lead.
+    pub(super) fn arrival(&self, part: usize) -> Known {
+        let dead = self.region.needs_no_flags(part, self.singles);
+        Known {
+            flags: if dead { Flags::Dead } else { Flags::State },
+            recipe: None,
+            vectors: Vectors::Away,
+            uncounted: 0,
+        }
+    }
+
+    /// What is looked at before the region's first instruction. The flags are in the state.
     fn entry(&mut self) {
-        let look = self.leave(Outcome::Look, self.block.offset());
         let stale = self.leave(Outcome::Jump, self.block.offset());
         let (version, was) = self.block.version();
         self.code.mov_imm64(S0, version.addr() as u64);
         self.code.cmp_memory32(Memory::at(S0, 0), was);
         self.code.jump_if(condition::NE, stale);
         self.looped = self.code.len();
+        self.look(self.block.offset());
+        self.inner = self.code.len();
+    }
+
+    /// Leaves translated code if the clock or something else has to be looked at before page offset `offset`. The host's flags are free.
+    pub(super) fn look(&mut self, offset: u16) {
+        let look = self.leave(Outcome::Look, offset);
+        self.code.cmp_state_imm8(state_at::BUDGET, 0);
+        self.code.jump_if(condition::L, look);
         self.code.load_state(S0, state_at::ATTENTION);
         self.code.cmp_memory32(Memory::at(S0, 0), 0);
         self.code.jump_if(condition::NE, look);
-        self.inner = self.code.len();
-        self.code
-            .sub_state_imm(state_at::BUDGET, self.block.instructions as i32);
-        self.code.jump_if(condition::S, self.late);
     }
 
-    fn single(&mut self, index: usize, single: &Single) {
+    /// Counts `instructions`. Changes the host's flags.
+    pub(super) fn count(&mut self, instructions: i32) {
+        if instructions != 0 {
+            self.code.sub_state_imm(state_at::BUDGET, instructions);
+        }
+    }
+
+    fn single(&mut self, index: usize) {
         self.first_miss = self.misses.len();
+        let single = &self.singles[index];
         let i = &single.instruction;
+        let spent = self.keep_flags(index);
         let lowered = match &single.owner {
             Owner::Family(Family::Control) => self.control(index, i),
             Owner::Family(Family::Stack) => self.stack(index, i),
-            Owner::Family(family) => self.generic(index, i, *family),
-            Owner::Native(op) => self.native(index, i, op),
+            Owner::Family(family) => self.generic(index, i, *family, spent),
+            Owner::Native(op) => self.native(index, i, op, spent),
             Owner::System => None,
         };
         if lowered.is_none() {
             self.interpret(index);
+        } else if spent && self.recipe_is_older(index) {
+            self.forget_recipe();
         }
+        self.uncounted += 1;
         self.end_misses();
     }
 
@@ -174,25 +310,39 @@ impl<'a> Lowering<'a> {
 
     /// The place of instruction `index` among those that the code asks for.
     fn ask_for(&mut self, index: usize) -> u32 {
-        if self.asked.last() != Some(&index) {
-            self.asked.push(index);
+        if self.asked.last().map(|&(last, _)| last) != Some(index) {
+            self.asked.push((index, self.uncounted));
         }
         self.asked.len() as u32 - 1
     }
 
-    /// A label that has instruction `index`, the one that is lowered, executed by the interpreter. The flags are in the state there,
-    /// and no register of the guest has been changed.
+    /// A label that has instruction `index`, the one that is lowered, executed by the interpreter. The flags were spared, and no
+    /// register of the guest has been changed.
     pub(super) fn miss(&mut self, index: usize) -> Label {
         let label = self.code.label();
         let place = self.ask_for(index);
+        let recipe = self.recipe_to_leave();
         self.misses.push(Miss {
             label,
             place,
+            recipe,
             back: label,
             flags_to_host: false,
             vectors: Vectors::Away,
         });
         label
+    }
+
+    /// What brings the flags into the state out of the way.
+    fn recipe_to_leave(&mut self) -> Option<Recipe> {
+        match self.flags {
+            Flags::State | Flags::Both => None,
+            Flags::Recipe if self.recipe.is_some() => self.recipe,
+            _ => {
+                self.broken = true;
+                None
+            }
+        }
     }
 
     fn end_misses(&mut self) {
@@ -203,44 +353,52 @@ impl<'a> Lowering<'a> {
         self.code.place(back);
         for miss in &mut self.misses[self.first_miss..] {
             miss.back = back;
-            miss.flags_to_host = self.flags != Flags::State;
+            miss.flags_to_host = matches!(self.flags, Flags::Host | Flags::Both);
             miss.vectors = self.vectors;
         }
     }
 
-    /// A label that leaves the block with `outcome`, to go on at page offset `offset`.
+    /// A label that leaves the region with `outcome`, to go on at page offset `offset`.
     pub(super) fn leave(&mut self, outcome: Outcome, offset: u16) -> Label {
         let label = self.code.label();
+        let recipe = self.recipe_to_leave();
         self.leaves.push(Leave {
             label,
             outcome,
+            link: None,
+            recipe,
             offset,
         });
         label
     }
 
-    /// Goes on at page offset `target` by a jump that can be linked.
+    /// Goes on at page offset `target` by a jump that can be linked. The flags are in the state.
     pub(super) fn link(&mut self, outcome: Outcome, target: u16, entry: Entry) {
-        let leave = self.leave(outcome, target);
+        let leave = self.leave_by_link(outcome, target);
         let place = self.code.jump(leave);
-        self.links[outcome as usize & 1] = Some(Link { place, entry });
+        self.links.push(Link { place, entry });
     }
 
     /// The same by a call.
     pub(super) fn link_call(&mut self, target: u16) {
-        let leave = self.leave(Outcome::Taken, target);
+        let leave = self.leave_by_link(Outcome::Taken, target);
         let place = self.code.call(leave);
         let entry = self.entry_of(target);
-        self.links[Outcome::Taken as usize] = Some(Link { place, entry });
+        self.links.push(Link { place, entry });
     }
 
-    /// How a jump inside the page enters the block at `target`.
-    pub(super) fn entry_of(&self, target: u16) -> Entry {
-        if target > self.block.offset() {
-            Entry::Inner
-        } else {
-            Entry::Loop
+    fn leave_by_link(&mut self, outcome: Outcome, target: u16) -> Label {
+        let label = self.leave(outcome, target);
+        if let Some(leave) = self.leaves.last_mut() {
+            leave.link = Some(self.links.len());
         }
+        label
+    }
+
+    /// How a jump inside the page enters the region at `target`.
+    pub(super) fn entry_of(&self, target: u16) -> Entry {
+        let from = self.region.parts[self.part].offset();
+        if target > from { Entry::Inner } else { Entry::Loop }
     }
 
     /// Leaves for the engine with the next instruction's address in the state.
@@ -250,8 +408,10 @@ impl<'a> Lowering<'a> {
 
     /// The code that is rarely executed.
     fn out_of_the_way(&mut self) {
+        self.take_detours();
         for miss in std::mem::take(&mut self.misses) {
             self.code.place(miss.label);
+            self.recover(miss.recipe);
             self.code.mov_imm32(S0, miss.place);
             self.code.call(self.help);
             self.load_vectors(miss.vectors);
@@ -268,21 +428,25 @@ impl<'a> Lowering<'a> {
         self.code.mov_imm64(S2, block);
         self.code.jump_outside(self.stubs.help);
 
-        self.code.place(self.late);
-        self.code
-            .sub_state_imm(state_at::BUDGET, -(self.block.instructions as i32));
-        let look = self.leave(Outcome::Look, self.block.offset());
-        self.code.jump(look);
-
         let exit = self.code.label();
         for leave in std::mem::take(&mut self.leaves) {
             self.code.place(leave.label);
+            self.recover(leave.recipe);
             self.code.mov_imm32(S0, leave.offset.into());
-            self.code.mov_imm32(S1, leave.outcome as u32);
+            let how = runtime::Left::new(leave.outcome, leave.link);
+            self.code.mov_imm32(S1, how.number());
             self.code.jump(exit);
         }
         self.code.place(exit);
         self.code.mov_imm64(S2, block);
         self.code.jump_outside(self.stubs.exit);
+    }
+
+    /// Brings the flags into the state, where `recipe` computes them.
+    fn recover(&mut self, recipe: Option<Recipe>) {
+        if let Some(recipe) = recipe {
+            self.cook(&recipe);
+            self.code.save_flags(Self::FLAGS);
+        }
     }
 }

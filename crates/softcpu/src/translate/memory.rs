@@ -5,7 +5,6 @@ use std::mem::offset_of;
 use iced_x86::{Instruction, Register};
 
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
-use super::flags::Flags;
 use super::gpr_at;
 use super::lower::Lowering;
 use super::registers::{HOME, STACK, number};
@@ -68,7 +67,7 @@ impl Lowering<'_> {
     }
 
     /// Puts the host address of `i`'s memory operand into `S0`; what misses the TLB has instruction `index` executed by the
-    /// interpreter instead. The flags are in the state after this.
+    /// interpreter instead. Spares the flags.
     pub fn operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
         self.linear_address(i);
         let on_stack = i.memory_base() == Register::RSP && i.memory_index() == Register::None;
@@ -79,9 +78,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// Puts the linear address of `i`'s memory operand into `S0`. The flags are in the state after this.
+    /// Puts the linear address of `i`'s memory operand into `S0`. Spares the flags.
     fn linear_address(&mut self, i: &Instruction) {
-        self.flags_to_state();
+        self.spare_flags();
         self.effective_address(i);
         let segment = match i.memory_segment() {
             Register::FS => Some(seg::FS),
@@ -100,10 +99,10 @@ impl Lowering<'_> {
         // Of the difference to the tag only bits inside the page may be set, and none below the alignment.
         self.code.test_imm(S2, !(4096 - size as i32));
         self.code.jump_if(condition::NE, miss);
-        self.hit(access);
+        add_addend(self.code, access);
     }
 
-    /// Puts the host address of the 8 bytes at RSP + `disp` into `S0`. The flags were brought to the state.
+    /// Puts the host address of the 8 bytes at RSP + `disp` into `S0`. Spares the flags.
     pub fn stack_slot(&mut self, index: usize, disp: i32, access: Access) {
         self.code.lea(S0, Memory::at(STACK, disp));
         self.stack_window(index, access);
@@ -111,6 +110,7 @@ impl Lowering<'_> {
 
     /// [`Lowering::look_up`] of 8 bytes that are probably in the page that the stack was last accessed in.
     fn stack_window(&mut self, index: usize, access: Access) {
+        self.spare_flags();
         let (slide, back) = (self.code.label(), self.code.label());
         let miss = self.miss(index);
         self.code.mov(S2, S0);
@@ -119,7 +119,6 @@ impl Lowering<'_> {
         self.code.jump_if(condition::AE, slide);
         self.code.add_state(S0, WINDOW_ADDEND);
         self.code.place(back);
-        self.flags = Flags::State;
         self.slides.push(Slide {
             label: slide,
             back,
@@ -147,26 +146,21 @@ impl Lowering<'_> {
         }
     }
 
-    /// Turns the linear address in `S0` into a host address. Uses `S1` and `S2`; the flags were brought to the state.
+    /// Turns the linear address in `S0` into a host address. Uses `S1` and `S2`. Spares the flags.
     pub fn look_up(&mut self, index: usize, access: Access, size: usize) {
         let miss = self.compare(index, access);
         self.code.cmp_imm(S2, 4096 - size as i32);
         self.code.jump_if(condition::A, miss);
-        self.hit(access);
+        add_addend(self.code, access);
     }
 
     /// Puts what distinguishes the linear address in `S0` from the tag of its entry, whose address goes to `S1`, into `S2`. Returns
     /// where to go if that is too much.
     fn compare(&mut self, index: usize, access: Access) -> Label {
+        self.spare_flags();
         let miss = self.miss(index);
         find(self.code, access);
         miss
-    }
-
-    /// Makes the linear address in `S0` a host address by the entry at `S1`.
-    fn hit(&mut self, access: Access) {
-        add_addend(self.code, access);
-        self.flags = Flags::State;
     }
 }
 

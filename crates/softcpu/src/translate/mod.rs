@@ -19,6 +19,8 @@ mod flags;
 mod generic;
 mod lower;
 mod memory;
+mod recipe;
+mod region;
 mod registers;
 mod returns;
 mod runtime;
@@ -35,6 +37,9 @@ use crate::native::FeatureSet;
 use crate::native::code_buffer::CodeBuffer;
 use crate::state::Cpu;
 use assembler::Assembler;
+use lower::{Lowering, Tools};
+use region::Region;
+pub use runtime::Left;
 use runtime::Stubs;
 
 /// What the translator keeps in a vCPU's state.
@@ -119,6 +124,8 @@ pub struct Single {
     offset: u16,
     len: u8,
     ends: bool,
+    /// Instructions before it that are not counted yet when it is asked for.
+    uncounted: u16,
 }
 
 /// What is looked at on the way into a block.
@@ -128,7 +135,7 @@ enum Entry {
     Page,
     /// The attention word and the clock: backwards in the same page.
     Loop,
-    /// The clock: forwards in the same page, where the page's code version was looked at a moment ago.
+    /// Nothing: forwards in the same page, where everything was looked at a moment ago.
     Inner,
 }
 
@@ -149,22 +156,15 @@ pub struct Translation {
     looped: u16,
     inner: u16,
     /// The jumps to the linked successors.
-    links: [Option<Link>; 2],
+    links: Box<[Link]>,
     /// Instructions that the code asks for, by index.
     singles: Box<[Single]>,
-    /// Page offsets of all instructions.
-    offsets: Box<[u16]>,
 }
 
 impl Translation {
     /// Bytes of host memory besides the code.
     pub fn footprint(&self) -> usize {
-        std::mem::size_of_val(&*self.singles) + std::mem::size_of_val(&*self.offsets)
-    }
-
-    /// How many instructions begin before page offset `offset`.
-    pub fn instructions_before(&self, offset: u64) -> u32 {
-        self.offsets.partition_point(|&at| u64::from(at) < offset) as u32
+        std::mem::size_of_val(&*self.singles) + std::mem::size_of_val(&*self.links)
     }
 
     /// Where `entry` is.
@@ -245,26 +245,31 @@ impl Translator {
     }
 
     /// Executes `code` and what it leads to.
-    pub fn enter(&self, cpu: &mut Cpu, code: *const u8) -> (Outcome, Option<*const Block>) {
+    pub fn enter(&self, cpu: &mut Cpu, code: *const u8) -> (Left, Option<*const Block>) {
         match &self.stubs {
             Some(stubs) => runtime::enter(cpu, stubs, code),
-            None => (Outcome::Look, None),
+            None => (Left::new(Outcome::Look, None), None),
         }
     }
 
-    /// Translates `block` for a vCPU that may use the extensions `usable`. `None` if its code changed meanwhile or there is no room.
-    pub fn translate(&mut self, block: &Block, usable: FeatureSet) -> Option<Translation> {
+    /// Translates `block`, and what it leads to, for a vCPU that may use the extensions `usable`. `find` knows the block at an offset in
+    /// the same page that may be translated with it. `None` if its code changed meanwhile or there is no room.
+    pub fn translate<'a>(
+        &mut self,
+        block: &'a Block,
+        usable: FeatureSet,
+        find: impl Fn(u16) -> Option<&'a Block>,
+    ) -> Option<Translation> {
         let stubs = self.stubs?;
-        let singles = decode(block)?;
-        let lowered = lower::Lowering::new(
-            &mut self.assembler,
-            &mut self.encoder,
-            &mut self.infos,
-            block,
+        let (region, singles) = Region::new(block, find)?;
+        let tools = Tools {
+            code: &mut self.assembler,
+            encoder: &mut self.encoder,
+            infos: &mut self.infos,
             usable,
             stubs,
-        )
-        .block(&singles);
+        };
+        let lowered = Lowering::new(tools, block, &region, &singles).region()?;
         let at = self.buffer.next();
         let Some(code) = self.buffer.append(self.assembler.finish(at)) else {
             self.full = true;
@@ -275,7 +280,6 @@ impl Translator {
             looped: lowered.looped,
             inner: lowered.inner,
             links: lowered.links,
-            offsets: singles.iter().map(|single| single.offset).collect(),
             singles: chosen(singles, &lowered.asked),
         })
     }
@@ -285,9 +289,9 @@ impl Translator {
         self.buffer.patch_jump(old, code);
     }
 
-    /// Lets `from` lead to `to`, its successor by `outcome`.
-    pub fn link(&mut self, from: &Translation, outcome: Outcome, to: &Translation) {
-        if let Some(link) = from.links.get(outcome as usize).copied().flatten() {
+    /// Lets jump `link` of `from` lead to `to`.
+    pub fn link(&mut self, from: &Translation, link: usize, to: &Translation) {
+        if let Some(link) = from.links.get(link) {
             self.buffer
                 .patch_displacement(from.code.wrapping_add(link.place), to.entry(link.entry));
         }
@@ -295,11 +299,14 @@ impl Translator {
 }
 
 /// The instructions with the indices in `asked`, in that order.
-fn chosen(singles: Vec<Single>, asked: &[usize]) -> Box<[Single]> {
+fn chosen(singles: Vec<Single>, asked: &[(usize, u16)]) -> Box<[Single]> {
     let mut singles: Vec<Option<Single>> = singles.into_iter().map(Some).collect();
     asked
         .iter()
-        .filter_map(|&index| singles.get_mut(index)?.take())
+        .filter_map(|&(index, uncounted)| {
+            let single = singles.get_mut(index)?.take()?;
+            Some(Single { uncounted, ..single })
+        })
         .collect()
 }
 
@@ -325,6 +332,7 @@ fn decode(block: &Block) -> Option<Vec<Single>> {
             owner,
             offset: instruction.ip() as u16,
             len: instruction.len() as u8,
+            uncounted: 0,
             instruction,
         });
     }

@@ -51,6 +51,7 @@ impl Lowering<'_> {
             if in_page(target) {
                 self.adjust_stack(-8);
                 self.bound_depth();
+                self.count(i32::from(self.uncounted) + 1);
                 self.code.push(S1);
                 self.link_call(target as u16);
             } else {
@@ -79,6 +80,7 @@ impl Lowering<'_> {
     /// Calls the address in `S0` through the jump cache.
     fn call_by_cache(&mut self, index: usize, next: u64) {
         self.find_by_cache(index);
+        self.count(i32::from(self.uncounted) + 1);
         self.code.load_state(S2, gpr_at(reg::RIP_BASE));
         self.code.lea(S2, Memory::at(S2, next as i32));
         self.take_page();
@@ -102,12 +104,13 @@ impl Lowering<'_> {
         self.code.lea(RSP, Memory::at(RSP, 8));
         self.flags = Flags::State;
         self.vectors = Vectors::Away;
+        self.uncounted = 0;
         if in_page(next) {
             self.code.and_simm32(S0, -4096);
             self.code.store_state(S0, gpr_at(reg::RIP_BASE));
             self.link(Outcome::Next, next as u16, Entry::Page);
         } else {
-            self.jump_by_cache(None);
+            self.jump_by_cache();
         }
     }
 
@@ -119,10 +122,12 @@ impl Lowering<'_> {
         let other = self.code.label();
         self.code.cmp(S0, Memory::at(RSP, 8));
         self.code.jump_if(condition::NE, other);
+        self.count(i32::from(self.uncounted) + 1);
         self.adjust_stack(8 + more);
         self.code.ret();
         self.code.place(other);
         self.find_by_cache(index);
+        self.count(i32::from(self.uncounted) + 1);
         self.take_page();
         self.adjust_stack(8 + more);
         forget(self.code);

@@ -133,8 +133,35 @@ fn store_all(code: &mut Assembler) {
     vectors::store(code);
 }
 
-/// What [`help`] says when translated code goes on; else an [`Outcome`].
+/// What [`help`] says when translated code goes on; else a [`Left`].
 const GO_ON: u32 = 100;
+
+/// How translated code was left.
+#[derive(Debug, Clone, Copy)]
+pub struct Left(u32);
+
+impl Left {
+    /// By `outcome`, through `link` if it is a jump that can be led to its target.
+    pub fn new(outcome: Outcome, link: Option<usize>) -> Self {
+        let link = link.map_or(0, |link| link as u32 + 1);
+        Self(outcome as u32 | link << 8)
+    }
+
+    /// As translated code hands it over.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// How it ended.
+    pub fn outcome(self) -> Outcome {
+        Outcome::from_number(self.0 & 0xff)
+    }
+
+    /// The link.
+    pub fn link(self) -> Option<usize> {
+        (self.0 >> 8).checked_sub(1).map(|link| link as usize)
+    }
+}
 
 /// Executes instruction `index` of `block` as the interpreter does.
 extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> u32 {
@@ -145,7 +172,12 @@ extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> u32 {
     cpu.rip = base.wrapping_add(u64::from(single.offset));
     cpu.next_rip = cpu.rip.wrapping_add(u64::from(single.len));
     cpu.mmu.running = &raw const block.host;
-    let outcome = match execute(cpu, single) {
+    let executed = execute(cpu, single);
+    if !matches!(executed, Ok(Flow::Next)) || single.ends {
+        cpu.translated.budget -= i64::from(single.uncounted) + i64::from(executed.is_ok());
+        cpu.translated.last_block = std::ptr::null();
+    }
+    let outcome = match executed {
         Ok(Flow::Next) if !single.ends => {
             cpu.refresh_contexts();
             return GO_ON;
@@ -162,7 +194,6 @@ extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> u32 {
         Ok(Flow::Jump) => Outcome::Look,
         Err(stop) => stop.into(),
     };
-    cpu.translated.last_block = block;
     outcome as u32
 }
 
@@ -195,11 +226,11 @@ fn set_gs(cpu: &Cpu) -> io::Result<()> {
     Ok(())
 }
 
-/// Executes translated code from `code` on, until something else has to be looked at. Returns how it ended, and the block that ended
-/// it, where a link may be made.
-pub fn enter(cpu: &mut Cpu, stubs: &Stubs, code: *const u8) -> (Outcome, Option<*const Block>) {
+/// Executes translated code from `code` on, until something else has to be looked at. Returns how it ended, and the block whose code
+/// ended it, where a link may be made.
+pub fn enter(cpu: &mut Cpu, stubs: &Stubs, code: *const u8) -> (Left, Option<*const Block>) {
     if set_gs(cpu).is_err() {
-        return (Outcome::Look, None);
+        return (Left::new(Outcome::Look, None), None);
     }
     cpu.refresh_contexts();
     cpu.translated.me = std::ptr::from_mut(cpu);
@@ -207,10 +238,10 @@ pub fn enter(cpu: &mut Cpu, stubs: &Stubs, code: *const u8) -> (Outcome, Option<
     // SAFETY: the buffer's first code follows the System V convention with these arguments.
     let function: extern "sysv64" fn(*mut Cpu, *const u8) -> u32 =
         unsafe { std::mem::transmute(stubs.enter) };
-    let outcome = function(cpu, code);
+    let left = Left(function(cpu, code));
     cpu.instructions = (cpu.look_at as i64 - cpu.translated.budget) as u64;
     let last = cpu.translated.last_block;
-    (Outcome::from_number(outcome), (!last.is_null()).then_some(last))
+    (left, (!last.is_null()).then_some(last))
 }
 
 /// The memory operand of a jump through an entry of the jump cache whose address is in [`S1`].

@@ -150,12 +150,11 @@ impl Lowering<'_> {
         if self.vectors >= wanted {
             return;
         }
-        self.flags_to_state();
+        self.spare_flags();
         let (label, back) = (self.code.label(), self.code.label());
         self.code.cmp_state8(state_at::VECTORS, wanted as u8);
         self.code.jump_if(condition::B, label);
         self.code.place(back);
-        self.flags = super::flags::Flags::State;
         self.loads.push(Load { label, back, wanted });
         self.vectors = wanted;
     }
