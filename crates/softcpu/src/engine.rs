@@ -197,8 +197,7 @@ fn one_block(cpu: &mut Cpu, block: &Block) -> Outcome {
 /// Takes back the instructions that a stopped block did not execute.
 fn correct_count(cpu: &mut Cpu, block: &Block, outcome: Outcome) {
     if outcome as u32 >= Outcome::Fault as u32 {
-        let done = block.instructions_before(cpu.rip, cpu.gpr[reg::RIP_BASE], cpu.rip_mask);
-        cpu.instructions -= u64::from(block.instructions.saturating_sub(done));
+        cpu.instructions -= u64::from(block.instructions_left(cpu));
     }
 }
 
@@ -216,7 +215,6 @@ fn enter_translated<'a>(
 
 /// Executes `block` and those after it for as long as nothing else has to be looked at.
 fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
-    let shared = cpu.shared.clone();
     let mut block = first;
     loop {
         if block.code().is_null() {
@@ -233,7 +231,7 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
             }
             return outcome;
         }
-        if shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
+        if cpu.shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
             return Outcome::Look;
         }
         let from = from.filter(|_| outcome != Outcome::Jump);
@@ -298,7 +296,7 @@ fn retired_alone(cpu: &mut Cpu, traced: bool) {
 }
 
 /// Delivers the exception that was raised. What stops its delivery for user mode is done again after that.
-fn deliver(cpu: &mut Cpu) {
+pub(crate) fn deliver(cpu: &mut Cpu) {
     let Some(exception) = cpu.exception.take() else {
         return;
     };

@@ -169,6 +169,8 @@ pub mod mode {
     pub const SSE: u32 = 1 << 8;
     /// The same for those with a VEX prefix.
     pub const AVX: u32 = 1 << 9;
+    /// CPL is 1 or 2.
+    pub const INNER: u32 = 1 << 10;
 }
 
 /// Whether the vCPU executes.
@@ -256,6 +258,9 @@ pub struct Cpu {
     pub cpl: u8,
     /// Interrupts and single-step traps are held off for one instruction (after STI or a load of SS).
     pub shadow: bool,
+    /// An event may wait for RFLAGS.IF or for the end of an NMI. False only if none does; what others posted shows in the
+    /// attention word.
+    pub held: bool,
     /// The bits of [`mode`] in force; [`Cpu::update_mode`] computes them.
     pub mode: u32,
     /// The other flags, as bits of RFLAGS (bit 1 not kept).
@@ -360,6 +365,7 @@ impl Cpu {
             flags: 0,
             cpl: 0,
             shadow: false,
+            held: true,
             mode: 0,
             rflags_rest: 0,
             instructions: 0,
@@ -484,8 +490,10 @@ impl Cpu {
                 bits |= mode::FLAT;
             }
         }
-        if self.cpl == 3 {
-            bits |= mode::USER;
+        match self.cpl {
+            0 => {}
+            3 => bits |= mode::USER,
+            _ => bits |= mode::INNER,
         }
         if v86 {
             bits |= mode::V86;

@@ -154,7 +154,7 @@ impl<'a> Lowering<'a> {
             Owner::Family(Family::Stack) => self.stack(index, i),
             Owner::Family(family) => self.generic(index, i, *family),
             Owner::Native(op) => self.native(index, i, op),
-            Owner::System => None,
+            Owner::System => self.system(index, i),
         };
         if lowered.is_none() {
             self.interpret(index);
@@ -163,7 +163,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Has instruction `index` executed by the interpreter.
-    fn interpret(&mut self, index: usize) {
+    pub(super) fn interpret(&mut self, index: usize) {
         self.flags_to_state();
         let place = self.ask_for(index);
         self.code.mov_imm32(S0, place);

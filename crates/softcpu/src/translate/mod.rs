@@ -22,6 +22,8 @@ mod memory;
 mod registers;
 mod returns;
 mod runtime;
+mod state_access;
+mod system;
 mod vectors;
 
 use std::mem::offset_of;
@@ -33,7 +35,7 @@ use crate::block::{Block, Jump, Outcome, Owner};
 use crate::host::Int;
 use crate::native::FeatureSet;
 use crate::native::code_buffer::CodeBuffer;
-use crate::state::Cpu;
+use crate::state::{Cpu, mode};
 use assembler::Assembler;
 use runtime::Stubs;
 
@@ -50,6 +52,10 @@ pub struct TranslatorState {
     context_local: u64,
     /// The same for global pages.
     context_global: u64,
+    /// What the jump cache's index depends on besides the address, see [`salt`].
+    salt: u64,
+    /// What it is in user mode.
+    salt_user: u64,
     /// Instructions until the clock is looked at.
     budget: i64,
     /// The block that translated code left from, or null.
@@ -73,6 +79,8 @@ impl TranslatorState {
             jumps: std::ptr::null(),
             context_local: 0,
             context_global: 0,
+            salt: 0,
+            salt_user: 0,
             budget: 0,
             last_block: std::ptr::null(),
             kept: 0,
@@ -99,6 +107,8 @@ mod state_at {
     pub const JUMPS: usize = BASE + offset_of!(TranslatorState, jumps);
     pub const CONTEXT_LOCAL: usize = BASE + offset_of!(TranslatorState, context_local);
     pub const CONTEXT_GLOBAL: usize = BASE + offset_of!(TranslatorState, context_global);
+    pub const SALT: usize = BASE + offset_of!(TranslatorState, salt);
+    pub const SALT_USER: usize = BASE + offset_of!(TranslatorState, salt_user);
     pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
     pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
     pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
@@ -188,6 +198,8 @@ impl Cpu {
     pub fn refresh_contexts(&mut self) {
         self.translated.context_local = context(self.mode, self.mmu.local_key);
         self.translated.context_global = context(self.mode, self.mmu.global_key);
+        self.translated.salt = salt(self.mode, self.mmu.local_key);
+        self.translated.salt_user = salt(mode::USER, self.mmu.local_key);
     }
 }
 
@@ -195,6 +207,16 @@ impl Cpu {
 #[inline]
 pub const fn context(mode: u32, key: u32) -> u64 {
     (key as u64) << 32 | mode as u64
+}
+
+/// What the index into the jump cache depends on besides the address: processes have code at the same addresses, and must not drive
+/// out each other's entries at each switch; the kernel is the same in all.
+#[inline]
+pub const fn salt(mode: u32, local_key: u32) -> u64 {
+    if mode & mode::USER == 0 {
+        return 0;
+    }
+    (local_key.wrapping_mul(0x9e37_79b1) >> 18) as u64
 }
 
 /// Makes and runs translations of one vCPU.
