@@ -59,8 +59,8 @@ pub fn wait(cpu: &mut Cpu) -> bool {
     cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
     let until = begun.saturating_add(ticks(cpu, cpu.patience.0));
     let until = deadline.map_or(until, |deadline| deadline.min(until));
-    // A CPU that looks for events takes the place of one that works.
-    let may_look = until > begun && cpu.vm.awake() <= *HOST_CPUS;
+    // A CPU that looks for events takes the place of one that works, which on a host with one CPU may be the one it waits for.
+    let may_look = until > begun && *HOST_CPUS > 1 && cpu.vm.awake() <= *HOST_CPUS;
     if !(may_look && cpu.shared.watch(until)) {
         let limit = deadline.map(|deadline| time(cpu, deadline.saturating_sub(host::tsc())));
         if limit != Some(Duration::ZERO) {
