@@ -1,13 +1,12 @@
 //! The run loop: from block to block, with a look at everything else in between.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ostler_accel::ExitCause;
 
 use crate::block::{Block, BlockCache, Outcome};
 use crate::fault::Stop;
-use crate::host;
+use crate::halt;
 use crate::shared::{QUIESCENT, attention};
 use crate::state::{Activity, Cpu, PendingExit, mode, reg};
 use crate::system;
@@ -159,19 +158,10 @@ fn prepare(cpu: &mut Cpu) -> Ready {
 /// Sleeps until something happens or the LAPIC's timer fires.
 fn sleep(cpu: &mut Cpu) {
     cpu.sync_x87();
-    let limit = cpu.lapic.next_deadline().map(|deadline| {
-        let ticks = deadline.saturating_sub(host::tsc());
-        Duration::from_nanos((u128::from(ticks) * 1_000_000 / u128::from(cpu.vm.tsc_khz.max(1))) as u64)
-    });
-    if limit == Some(Duration::ZERO) {
-        return;
+    if halt::wait(cpu) {
+        enter_guest(cpu);
+        cpu.account_wake();
     }
-    cpu.shared.stats.count_exit(ExitCause::Halt);
-    cpu.account_sleep();
-    cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
-    cpu.shared.sleep(limit);
-    enter_guest(cpu);
-    cpu.account_wake();
 }
 
 fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {
@@ -197,8 +187,7 @@ fn one_block(cpu: &mut Cpu, block: &Block) -> Outcome {
 /// Takes back the instructions that a stopped block did not execute.
 fn correct_count(cpu: &mut Cpu, block: &Block, outcome: Outcome) {
     if outcome as u32 >= Outcome::Fault as u32 {
-        let done = block.instructions_before(cpu.rip, cpu.gpr[reg::RIP_BASE], cpu.rip_mask);
-        cpu.instructions -= u64::from(block.instructions.saturating_sub(done));
+        cpu.instructions -= u64::from(block.instructions_left(cpu));
     }
 }
 
@@ -237,7 +226,6 @@ fn enter_interpreted<'a>(cpu: &mut Cpu, block: &'a Block) -> (Outcome, From<'a>)
 
 /// Executes `block` and those after it for as long as nothing else has to be looked at.
 fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
-    let shared = cpu.shared.clone();
     let mut block = first;
     loop {
         if block.code().is_null() {
@@ -251,7 +239,7 @@ fn chain(cpu: &mut Cpu, cache: &mut BlockCache, first: &Block) -> Outcome {
         if outcome as u32 > Outcome::Jump as u32 {
             return outcome;
         }
-        if shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
+        if cpu.shared.attention.load(Ordering::Relaxed) != 0 || cpu.instructions >= cpu.look_at {
             return Outcome::Look;
         }
         if let From::Interpreted(from, outcome) = from
@@ -314,7 +302,7 @@ fn retired_alone(cpu: &mut Cpu, traced: bool) {
 }
 
 /// Delivers the exception that was raised. What stops its delivery for user mode is done again after that.
-fn deliver(cpu: &mut Cpu) {
+pub(crate) fn deliver(cpu: &mut Cpu) {
     let Some(exception) = cpu.exception.take() else {
         return;
     };

@@ -12,6 +12,7 @@
 //! | [`system`] | exceptions, segments, system instructions, MSRs, LAPIC, interrupts |
 //! | `translate` | host code for blocks that are executed often |
 //! | [`engine`] | the run loop |
+//! | [`halt`] | how a halted vCPU waits |
 //! | [`emulate`] | single instructions for the other accelerator |
 //! | [`vm`] | the accelerator's traits |
 //!
@@ -24,6 +25,7 @@ pub mod engine;
 pub mod exec;
 pub mod fault;
 pub mod flags;
+pub mod halt;
 pub mod host;
 pub mod mmu;
 pub mod native;

@@ -6,6 +6,7 @@ use ostler_accel::{CpuidLeaf, DescriptorTable, Segment};
 
 use crate::fault::{Exception, Flow, Stop};
 use crate::flags::{self, HostFlags, bit};
+use crate::halt::Patience;
 use crate::mmu::{Mmu, Replay};
 use crate::native::{AVX_STATE, NativeState};
 use crate::shared::{VcpuShared, VmShared};
@@ -169,6 +170,8 @@ pub mod mode {
     pub const SSE: u32 = 1 << 8;
     /// The same for those with a VEX prefix.
     pub const AVX: u32 = 1 << 9;
+    /// CPL is 1 or 2.
+    pub const INNER: u32 = 1 << 10;
 }
 
 /// Whether the vCPU executes.
@@ -256,6 +259,9 @@ pub struct Cpu {
     pub cpl: u8,
     /// Interrupts and single-step traps are held off for one instruction (after STI or a load of SS).
     pub shadow: bool,
+    /// An event may wait for RFLAGS.IF or for the end of an NMI. False only if none does; what others posted shows in the
+    /// attention word.
+    pub held: bool,
     /// The bits of [`mode`] in force; [`Cpu::update_mode`] computes them.
     pub mode: u32,
     /// The other flags, as bits of RFLAGS (bit 1 not kept).
@@ -264,6 +270,8 @@ pub struct Cpu {
     pub instructions: u64,
     /// When `instructions` passes this, the engine looks at the clock.
     pub look_at: u64,
+    /// How long it waits before it sleeps.
+    pub patience: Patience,
     /// PAUSE instructions executed since the host CPU was last offered to others.
     pub pauses: u32,
     /// Host TSC ticks spent in page walks, decoding and events since last accounted.
@@ -360,10 +368,12 @@ impl Cpu {
             flags: 0,
             cpl: 0,
             shadow: false,
+            held: true,
             mode: 0,
             rflags_rest: 0,
             instructions: 0,
             look_at: 0,
+            patience: Patience::default(),
             pauses: 0,
             kernel_ticks: 0,
             account: Account::default(),
@@ -484,8 +494,10 @@ impl Cpu {
                 bits |= mode::FLAT;
             }
         }
-        if self.cpl == 3 {
-            bits |= mode::USER;
+        match self.cpl {
+            0 => {}
+            3 => bits |= mode::USER,
+            _ => bits |= mode::INNER,
         }
         if v86 {
             bits |= mode::V86;

@@ -7,7 +7,7 @@ use super::{Block, Outcome, build};
 use crate::fault::Result;
 use crate::host;
 use crate::state::{Cpu, mode, seg};
-use crate::translate::{Left, Translator, context};
+use crate::translate::{Left, Translator, context, salt};
 use crate::vm::Engine;
 
 /// Entries of the cache by instruction pointer.
@@ -53,6 +53,23 @@ pub(crate) struct Jump {
 impl Jump {
     pub(crate) const LINEAR: usize = std::mem::offset_of!(Jump, linear);
     pub(crate) const CONTEXT: usize = std::mem::offset_of!(Jump, context);
+}
+
+/// Index of the jump cache's entry for `linear`. Translated code computes the same.
+fn slot(cpu: &Cpu, linear: u64) -> usize {
+    (linear ^ linear >> 12 ^ salt(cpu.mode, cpu.mmu.local_key)) as usize & (JUMPS - 1)
+}
+
+/// Where translated code goes on at `cpu.rip`, if `jumps` has that.
+pub(crate) fn code_at_rip(cpu: &Cpu, jumps: *const Jump) -> Option<*const u8> {
+    let linear = cpu.rip;
+    let slot = slot(cpu, linear);
+    // SAFETY: the cache is there while its translated code executes, and the slot is one of its entries.
+    let jump = unsafe { &*jumps.wrapping_add(slot) };
+    let fits = jump.linear == linear
+        && (jump.context == context(cpu.mode, cpu.mmu.global_key)
+            || jump.context == context(cpu.mode, cpu.mmu.local_key));
+    (fits && !jump.code.is_null()).then_some(jump.code)
 }
 
 const NO_JUMP: Jump = Jump {
@@ -127,7 +144,7 @@ impl BlockCache {
             cpu.segs[seg::CS].base.wrapping_add(cpu.rip) & 0xffff_ffff
         };
         let mode = if alone { cpu.mode | mode::ALONE } else { cpu.mode };
-        let slot = (linear ^ linear >> 12) as usize & (JUMPS - 1);
+        let slot = slot(cpu, linear);
         let jump = &mut self.jumps[slot];
         if jump.linear == linear
             && (jump.context == context(mode, cpu.mmu.global_key)

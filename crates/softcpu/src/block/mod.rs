@@ -15,7 +15,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use cache::BlockCache;
-pub(crate) use cache::{JUMPS, Jump};
+pub(crate) use cache::{JUMPS, Jump, code_at_rip};
 use iced_x86::Instruction;
 pub use select::Owner;
 
@@ -44,6 +44,8 @@ pub enum Outcome {
     Exit = 5,
     /// Execute the instruction at `rip` alone.
     Alone = 6,
+    /// As [`Outcome::Look`], but the block's instructions from `rip` on were not executed.
+    Halfway = 7,
 }
 
 impl Outcome {
@@ -56,6 +58,7 @@ impl Outcome {
             4 => Outcome::Fault,
             5 => Outcome::Exit,
             6 => Outcome::Alone,
+            7 => Outcome::Halfway,
             _ => Outcome::Look,
         }
     }
@@ -307,6 +310,12 @@ impl Block {
             .iter()
             .take_while(|op| u64::from(op.offset) < offset)
             .count() as u32
+    }
+
+    /// How many of the block's instructions are left at `cpu.rip`.
+    pub fn instructions_left(&self, cpu: &Cpu) -> u32 {
+        let done = self.instructions_before(cpu.rip, cpu.gpr[reg::RIP_BASE], cpu.rip_mask);
+        self.instructions.saturating_sub(done)
     }
 
     /// The linked successor.

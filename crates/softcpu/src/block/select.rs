@@ -120,8 +120,13 @@ fn native_end(cpu: &mut Cpu, op: OpRef) -> Outcome {
 
 fn system_op(cpu: &mut Cpu, op: OpRef) -> Outcome {
     settle_rip(cpu, op);
+    let mode = cpu.mode;
     match system::execute(cpu, op.instruction()) {
-        Ok(Flow::Next) => op.continue_with_next(cpu),
+        Ok(Flow::Next) if system::may_go_on(cpu, mode) => op.continue_with_next(cpu),
+        Ok(Flow::Next) => {
+            cpu.rip = cpu.next_rip;
+            Outcome::Halfway
+        }
         Ok(Flow::Jump) => Outcome::Look,
         Err(stop) => stop.into(),
     }

@@ -46,6 +46,14 @@ pub(crate) struct Window {
     pub limit: u64,
 }
 
+/// An array that can be in force, for translated code that changes between them.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Selection {
+    pub class: usize,
+    pub tables: *mut Tables,
+}
+
 /// One address space that has translations.
 #[derive(Debug, Clone, Copy, Default)]
 struct Space {
@@ -61,6 +69,10 @@ pub struct Mmu {
     window: Window,
     arrays: Vec<Array>,
     class: usize,
+    /// The supervisor's, without and with RFLAGS.AC under SMAP, and the user's of the current address space.
+    supervisor: Selection,
+    supervisor_ac: Selection,
+    user: Selection,
     spaces: [Space; SPACES],
     space: usize,
     clock: u64,
@@ -80,7 +92,7 @@ pub struct Mmu {
     pub write_epoch: u64,
 }
 
-// SAFETY: `now` points into `arrays`, which the Mmu owns; `running` is null while the vCPU is outside guest mode.
+// SAFETY: `now` and the selections point into `arrays`, which the Mmu owns; `running` is null while the vCPU is outside guest mode.
 unsafe impl Send for Mmu {}
 
 impl Mmu {
@@ -90,12 +102,21 @@ impl Mmu {
     /// Offset of the stack's window, for translated code.
     pub(crate) const WINDOW: usize = std::mem::offset_of!(Mmu, window);
 
+    /// Offsets of the number of the array in force, and of those that translated code may put in force.
+    pub(crate) const CLASS: usize = std::mem::offset_of!(Mmu, class);
+    pub(crate) const OF_SUPERVISOR: usize = std::mem::offset_of!(Mmu, supervisor);
+    pub(crate) const OF_SUPERVISOR_AC: usize = std::mem::offset_of!(Mmu, supervisor_ac);
+    pub(crate) const OF_USER: usize = std::mem::offset_of!(Mmu, user);
+
     /// An empty MMU over `map`.
     pub fn new(map: Arc<MemoryMap>, physical_bits: u32) -> Self {
-        let arrays: Vec<Array> = (0..USER + SPACES).map(|_| Array::default()).collect();
+        let mut arrays: Vec<Array> = (0..USER + SPACES).map(|_| Array::default()).collect();
         let mut mmu = Self {
             now: std::ptr::null_mut(),
             window: Window::default(),
+            supervisor: selection(&mut arrays, SUPERVISOR),
+            supervisor_ac: selection(&mut arrays, SUPERVISOR_AC),
+            user: selection(&mut arrays, USER),
             arrays,
             class: SUPERVISOR,
             spaces: Default::default(),
@@ -214,6 +235,14 @@ impl Mmu {
         self.arrays
             .iter_mut()
             .for_each(|array| array.drop_writes_to(host as u64));
+    }
+}
+
+/// Array `class` of `arrays`.
+fn selection(arrays: &mut [Array], class: usize) -> Selection {
+    Selection {
+        class,
+        tables: &raw mut *arrays[class].tables,
     }
 }
 
@@ -339,6 +368,7 @@ impl Cpu {
         }
         mmu.spaces[space].used = mmu.clock;
         mmu.space = space;
+        mmu.user = selection(&mut mmu.arrays, USER + space);
         mmu.local_key = mmu.spaces[space].key;
         let class = self.access_class();
         self.mmu.select(class);

@@ -20,8 +20,9 @@ pub fn request(cpu: &Cpu) {
 
 /// RFLAGS.IF, the task priority or the like changed: what waits may be deliverable now.
 pub fn flags_changed(cpu: &mut Cpu) {
-    let maskable = cpu.rflags_rest & bit::IF != 0 && interrupt_waits(cpu);
-    if maskable || (cpu.nmi_pending && !cpu.nmi_masked) {
+    let waits = interrupt_waits(cpu);
+    cpu.held = waits || cpu.nmi_pending;
+    if (waits && cpu.rflags_rest & bit::IF != 0) || (cpu.nmi_pending && !cpu.nmi_masked) {
         request(cpu);
     }
 }
@@ -78,6 +79,12 @@ fn absorb(cpu: &mut Cpu, posted: &Posted) {
 
 /// See [`super::service_events`].
 pub fn service(cpu: &mut Cpu) -> Result<bool> {
+    let delivered = deliver_first(cpu);
+    cpu.held = cpu.nmi_pending || interrupt_waits(cpu);
+    delivered
+}
+
+fn deliver_first(cpu: &mut Cpu) -> Result<bool> {
     collect(cpu);
     paravirtual::follow_clock(cpu);
     if matches!(cpu.activity, Activity::WaitForSipi | Activity::Shutdown) {

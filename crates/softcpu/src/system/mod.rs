@@ -33,12 +33,15 @@ mod syscall;
 mod tables;
 mod task;
 
+use std::sync::atomic::Ordering;
+
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::fault::{Exception, Flow, Result, Stop};
 use crate::state::Cpu;
 
 pub use debug::{note_data_access, note_port_access, note_repetition};
+pub(crate) use syscall::{code64, data};
 
 /// Executes a system instruction, or any other that neither `exec` nor `native` knows (then `#UD`). On entry `cpu.rip` is the
 /// instruction's address and `cpu.next_rip` that of the next one. On `Flow::Next` the caller continues at
@@ -51,7 +54,8 @@ pub fn execute(cpu: &mut Cpu, instruction: &Instruction) -> Result<Flow> {
     ops::execute(cpu, instruction)
 }
 
-/// True if the block must end after `instruction`: it can change the mode, the address space, the flags TF, IF, or jumps.
+/// True if the block must end after `instruction`: it can change the mode or the address space, or jumps. After the others
+/// [`may_go_on`] has to be asked.
 pub fn ends_block(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
         Mnemonic::Mov => match instruction.code() {
@@ -69,6 +73,7 @@ pub fn ends_block(instruction: &Instruction) -> bool {
             instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_segment_register()
         }
         Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Pushfq => false,
+        Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq | Mnemonic::Sti => false,
         Mnemonic::Cli | Mnemonic::Clac | Mnemonic::Stac | Mnemonic::Swapgs => false,
         Mnemonic::Nop | Mnemonic::Endbr32 | Mnemonic::Endbr64 => false,
         Mnemonic::Cpuid
@@ -89,6 +94,12 @@ pub fn ends_block(instruction: &Instruction) -> bool {
         Mnemonic::Lgdt | Mnemonic::Lidt => false,
         _ => true,
     }
+}
+
+/// True if a block may go on after an instruction that does not end it, which was executed in `mode`: STI and POPF let in what waits.
+#[inline]
+pub fn may_go_on(cpu: &Cpu, mode: u32) -> bool {
+    !cpu.shadow && cpu.mode == mode && cpu.shared.attention.load(Ordering::Relaxed) == 0
 }
 
 /// Delivers `exception`, raised by the instruction at `cpu.rip`, to the guest; contributory faults on the way make a

@@ -19,7 +19,7 @@ fn flat(selector: u16, rights: u16) -> Segment {
 }
 
 /// Rights of a flat 64-bit code segment of privilege level `dpl`.
-fn code64(dpl: u16) -> u16 {
+pub const fn code64(dpl: u16) -> u16 {
     0xa09b | dpl << 5
 }
 
@@ -27,7 +27,7 @@ fn code32(dpl: u16) -> u16 {
     0xc09b | dpl << 5
 }
 
-fn data(dpl: u16) -> u16 {
+pub const fn data(dpl: u16) -> u16 {
     0xc093 | dpl << 5
 }
 

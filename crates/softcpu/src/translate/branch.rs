@@ -7,7 +7,7 @@ use std::mem::offset_of;
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-use super::assembler::{Label, Memory, Reg, S0, S1, S2, condition};
+use super::assembler::{Assembler, Label, Memory, Reg, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::lower::{Detour, Known, Lowering};
 use super::memory::{Access, is_simple};
@@ -214,31 +214,13 @@ impl Lowering<'_> {
         self.search_cache(miss);
     }
 
-    /// Puts the jump cache's entry for the address in `S0` into `S1`, or goes to `miss`. Uses `S2`.
     fn search_cache(&mut self, miss: Label) {
-        const SHIFT: u8 = size_of::<Jump>().trailing_zeros() as u8;
-        self.code.mov32(S1, S0);
-        self.code.shr32(S1, 12);
-        self.code.xor32(S1, S0);
-        self.code.and32(S1, JUMPS as u32 - 1);
-        self.code.shl32(S1, SHIFT);
-        self.code.add_state(S1, state_at::JUMPS);
-        self.code.cmp(S0, Memory::at(S1, Jump::LINEAR as i32));
-        self.code.jump_if(condition::NE, miss);
-        let hit = self.code.label();
-        self.code.load(S2, Memory::at(S1, Jump::CONTEXT as i32));
-        self.code.cmp_state(S2, state_at::CONTEXT_LOCAL);
-        self.code.jump_if(condition::E, hit);
-        self.code.cmp_state(S2, state_at::CONTEXT_GLOBAL);
-        self.code.jump_if(condition::NE, miss);
-        self.code.place(hit);
+        search_cache(self.code, miss);
     }
 
     /// Makes the page of the address in `S0` the one that executes.
     pub(super) fn take_page(&mut self) {
-        self.code.store_state(S0, offset_of!(Cpu, rip));
-        self.code.and_simm32(S0, -4096);
-        self.code.store_state(S0, gpr_at(reg::RIP_BASE));
+        take_page(self.code);
     }
 
     /// PUSH, POP, LEAVE with 64-bit operands. `None` leaves it to the interpreter.
@@ -298,4 +280,32 @@ pub fn near_target(i: &Instruction) -> Option<u64> {
 
 pub fn in_page(target: u64) -> bool {
     target < 4096
+}
+
+/// Puts the jump cache's entry for the address in `S0` into `S1`, or goes to `miss`. Uses `S2`.
+pub fn search_cache(code: &mut Assembler, miss: Label) {
+    const SHIFT: u8 = size_of::<Jump>().trailing_zeros() as u8;
+    code.mov32(S1, S0);
+    code.shr32(S1, 12);
+    code.xor32(S1, S0);
+    code.xor_state(S1, state_at::SALT);
+    code.and32(S1, JUMPS as u32 - 1);
+    code.shl32(S1, SHIFT);
+    code.add_state(S1, state_at::JUMPS);
+    code.cmp(S0, Memory::at(S1, Jump::LINEAR as i32));
+    code.jump_if(condition::NE, miss);
+    let hit = code.label();
+    code.load(S2, Memory::at(S1, Jump::CONTEXT as i32));
+    code.cmp_state(S2, state_at::CONTEXT_LOCAL);
+    code.jump_if(condition::E, hit);
+    code.cmp_state(S2, state_at::CONTEXT_GLOBAL);
+    code.jump_if(condition::NE, miss);
+    code.place(hit);
+}
+
+/// Makes the page of the address in `S0` the one that executes.
+pub fn take_page(code: &mut Assembler) {
+    code.store_state(S0, offset_of!(Cpu, rip));
+    code.and_simm32(S0, -4096);
+    code.store_state(S0, gpr_at(reg::RIP_BASE));
 }

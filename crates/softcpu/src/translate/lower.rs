@@ -287,7 +287,7 @@ impl<'a> Lowering<'a> {
             Owner::Family(Family::Stack) => self.stack(index, i),
             Owner::Family(family) => self.generic(index, i, *family, spent),
             Owner::Native(op) => self.native(index, i, op, spent),
-            Owner::System => None,
+            Owner::System => self.system(index, i),
         };
         if lowered.is_none() {
             self.interpret(index);
@@ -299,7 +299,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Has instruction `index` executed by the interpreter.
-    fn interpret(&mut self, index: usize) {
+    pub(super) fn interpret(&mut self, index: usize) {
         self.flags_to_state();
         let place = self.ask_for(index);
         self.code.mov_imm32(S0, place);

@@ -1,7 +1,7 @@
 //! The translator: host code for blocks that are executed often.
 //!
 //! Most guest instructions are copied as they are, with their registers renamed ([`registers`]) and their memory operand led
-//! through the TLB ([`memory`]); vector instructions too, on the host's vector registers ([`vectors`]). What has system semantics, or does not fit, calls the interpreter for that one instruction
+//! through the TLB ([`memory`]); vector instructions too, on the host's vector registers ([`vectors`]). What does not fit, and most of what has system semantics ([`system`] has the rest), calls the interpreter for that one instruction
 //! ([`runtime`]), and so does a memory access that misses the TLB. So an instruction behaves the same in both.
 //!
 //! Translated code reaches the vCPU's state through the GS base. Between blocks the guest's registers stay in the host's; the
@@ -24,6 +24,8 @@ mod region;
 mod registers;
 mod returns;
 mod runtime;
+mod state_access;
+mod system;
 mod vectors;
 
 use std::mem::offset_of;
@@ -35,7 +37,7 @@ use crate::block::{Block, Jump, Outcome, Owner};
 use crate::host::Int;
 use crate::native::FeatureSet;
 use crate::native::code_buffer::CodeBuffer;
-use crate::state::Cpu;
+use crate::state::{Cpu, mode};
 use assembler::Assembler;
 use lower::{Lowering, Tools};
 use region::Region;
@@ -55,6 +57,10 @@ pub struct TranslatorState {
     context_local: u64,
     /// The same for global pages.
     context_global: u64,
+    /// What the jump cache's index depends on besides the address, see [`salt`].
+    salt: u64,
+    /// What it is in user mode.
+    salt_user: u64,
     /// Instructions until the clock is looked at.
     budget: i64,
     /// The block that translated code left from, or null.
@@ -78,6 +84,8 @@ impl TranslatorState {
             jumps: std::ptr::null(),
             context_local: 0,
             context_global: 0,
+            salt: 0,
+            salt_user: 0,
             budget: 0,
             last_block: std::ptr::null(),
             kept: 0,
@@ -104,6 +112,8 @@ mod state_at {
     pub const JUMPS: usize = BASE + offset_of!(TranslatorState, jumps);
     pub const CONTEXT_LOCAL: usize = BASE + offset_of!(TranslatorState, context_local);
     pub const CONTEXT_GLOBAL: usize = BASE + offset_of!(TranslatorState, context_global);
+    pub const SALT: usize = BASE + offset_of!(TranslatorState, salt);
+    pub const SALT_USER: usize = BASE + offset_of!(TranslatorState, salt_user);
     pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
     pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
     pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
@@ -188,6 +198,8 @@ impl Cpu {
     pub fn refresh_contexts(&mut self) {
         self.translated.context_local = context(self.mode, self.mmu.local_key);
         self.translated.context_global = context(self.mode, self.mmu.global_key);
+        self.translated.salt = salt(self.mode, self.mmu.local_key);
+        self.translated.salt_user = salt(mode::USER, self.mmu.local_key);
     }
 }
 
@@ -195,6 +207,16 @@ impl Cpu {
 #[inline]
 pub const fn context(mode: u32, key: u32) -> u64 {
     (key as u64) << 32 | mode as u64
+}
+
+/// What the index into the jump cache depends on besides the address: processes have code at the same addresses, and must not drive
+/// out each other's entries at each switch; the kernel is the same in all.
+#[inline]
+pub const fn salt(mode: u32, local_key: u32) -> u64 {
+    if mode & mode::USER == 0 {
+        return 0;
+    }
+    (local_key.wrapping_mul(0x9e37_79b1) >> 18) as u64
 }
 
 /// Makes and runs translations of one vCPU.

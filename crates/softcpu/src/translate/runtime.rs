@@ -3,16 +3,20 @@
 use std::cell::Cell;
 use std::io;
 use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+use iced_x86::Mnemonic;
 
 use super::assembler::{Assembler, Memory, RAX, RDI, RSI, S0, S1, S2, condition};
 use super::vectors::{self, VectorStubs};
 use super::{Single, gpr_at, registers, state_at};
-use super::{memory, returns};
-use crate::block::{Block, Jump, Outcome, Owner};
-use crate::fault::{Flow, Result};
+use super::{memory, returns, system as lowered_system};
+use crate::block::{Block, Jump, Outcome, Owner, code_at_rip};
+use crate::engine;
+use crate::fault::{Flow, Result, Stop};
 use crate::native;
 use crate::native::code_buffer::CodeBuffer;
-use crate::state::{Cpu, reg};
+use crate::state::{Activity, Cpu, mode, reg};
 use crate::system;
 
 /// Code that all translated blocks share.
@@ -28,6 +32,10 @@ pub struct Stubs {
     pub help: *const u8,
     /// Called to move the stack's window to the address in `S0`.
     pub slide: *const u8,
+    /// Called for SYSCALL with the address of the next instruction in `S0`. Returns only if the interpreter has to do it.
+    pub syscall: *const u8,
+    /// The same for SYSRET.
+    pub sysret: *const u8,
     /// What moves vector registers.
     pub vectors: VectorStubs,
 }
@@ -80,8 +88,10 @@ impl Stubs {
 
         // A return to the address in S0 that the return stack does not know: RSP has moved already.
         code.place(bottom);
+        let untranslated_label = code.label();
         code.store_state(S0, offset_of!(Cpu, rip));
         let untranslated = code.len();
+        code.place(untranslated_label);
         code.xor32(S2, S2);
         code.mov_imm32(S1, Outcome::Jump as u32);
         code.jump(leave);
@@ -95,14 +105,22 @@ impl Stubs {
         code.mov_imm64(RAX, help as *const () as u64);
         code.raw(&[0xff, 0xd0]); // call rax
         code.raw(&[0x48, 0x83, 0xc4, 0x08]); // add rsp, 8
-        code.raw(&[0x83, 0xe8, GO_ON as u8]); // sub eax, GO_ON
-        let stopped = code.label();
-        code.jump_if(condition::NE, stopped);
+        let elsewhere = code.label();
+        code.cmp_imm(RAX, GO_ON as i32);
+        code.jump_if(condition::NE, elsewhere);
         load_all(&mut code);
-        code.raw(&[0xc3]);
-        code.place(stopped);
-        code.raw(&[0x83, 0xc0, GO_ON as u8]); // add eax, GO_ON
-        code.jump(epilogue);
+        code.ret();
+        code.place(elsewhere);
+        code.jump_if(condition::B, epilogue);
+        code.mov(S0, RAX);
+        returns::forget(&mut code);
+        load_all(&mut code);
+        code.raw(&[0x41, 0xff, 0xe5]); // jmp r13
+
+        let syscall = code.len();
+        lowered_system::emit_syscall(&mut code, untranslated_label);
+        let sysret = code.len();
+        lowered_system::emit_sysret(&mut code, untranslated_label);
 
         let vectors = vectors::emit(&mut code);
         let slide = code.len();
@@ -115,6 +133,8 @@ impl Stubs {
             exit: at.wrapping_add(exit),
             untranslated: at.wrapping_add(untranslated),
             help: at.wrapping_add(help_at),
+            syscall: at.wrapping_add(syscall),
+            sysret: at.wrapping_add(sysret),
         })
     }
 }
@@ -133,8 +153,8 @@ fn store_all(code: &mut Assembler) {
     vectors::store(code);
 }
 
-/// What [`help`] says when translated code goes on; else a [`Left`].
-const GO_ON: u32 = 100;
+/// What [`help`] says when translated code goes on where it was. Less is an [`Outcome`], more the code to go on at.
+const GO_ON: usize = 100;
 
 /// How translated code was left.
 #[derive(Debug, Clone, Copy)]
@@ -164,37 +184,65 @@ impl Left {
 }
 
 /// Executes instruction `index` of `block` as the interpreter does.
-extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> u32 {
+extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> usize {
     let Some(single) = block.single(index as usize) else {
-        return Outcome::Look as u32;
+        return Outcome::Look as usize;
     };
     let base = cpu.gpr[reg::RIP_BASE];
     cpu.rip = base.wrapping_add(u64::from(single.offset));
     cpu.next_rip = cpu.rip.wrapping_add(u64::from(single.len));
     cpu.mmu.running = &raw const block.host;
+    let system = matches!(single.owner, Owner::System);
     let executed = execute(cpu, single);
-    if !matches!(executed, Ok(Flow::Next)) || single.ends {
-        cpu.translated.budget -= i64::from(single.uncounted) + i64::from(executed.is_ok());
-        cpu.translated.last_block = std::ptr::null();
+    let inside = matches!(executed, Ok(Flow::Next)) && !single.ends;
+    if inside && (!system || system::may_go_on(cpu, block.mode)) {
+        cpu.refresh_contexts();
+        return GO_ON;
     }
+    cpu.translated.budget -= i64::from(single.uncounted) + i64::from(executed.is_ok());
+    cpu.translated.last_block = std::ptr::null();
     let outcome = match executed {
         Ok(Flow::Next) if !single.ends => {
-            cpu.refresh_contexts();
-            return GO_ON;
+            cpu.rip = cpu.next_rip;
+            return Outcome::Halfway as usize;
         }
         Ok(Flow::Next) => {
             cpu.rip = cpu.next_rip;
-            if matches!(single.owner, Owner::Family(_)) {
-                Outcome::Jump
-            } else {
-                Outcome::Look
-            }
+            if system { Outcome::Look } else { Outcome::Jump }
         }
-        Ok(Flow::Jump) if single.ends && matches!(single.owner, Owner::Family(_)) => Outcome::Jump,
+        Ok(Flow::Jump) if single.ends && !system => Outcome::Jump,
         Ok(Flow::Jump) => Outcome::Look,
-        Err(stop) => stop.into(),
+        Err(Stop::Fault) => {
+            // Time passes by faults too, or a guest that does nothing else would never look at the clock.
+            cpu.look_at -= 1;
+            cpu.translated.budget -= 1;
+            engine::deliver(cpu);
+            Outcome::Look
+        }
+        Err(stop) => return Outcome::from(stop) as usize,
     };
-    outcome as u32
+    match onward(cpu, single) {
+        Some(code) => code.addr(),
+        None => outcome as usize,
+    }
+}
+
+/// Where translated code goes on at `cpu.rip` after an instruction that ended its block, if nothing has to be looked at before.
+fn onward(cpu: &mut Cpu, single: &Single) -> Option<*const u8> {
+    cpu.replay.clear();
+    let asks = cpu.shadow
+        || cpu.mode & (mode::LONG | mode::ALONE) != mode::LONG
+        || cpu.activity != Activity::Running
+        || !cpu.ended.is_empty()
+        || cpu.shared.attention.load(Ordering::Relaxed) != 0
+        // It may have set a deadline.
+        || single.instruction.mnemonic() == Mnemonic::Wrmsr;
+    if asks {
+        return None;
+    }
+    cpu.refresh_contexts();
+    cpu.gpr[reg::RIP_BASE] = cpu.rip & !0xfff;
+    code_at_rip(cpu, cpu.translated.jumps)
 }
 
 fn execute(cpu: &mut Cpu, single: &Single) -> Result<Flow> {

@@ -7,6 +7,7 @@ mod common;
 mod debug;
 mod exceptions;
 mod hostile;
+mod kernel;
 mod paravirtual;
 mod prepared;
 mod system;

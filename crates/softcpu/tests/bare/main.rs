@@ -8,6 +8,7 @@ mod common;
 mod debug;
 mod exceptions;
 mod hostile;
+mod kernel;
 mod paravirtual;
 mod prepared;
 mod system;

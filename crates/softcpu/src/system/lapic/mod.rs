@@ -113,6 +113,7 @@ fn write_register(cpu: &mut Cpu, offset: u32, value: u64) {
     ) {
         cpu.lapic.publish(&cpu.shared.lapic);
     }
+    cpu.held = true;
     look_again(cpu);
 }
 
@@ -212,6 +213,7 @@ pub fn write_base(cpu: &mut Cpu, value: u64) -> Result<()> {
     }
     cpu.lapic.set_base(value & !BASE_BSP | old & BASE_BSP);
     cpu.lapic.publish(&cpu.shared.lapic);
+    cpu.held = true;
     // The register page moved, appeared or vanished.
     cpu.flush_tlb(true);
     Ok(())
