@@ -132,10 +132,14 @@ impl<'a> Lowering<'a> {
     fn entry(&mut self) {
         let look = self.leave(Outcome::Look, self.block.offset());
         let stale = self.leave(Outcome::Jump, self.block.offset());
-        let (version, was) = self.block.version();
-        self.code.mov_imm64(S0, version.addr() as u64);
-        self.code.cmp_memory32(Memory::at(S0, 0), was);
-        self.code.jump_if(condition::NE, stale);
+        for (version, was) in [Some(self.block.version()), self.block.second_version()]
+            .into_iter()
+            .flatten()
+        {
+            self.code.mov_imm64(S0, version.addr() as u64);
+            self.code.cmp_memory32(Memory::at(S0, 0), was);
+            self.code.jump_if(condition::NE, stale);
+        }
         self.looped = self.code.len();
         self.code.load_state(S0, state_at::ATTENTION);
         self.code.cmp_memory32(Memory::at(S0, 0), 0);

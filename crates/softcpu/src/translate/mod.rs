@@ -306,12 +306,16 @@ fn chosen(singles: Vec<Single>, asked: &[usize]) -> Box<[Single]> {
 /// Decodes the instructions of `block` once more.
 fn decode(block: &Block) -> Option<Vec<Single>> {
     let offset = usize::from(block.offset());
-    let mut bytes = [0u8; 4096];
-    let bytes = &mut bytes[..4096 - offset];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        // SAFETY: the code's page is mapped guest RAM.
-        *byte = unsafe { u8::load((block.host[0] as *const u8).wrapping_add(offset + at)) };
+    // The last instruction may reach into another page.
+    let mut bytes = [0u8; 4096 + MAX_LENGTH];
+    let (first, second) = bytes.split_at_mut(4096);
+    let mut len = 4096 - offset;
+    copy_code(block.host[0], offset, &mut first[offset..]);
+    if block.second.is_some() {
+        copy_code(block.host[1], 0, second);
+        len += MAX_LENGTH;
     }
+    let bytes = &bytes[offset..offset + len];
     let mut decoder = Decoder::with_ip(64, bytes, offset as u64, DecoderOptions::NONE);
     let mut singles = Vec::with_capacity(block.instructions as usize);
     for _ in 0..block.instructions {
@@ -329,5 +333,16 @@ fn decode(block: &Block) -> Option<Vec<Single>> {
         });
     }
     // What was decoded is the block's code only if that has not changed.
-    block.is_current().then_some(singles)
+    block.is_certain().then_some(singles)
+}
+
+/// Longest instruction in bytes.
+const MAX_LENGTH: usize = 15;
+
+/// Copies code from `offset` of the page at host address `page`, in guest RAM that is mapped.
+fn copy_code(page: u64, offset: usize, into: &mut [u8]) {
+    for (at, byte) in into.iter_mut().enumerate() {
+        // SAFETY: the code's page is mapped guest RAM.
+        *byte = unsafe { u8::load((page as *const u8).wrapping_add(offset + at)) };
+    }
 }
