@@ -8,6 +8,8 @@ pub struct Reg(pub u8);
 pub const RAX: Reg = Reg(0);
 /// The host's stack pointer.
 pub const RSP: Reg = Reg(4);
+/// RCX.
+pub const RCX: Reg = Reg(1);
 /// RDX.
 pub const RDX: Reg = Reg(2);
 /// RBP.
@@ -536,5 +538,24 @@ impl Assembler {
     /// `jmp [memory]`.
     pub fn jump_memory(&mut self, memory: Memory) {
         self.with_memory(false, 0xff, 4, memory);
+    }
+
+    /// `neg reg`, 64 bits.
+    pub fn neg(&mut self, reg: Reg) {
+        self.raw(&[0x48 | reg.high(), 0xf7, 0xd8 | reg.low()]);
+    }
+
+    /// Tests bits of a part of the vCPU's state.
+    pub fn test_state32(&mut self, offset: usize, bits: u32) {
+        self.raw(&[0x65, 0xf7, 0x04, 0x25]);
+        self.dword(offset as i32);
+        self.dword(bits as i32);
+    }
+
+    /// Makes 64 bits of the vCPU's state zero.
+    pub fn clear_state(&mut self, offset: usize) {
+        self.raw(&[0x65, 0x48, 0xc7, 0x04, 0x25]);
+        self.dword(offset as i32);
+        self.dword(0);
     }
 }

@@ -4,6 +4,7 @@ use iced_x86::{Encoder, InstructionInfoFactory};
 
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
+use super::literals::Literals;
 use super::memory::Slide;
 use super::runtime::Stubs;
 use super::vectors::{Load, Vectors};
@@ -50,6 +51,7 @@ pub struct Lowering<'a> {
     leaves: Vec<Leave>,
     pub(super) loads: Vec<Load>,
     pub(super) slides: Vec<Slide>,
+    pub(super) literals: Literals,
     /// Instructions that the interpreter may be asked to execute, each once.
     asked: Vec<usize>,
     /// Where the interpreter is called from.
@@ -99,6 +101,7 @@ impl<'a> Lowering<'a> {
             leaves: Vec::new(),
             loads: Vec::new(),
             slides: Vec::new(),
+            literals: Literals::default(),
             asked: Vec::new(),
             help,
             late,
@@ -110,6 +113,7 @@ impl<'a> Lowering<'a> {
 
     /// Lowers the whole block.
     pub fn block(mut self, singles: &[Single]) -> Lowered {
+        self.literals = Literals::of(singles);
         self.entry();
         for (index, single) in singles.iter().enumerate() {
             self.single(index, single);
@@ -152,10 +156,12 @@ impl<'a> Lowering<'a> {
 
     fn single(&mut self, index: usize, single: &Single) {
         self.first_miss = self.misses.len();
+        self.literals.pass(&single.owner);
         let i = &single.instruction;
         let lowered = match &single.owner {
             Owner::Family(Family::Control) => self.control(index, i),
             Owner::Family(Family::Stack) => self.stack(index, i),
+            Owner::Family(Family::String) => self.string(index, i),
             Owner::Family(family) => self.generic(index, i, *family),
             Owner::Native(op) => self.native(index, i, op),
             Owner::System => None,

@@ -17,11 +17,13 @@ mod branch;
 mod divide;
 mod flags;
 mod generic;
+mod literals;
 mod lower;
 mod memory;
 mod registers;
 mod returns;
 mod runtime;
+mod strings;
 mod vectors;
 
 use std::mem::offset_of;
@@ -56,6 +58,8 @@ pub struct TranslatorState {
     last_block: *const Block,
     /// A value that scratch registers have no room for.
     kept: u64,
+    /// Host address of the page that the block reads constants from, or zero.
+    literals: u64,
     /// The host's stack pointer with nothing but the bottom of the return stack.
     return_stack: u64,
     /// Where the return stack has to start again.
@@ -76,6 +80,7 @@ impl TranslatorState {
             budget: 0,
             last_block: std::ptr::null(),
             kept: 0,
+            literals: 0,
             return_stack: 0,
             return_limit: 0,
             vectors: vectors::Vectors::Away as u8,
@@ -102,6 +107,7 @@ mod state_at {
     pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
     pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
     pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
+    pub const LITERALS: usize = BASE + offset_of!(TranslatorState, literals);
     pub const RETURN_STACK: usize = BASE + offset_of!(TranslatorState, return_stack);
     pub const RETURN_LIMIT: usize = BASE + offset_of!(TranslatorState, return_limit);
     pub const VECTORS: usize = BASE + offset_of!(TranslatorState, vectors);
