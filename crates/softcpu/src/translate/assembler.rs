@@ -558,4 +558,41 @@ impl Assembler {
         self.dword(offset as i32);
         self.dword(0);
     }
+
+    /// `opcode reg, gs:[offset]` with 16-bit operands.
+    fn state16(&mut self, opcode: u8, reg: Reg, offset: usize) {
+        self.raw(&[
+            0x65,
+            0x66,
+            0x40 | reg.high() << 2,
+            opcode,
+            reg.low() << 3 | 4,
+            0x25,
+        ]);
+        self.dword(offset as i32);
+    }
+
+    /// Loads the lowest 16 bits of a register from the vCPU's state.
+    pub fn load_state16(&mut self, reg: Reg, offset: usize) {
+        self.state16(0x8b, reg, offset);
+    }
+
+    /// Stores the lowest 16 bits of a register to the vCPU's state.
+    pub fn store_state16(&mut self, reg: Reg, offset: usize) {
+        self.state16(0x89, reg, offset);
+    }
+
+    /// Sets 16 bits of the vCPU's state.
+    pub fn set_state16(&mut self, offset: usize, value: u16) {
+        self.raw(&[0x65, 0x66, 0xc7, 0x04, 0x25]);
+        self.dword(offset as i32);
+        self.raw(&value.to_le_bytes());
+    }
+
+    /// Compares 16 bits of the vCPU's state.
+    pub fn cmp_state16(&mut self, offset: usize, value: u16) {
+        self.raw(&[0x65, 0x66, 0x81, 0x3c, 0x25]);
+        self.dword(offset as i32);
+        self.raw(&value.to_le_bytes());
+    }
 }

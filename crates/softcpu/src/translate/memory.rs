@@ -259,6 +259,13 @@ pub fn segment_base_of(i: &Instruction) -> Option<usize> {
     }
 }
 
+/// Offset of a segment's selector in [`Cpu`].
+pub fn segment_selector_at(segment: usize) -> usize {
+    offset_of!(Cpu, segs)
+        + segment * size_of::<ostler_accel::Segment>()
+        + offset_of!(ostler_accel::Segment, selector)
+}
+
 /// Offset of a segment's base in [`Cpu`].
 fn segment_base_at(segment: usize) -> usize {
     offset_of!(Cpu, segs)

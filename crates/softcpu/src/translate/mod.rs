@@ -25,6 +25,7 @@ mod returns;
 mod runtime;
 mod strings;
 mod vectors;
+mod x87;
 
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
