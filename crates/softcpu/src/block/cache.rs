@@ -189,7 +189,10 @@ impl BlockCache {
                 self.bytes += block.footprint();
                 let mut block = Box::new(block);
                 if let Some(old) = self.blocks.remove(&(gpa, mode)) {
-                    block.replaces = old.code();
+                    // Where only the second page is another one, the old code is still right elsewhere.
+                    if old.second.is_none() && block.second.is_none() {
+                        block.replaces = old.code();
+                    }
                     self.retired.push(old);
                 }
                 let at = &raw const *block;
@@ -232,11 +235,11 @@ impl BlockCache {
         let Some(translator) = &mut self.translator else {
             return;
         };
-        if block.mode & mode::LONG == 0 || !block.linkable {
+        if block.mode & (mode::LONG | mode::ALONE) != mode::LONG {
             block.heat.set(u32::MAX);
             return;
         }
-        if block.special.get() {
+        if !block.is_certain() {
             // Another CPU may still write to it without notice: next time.
             return;
         }

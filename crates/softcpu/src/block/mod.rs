@@ -260,9 +260,14 @@ impl Block {
         OpRef(self.entry)
     }
 
+    /// True while the code is what was decoded, in both pages, and no other vCPU may write to it without notice.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.unsure.get() == 0 && self.is_current() && self.second_is_current()
+    }
+
     /// True while the first page's code is what was decoded.
     #[inline(always)]
-    pub(crate) fn is_current(&self) -> bool {
+    fn is_current(&self) -> bool {
         // SAFETY: the version is in a page tracker of the memory map; the cache is emptied when that is replaced.
         unsafe { (*self.version).load(Ordering::Relaxed) == self.was }
     }
@@ -282,6 +287,11 @@ impl Block {
     /// The page's code version, and what it has to be.
     pub(crate) fn version(&self) -> (*const AtomicU32, u32) {
         (self.version, self.was)
+    }
+
+    /// The same of the page that the last instruction reaches into.
+    pub(crate) fn second_version(&self) -> Option<(*const AtomicU32, u32)> {
+        self.second.map(|_| self.second_version)
     }
 
     /// Host code to enter, or null.

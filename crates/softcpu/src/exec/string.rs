@@ -114,7 +114,10 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
         Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => {
             repeat(cpu, &form, |_, _, _| 0, step)
         }
-        _ => repeat_while(cpu, &form, i.has_repne_prefix(), step),
+        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
+            repeat_while(cpu, &form, i.has_repne_prefix(), compare_many, step)
+        }
+        _ => repeat_while(cpu, &form, i.has_repne_prefix(), scan_many, step),
     }
 }
 
@@ -164,22 +167,42 @@ fn repeat(cpu: &mut Cpu, form: &Form, many: impl Fn(&mut Cpu, &Form, u64) -> u64
     }
 }
 
-/// REPE and REPNE.
-fn repeat_while(cpu: &mut Cpu, form: &Form, until_equal: bool, one: Step) -> Result<Flow> {
+/// REPE and REPNE: `many` passes over elements that do not end it, as many as can be seen at once, and says how many those were; `one`
+/// does the next.
+fn repeat_while(
+    cpu: &mut Cpu,
+    form: &Form,
+    until_equal: bool,
+    many: impl Fn(&mut Cpu, &Form, u64, bool) -> u64,
+    one: Step,
+) -> Result<Flow> {
     let mut steps = 0;
-    while form.index(cpu, reg::RCX) != 0 {
+    loop {
+        let count = form.index(cpu, reg::RCX);
+        if count == 0 {
+            return Ok(Flow::Next);
+        }
+        // The last element is left to the single step, for the flags.
+        let passed = if count == 1 || is_debugged(cpu) {
+            0
+        } else {
+            many(cpu, form, count - 1, until_equal)
+        };
+        form.advance(cpu, reg::RCX, passed.wrapping_neg());
         one(cpu, form)?;
         form.advance(cpu, reg::RCX, u64::MAX);
         cpu.replay.clear();
         if (cpu.flags & HOST_ZF != 0) == until_equal {
-            break;
+            return Ok(Flow::Next);
         }
-        steps += 1;
-        if (steps % STEPS == 0 || is_debugged(cpu)) && form.index(cpu, reg::RCX) != 0 && interrupted(cpu) {
-            return again(cpu);
+        steps += if passed > 0 { STEPS } else { 1 };
+        if steps >= STEPS || is_debugged(cpu) {
+            steps = 0;
+            if form.index(cpu, reg::RCX) != 0 && interrupted(cpu) {
+                return again(cpu);
+            }
         }
     }
-    Ok(Flow::Next)
 }
 
 fn move_one(cpu: &mut Cpu, form: &Form) -> Result<()> {
@@ -328,6 +351,67 @@ fn store_many(cpu: &mut Cpu, form: &Form, count: u64) -> u64 {
     }
     form.advance(cpu, reg::RDI, bytes as u64);
     steps
+}
+
+/// How many of at most `most` elements from `linear` on lie in its page, and where they are on the host: for reading.
+fn readable(cpu: &mut Cpu, form: &Form, linear: u64, most: u64) -> Option<(*const u8, u64)> {
+    let steps = most.min(elements_in_page(linear, form));
+    let host = cpu.mmu.read_hit(linear, steps as usize * form.width)?;
+    (steps != 0).then_some((host, steps))
+}
+
+/// True where the indices are linear addresses and go upwards.
+fn is_plain(cpu: &Cpu, form: &Form) -> bool {
+    form.step == form.width as u64 && cpu.is_long() && form.address == u64::MAX
+}
+
+fn compare_many(cpu: &mut Cpu, form: &Form, count: u64, until_equal: bool) -> u64 {
+    if !is_plain(cpu, form) {
+        return 0;
+    }
+    let (rsi, rdi) = (cpu.gpr[reg::RSI], cpu.gpr[reg::RDI]);
+    let width = form.width as u64;
+    let Ok(from) = cpu.linear(form.segment, rsi, width, Access::Read) else {
+        // Raised again by the step that gets there.
+        cpu.exception = None;
+        return 0;
+    };
+    let Some((second, steps)) = readable(cpu, form, rdi, count) else {
+        return 0;
+    };
+    let Some((first, steps)) = readable(cpu, form, from, steps) else {
+        return 0;
+    };
+    let passed = by_size!(form.width, T => (0..steps as usize)
+        .take_while(|&n| {
+            let at = n * T::SIZE;
+            // SAFETY: the TLB leads to guest RAM with room for `steps` elements at both.
+            let (a, b) = unsafe { (T::load(first.wrapping_add(at)), T::load(second.wrapping_add(at))) };
+            (a == b) != until_equal
+        })
+        .count() as u64);
+    form.advance(cpu, reg::RSI, passed * width);
+    form.advance(cpu, reg::RDI, passed * width);
+    passed
+}
+
+fn scan_many(cpu: &mut Cpu, form: &Form, count: u64, until_equal: bool) -> u64 {
+    if !is_plain(cpu, form) {
+        return 0;
+    }
+    let Some((host, steps)) = readable(cpu, form, cpu.gpr[reg::RDI], count) else {
+        return 0;
+    };
+    let wanted = cpu.gpr[reg::RAX];
+    let passed = by_size!(form.width, T => (0..steps as usize)
+        .take_while(|&n| {
+            // SAFETY: the TLB leads to guest RAM with room for `steps` elements.
+            let found = unsafe { T::load(host.wrapping_add(n * T::SIZE)) };
+            (found == T::from_u64(wanted)) != until_equal
+        })
+        .count() as u64);
+    form.advance(cpu, reg::RDI, passed * form.width as u64);
+    passed
 }
 
 fn target_within_segment(cpu: &mut Cpu, form: &Form, bytes: u64) -> bool {

@@ -31,6 +31,8 @@ mod tests;
 mod x87;
 mod xsave;
 
+use std::mem::offset_of;
+
 use iced_x86::{Code, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
 
 use crate::fault::{Flow, Result};
@@ -41,7 +43,7 @@ pub(crate) use features::{AVX_STATE, FeatureSet};
 use list::Route;
 use masked::Elements;
 use stubs::Stub;
-use x87::Pointers;
+pub(crate) use x87::Pointers;
 
 /// MXCSR of the host's own code.
 const HOST_MXCSR: u32 = 0x1f80;
@@ -63,6 +65,17 @@ pub struct NativeState {
     /// x87 instruction and data pointers.
     pointers: Pointers,
 }
+
+impl NativeState {
+    /// Offset of two flags: whether the x87 state is live, and whether an exception is unmasked.
+    pub(crate) const READY: usize = offset_of!(Self, live);
+    /// What they are where x87 instructions can be executed as they are.
+    pub(crate) const IS_READY: u16 = 1;
+    /// Offset of the x87 pointers.
+    pub(crate) const POINTERS: usize = offset_of!(Self, pointers);
+}
+
+const _: () = assert!(offset_of!(NativeState, unmasked) == NativeState::READY + 1);
 
 impl Default for NativeState {
     fn default() -> Self {
@@ -101,6 +114,8 @@ pub(crate) enum InPlace {
     Nothing,
     /// It is copied. It uses general registers only.
     General,
+    /// It is copied. It uses x87 registers.
+    X87,
     /// It is copied. It uses vector registers by the legacy encoding.
     Sse,
     /// It is copied. It uses vector registers with a VEX prefix.
@@ -187,6 +202,7 @@ impl NativeOp {
                 Mnemonic::Vzeroupper | Mnemonic::Vzeroall => true,
                 Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr | Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr => true,
                 Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => true,
+                Mnemonic::Fnstsw | Mnemonic::Fnstcw => true,
                 Mnemonic::Prefetchnta | Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 => {
                     return Some(InPlace::Nothing);
                 }
@@ -200,10 +216,19 @@ impl NativeOp {
         match self.class {
             _ if !plain => None,
             Class::Integer | Class::IntegerVex => Some(InPlace::General),
+            // The control bits that close SSE include those that close x87.
+            Class::X87 if block_mode & mode::SSE != 0 => Some(InPlace::X87),
             Class::Sse if block_mode & mode::SSE != 0 => Some(InPlace::Sse),
             Class::Avx if block_mode & mode::AVX != 0 => Some(InPlace::Avx),
             _ => None,
         }
+    }
+
+    /// FOP, and the segment of the memory operand if there is one, for an instruction that updates the x87 pointers.
+    pub(crate) fn noted(&self) -> Option<(u16, Option<usize>)> {
+        let memory = !matches!(self.action, Action::Registers(_));
+        self.notes_pointers
+            .then(|| (self.x87_opcode, memory.then(|| self.address.segment())))
     }
 
     /// The alignment in bytes without which a memory operand faults, or 1.

@@ -8,6 +8,8 @@ pub struct Reg(pub u8);
 pub const RAX: Reg = Reg(0);
 /// The host's stack pointer.
 pub const RSP: Reg = Reg(4);
+/// RCX.
+pub const RCX: Reg = Reg(1);
 /// RDX.
 pub const RDX: Reg = Reg(2);
 /// RBP.
@@ -554,5 +556,19 @@ impl Assembler {
     /// `jmp [memory]`.
     pub fn jump_memory(&mut self, memory: Memory) {
         self.with_memory(false, 0xff, 4, memory);
+    }
+
+    /// Makes 64 bits of the vCPU's state zero.
+    pub fn clear_state(&mut self, offset: usize) {
+        self.raw(&[0x65, 0x48, 0xc7, 0x04, 0x25]);
+        self.dword(offset as i32);
+        self.dword(0);
+    }
+
+    /// Compares 16 bits of the vCPU's state.
+    pub fn cmp_state16(&mut self, offset: usize, value: u16) {
+        self.raw(&[0x65, 0x66, 0x81, 0x3c, 0x25]);
+        self.dword(offset as i32);
+        self.raw(&value.to_le_bytes());
     }
 }

@@ -13,7 +13,7 @@ use super::lower::{Detour, Known, Lowering};
 use super::memory::{Access, is_simple};
 use super::registers::{HOME, STACK, number};
 use super::runtime::JUMP_CODE;
-use super::{gpr_at, state_at};
+use super::{MAX_LENGTH, gpr_at, state_at};
 use crate::block::{JUMPS, Jump, Outcome};
 use crate::exec::{condition_code, control};
 use crate::state::{Cpu, reg};
@@ -278,8 +278,10 @@ pub fn near_target(i: &Instruction) -> Option<u64> {
     i32::try_from(target as i64).ok().map(|_| target)
 }
 
+/// True if what begins at `target`, relative to the page, lies in the page as a whole. What reaches into the next page is entered by the
+/// jump cache only, which knows both.
 pub fn in_page(target: u64) -> bool {
-    target < 4096
+    target <= (4096 - MAX_LENGTH) as u64
 }
 
 /// Puts the jump cache's entry for the address in `S0` into `S1`, or goes to `miss`. Uses `S2`.

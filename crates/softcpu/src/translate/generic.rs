@@ -74,9 +74,15 @@ impl Lowering<'_> {
         {
             return None;
         }
+        if in_place == InPlace::X87 {
+            self.need_x87(index);
+        }
         self.need_vectors(in_place);
         let aligned = alignment != 1;
         self.copy(index, i, plan, Copying { aligned, spent });
+        if in_place == InPlace::X87 {
+            self.note_x87(i, op);
+        }
         Some(())
     }
 
@@ -124,7 +130,7 @@ impl Lowering<'_> {
             }
             _ => return None,
         };
-        if memory.is_some_and(|(_, size)| !matches!(size, 1 | 2 | 4 | 8 | 16 | 32) || !is_simple(i)) {
+        if memory.is_some_and(|(_, size)| !matches!(size, 1 | 2 | 4 | 8 | 10 | 16 | 32) || !is_simple(i)) {
             return None;
         }
         let operands = (0..i.op_count()).filter(|&n| i.op_kind(n) == OpKind::Register);

@@ -4,6 +4,7 @@ use iced_x86::{Encoder, InstructionInfoFactory};
 
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
+use super::literals::Literals;
 use super::memory::Slide;
 use super::recipe::Recipe;
 use super::region::Region;
@@ -99,6 +100,7 @@ pub struct Lowering<'a> {
     leaves: Vec<Leave>,
     pub(super) loads: Vec<Load>,
     pub(super) slides: Vec<Slide>,
+    pub(super) literals: Literals,
     /// Instructions that the interpreter may be asked to execute, each once, and how many before them are not counted.
     asked: Vec<(usize, u16)>,
     /// Where the interpreter is called from.
@@ -172,6 +174,7 @@ impl<'a> Lowering<'a> {
             leaves: Vec::new(),
             loads: Vec::new(),
             slides: Vec::new(),
+            literals: Literals::default(),
             asked: Vec::new(),
             help,
             links: Vec::new(),
@@ -209,6 +212,7 @@ impl<'a> Lowering<'a> {
         };
         self.resume(known);
         let singles = self.region.parts[part].singles.clone();
+        self.literals = Literals::of(&self.singles[singles.clone()]);
         let through = !self.singles[singles.clone()].last().is_some_and(|last| last.ends);
         for index in singles.clone() {
             self.single(index);
@@ -251,10 +255,14 @@ impl<'a> Lowering<'a> {
     /// What is looked at before the region's first instruction. The flags are in the state.
     fn entry(&mut self) {
         let stale = self.leave(Outcome::Jump, self.block.offset());
-        let (version, was) = self.block.version();
-        self.code.mov_imm64(S0, version.addr() as u64);
-        self.code.cmp_memory32(Memory::at(S0, 0), was);
-        self.code.jump_if(condition::NE, stale);
+        for (version, was) in [Some(self.block.version()), self.block.second_version()]
+            .into_iter()
+            .flatten()
+        {
+            self.code.mov_imm64(S0, version.addr() as u64);
+            self.code.cmp_memory32(Memory::at(S0, 0), was);
+            self.code.jump_if(condition::NE, stale);
+        }
         self.looped = self.code.len();
         self.look(self.block.offset());
         self.inner = self.code.len();
@@ -280,11 +288,13 @@ impl<'a> Lowering<'a> {
     fn single(&mut self, index: usize) {
         self.first_miss = self.misses.len();
         let single = &self.singles[index];
+        self.literals.pass(&single.owner);
         let i = &single.instruction;
         let spent = self.keep_flags(index);
         let lowered = match &single.owner {
             Owner::Family(Family::Control) => self.control(index, i),
             Owner::Family(Family::Stack) => self.stack(index, i),
+            Owner::Family(Family::String) => self.string(index, i),
             Owner::Family(family) => self.generic(index, i, *family, spent),
             Owner::Native(op) => self.native(index, i, op, spent),
             Owner::System => self.system(index, i),

@@ -69,6 +69,9 @@ impl Lowering<'_> {
     /// Puts the host address of `i`'s memory operand into `S0`; what misses the TLB has instruction `index` executed by the
     /// interpreter instead. Spares the flags.
     pub fn operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
+        if self.literal(i, index, access, size, 1) {
+            return;
+        }
         self.linear_address(i);
         let on_stack = i.memory_base() == Register::RSP && i.memory_index() == Register::None;
         if on_stack && size == STACK_SLOT as usize {
@@ -82,18 +85,16 @@ impl Lowering<'_> {
     fn linear_address(&mut self, i: &Instruction) {
         self.spare_flags();
         self.effective_address(i);
-        let segment = match i.memory_segment() {
-            Register::FS => Some(seg::FS),
-            Register::GS => Some(seg::GS),
-            _ => None,
-        };
-        if let Some(segment) = segment {
-            self.code.add_state(S0, segment_base_at(segment));
+        if let Some(base) = segment_base_of(i) {
+            self.code.add_state(S0, base);
         }
     }
 
     /// [`Lowering::operand`] for one whose address is a multiple of its size, or else the interpreter has to say what happens.
     pub fn aligned_operand(&mut self, i: &Instruction, index: usize, access: Access, size: usize) {
+        if self.literal(i, index, access, size, size) {
+            return;
+        }
         self.linear_address(i);
         let miss = self.compare(index, access);
         // Of the difference to the tag only bits inside the page may be set, and none below the alignment.
@@ -182,7 +183,7 @@ pub struct Slide {
 
 /// Puts the address of the entry for the linear address in `S0` into `S1`, without its table's offset, and what distinguishes the
 /// address from the tag into `S2`. Changes flags.
-fn find(code: &mut Assembler, access: Access) {
+pub fn find(code: &mut Assembler, access: Access) {
     const SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
     let mask = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
     code.mov32(S1, S0);
@@ -198,8 +199,12 @@ fn find(code: &mut Assembler, access: Access) {
 
 /// Makes the linear address in `S0` a host address by the entry that [`find`] found.
 fn add_addend(code: &mut Assembler, access: Access) {
-    let at = table_at(access) + offset_of!(Entry, addend) as i32;
-    code.add(S0, Memory::at(S1, at));
+    code.add(S0, host_minus_linear(access));
+}
+
+/// The addend of the entry that [`find`] found.
+pub fn host_minus_linear(access: Access) -> Memory {
+    Memory::at(S1, table_at(access) + offset_of!(Entry, addend) as i32)
 }
 
 /// Writes the stub that makes the page of the linear address in `S0` the stack's window, if it may be read and written plainly there:
@@ -237,6 +242,22 @@ fn table_at(access: Access) -> i32 {
         Access::Write => offset_of!(Tables, write),
     };
     offset as i32
+}
+
+/// Where the base of the segment of `i`'s memory operand is in [`Cpu`], if it matters.
+pub fn segment_base_of(i: &Instruction) -> Option<usize> {
+    match i.memory_segment() {
+        Register::FS => Some(segment_base_at(seg::FS)),
+        Register::GS => Some(segment_base_at(seg::GS)),
+        _ => None,
+    }
+}
+
+/// Offset of a segment's selector in [`Cpu`].
+pub fn segment_selector_at(segment: usize) -> usize {
+    offset_of!(Cpu, segs)
+        + segment * size_of::<ostler_accel::Segment>()
+        + offset_of!(ostler_accel::Segment, selector)
 }
 
 /// Offset of a segment's base in [`Cpu`].

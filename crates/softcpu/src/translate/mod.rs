@@ -17,6 +17,7 @@ mod branch;
 mod divide;
 mod flags;
 mod generic;
+mod literals;
 mod lower;
 mod memory;
 mod recipe;
@@ -25,8 +26,10 @@ mod registers;
 mod returns;
 mod runtime;
 mod state_access;
+mod strings;
 mod system;
 mod vectors;
+mod x87;
 
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
@@ -67,6 +70,8 @@ pub struct TranslatorState {
     last_block: *const Block,
     /// A value that scratch registers have no room for.
     kept: u64,
+    /// Host address of the page that the block reads constants from, or zero.
+    literals: u64,
     /// The host's stack pointer with nothing but the bottom of the return stack.
     return_stack: u64,
     /// Where the return stack has to start again.
@@ -89,6 +94,7 @@ impl TranslatorState {
             budget: 0,
             last_block: std::ptr::null(),
             kept: 0,
+            literals: 0,
             return_stack: 0,
             return_limit: 0,
             vectors: vectors::Vectors::Away as u8,
@@ -117,6 +123,7 @@ mod state_at {
     pub const BUDGET: usize = BASE + offset_of!(TranslatorState, budget);
     pub const LAST_BLOCK: usize = BASE + offset_of!(TranslatorState, last_block);
     pub const KEPT: usize = BASE + offset_of!(TranslatorState, kept);
+    pub const LITERALS: usize = BASE + offset_of!(TranslatorState, literals);
     pub const RETURN_STACK: usize = BASE + offset_of!(TranslatorState, return_stack);
     pub const RETURN_LIMIT: usize = BASE + offset_of!(TranslatorState, return_limit);
     pub const VECTORS: usize = BASE + offset_of!(TranslatorState, vectors);
@@ -335,12 +342,16 @@ fn chosen(singles: Vec<Single>, asked: &[(usize, u16)]) -> Box<[Single]> {
 /// Decodes the instructions of `block` once more.
 fn decode(block: &Block) -> Option<Vec<Single>> {
     let offset = usize::from(block.offset());
-    let mut bytes = [0u8; 4096];
-    let bytes = &mut bytes[..4096 - offset];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        // SAFETY: the code's page is mapped guest RAM.
-        *byte = unsafe { u8::load((block.host[0] as *const u8).wrapping_add(offset + at)) };
+    // The last instruction may reach into another page.
+    let mut bytes = [0u8; 4096 + MAX_LENGTH];
+    let (first, second) = bytes.split_at_mut(4096);
+    let mut len = 4096 - offset;
+    copy_code(block.host[0], offset, &mut first[offset..]);
+    if block.second.is_some() {
+        copy_code(block.host[1], 0, second);
+        len += MAX_LENGTH;
     }
+    let bytes = &bytes[offset..offset + len];
     let mut decoder = Decoder::with_ip(64, bytes, offset as u64, DecoderOptions::NONE);
     let mut singles = Vec::with_capacity(block.instructions as usize);
     for _ in 0..block.instructions {
@@ -359,5 +370,16 @@ fn decode(block: &Block) -> Option<Vec<Single>> {
         });
     }
     // What was decoded is the block's code only if that has not changed.
-    block.is_current().then_some(singles)
+    block.is_certain().then_some(singles)
+}
+
+/// Longest instruction in bytes.
+const MAX_LENGTH: usize = 15;
+
+/// Copies code from `offset` of the page at host address `page`, in guest RAM that is mapped.
+fn copy_code(page: u64, offset: usize, into: &mut [u8]) {
+    for (at, byte) in into.iter_mut().enumerate() {
+        // SAFETY: the code's page is mapped guest RAM.
+        *byte = unsafe { u8::load((page as *const u8).wrapping_add(offset + at)) };
+    }
 }

@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use iced_x86::{Code, Instruction, OpKind, Register};
 use ostler_accel::Segment;
 
-use super::assembler::{Assembler, Label, Memory, RAX, RDX, Reg, S0, S1, S2, condition};
+use super::assembler::{Assembler, Label, Memory, RAX, RCX, RDX, Reg, S0, S1, S2, condition};
 use super::branch::{search_cache, take_page};
 use super::flags::Flags;
 use super::lower::Lowering;
@@ -38,7 +38,6 @@ const KERNEL_GS_BASE: usize = offset_of!(Cpu, msrs) + offset_of!(Msrs, kernel_gs
 const TSC_OFFSET: usize = offset_of!(Cpu, msrs) + offset_of!(Msrs, tsc_offset);
 const TSC_AUX: usize = offset_of!(Cpu, msrs) + offset_of!(Msrs, tsc_aux);
 const MMU: usize = offset_of!(Cpu, mmu);
-const RCX: Reg = Reg(1);
 
 const _: () = assert!(HOME[reg::RCX].is_some() && HOME[11].is_none());
 

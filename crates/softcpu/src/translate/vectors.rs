@@ -145,7 +145,7 @@ impl Lowering<'_> {
         let wanted = match in_place {
             InPlace::Sse => Vectors::Xmm,
             InPlace::Avx => Vectors::Ymm,
-            InPlace::General | InPlace::Nothing => return,
+            InPlace::General | InPlace::X87 | InPlace::Nothing => return,
         };
         if self.vectors >= wanted {
             return;

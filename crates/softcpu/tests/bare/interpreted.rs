@@ -4,12 +4,14 @@ mod basic;
 mod bounds;
 mod changing_code;
 mod common;
+mod crossing;
 mod debug;
 mod exceptions;
 mod hostile;
 mod kernel;
 mod paravirtual;
 mod prepared;
+mod strings;
 mod system;
 
 use ostler_softcpu::vm::Engine;

@@ -502,3 +502,55 @@ fn conversions_to_half_precision_report_tiny_results() {
         }
     }
 }
+
+/// What [`strings_of_every_length`] lets RCX be.
+const LENGTHS: [u64; 14] = [0, 1, 2, 3, 7, 8, 9, 31, 64, 65, 255, 256, 511, 700];
+
+#[test]
+fn strings_of_every_length() {
+    // MOVS, CMPS, STOS, LODS, SCAS with 1, 2, 4 and 8 bytes; alone, with REP(E) and REPNE; upwards and downwards
+    for operation in [0xa4, 0xa6, 0xaa, 0xac, 0xae] {
+        for width in [
+            &[operation][..],
+            &[0x66, operation | 1],
+            &[operation | 1],
+            &[0x48, operation | 1],
+        ] {
+            for repeat in [&[][..], &[0xf3], &[0xf2]] {
+                for direction in [0xfc, 0xfd] {
+                    // cld or std; the instruction; cld; nop
+                    let prefixed = match width {
+                        [0x66, rest @ ..] => [&[0x66], repeat, rest].concat(),
+                        _ => [repeat, width].concat(),
+                    };
+                    let code = [&[direction], &prefixed[..], &[0xfc, 0x90]].concat();
+                    agrees(
+                        "strings_of_every_length",
+                        true,
+                        &code,
+                        |registers, memory, rng| {
+                            // From no overlap to one by a byte, within a page and across its end, on to pages that may not be touched.
+                            registers.gpr[6] = registers.gpr[3] - 2048 + rng.below(8192) as u64;
+                            registers.gpr[7] = if rng.chance(50) {
+                                registers.gpr[6].wrapping_add_signed(rng.below(64) as i64 - 32)
+                            } else {
+                                registers.gpr[3] - 2048 + rng.below(8192) as u64
+                            };
+                            registers.gpr[1] = rng.pick(&LENGTHS);
+                            // Long runs of equal elements, with something else now and then.
+                            let common = rng.next() as u8;
+                            if rng.chance(80) {
+                                memory.fill(common);
+                                registers.gpr[0] = u64::from_le_bytes([common; 8]);
+                            }
+                            for _ in 0..rng.below(4) {
+                                memory[rng.below(8192)] ^= 1;
+                            }
+                            registers.gpr[0] ^= u64::from(rng.chance(30));
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
