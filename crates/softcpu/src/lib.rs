@@ -13,6 +13,7 @@
 //! | `translate` | host code for blocks that are executed often |
 //! | [`engine`] | the run loop |
 //! | [`emulate`] | single instructions for the other accelerator |
+//! | `profile` | where guest code spends its time: samples, and the guest kernel's own symbols |
 //! | [`vm`] | the accelerator's traits |
 //!
 //! Every instruction commits its registers last. An instruction that faults, or that needs a device's answer, leaves the
@@ -27,6 +28,7 @@ pub mod flags;
 pub mod host;
 pub mod mmu;
 pub mod native;
+mod profile;
 pub mod shared;
 pub mod state;
 pub mod system;

@@ -145,6 +145,7 @@ extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> u32 {
     cpu.rip = base.wrapping_add(u64::from(single.offset));
     cpu.next_rip = cpu.rip.wrapping_add(u64::from(single.len));
     cpu.mmu.running = &raw const block.host;
+    cpu.counts.interpreter_calls += 1;
     let outcome = match execute(cpu, single) {
         Ok(Flow::Next) if !single.ends => {
             cpu.refresh_contexts();
