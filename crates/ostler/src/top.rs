@@ -48,7 +48,7 @@ fn look(client: &mut ControlClient, args: &TopArgs) -> Result<Value, Failure> {
     let rows = usize::from(args.hot_rows());
     if rows > 0 {
         let mut hot = client.execute("x-ostler-hot", json!({ "seconds": args.every }))?;
-        if let Some(addresses) = hot["addresses"].as_array_mut() {
+        if let Some(addresses) = hot.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.truncate(rows);
         }
         stats["hot"] = hot;
@@ -180,14 +180,14 @@ fn device_table(before: &Value, now: &Value, elapsed: f64) -> String {
     ];
     let mut out = format!("\n{:<12}", "device");
     for column in columns {
-        out += &format!("{:>18}", format!("{column}/s"));
+        out += &format!("{:>20}", format!("{column}/s"));
     }
     out.push('\n');
     for (index, device) in now["devices"].as_array().into_iter().flatten().enumerate() {
         out += &format!("{:<12}", device["name"].as_str().unwrap_or("?"));
         for column in columns {
             let change = difference(before, now, &format!("/devices/{index}/counters/{column}")).unwrap_or(0);
-            out += &format!("{:>18.0}", change as f64 / elapsed);
+            out += &format!("{:>20.0}", change as f64 / elapsed);
         }
         out.push('\n');
     }

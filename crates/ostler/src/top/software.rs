@@ -14,7 +14,7 @@ pub fn table(before: &Value, now: &Value, elapsed: f64) -> String {
         let Some(translation) = change("translation-ns") else {
             continue;
         };
-        out += &format!("vcpu{index:<4}{:>9.1}%", translation as f64 / elapsed / 1e7);
+        out += &format!("vcpu{index:<4}{:>11.1}%", translation as f64 / elapsed / 1e7);
         for name in [
             "blocks-decoded",
             "blocks-translated",
@@ -33,7 +33,7 @@ pub fn table(before: &Value, now: &Value, elapsed: f64) -> String {
         return out;
     }
     format!(
-        "\n{:<8}{:>10}{:>14}{:>14}{:>14}{:>14}{:>12}{:>9}\n{out}",
+        "\n{:<8}{:>12}{:>14}{:>14}{:>14}{:>14}{:>12}{:>9}\n{out}",
         "software",
         "translates",
         "decoded/s",
