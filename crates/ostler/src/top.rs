@@ -51,7 +51,9 @@ fn look(client: &mut ControlClient, args: &TopArgs) -> Result<Value, Failure> {
         if let Some(addresses) = hot.get_mut("addresses").and_then(Value::as_array_mut) {
             addresses.truncate(rows);
         }
-        stats["hot"] = hot;
+        if let Some(stats) = stats.as_object_mut() {
+            stats.insert("hot".into(), hot);
+        }
     }
     Ok(stats)
 }
