@@ -10,15 +10,17 @@ mod error;
 mod exit;
 pub mod model;
 pub mod probe;
+mod profile;
 mod state;
 mod stats;
 mod vm;
 
 pub use error::Error;
 pub use exit::Exit;
+pub use profile::{HotSpot, Profile, Profiler, Symbol};
 pub use state::{
     CpuState, CpuidLeaf, DescriptorTable, LapicState, MAX_XSAVE_SIZE, MpState, Msr, PendingEvents, Segment,
     reset_state,
 };
-pub use stats::{ExitCause, KickSource, TimeSpent, VcpuStats};
+pub use stats::{Effort, ExitCause, KickSource, TimeSpent, VcpuStats};
 pub use vm::{Accelerator, ExternalInterrupts, IoapicPin, Kick, Kind, Vcpu, Vm, VmConfig};

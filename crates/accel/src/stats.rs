@@ -85,6 +85,26 @@ counted_enum! {
     }
 }
 
+counted_enum! {
+    /// What a software CPU does so that it can execute. All but [`Effort::CacheBytes`] only grow.
+    Effort {
+        /// Nanoseconds in decoding and translation; they are part of the kernel time.
+        Translation = "translation-ns",
+        /// Accesses for which page tables were walked.
+        TlbMisses = "tlb-misses",
+        /// Blocks decoded.
+        Decoded = "blocks-decoded",
+        /// Blocks of which host code was made.
+        Translated = "blocks-translated",
+        /// Instructions that host code left to the interpreter.
+        InterpreterCalls = "interpreter-calls",
+        /// Bytes of decoded blocks and host code that are kept.
+        CacheBytes = "cache-bytes",
+        /// How often the cache was full and emptied.
+        CacheEmptied = "cache-emptied",
+    }
+}
+
 /// Value of a counter that this accelerator cannot measure.
 const UNAVAILABLE: u64 = u64::MAX;
 
@@ -97,6 +117,7 @@ pub struct VcpuStats {
     kicks: [AtomicU64; KickSource::ALL.len()],
     times: [Clock; TimeSpent::ALL.len()],
     instructions: AtomicU64,
+    efforts: [AtomicU64; Effort::ALL.len()],
     refresher: OnceLock<Refresher>,
 }
 
@@ -111,6 +132,7 @@ impl Default for VcpuStats {
             }),
             times: Default::default(),
             instructions: AtomicU64::new(UNAVAILABLE),
+            efforts: std::array::from_fn(|_| AtomicU64::new(UNAVAILABLE)),
             refresher: OnceLock::new(),
         }
     }
@@ -215,6 +237,16 @@ impl VcpuStats {
     pub fn instructions(&self) -> Option<u64> {
         Some(self.instructions.load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
     }
+
+    /// Sets what `effort` has come to.
+    pub fn set_effort(&self, effort: Effort, amount: u64) {
+        self.efforts[effort as usize].store(amount, Ordering::Relaxed);
+    }
+
+    /// What `effort` has come to, or `None` where the CPU is no software.
+    pub fn effort(&self, effort: Effort) -> Option<u64> {
+        Some(self.efforts[effort as usize].load(Ordering::Relaxed)).filter(|&n| n != UNAVAILABLE)
+    }
 }
 
 #[cfg(test)]
@@ -240,6 +272,10 @@ mod tests {
         stats.set_exits_unavailable(ExitCause::Doorbell);
         assert_eq!(stats.exits_if_measured(ExitCause::Doorbell), None);
         assert_eq!(stats.exits(ExitCause::Doorbell), 0);
+        assert_eq!(stats.effort(Effort::TlbMisses), None);
+        stats.set_effort(Effort::TlbMisses, 0);
+        assert_eq!(stats.effort(Effort::TlbMisses), Some(0));
+        assert_eq!(stats.effort(Effort::Translation), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ostler_bus::{DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
 
-use crate::{CpuState, CpuidLeaf, Error, Exit, KickSource, VcpuStats};
+use crate::{CpuState, CpuidLeaf, Error, Exit, KickSource, Profiler, VcpuStats};
 
 /// Which accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,11 @@ pub trait Vm: MsiSink + DoorbellRegistry {
 
     /// Sets the paravirtual clock. No vCPU may be in guest mode.
     fn set_clock(&self, nanoseconds: u64) -> Result<(), Error>;
+
+    /// Says where the guest's code spends its time; `None` where the host's hardware executes it unseen.
+    fn profiler(&self) -> Option<Arc<dyn Profiler>> {
+        None
+    }
 }
 
 /// One virtual CPU. It lives on one thread, which calls [`Vcpu::run`] in a loop.

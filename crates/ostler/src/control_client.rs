@@ -34,13 +34,17 @@ impl ControlClient {
             stream: BufReader::new(stream),
         };
         client.receive()?;
-        client.execute("qmp_capabilities")?;
+        client.execute("qmp_capabilities", Value::Null)?;
         Ok(client)
     }
 
-    /// Executes a command without arguments and returns its answer.
-    pub fn execute(&mut self, command: &str) -> Result<Value, Failure> {
-        let line = format!("{}\n", json!({ "execute": command }));
+    /// Executes a command and returns its answer. `arguments` is an object, or null if it takes none.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, Failure> {
+        let mut call = json!({ "execute": command });
+        if !arguments.is_null() {
+            call["arguments"] = arguments;
+        }
+        let line = format!("{call}\n");
         self.stream.get_mut().write_all(line.as_bytes()).map_err(gone)?;
         loop {
             let mut answer = self.receive()?;

@@ -1,5 +1,8 @@
 //! `ostler top`: where a guest's CPUs spend their time, and why they leave guest mode.
 
+mod hot;
+mod software;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,10 +10,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::control_client::ControlClient;
 use crate::failure::Failure;
+
+/// Rows of hot addresses in the live table, unless told.
+const HOT_ROWS: u8 = 10;
 
 /// Options of `ostler top`.
 #[derive(Args)]
@@ -18,19 +24,49 @@ pub struct TopArgs {
     /// The guest's control socket.
     #[arg(value_name = "CONTROL")]
     control: PathBuf,
-    /// Print everything that is counted, once, as JSON.
+    /// Print everything that is counted, once, as JSON; with --hot after a look of --every seconds.
     #[arg(long)]
     json: bool,
     /// Seconds between two looks.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=3600))]
     every: u64,
+    /// How many of the addresses to show at which guest code is found most; 0 looks for none. Software CPU only [default: 10,
+    /// with --json 0].
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u8).range(0..=100))]
+    hot: Option<u8>,
+}
+
+impl TopArgs {
+    fn hot_rows(&self) -> u8 {
+        self.hot.unwrap_or(if self.json { 0 } else { HOT_ROWS })
+    }
+}
+
+/// One look at everything that is to be shown.
+fn look(client: &mut ControlClient, args: &TopArgs) -> Result<Value, Failure> {
+    let mut stats = client.execute("x-ostler-stats", Value::Null)?;
+    let rows = usize::from(args.hot_rows());
+    if rows > 0 {
+        let mut hot = client.execute("x-ostler-hot", json!({ "seconds": args.every }))?;
+        if let Some(addresses) = hot.get_mut("addresses").and_then(Value::as_array_mut) {
+            addresses.truncate(rows);
+        }
+        if let Some(stats) = stats.as_object_mut() {
+            stats.insert("hot".into(), hot);
+        }
+    }
+    Ok(stats)
 }
 
 /// Shows a guest's counters until it is over.
 pub fn run(args: TopArgs) -> Result<ExitCode, Failure> {
     let mut client = ControlClient::connect(&args.control)?;
-    let mut before = client.execute("x-ostler-stats")?;
+    let mut before = look(&mut client, &args)?;
     if args.json {
+        if args.hot_rows() > 0 {
+            sleep(Duration::from_secs(args.every));
+            before = look(&mut client, &args)?;
+        }
         // A reader that went away has seen enough.
         let _ = writeln!(io::stdout(), "{before:#}");
         return Ok(ExitCode::SUCCESS);
@@ -43,7 +79,7 @@ pub fn run(args: TopArgs) -> Result<ExitCode, Failure> {
     };
     loop {
         sleep(Duration::from_secs(args.every));
-        let Ok(now) = client.execute("x-ostler-stats") else {
+        let Ok(now) = look(&mut client, &args) else {
             println!("the guest is over");
             return Ok(ExitCode::SUCCESS);
         };
@@ -74,6 +110,8 @@ fn table(before: &Value, now: &Value) -> String {
         now["uptime-ns"].as_u64().unwrap_or(0) as f64 / 1e9
     );
     out += &vcpu_table(before, now, elapsed);
+    out += &software::table(before, now, elapsed);
+    out += &hot::table(&now["hot"]);
     out += &cause_table(before, now, elapsed, "exits");
     out += &cause_table(before, now, elapsed, "kicks");
     out + &device_table(before, now, elapsed)
@@ -144,14 +182,14 @@ fn device_table(before: &Value, now: &Value, elapsed: f64) -> String {
     ];
     let mut out = format!("\n{:<12}", "device");
     for column in columns {
-        out += &format!("{:>18}", format!("{column}/s"));
+        out += &format!("{:>20}", format!("{column}/s"));
     }
     out.push('\n');
     for (index, device) in now["devices"].as_array().into_iter().flatten().enumerate() {
         out += &format!("{:<12}", device["name"].as_str().unwrap_or("?"));
         for column in columns {
             let change = difference(before, now, &format!("/devices/{index}/counters/{column}")).unwrap_or(0);
-            out += &format!("{:>18.0}", change as f64 / elapsed);
+            out += &format!("{:>20.0}", change as f64 / elapsed);
         }
         out.push('\n');
     }

@@ -77,8 +77,14 @@ impl Guest {
 
     /// What `ostler top --json` shows.
     fn look(&self) -> Value {
+        self.look_with(&[])
+    }
+
+    /// The same with further options.
+    fn look_with(&self, options: &[&str]) -> Value {
         let output = Command::new(OSTLER)
             .args(["top", "--json"])
+            .args(options)
             .arg(&self.control)
             .output()
             .unwrap();
@@ -138,6 +144,53 @@ fn the_counters_of_a_busy_guest_move() {
 }
 
 #[test]
+fn a_busy_loop_is_the_hottest_address() {
+    let guest = Guest::start("soft", SPIN);
+    let spot = &guest.look_with(&["--hot", "5"])["hot"]["addresses"][0];
+    let code = kernel(&[]).len() as u32;
+    assert_eq!(spot["address"], format!("{:#x}", BASE + code));
+    assert_eq!(spot["privilege"], "kernel");
+    assert_eq!(spot["symbol"], Value::Null);
+    assert!(spot["share"].as_f64() > Some(0.9), "{spot}");
+    assert!(spot["samples"].as_u64() > Some(0), "{spot}");
+}
+
+#[test]
+fn only_who_looks_for_hot_addresses_has_them_sampled() {
+    let guest = Guest::start("soft", SPIN);
+    let plain = guest.look();
+    assert_eq!(plain.get("hot"), None);
+    let threads = || -> Vec<String> {
+        let folder = format!("/proc/{}/task", plain["vcpus"][0]["thread-id"]);
+        let names = fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+        names.map(|name| name.trim().to_owned()).collect()
+    };
+    let samples = || threads().iter().any(|name| name == "sampler");
+    assert!(threads().iter().any(|name| name == "vcpu0") && !samples());
+    guest.look_with(&["--hot", "1"]);
+    assert!(samples());
+    let deadline = Instant::now() + LIMIT;
+    while samples() {
+        assert!(Instant::now() < deadline, "it goes on for ever");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // And again.
+    assert!(guest.look_with(&["--hot", "1"])["hot"]["samples"].as_u64() > Some(0));
+}
+
+#[test]
+fn a_sleeping_cpu_is_not_woken_up_to_be_sampled() {
+    let guest = Guest::start("soft", SLEEP);
+    let halts = |look: &Value| count(look, "exits/halt");
+    let asleep = guest.look_until("a sleep", |look| halts(look) > 0);
+    let look = guest.look_with(&["--hot", "5"]);
+    assert_eq!(look["hot"]["samples"], 0, "{look:#}");
+    assert_eq!(halts(&look), halts(&asleep));
+}
+
+#[test]
 fn a_pause_is_no_time_in_user_mode() {
     const PAUSE: Duration = Duration::from_secs(1);
     let guest = Guest::start("soft", SPIN);
@@ -184,10 +237,13 @@ fn what_kvm_counts_is_shown_and_what_it_cannot_is_null() {
         "kicks/device",
         "kicks/ipi",
         "instructions",
+        "software/translation-ns",
+        "software/tlb-misses",
     ] {
         let value = look.pointer(&format!("/vcpus/0/{unknown}"));
         assert_eq!(value, Some(&Value::Null), "{unknown} in {look:#}");
     }
+    assert_eq!(guest.look_with(&["--hot", "5"]).get("hot"), Some(&Value::Null));
     control(&guest.control, &["stop"]);
     let paused = guest.look();
     assert!(

@@ -7,6 +7,7 @@ use ostler_accel::ExitCause;
 use crate::block::{Block, BlockCache, Outcome};
 use crate::fault::Stop;
 use crate::halt;
+use crate::profile;
 use crate::shared::{QUIESCENT, attention};
 use crate::state::{Activity, Cpu, PendingExit, mode, reg};
 use crate::system;
@@ -89,6 +90,7 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
         };
         if cache.is_full() {
             cache.clear();
+            cpu.counts.cache_emptied += 1;
         }
         let traced = match if alone { system::begin_step(cpu) } else { Ok(false) } {
             Ok(traced) => traced,
@@ -122,6 +124,9 @@ fn prepare(cpu: &mut Cpu) -> Ready {
                 .attention
                 .fetch_and(!attention::DROP_WRITES, Ordering::SeqCst);
             enter_guest(cpu);
+        }
+        if bits & attention::SAMPLE != 0 {
+            profile::take_sample(cpu);
         }
         if let Some(vector) = cpu.ended.pop() {
             cpu.shared.stats.count_exit(ExitCause::EndOfInterrupt);

@@ -14,6 +14,7 @@
 //! | [`engine`] | the run loop |
 //! | [`halt`] | how a halted vCPU waits |
 //! | [`emulate`] | single instructions for the other accelerator |
+//! | `profile` | where guest code spends its time: samples, and the guest kernel's own symbols |
 //! | [`vm`] | the accelerator's traits |
 //!
 //! Every instruction commits its registers last. An instruction that faults, or that needs a device's answer, leaves the
@@ -29,6 +30,7 @@ pub mod halt;
 pub mod host;
 pub mod mmu;
 pub mod native;
+mod profile;
 pub mod shared;
 pub mod state;
 pub mod system;

@@ -9,6 +9,7 @@ use ostler_accel::{ExternalInterrupts, KickSource, VcpuStats};
 
 use crate::host;
 use crate::mmu::memory_map::MemoryMap;
+use crate::profile::{Profiling, Samples};
 use crate::system::lapic::LapicShared;
 use crate::vm::Engine;
 use crate::vm::doorbell::DoorbellTable;
@@ -21,6 +22,8 @@ pub mod attention {
     pub const KICK: u32 = 1 << 1;
     /// A page got its first decoded code, or the dirty log was turned on: drop the TLB's write tags.
     pub const DROP_WRITES: u32 = 1 << 2;
+    /// Someone wants to know where the vCPU is.
+    pub const SAMPLE: u32 = 1 << 3;
 }
 
 /// Value of [`VcpuShared::acknowledged`] of a vCPU that is outside guest mode: it looks at everything before it goes on.
@@ -36,6 +39,8 @@ pub struct VcpuShared {
     pub lapic: LapicShared,
     /// Counters.
     pub stats: Arc<VcpuStats>,
+    /// Where it was found executing.
+    pub(crate) samples: Samples,
     sleeping: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
@@ -49,6 +54,7 @@ impl VcpuShared {
             acknowledged: AtomicU64::new(QUIESCENT),
             lapic: LapicShared::new(id),
             stats: Arc::new(VcpuStats::default()),
+            samples: Samples::default(),
             sleeping: AtomicBool::new(false),
             lock: Mutex::new(()),
             wake: Condvar::new(),
@@ -135,6 +141,8 @@ pub struct VmShared {
     pub split_lock: Mutex<()>,
     /// How vCPUs execute.
     pub engine: Engine,
+    /// Who asks where the vCPUs are, and what the guest's kernel calls these places.
+    pub(crate) profiling: Profiling,
 }
 
 impl VmShared {

@@ -13,7 +13,7 @@ use crate::shared::{VcpuShared, VmShared};
 use crate::system::lapic::Lapic;
 use crate::system::msr::Msrs;
 use crate::translate::TranslatorState;
-use crate::vm::Account;
+use crate::vm::{Account, Counts};
 
 /// Index of a segment register, in the order of its encoding.
 pub mod seg {
@@ -278,6 +278,8 @@ pub struct Cpu {
     pub kernel_ticks: u64,
     /// What was accounted last.
     pub(crate) account: Account,
+    /// What was done so that guest code can execute.
+    pub(crate) counts: Counts,
     /// TLB and walker.
     pub mmu: Mmu,
     /// Segment registers with their hidden parts, by encoding.
@@ -377,6 +379,7 @@ impl Cpu {
             pauses: 0,
             kernel_ticks: 0,
             account: Account::default(),
+            counts: Counts::default(),
             mmu: Mmu::new(vm.map.load_full(), DEFAULT_PHYSICAL_BITS),
             segs: [segment; 6],
             vec: [VectorRegister::default(); 16],

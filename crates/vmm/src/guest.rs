@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 
 use ostler_accel::model::{self, Topology};
-use ostler_accel::{CpuidLeaf, Kind, VcpuStats, Vm, VmConfig};
+use ostler_accel::{CpuidLeaf, Kind, Profiler, VcpuStats, Vm, VmConfig};
 use ostler_machine::{Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, SerialBackend};
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
@@ -40,6 +40,7 @@ pub(crate) struct Guest {
     machine: Arc<Machine>,
     devices: Devices,
     serial: Arc<Console>,
+    profiler: Option<Arc<dyn Profiler>>,
     control: Option<ControlServer>,
 }
 
@@ -123,6 +124,7 @@ impl Guest {
             machine,
             devices,
             serial: consoles.serial.clone(),
+            profiler: vm.profiler(),
             control: None,
         })
     }
@@ -145,6 +147,11 @@ impl Guest {
     /// The network cards' control sides, by name.
     pub fn net_controls(&self) -> Vec<(String, NetControl)> {
         self.devices.nets.clone()
+    }
+
+    /// Says where the guest's code spends its time, if anything can.
+    pub fn profiler(&self) -> Option<Arc<dyn Profiler>> {
+        self.profiler.clone()
     }
 
     /// The counters and the thread of each CPU.

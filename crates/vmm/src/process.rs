@@ -37,6 +37,7 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
         started: Instant::now(),
         driver: driver.handle(),
         cpus: guest.cpu_views(),
+        profiler: guest.profiler(),
         devices: guest
             .devices()
             .iter()

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ostler_accel::{ExitCause, KickSource, TimeSpent, VcpuStats};
+use ostler_accel::{Effort, ExitCause, HotSpot, KickSource, Profile, Profiler, TimeSpent, VcpuStats};
 use ostler_virtio::DeviceMetrics;
 use ostler_virtio::net::NetControl;
 use serde_json::{Map, Value, json};
@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 use crate::console::Console;
 use crate::control::View;
 use crate::driver::{DriverHandle, State};
+
+/// Most addresses of a profile that are shown.
+const SPOTS: usize = 100;
 
 /// What the control socket looks at.
 pub(crate) struct Sight {
@@ -21,6 +24,7 @@ pub(crate) struct Sight {
     pub started: Instant,
     pub driver: DriverHandle,
     pub cpus: Vec<(Arc<VcpuStats>, Arc<AtomicI32>)>,
+    pub profiler: Option<Arc<dyn Profiler>>,
     pub devices: Vec<(String, &'static str, Arc<DeviceMetrics>)>,
     pub nets: Vec<(String, NetControl)>,
     pub consoles: Vec<(&'static str, Arc<Console>)>,
@@ -48,6 +52,12 @@ impl View for Sight {
 
     fn nets(&self) -> &[(String, NetControl)] {
         &self.nets
+    }
+
+    fn hot(&self, newest: Duration) -> Value {
+        self.profiler
+            .as_ref()
+            .map_or(Value::Null, |profiler| profile(&profiler.look(newest, SPOTS)))
     }
 
     fn stats(&self) -> Value {
@@ -103,7 +113,32 @@ fn vcpu(stats: &VcpuStats) -> Value {
         .iter()
         .map(|&t| (t.name().into(), stats.time(t).into()))
         .collect();
-    json!({ "exits": exits, "kicks": kicks, "time-ns": times, "instructions": stats.instructions() })
+    let software: Map<_, _> = Effort::ALL
+        .iter()
+        .map(|&e| (e.name().into(), stats.effort(e).into()))
+        .collect();
+    json!({
+        "exits": exits,
+        "kicks": kicks,
+        "time-ns": times,
+        "instructions": stats.instructions(),
+        "software": software,
+    })
+}
+
+/// A profile; addresses are texts, because many readers of JSON take numbers of 64 bits for floating point.
+fn profile(profile: &Profile) -> Value {
+    let spot = |spot: &HotSpot| {
+        json!({
+            "address": format!("{:#x}", spot.address),
+            "privilege": if spot.user { "user" } else { "kernel" },
+            "samples": spot.samples,
+            "share": spot.samples as f64 / profile.samples.max(1) as f64,
+            "symbol": spot.symbol.as_ref().map(|symbol| &symbol.name),
+            "offset": spot.symbol.as_ref().map(|symbol| symbol.offset),
+        })
+    };
+    json!({ "samples": profile.samples, "addresses": profile.spots.iter().map(spot).collect::<Vec<_>>() })
 }
 
 #[cfg(test)]
@@ -124,6 +159,40 @@ mod tests {
             assert_eq!(shown["kicks"]["timer"], Value::Null);
             assert_eq!(shown["time-ns"]["guest"], Value::Null);
             assert_eq!(shown["instructions"], Value::Null);
+            assert_eq!(shown["software"]["tlb-misses"], Value::Null);
         }
+        stats.set_effort(Effort::TlbMisses, 3);
+        assert_eq!(vcpu(&stats)["software"]["tlb-misses"], 3);
+    }
+
+    #[test]
+    fn a_profile_tells_shares_and_names() {
+        let spot = |address, symbol: Option<&str>| HotSpot {
+            address,
+            user: symbol.is_none(),
+            samples: 3,
+            symbol: symbol.map(|name| ostler_accel::Symbol {
+                name: name.into(),
+                offset: 16,
+            }),
+        };
+        let shown = profile(&Profile {
+            samples: 12,
+            spots: vec![spot(u64::MAX - 15, Some("schedule")), spot(0x40_1000, None)],
+        });
+        assert_eq!(shown["samples"], 12);
+        assert_eq!(
+            shown["addresses"],
+            json!([
+                { "address": "0xfffffffffffffff0", "privilege": "kernel", "samples": 3, "share": 0.25,
+                  "symbol": "schedule", "offset": 16 },
+                { "address": "0x401000", "privilege": "user", "samples": 3, "share": 0.25,
+                  "symbol": null, "offset": null },
+            ])
+        );
+        assert_eq!(
+            profile(&Profile::default()),
+            json!({ "samples": 0, "addresses": [] })
+        );
     }
 }

@@ -112,6 +112,10 @@ fn top_shows_exits_by_cause_and_times() {
         text.contains("vcpu1") && text.contains("port-write") && text.contains("the guest is over"),
         "{text}"
     );
+    assert!(
+        text.contains("TLB misses/s") && text.contains("hottest"),
+        "{text}"
+    );
 
     let refused = Command::new(OSTLER)
         .args(["top", "/nonexistent"])

@@ -122,6 +122,11 @@ impl BlockCache {
         self.bytes > self.limit || self.translator.as_ref().is_some_and(Translator::is_full)
     }
 
+    /// Bytes of blocks and host code.
+    fn kept(&self) -> usize {
+        self.bytes + self.translator.as_ref().map_or(0, Translator::used)
+    }
+
     /// Drops every block. No block may be executing.
     pub fn clear(&mut self) {
         self.jumps.fill(NO_JUMP);
@@ -184,9 +189,11 @@ impl BlockCache {
             None => {
                 let begun = host::tsc();
                 let (block, global) = build::build(cpu, linear, gpa, mode, global)?;
-                cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
+                cpu.count_translation(begun);
+                cpu.counts.decoded += 1;
                 self.decoded += 1;
                 self.bytes += block.footprint();
+                cpu.counts.cache_bytes = self.kept() as u64;
                 let mut block = Box::new(block);
                 if let Some(old) = self.blocks.remove(&(gpa, mode)) {
                     // Where only the second page is another one, the old code is still right elsewhere.
@@ -257,8 +264,10 @@ impl BlockCache {
             self.bytes = self
                 .bytes
                 .saturating_add_signed(block.set_translation(translation));
+            cpu.counts.translated += 1;
+            cpu.counts.cache_bytes = self.kept() as u64;
         }
-        cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
+        cpu.count_translation(begun);
     }
 
     /// Executes the host code `code` and what it leads to.

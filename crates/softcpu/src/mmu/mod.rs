@@ -407,6 +407,7 @@ impl Cpu {
             self.enter(class, linear, translation, request.write);
         }
         self.kernel_ticks += host::tsc().wrapping_sub(begun);
+        self.counts.tlb_misses += 1;
         found.map_err(|code| self.raise(Exception::pf(code, linear)))
     }
 

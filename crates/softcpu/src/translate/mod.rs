@@ -263,6 +263,11 @@ impl Translator {
         self.full = false;
     }
 
+    /// Bytes of host code.
+    pub fn used(&self) -> usize {
+        self.buffer.used()
+    }
+
     /// True if there was no room for a translation.
     pub fn is_full(&self) -> bool {
         self.full

@@ -193,6 +193,7 @@ extern "sysv64" fn help(cpu: &mut Cpu, block: &Block, index: u32) -> usize {
     cpu.next_rip = cpu.rip.wrapping_add(u64::from(single.len));
     cpu.mmu.running = &raw const block.host;
     let system = matches!(single.owner, Owner::System);
+    cpu.counts.interpreter_calls += 1;
     let executed = execute(cpu, single);
     let inside = matches!(executed, Ok(Flow::Next)) && !single.ends;
     if inside && (!system || system::may_go_on(cpu, block.mode)) {

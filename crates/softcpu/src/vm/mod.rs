@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ostler_accel::{
-    Accelerator, CpuidLeaf, Error, ExternalInterrupts, IoapicPin, KickSource, Kind, Vcpu, Vm, VmConfig,
+    Accelerator, CpuidLeaf, Error, ExternalInterrupts, IoapicPin, KickSource, Kind, Profiler, Vcpu, Vm,
+    VmConfig,
 };
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
@@ -20,9 +21,10 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::host;
 use crate::mmu::memory_map::MemoryMap;
+use crate::profile::SoftProfiler;
 use crate::shared::{QUIESCENT, VmShared};
 use crate::system::{self, lapic};
-pub(crate) use account::Account;
+pub(crate) use account::{Account, Counts};
 use vcpu::SoftVcpu;
 
 /// How vCPUs execute.
@@ -86,6 +88,7 @@ pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>, engine: Engine) -> Arc<
         watching: Mutex::new(()),
         split_lock: Mutex::new(()),
         engine,
+        profiling: Default::default(),
     })
 }
 
@@ -184,6 +187,10 @@ impl Vm for SoftVm {
             .boot_tsc
             .store(host::tsc().wrapping_sub(ticks), Ordering::SeqCst);
         Ok(())
+    }
+
+    fn profiler(&self) -> Option<Arc<dyn Profiler>> {
+        Some(Arc::new(SoftProfiler(self.shared.clone())))
     }
 }
 

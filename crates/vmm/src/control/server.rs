@@ -313,6 +313,9 @@ mod tests {
     struct Looks(DriverHandle);
 
     impl View for Looks {
+        fn hot(&self, _newest: Duration) -> Value {
+            Value::Null
+        }
         fn nets(&self) -> &[(String, ostler_virtio::net::NetControl)] {
             &[]
         }

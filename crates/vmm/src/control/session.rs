@@ -3,6 +3,8 @@
 //! The shapes of commands, answers and events are QEMU's (QMP specification 1.1 and its QAPI schema), so that tools which
 //! speak QMP need nothing new. What is ours begins with `x-ostler-`.
 
+use std::time::Duration;
+
 use ostler_virtio::net::NetControl;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,6 +24,8 @@ pub trait View: Send + Sync {
     fn vcpu_threads(&self) -> Vec<i32>;
     /// Everything that is counted.
     fn stats(&self) -> Value;
+    /// Where guest code was found in the last `newest`; null where that cannot be seen. Watches on for that long.
+    fn hot(&self, newest: Duration) -> Value;
     /// The network cards' control sides, by name.
     fn nets(&self) -> &[(String, NetControl)];
 }
@@ -65,11 +69,19 @@ const COMMANDS: &[&str] = &[
     "stop",
     "system_powerdown",
     "system_reset",
+    "x-ostler-hot",
     "x-ostler-stats",
 ];
 
 /// The commands that take arguments, and their names.
-const ARGUMENTS: &[(&str, &[&str])] = &[("announce-self", &["interfaces"]), ("set_link", &["name", "up"])];
+const ARGUMENTS: &[(&str, &[&str])] = &[
+    ("announce-self", &["interfaces"]),
+    ("set_link", &["name", "up"]),
+    ("x-ostler-hot", &["seconds"]),
+];
+
+/// Longest time that a profile can be of, in seconds.
+const LONGEST_LOOK: u64 = 3600;
 
 fn takes(command: &str, argument: &str) -> bool {
     ARGUMENTS
@@ -143,6 +155,13 @@ impl Session {
             "query-name" => json!({ "name": view.name() }),
             "query-status" => status(view.state()),
             "query-version" => version(),
+            "x-ostler-hot" => match look_time(&arguments) {
+                Some(newest) => view.hot(newest),
+                None => {
+                    let wanted = format!("seconds is a number from 1 to {LONGEST_LOOK}");
+                    return failure("GenericError", &wanted, id);
+                }
+            },
             "x-ostler-stats" => view.stats(),
             _ => {
                 return failure(
@@ -203,6 +222,17 @@ pub fn event(event: Event, now: std::time::Duration) -> Value {
         value["data"] = data;
     }
     value
+}
+
+/// What a profile is to be of.
+fn look_time(arguments: &Map<String, Value>) -> Option<Duration> {
+    let seconds = match arguments.get("seconds") {
+        None => 1,
+        Some(seconds) => seconds.as_u64()?,
+    };
+    (1..=LONGEST_LOOK)
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
 }
 
 /// Asks guests' drivers to tell the network where they are; the driver decides how often it says so.
@@ -334,6 +364,9 @@ mod tests {
         fn stats(&self) -> Value {
             json!({ "vcpus": [] })
         }
+        fn hot(&self, newest: Duration) -> Value {
+            json!({ "seconds": newest.as_secs() })
+        }
         fn nets(&self) -> &[(String, NetControl)] {
             &[]
         }
@@ -443,6 +476,28 @@ mod tests {
             (json!({ "rounds": 5 }), Some("GenericError")),
         ] {
             assert_eq!(class("announce-self", arguments).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_profile_is_of_some_seconds() {
+        let mut session = negotiated();
+        let mut hot = |arguments: Value| {
+            let text = json!({ "execute": "x-ostler-hot", "arguments": arguments }).to_string();
+            answer(&mut session, &text)
+        };
+        assert_eq!(hot(json!({}))["return"]["seconds"], 1);
+        assert_eq!(hot(json!({ "seconds": 3600 }))["return"]["seconds"], 3600);
+        for wrong in [
+            json!(0),
+            json!(3601),
+            json!(-1),
+            json!(1.5),
+            json!("1"),
+            json!(null),
+        ] {
+            let refused = hot(json!({ "seconds": wrong }));
+            assert_eq!(refused["error"]["class"], "GenericError", "{wrong}");
         }
     }
 
