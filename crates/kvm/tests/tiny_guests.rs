@@ -44,9 +44,9 @@ fn no_interrupt_is_missed() {
     };
     let guests: Vec<_> = ostler_guest::all()
         .into_iter()
-        .filter(|guest| ["timer", "x2apic", "messages", "external"].contains(&guest.name))
+        .filter(|guest| ["timer", "x2apic", "messages", "external", "masked"].contains(&guest.name))
         .collect();
-    assert_eq!(guests.len(), 4);
+    assert_eq!(guests.len(), 5);
     for _ in 0..ROUNDS {
         for guest in &guests {
             ostler_guest::play(&kvm, guest).unwrap();

@@ -31,7 +31,7 @@ use kvm_bindings::{kvm_debugregs, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
 use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE, Msr};
 
-pub use events::{drop_exception, inject_external};
+pub use events::{drop_exception, inject_external, ready_for_external};
 pub use msrs::{ResetMsrs, supported as supported_msrs};
 
 use crate::sys;
