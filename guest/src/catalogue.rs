@@ -140,18 +140,6 @@ pub fn all() -> Vec<Guest> {
             ..PLAIN
         },
         Guest {
-            name: "masked",
-            shows: "no interrupt while interrupts are off",
-            image: images::masked,
-            prints: || hex(&[0, EXTERNALS.into(), 1]),
-            prepare: |stage| {
-                stage.vm.set_external_interrupts(stage.pic.clone());
-                Ok(())
-            },
-            step: raise_external_often,
-            ..PLAIN
-        },
-        Guest {
             name: "smp",
             shows: "starting a second CPU",
             cpus: 2,
@@ -186,6 +174,23 @@ pub fn all() -> Vec<Guest> {
             ..PLAIN
         },
     ]
+}
+
+/// Tiny guests that need interrupts at the right moments only. QEMU's emulation of SVM has others, through no fault of the
+/// accelerator that is tested: it repeats an interrupt that KVM injected.
+pub fn strict() -> Vec<Guest> {
+    vec![Guest {
+        name: "masked",
+        shows: "no interrupt while interrupts are off",
+        image: images::masked,
+        prints: || hex(&[0, EXTERNALS.into(), 1]),
+        prepare: |stage| {
+            stage.vm.set_external_interrupts(stage.pic.clone());
+            Ok(())
+        },
+        step: raise_external_often,
+        ..PLAIN
+    }]
 }
 
 /// Tiny guests that need every instruction of the CPU model, from the accelerator or from its helper.
