@@ -16,6 +16,8 @@ pub const MAILBOX: u64 = 0x7008;
 pub const HAS_AVX: u64 = 0x7010;
 /// What interrupt handlers count.
 pub const COUNTED: u64 = 0x7100;
+/// What the handler of an 8259's interrupts counts where timer interrupts are counted too.
+pub const EXTERNAL_COUNTED: u64 = 0x7108;
 
 /// Transmit register and line status of a serial port that is always ready.
 pub const SERIAL_DATA: u16 = 0x3f8;

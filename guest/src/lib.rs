@@ -3,7 +3,8 @@
 //! Each [`Guest`] is some dozens of instructions without an operating system, and a script for the other side: what the
 //! platform does at each step, and what must have happened at the end. The same guests run on every accelerator, in
 //! the accelerators' tests and in `ostler doctor --selftest`. Those of [`all`] need no more of a CPU than a /dev/kvm that
-//! merely emulates has: no SSE, no software interrupts, no privilege changes. Those of [`demanding`] need a [`Helper`] there.
+//! merely emulates has: no SSE, no software interrupts, no privilege changes. Those of [`demanding`] need a [`Helper`] there,
+//! those of [`strict`] a host that QEMU does not emulate.
 //!
 //! | file | holds |
 //! |---|---|
@@ -19,7 +20,7 @@ mod layout;
 mod play;
 mod stage;
 
-pub use catalogue::{all, demanding};
+pub use catalogue::{all, demanding, strict};
 pub use play::{Error, Helper, MakeHelper, Report, play, play_helped, play_moving};
 
 use std::sync::Arc;

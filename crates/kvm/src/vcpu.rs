@@ -103,15 +103,19 @@ impl KvmVcpu {
     /// The vector goes in as an interrupt on its way to the guest (KVM_SET_VCPU_EVENTS) instead of by KVM_INTERRUPT: the
     /// latter parks it where no state call finds it, and a kick before the next entry would lose it from a saved state.
     fn offer_external_interrupt(&mut self) -> Result<(), Error> {
-        let pending = self.vm.external.pending();
-        let ready = self.boundary && self.fd.get_kvm_run().ready_for_interrupt_injection != 0;
-        let take = pending && ready;
-        if take && let Some(vector) = self.vm.external.acknowledge() {
-            state::inject_external(&self.fd, vector)?;
-            self.boundary = false;
+        let mut pending = self.vm.external.pending();
+        if pending && self.boundary && self.fd.get_kvm_run().ready_for_interrupt_injection != 0 {
+            if let Some(now) = state::ready_for_external(&self.fd)? {
+                if let Some(vector) = self.vm.external.acknowledge() {
+                    state::inject_external(&self.fd, now, vector)?;
+                    self.boundary = false;
+                }
+                pending = self.vm.external.pending();
+            } else {
+                self.boundary = false;
+            }
         }
-        let still_pending = if take { self.vm.external.pending() } else { pending };
-        self.fd.get_kvm_run().request_interrupt_window = still_pending.into();
+        self.fd.get_kvm_run().request_interrupt_window = pending.into();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! One virtual machine: the glue behind the accelerator's trait.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VmFd;
@@ -25,6 +25,8 @@ pub struct Shared {
     /// The MSRs of a vCPU's state that this KVM knows, in the order in which they are to be set.
     pub msrs: Vec<u32>,
     pub external: ExternalWire,
+    /// True once a state set the TSC of one of the vCPUs.
+    pub tsc_was_set: Mutex<bool>,
     routes: Routes,
     slots: Slots,
 }
@@ -43,6 +45,7 @@ impl KvmVm {
             features,
             msrs,
             external: ExternalWire::default(),
+            tsc_was_set: Mutex::default(),
             routes: Routes::default(),
             slots: Slots::new(),
         };

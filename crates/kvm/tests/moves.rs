@@ -2,8 +2,8 @@
 
 mod common;
 
-use ostler_accel::Accelerator;
 use ostler_accel::model::{self, Topology, features};
+use ostler_accel::{Accelerator, Msr, VmConfig, reset_state};
 use ostler_guest::{Guest, all, demanding, play_helped};
 use ostler_kvm::Kvm;
 use ostler_softcpu::vm::SoftCpu;
@@ -50,6 +50,43 @@ fn a_guest_moves_from_kvm_to_kvm() {
     move_between("a_guest_moves_from_kvm_to_kvm", |kvm, _| [kvm, kvm]);
 }
 
+/// Also that of a guest which is younger than a second, and for all CPUs alike.
+#[test]
+fn a_guest_moves_with_its_tsc() {
+    const TSC: u32 = 0x10;
+    const YOUNG: u64 = 1 << 28;
+    let kvm = match Kvm::open() {
+        Ok(kvm) => kvm,
+        Err(error) => return eprintln!("SKIPPED a_guest_moves_with_its_tsc: {error}"),
+    };
+    let vm = kvm
+        .create_vm(VmConfig {
+            cpus: 2,
+            slots: Vec::new(),
+        })
+        .unwrap();
+    let leaves = kvm.supported_cpuid().unwrap();
+    let mut cpus = [0, 1].map(|cpu| vm.create_vcpu(cpu, &leaves).unwrap());
+    for (vcpu, id) in cpus.iter_mut().zip(0..) {
+        let mut state = reset_state(id);
+        state.msrs.push(Msr {
+            index: TSC,
+            value: YOUNG,
+        });
+        vcpu.set_state(&state).unwrap();
+    }
+    let mut least = YOUNG;
+    for vcpu in &mut cpus {
+        let state = vcpu.state().unwrap();
+        let now = state.msrs.iter().find(|msr| msr.index == TSC).unwrap().value;
+        assert!(
+            (least..1 << 60).contains(&now),
+            "{now:#x}, not {least:#x} or a little more"
+        );
+        least = now;
+    }
+}
+
 #[test]
 fn a_guest_moves_between_two_software_cpus() {
     let soft = SoftCpu::default();
@@ -79,7 +116,7 @@ fn both_accelerators_promise_the_same_paravirtual_features() {
 fn guests_move_in_a_host_made_in_software() {
     const NAME: &str = "guests_move_in_a_host_made_in_software";
     if let Some(console) = common::in_software_host(NAME, "a_guest_moves") {
-        assert!(console.contains("4 passed"), "{console}");
+        assert!(console.contains("5 passed"), "{console}");
         assert!(console.contains("avx: true"), "{console}");
     }
 }

@@ -55,6 +55,18 @@ fn no_interrupt_is_missed() {
 }
 
 #[test]
+fn no_interrupt_comes_while_they_are_off() {
+    let Some(kvm) = kvm("no_interrupt_comes_while_they_are_off") else {
+        return;
+    };
+    for guest in &ostler_guest::strict() {
+        for _ in 0..ROUNDS {
+            ostler_guest::play(&kvm, guest).unwrap();
+        }
+    }
+}
+
+#[test]
 fn an_instruction_that_kvm_cannot_emulate_is_handed_over() {
     const NAME: &str = "an_instruction_that_kvm_cannot_emulate_is_handed_over";
     let Some(kvm) = kvm(NAME) else { return };

@@ -7,6 +7,7 @@ use ostler_softcpu::vm::SoftCpu;
 fn every_tiny_guest_does_as_it_should() {
     let failures: Vec<String> = ostler_guest::all()
         .iter()
+        .chain(&ostler_guest::strict())
         .filter_map(|guest| ostler_guest::play(&SoftCpu::default(), guest).err())
         .map(|error| error.to_string())
         .collect();

@@ -237,3 +237,66 @@ image! {
     wait_for_count!(),
     routines!(),
 }
+
+image! {
+    /// Interrupts of an 8259 and of the LAPIC timer, off but for moments, until the mailbox says that all were sent. Between
+    /// these moments the flags are loaded again and again. The handlers count those that found them off at 0x7104.
+    masked, OSTLER_GUEST_MASKED, OSTLER_GUEST_MASKED_END,
+    "
+        .code64
+        call    94f
+        movl    $0x700, 0x350(%rbx)
+        lea     7f(%rip), %rax
+        mov     $0x50, %edi
+        call    93f
+        lea     8f(%rip), %rax
+        mov     $0x40, %edi
+        call    93f
+        movl    $0xb, 0x3e0(%rbx)
+        movl    $0x20040, 0x320(%rbx)
+        movl    $500000, 0x380(%rbx)
+        mov     $1, %al
+        outb    %al, $0xf8
+1:      sti
+        .rept   8
+        nop
+        .endr
+        cli
+        mov     $8, %ecx
+2:      pushfq
+        popfq
+        dec     %ecx
+        jnz     2b
+        cmpl    $1, 0x7008
+        jne     1b
+        cmpl    $0, 0x7100
+        je      1b
+        movl    $0x10000, 0x320(%rbx)
+        mov     0x7104, %eax
+        call    91f
+        mov     0x7108, %eax
+        call    91f
+        xor     %eax, %eax
+        cmp     %eax, 0x7100
+        setne   %al
+        call    91f
+        xor     %eax, %eax
+        jmp     92f
+
+7:      testl   $0x200, 16(%rsp)
+        jnz     1f
+        incl    0x7104
+1:      incl    0x7108
+        iretq
+8:      testl   $0x200, 16(%rsp)
+        jnz     1f
+        incl    0x7104
+1:      incl    0x7100
+        push    %rax
+        mov     $0xfee000b0, %eax
+        movl    $0, (%rax)
+        pop     %rax
+        iretq
+    ",
+    routines!(),
+}

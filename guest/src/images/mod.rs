@@ -101,7 +101,7 @@ mod real;
 mod smp;
 
 pub use hand_over::hand_over;
-pub use interrupts::{end_of_interrupt, external, messages, timer, x2apic};
+pub use interrupts::{end_of_interrupt, external, masked, messages, timer, x2apic};
 pub use long::{dirty, doorbells, exceptions, kick, mmio, port_io, state, triple_fault};
 pub use moving::whole_state;
 pub use real::{hello, mode_switch};

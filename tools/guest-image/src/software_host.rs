@@ -37,6 +37,13 @@ impl SoftwareHost {
         }
     }
 
+    /// The same with `cpus` CPUs. With more than one, the emulator can execute for ever what the host's kernel patched into its own
+    /// code for a moment (docs/tests.md).
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
     /// True if this machine has the emulator.
     pub fn is_possible() -> bool {
         let found = Command::new(QEMU)

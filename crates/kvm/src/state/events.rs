@@ -8,6 +8,9 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 use ostler_accel::{Error, MpState, PendingEvents};
 
+/// IF in RFLAGS.
+const INTERRUPTS_ON: u64 = 1 << 9;
+
 /// Reads whether the vCPU runs. KVM acts on a pending INIT or start-up IPI first, which may change registers.
 pub fn mp_state(fd: &VcpuFd) -> Result<MpState, Error> {
     let state = fd
@@ -53,14 +56,25 @@ pub fn write(fd: &VcpuFd, pending: &PendingEvents) -> Result<(), Error> {
     set(fd, &from_pending(pending))
 }
 
-/// Puts the external interrupt `vector` on its way. The guest must be ready for it; a halted one is woken.
-pub fn inject_external(fd: &VcpuFd, vector: u8) -> Result<(), Error> {
+/// Whether the vCPU runs or sleeps, if the guest takes external interrupts. KVM acts on a pending INIT first, and after that
+/// the guest takes none, whatever KVM said at the last exit.
+pub fn ready_for_external(fd: &VcpuFd) -> Result<Option<MpState>, Error> {
+    let now = mp_state(fd)?;
+    let regs = fd
+        .get_regs()
+        .map_err(|e| Error::host("read a vCPU's registers", e))?;
+    Ok((regs.rflags & INTERRUPTS_ON != 0).then_some(now))
+}
+
+/// Puts the external interrupt `vector` on its way to a guest that is [ready for it](ready_for_external); a halted one is
+/// woken.
+pub fn inject_external(fd: &VcpuFd, now: MpState, vector: u8) -> Result<(), Error> {
     let mut events = get(fd)?;
     events.interrupt.injected = 1;
     events.interrupt.nr = vector;
     events.interrupt.soft = 0;
     events.flags = 0;
-    if mp_state(fd)? == MpState::Halted {
+    if now == MpState::Halted {
         set_mp_state(fd, MpState::Runnable)?;
     }
     set(fd, &events)
@@ -146,6 +160,32 @@ mod tests {
             let pending = PendingEvents { exception, interrupt, nmi_pending, nmi_masked, interrupt_shadow };
             prop_assert_eq!(to_pending(&from_pending(&pending)), pending);
         }
+    }
+
+    #[test]
+    fn only_a_guest_with_interrupts_on_is_ready_for_one() {
+        const NAME: &str = "only_a_guest_with_interrupts_on_is_ready_for_one";
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            return eprintln!("SKIPPED {NAME}: /dev/kvm cannot be opened");
+        };
+        let vm = kvm.create_vm().unwrap();
+        vm.create_irq_chip().unwrap();
+        let fd = vm.create_vcpu(0).unwrap();
+        let mut regs = fd.get_regs().unwrap();
+        for (flags, state, ready) in [
+            (0x002, MpState::Runnable, None),
+            (0x202, MpState::Runnable, Some(MpState::Runnable)),
+            (0x202, MpState::Halted, Some(MpState::Halted)),
+            (0x002, MpState::Halted, None),
+        ] {
+            regs.rflags = flags;
+            fd.set_regs(&regs).unwrap();
+            set_mp_state(&fd, state).unwrap();
+            assert_eq!(ready_for_external(&fd).unwrap(), ready);
+        }
+        inject_external(&fd, MpState::Halted, 0x50).unwrap();
+        assert_eq!(read(&fd).unwrap().interrupt, Some(0x50));
+        assert_eq!(mp_state(&fd).unwrap(), MpState::Runnable);
     }
 
     #[test]

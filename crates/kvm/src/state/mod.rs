@@ -7,7 +7,8 @@
 //! 2. general registers (after sregs: KVM drops pending exceptions here, so events come later);
 //! 3. XCR0, then the XSAVE area: components that XCR0 does not enable would be refused;
 //! 4. debug registers;
-//! 5. MSRs but for those that need the LAPIC: the TSC is set here, last but for the clocks that are computed from it;
+//! 5. MSRs but for those that need the LAPIC: the TSC is set here, last but for the clocks that are computed from it, and twice
+//!    in the first state of a VM (see `write_msrs_with_tsc`);
 //! 6. the LAPIC: its page is judged by the APIC base of step 1, its timer is started by the TSC of step 5;
 //! 7. the TSC deadline: the LAPIC's timer must already be in that mode;
 //! 8. whether it runs (`mp_state`): KVM wakes a boot CPU by itself in step 1, so this comes after;
@@ -24,11 +25,13 @@ mod events;
 mod msrs;
 mod registers;
 
+use std::sync::PoisonError;
+
 use kvm_bindings::{kvm_debugregs, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
-use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE};
+use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE, Msr};
 
-pub use events::{drop_exception, inject_external};
+pub use events::{drop_exception, inject_external, ready_for_external};
 pub use msrs::{ResetMsrs, supported as supported_msrs};
 
 use crate::sys;
@@ -131,7 +134,7 @@ pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) ->
     fd.set_debug_regs(&debug_registers(state))
         .map_err(|e| Error::host("set a vCPU's debug registers", e))?;
     let (early, late) = msrs::groups(reset, &state.msrs, &vm.msrs);
-    msrs::write(fd, &early)?;
+    write_msrs_with_tsc(fd, vm, &early)?;
     fd.set_lapic(&registers::lapic(state))
         .map_err(|e| Error::host("set a vCPU's local APIC", e))?;
     msrs::write(fd, &late)?;
@@ -140,6 +143,23 @@ pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) ->
     // A guest without the paravirtual clock refuses, and needs no forgiveness.
     let _ = fd.kvmclock_ctrl();
     Ok(())
+}
+
+/// Sets `msrs`, and the TSC among them so that KVM believes it.
+///
+/// KVM takes a TSC within a second of what the VM's TSC is now for the attempt to set all vCPUs alike, and leaves the vCPU the
+/// VM's. That is what the second vCPU of a state needs. Before Linux 6.8, though, a VM's TSC is also what it started with,
+/// and a guest younger than a second would go back to that: so before the first one, the TSC is set to somewhere else.
+fn write_msrs_with_tsc(fd: &VcpuFd, vm: &Shared, msrs: &[Msr]) -> Result<(), Error> {
+    // Held until the TSC is set: vCPUs are restored by threads of their own.
+    let mut was_set = vm.tsc_was_set.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(tsc) = msrs.iter().find(|msr| msr.index == msrs::TSC)
+        && !*was_set
+    {
+        msrs::write(fd, &[msrs::far_from(*tsc)])?;
+        *was_set = true;
+    }
+    msrs::write(fd, msrs)
 }
 
 fn write_xsave(fd: &VcpuFd, vm: &Shared, area: &[u8]) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
 use ostler_accel::{Error, Msr};
 
-const TSC: u32 = 0x10;
+pub const TSC: u32 = 0x10;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// The MSRs of a vCPU's state in the order in which they are set, but for those that other fields of the state carry
@@ -169,6 +169,14 @@ pub fn write(fd: &VcpuFd, msrs: &[Msr]) -> Result<(), Error> {
         rest = rest.get(done + 1..).unwrap_or(&[]);
     }
     Ok(())
+}
+
+/// A TSC that is decades away from `tsc`.
+pub fn far_from(tsc: Msr) -> Msr {
+    Msr {
+        value: tsc.value ^ 1 << 62,
+        ..tsc
+    }
 }
 
 fn table(entries: &[kvm_msr_entry]) -> Result<Msrs, Error> {

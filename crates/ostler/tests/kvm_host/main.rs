@@ -23,6 +23,7 @@ const NAME: &str = "debian_boots_on_kvm_in_a_host_made_in_software";
 const HARMLESS: &[&str] = &[
     "i8042: PNP: PS/2 appears to have AUX port disabled",
     "clocksource: timekeeping watchdog on CPU",
+    "clocksource: Long readout interval, skipping watchdog check: ",
     "clocksource:                       'kvm-clock' ",
     "clocksource:                       'tsc' ",
     "hrtimer: interrupt took ",
