@@ -259,7 +259,9 @@ fn checking(body: &[u8]) -> Vec<u8> {
     let say = |text: &str| -> Vec<u8> {
         // mov dx, 0x3f8; mov al, byte; out dx, al
         let letters = text.bytes();
-        letters.flat_map(|b| [0x66, 0xba, 0xf8, 0x03, 0xb0, b, 0xee]).collect()
+        letters
+            .flat_map(|b| [0x66, 0xba, 0xf8, 0x03, 0xb0, b, 0xee])
+            .collect()
     };
     let (good, bad) = (say("good\n"), say("bad!\n"));
     // lgdt [table]
@@ -291,7 +293,7 @@ fn instructions_to_hand_over() -> Vec<u8> {
         0x0f, 0x02, 0xc1, // lar eax, ecx
         0x75, 0, // jnz bad
         0x3d, 0x00, 0x9b, 0xcf, 0x00, // cmp eax, 0x00cf9b00
-        0x75, 0, // jne bad
+        0x75, 0,    // jne bad
         0x4d, // dec ebp
     ];
     let reach = [
@@ -334,7 +336,10 @@ fn an_instruction_that_kvm_cannot_emulate_is_handed_over_and_counted() {
     let look = guest.look();
     let handed = count(&look, "exits/emulation-failed");
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
-    if cpuinfo.split_whitespace().any(|word| word == "vmx" || word == "svm") {
+    if cpuinfo
+        .split_whitespace()
+        .any(|word| word == "vmx" || word == "svm")
+    {
         println!("this host's processor executes them itself: {handed} were handed over");
     } else {
         // Two in each round, or one of them where the kernel can do the other.
