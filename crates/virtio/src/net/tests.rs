@@ -560,6 +560,9 @@ fn rings_of_each_pair_go_to_its_own_worker_in_the_kernel() {
         drop(rings);
         wait_until(|| guest.notify.interrupts.load(Ordering::SeqCst) == before + 1);
     }
+    // The number of pairs in use is said by the control queue, which stays here.
+    assert_eq!(guest.command(4, 0, &2u16.to_le_bytes()), 0);
+    assert_eq!(guest.backend.active.load(Ordering::SeqCst), 2);
     guest.drivers[3].write(0x20_0000, &frame(100, 1));
     guest.add(3, &[(0x20_0000, 112, false)]);
     guest.drivers[3].wait_used();
@@ -567,9 +570,6 @@ fn rings_of_each_pair_go_to_its_own_worker_in_the_kernel() {
         *guest.backend.wires[1].from_guest.lock().unwrap(),
         [frame(100, 1)]
     );
-    // The number of pairs in use is said by the control queue, which stays here.
-    assert_eq!(guest.command(4, 0, &2u16.to_le_bytes()), 0);
-    assert_eq!(guest.backend.active.load(Ordering::SeqCst), 2);
     for up in [false, true] {
         guest.device.control().set_link(up);
         wait_until(|| [0, 2].iter().all(|&pair| places(&guest, pair).is_some() == up));
