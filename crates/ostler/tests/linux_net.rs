@@ -45,8 +45,9 @@ fn enter_namespace(test: &str, flags: &str) -> bool {
 
 /// A guest with the address 10.99.0.2 that echoes what it gets on TCP port 7. At its end it shows what its card counted.
 fn echoing_guest(cpus: u32, options: &[&str]) -> Running {
+    // Of the kernel's messages only warnings, which no healthy guest has: others might come in the middle of what is shown.
     let script = format!(
-        "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up\n\
+        "dmesg -n 5; ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up\n\
          nc -ll -p 7 -e cat &\n\
          echo network up\n\
          read line </dev/console\n\

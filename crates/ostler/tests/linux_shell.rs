@@ -34,7 +34,7 @@ fn eight_cpus_come_up() {
 fn a_guest_boots_in_the_interpreter_alone() {
     let outcome = Guest::new(1)
         .args(["--accel", "soft", "--cpu-engine", "interpreter"])
-        .script("echo BEGIN up; uname -s; echo $((6 * 7)); echo END up\n")
+        .script("dmesg -n 5; echo BEGIN up; uname -s; echo $((6 * 7)); echo END up\n")
         .run(INTERPRETED);
     outcome.assert_clean();
     assert_eq!(outcome.section("up"), "Linux\n42\n");

@@ -47,7 +47,7 @@ fn carry(mut from: UnixStream, mut to: UnixStream) -> Passed {
 /// `script`.
 fn guest(number: u8, path: &Path, script: &str) -> Running {
     let script = format!(
-        "dmesg -n 1\n\
+        "dmesg -n 5\n\
          ip address add 10.98.0.{number}/24 dev eth0; ip link set eth0 up\n\
          {script}\n\
          echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n"
