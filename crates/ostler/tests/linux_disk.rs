@@ -91,6 +91,46 @@ fn the_block_device_does_what_it_offers() {
     assert_eq!(bytes.iter().filter(|&&byte| byte == 0xff).count(), 7 << 20);
 }
 
+#[test]
+fn linux_asks_for_zeroes_instead_of_writing_them() {
+    const PROGRAM: &str = "/usr/bin/fallocate";
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk.img");
+    fs::write(&disk, vec![0xff; 8 << 20]).unwrap();
+    // The host's program with its libraries: busybox's knows no ranges of zeroes.
+    let libraries = ostler_guest_image::shared_libraries(PROGRAM.as_ref()).unwrap();
+    let files: Vec<_> = std::iter::once(PROGRAM.into())
+        .chain(libraries)
+        .map(|path| (path.to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+        .collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, contents)| (path.as_str(), contents.as_slice()))
+        .collect();
+    // Zeroes that keep their place, and a hole, for which Linux has no way but to ask.
+    let script = format!(
+        "{PROGRAM} --zero-range -o 1M -l 2M /dev/vda && {PROGRAM} --punch-hole -o 4M -l 2M /dev/vda && echo zeroed\n\
+         read line </dev/console\n"
+    );
+    let mut guest = Guest::new(1).args(["--disk", disk.to_str().unwrap()]);
+    let control = guest.path_option("--control", "", "control");
+    let mut guest = guest.script_with(&script, &files).spawn();
+    guest.expect("zeroed\n", LIMIT);
+    let statistics = statistics(&control);
+    let counters = counters_of_disk(&statistics);
+    assert!(counters["requests"].as_u64() >= Some(2), "{counters}");
+    // Two ranges of 16 bytes, and no sector.
+    assert!(counters["bytes-from-guest"].as_u64() < Some(512), "{counters}");
+    guest.type_in("\n");
+    guest.wait(LIMIT).assert_clean();
+    let bytes = fs::read(&disk).unwrap();
+    let zero = |megabyte: usize| [1, 2, 4, 5].contains(&megabyte);
+    for (megabyte, bytes) in bytes.chunks(1 << 20).enumerate() {
+        let wanted = if zero(megabyte) { 0 } else { 0xff };
+        assert!(bytes.iter().all(|&byte| byte == wanted), "megabyte {megabyte}");
+    }
+}
+
 /// The statistics that `ostler top --json` shows.
 fn statistics(control: &Path) -> Value {
     let shown = Command::new(OSTLER)
@@ -105,9 +145,14 @@ fn statistics(control: &Path) -> Value {
 fn doorbells_and_requests(statistics: &Value) -> (u64, u64) {
     let cpus = statistics["vcpus"].as_array().unwrap();
     let doorbells = cpus.iter().map(|cpu| cpu["exits"]["doorbell"].as_u64().unwrap());
+    let requests = counters_of_disk(statistics)["requests"].as_u64().unwrap();
+    (doorbells.sum(), requests)
+}
+
+fn counters_of_disk(statistics: &Value) -> &Value {
     let devices = statistics["devices"].as_array().unwrap();
     let disk = devices.iter().find(|device| device["kind"] == "block").unwrap();
-    (doorbells.sum(), disk["counters"]["requests"].as_u64().unwrap())
+    &disk["counters"]
 }
 
 /// `TMPFS_MAGIC` of linux/magic.h.

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::thread::UnshareFlags;
+use support::process::{guest_process, moved_by_threads};
 use support::{Guest, Running};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -42,19 +43,23 @@ fn enter_namespace(test: &str, flags: &str) -> bool {
     true
 }
 
-/// A guest with the address 10.99.0.2 that echoes what it gets on TCP port 7.
-fn echoing_guest(cpus: u32) -> Running {
+/// A guest with the address 10.99.0.2 that echoes what it gets on TCP port 7. At its end it shows what its card counted.
+fn echoing_guest(cpus: u32, options: &[&str]) -> Running {
+    // Of the kernel's messages only warnings, which no healthy guest has: others might come in the middle of what is shown.
     let script = format!(
-        "ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up\n\
+        "dmesg -n 5; ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up\n\
          nc -ll -p 7 -e cat &\n\
          echo network up\n\
          read line </dev/console\n\
          echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n\
          echo BEGIN queues; ls /sys/class/net/eth0/queues; echo END queues\n\
-         echo BEGIN interrupts; grep put. /proc/interrupts; echo END interrupts\n"
+         echo BEGIN interrupts; grep put. /proc/interrupts; echo END interrupts\n\
+         cd /sys/class/net/eth0/statistics\n\
+         echo BEGIN received; cat rx_bytes rx_packets; echo END received\n"
     );
     let mut guest = Guest::new(cpus)
         .args(["--net", "tap=tap0,mac=52:54:00:12:34:56"])
+        .args(options)
         .script(&script)
         .spawn();
     guest.expect("network up", LIMIT);
@@ -86,18 +91,14 @@ fn connect() -> TcpStream {
     }
 }
 
-#[test]
-fn a_gigabyte_by_tcp_without_a_wrong_byte() {
-    if !enter_namespace("a_gigabyte_by_tcp_without_a_wrong_byte", "") {
-        return;
-    }
-    let mut guest = echoing_guest(2);
+/// Sends `bytes` to the guest by one connection while they come back, each of them right.
+fn echo_through(bytes: u64) {
     let mut stream = connect();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || {
         let mut block = vec![0; 1 << 16];
-        for at in (0..EXCHANGED).step_by(block.len()) {
+        for at in (0..bytes).step_by(block.len()) {
             fill(&mut block, at);
             sender.write_all(&block).unwrap();
         }
@@ -105,13 +106,22 @@ fn a_gigabyte_by_tcp_without_a_wrong_byte() {
     });
     let mut got = vec![0; 1 << 16];
     let mut expected = vec![0; 1 << 16];
-    for at in (0..EXCHANGED).step_by(got.len()) {
+    for at in (0..bytes).step_by(got.len()) {
         stream.read_exact(&mut got).unwrap();
         fill(&mut expected, at);
         assert!(got == expected, "a wrong byte in the 64 KiB at offset {at}");
     }
     assert_eq!(stream.read(&mut got).unwrap(), 0, "more came back than was sent");
     sending.join().unwrap();
+}
+
+#[test]
+fn a_gigabyte_by_tcp_without_a_wrong_byte() {
+    if !enter_namespace("a_gigabyte_by_tcp_without_a_wrong_byte", "") {
+        return;
+    }
+    let mut guest = echoing_guest(2, &[]);
+    echo_through(EXCHANGED);
     guest.type_in("\n");
     let outcome = guest.wait(LIMIT);
     outcome.assert_clean();
@@ -126,7 +136,7 @@ fn connections_spread_over_two_queue_pairs() {
     if !enter_namespace("connections_spread_over_two_queue_pairs", " multi_queue") {
         return;
     }
-    let mut guest = echoing_guest(2);
+    let mut guest = echoing_guest(2, &[]);
     let mut streams: Vec<_> = (0..CONNECTIONS).map(|_| connect()).collect();
     let mut block = vec![0; 1 << 16];
     for (index, stream) in (0..).zip(&mut streams) {
@@ -164,12 +174,116 @@ fn a_ping_of_65000_bytes_passes() {
     if !enter_namespace("a_ping_of_65000_bytes_passes", "") {
         return;
     }
-    let mut guest = echoing_guest(1);
+    let mut guest = echoing_guest(1, &[]);
     let ping = Command::new("ping")
         .args(["-c", "10", "-i", "0.2", "-s", "65000", "-W", "5", GUEST_ADDRESS])
         .output();
     let said = String::from_utf8(ping.unwrap().stdout).unwrap();
     assert!(said.contains("10 received, 0% packet loss"), "{said}");
+    guest.type_in("\n");
+    guest.wait(LIMIT).assert_clean();
+}
+
+/// Bytes and frames.
+#[derive(Debug, Clone, Copy)]
+struct Traffic {
+    bytes: u64,
+    frames: u64,
+}
+
+impl Traffic {
+    /// From two lines of numbers, as Linux counts them: a segment that passes whole is one frame.
+    fn parse(lines: &str) -> Self {
+        let numbers: Vec<u64> = lines.lines().map(|line| line.parse().unwrap()).collect();
+        let [bytes, frames] = numbers[..] else {
+            panic!("two numbers: {lines:?}");
+        };
+        Self { bytes, frames }
+    }
+
+    /// What the tap counts in one direction, as the host sees it.
+    fn of_tap(direction: &str) -> Self {
+        // By a program of this thread's namespace; /sys shows that of who mounted it.
+        let shown = Command::new("ip")
+            .args(["-s", "-j", "link", "show", "tap0"])
+            .output()
+            .unwrap();
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        let count = |what: &str| shown[0]["stats64"][direction][what].as_u64().unwrap();
+        Self {
+            bytes: count("bytes"),
+            frames: count("packets"),
+        }
+    }
+}
+
+#[test]
+fn large_segments_pass_whole() {
+    const MEGABYTES: u64 = 32;
+    /// The largest frame without segmentation offload: Ethernet's header and its MTU.
+    const WIRE: u64 = 14 + 1500;
+    if !enter_namespace("large_segments_pass_whole", "") {
+        return;
+    }
+    let mut guest = echoing_guest(1, &[]);
+    echo_through(MEGABYTES << 20);
+    let (from_guest, to_guest) = (Traffic::of_tap("rx"), Traffic::of_tap("tx"));
+    guest.type_in("\n");
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    assert_eq!(outcome.section("errors"), "0\n");
+    let received = Traffic::parse(&outcome.section("received"));
+    // On average more bytes than a frame of the wire holds: of what the guest sends, of what the host sends, and of what arrives
+    // in the guest.
+    for traffic in [from_guest, to_guest, received] {
+        println!("{traffic:?}: {} bytes a frame", traffic.bytes / traffic.frames);
+        assert!(traffic.bytes >= MEGABYTES << 20, "{traffic:?}");
+        assert!(traffic.bytes > traffic.frames * WIRE, "{traffic:?}");
+    }
+}
+
+#[test]
+fn no_cpu_thread_moves_a_cards_frames() {
+    const NAME: &str = "no_cpu_thread_moves_a_cards_frames";
+    const MEGABYTES: u64 = 64;
+    if !enter_namespace(NAME, "") {
+        return;
+    }
+    // On the software CPU: there no vhost-net moves the frames in the host's kernel.
+    let mut guest = echoing_guest(2, &["--accel", "soft"]);
+    let process = guest_process(guest.child.id());
+    let before = moved_by_threads(process, "");
+    if before.is_empty() {
+        eprintln!("SKIPPED {NAME}: this host's kernel does not tell what a thread reads and writes");
+        return;
+    }
+    echo_through(MEGABYTES << 20);
+    let after = moved_by_threads(process, "");
+    let moved = |prefix: &str| -> Vec<(&str, u64, u64)> {
+        let threads = after.iter().filter(|(name, _)| name.starts_with(prefix));
+        threads
+            .map(|(name, now)| {
+                let then = before.get(name).copied().unwrap_or_default();
+                (&**name, now.read - then.read, now.written - then.written)
+            })
+            .collect()
+    };
+    let cpus = moved("vcpu");
+    assert_eq!(cpus.len(), 2, "{after:?}");
+    for (name, read, written) in cpus {
+        // Eight bytes for each event that wakes a worker, and nothing else.
+        assert!(read + written < 1 << 20, "{name} moved {} bytes", read + written);
+    }
+    let workers = moved("net");
+    let total = |amounts: Vec<u64>| amounts.iter().sum::<u64>();
+    let (read, written) = (
+        total(workers.iter().map(|worker| worker.1).collect()),
+        total(workers.iter().map(|worker| worker.2).collect()),
+    );
+    assert!(
+        read >= MEGABYTES << 20 && written >= MEGABYTES << 20,
+        "the card's workers moved too little: {workers:?}"
+    );
     guest.type_in("\n");
     guest.wait(LIMIT).assert_clean();
 }

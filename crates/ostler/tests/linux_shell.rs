@@ -7,6 +7,8 @@ use std::time::Duration;
 use support::Guest;
 
 const LIMIT: Duration = Duration::from_secs(120);
+/// The interpreter takes several times as long as the translator.
+const INTERPRETED: Duration = Duration::from_secs(400);
 
 #[test]
 fn a_person_gets_a_shell_and_powers_off() {
@@ -26,4 +28,14 @@ fn eight_cpus_come_up() {
     let outcome = outcome.run(LIMIT);
     outcome.assert_clean();
     assert_eq!(outcome.section("cpus"), "8\n8\n");
+}
+
+#[test]
+fn a_guest_boots_in_the_interpreter_alone() {
+    let outcome = Guest::new(1)
+        .args(["--accel", "soft", "--cpu-engine", "interpreter"])
+        .script("dmesg -n 5; echo BEGIN up; uname -s; echo $((6 * 7)); echo END up\n")
+        .run(INTERPRETED);
+    outcome.assert_clean();
+    assert_eq!(outcome.section("up"), "Linux\n42\n");
 }

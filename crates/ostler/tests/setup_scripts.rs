@@ -2,16 +2,18 @@
 //!
 //! The scripts run with commands of the test's own in their PATH: nothing is installed.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// An ordinary user: nobody.
 const NOBODY: &str = "65534";
 /// What the library itself calls.
 const TOOLS: &[&str] = &[
-    "awk", "basename", "bash", "cat", "date", "grep", "head", "id", "sed", "sort", "tr",
+    "awk", "basename", "bash", "cat", "chmod", "date", "dirname", "find", "grep", "head", "id", "ln",
+    "mkdir", "readlink", "rm", "sed", "sort", "touch", "tr", "truncate",
 ];
 
 /// A machine whose commands are chosen one by one.
@@ -75,23 +77,104 @@ impl Machine {
         );
     }
 
+    /// Adds `./quickstart` and the commands that it needs where nothing is missing. What they do and what they make is written
+    /// down in `calls.log`; the guest is a line.
+    fn with_quickstart(self) -> Self {
+        let library = self.path("tools/sh/lib.sh");
+        for folder in ["tools/sh", "tools/guest-image", "target"] {
+            fs::create_dir_all(self.path(folder)).unwrap();
+        }
+        fs::set_permissions(self.path("target"), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::copy(repository().join("tools/sh/lib.sh"), library).unwrap();
+        fs::copy(repository().join("quickstart"), self.path("quickstart")).unwrap();
+        let log = self.path("calls.log");
+        fs::write(&log, "").unwrap();
+        fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap();
+        let logged = |name: &str, script: &str| {
+            let line = format!("echo \"{name} $*\" >>'{}'", log.display());
+            self.command(name, &format!("{line}\n{script}"));
+        };
+        logged("systemctl", "");
+        logged("service", "");
+        logged("invoke-rc.d", "");
+        logged("update-rc.d", "");
+        logged("apt-get", "[ $1 = download ] && touch linux.deb busybox.deb");
+        logged(
+            "dpkg-deb",
+            "mkdir -p \"$3/boot\"; touch \"$3/boot/vmlinuz-6.1.0-cloud\"",
+        );
+        self.command("cc", "");
+        self.command("rustc", "echo rustc 1.96.0");
+        self.command("uname", "echo x86_64");
+        self.command(
+            "apt-cache",
+            "case $1 in\n\
+             depends) echo '  Depends: linux-image-6.1.0-cloud' ;;\n\
+             show) printf 'Package: linux-image-6.1.0-cloud\\nSize: 28500000\\n' ;;\n\
+             esac",
+        );
+        let guest = "#!/bin/sh\n[ -t 0 ] && [ -t 1 ] && echo \"the guest has the terminal: $1 $2 $3\"\n";
+        logged(
+            "cargo",
+            &format!(
+                "case $1 in\n\
+                 build) [ -x target/release/ostler ] && exit; mkdir -p target/release; echo compiled >>'{}'\n\
+                 printf '%s' '{guest}' >target/release/ostler; chmod +x target/release/ostler ;;\n\
+                 run) touch target/guest/initrd.img ;;\n\
+                 esac",
+                log.display()
+            ),
+        );
+        self
+    }
+
+    /// Calls `./quickstart` at a terminal, and returns what that showed, and which commands were called.
+    fn quickstart_at_a_terminal(&self) -> (String, String) {
+        let before = fs::read_to_string(self.path("calls.log")).unwrap().len();
+        // `script` is in every Debian: it makes the terminal.
+        let ended = self
+            .as_user()
+            .args([
+                "/usr/bin/script",
+                "--quiet",
+                "--return",
+                "--command",
+                "bash ./quickstart",
+                "/dev/null",
+            ])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let shown = text(&ended.stdout).replace('\r', "");
+        assert!(ended.status.success(), "{shown}{}", text(&ended.stderr));
+        let calls = fs::read_to_string(self.path("calls.log")).unwrap()[before..].to_owned();
+        (shown.replace("\x1b[1m", "").replace("\x1b[0m", ""), calls)
+    }
+
     /// Runs `script` with the library loaded, as an ordinary user.
     fn run(&self, script: &str) -> Output {
         let script = format!(
             "set -euo pipefail; . '{}'; {script}",
             self.path("lib.sh").display()
         );
+        let mut command = self.as_user();
+        command.args(["bash", "-c", &script, "./quickstart"]);
+        command.output().unwrap()
+    }
+
+    /// A command to be completed, which an ordinary user runs on this machine.
+    fn as_user(&self) -> Command {
         let mut command = Command::new("/usr/bin/env");
         if rustix::process::geteuid().is_root() {
             command = Command::new("/usr/bin/setpriv");
             command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
         }
         command
-            .args(["bash", "-c", &script, "./quickstart"])
             .current_dir(self.folder.path())
             .env_clear()
-            .env("PATH", self.path("bin"));
-        command.output().unwrap()
+            .env("PATH", self.path("bin"))
+            .arg("--");
+        command
     }
 
     /// How apt-get was called so far.
@@ -230,4 +313,120 @@ fn the_seconds_are_said_with_the_guests_line() {
     let seconds = lines[2].strip_suffix(" seconds after the start").unwrap();
     let seconds: f64 = seconds.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(seconds >= 7.3, "{said}");
+}
+
+#[test]
+fn a_terminal_shows_the_steps_and_what_to_try_next() {
+    let machine = Machine::new().with_quickstart();
+    let ends = "==> Booting Debian's kernel vmlinuz-6.1.0-cloud; Ctrl-] leaves the console, 'poweroff -f' ends the guest\n\
+                the guest has the terminal: run --name quickstart\n\
+                ==> Try next: your own kernel and disk, with more CPUs:\n    \
+                target/release/ostler run --kernel FILE --initrd FILE --append 'console=ttyS0' --disk FILE --cpus 4 --memory 2G\n    \
+                target/release/ostler doctor\n";
+    let (shown, calls) = machine.quickstart_at_a_terminal();
+    let begins = "==> Building Ostler (release mode; the first build takes a few minutes)\n\
+                  ==> Fetching the guest from Debian, unpacked under target/guest and not installed:\n    \
+                  linux-image-6.1.0-cloud, 28.5 MB\n\
+                  ==> Making the guest's initramfs\n";
+    assert_eq!(shown, format!("{begins}{ends}"));
+    assert!(
+        calls.contains("compiled\n") && calls.contains("apt-get download"),
+        "{calls}"
+    );
+
+    for service in ["systemctl", "service", "invoke-rc.d", "update-rc.d"] {
+        assert!(!calls.lines().any(|call| call.starts_with(service)), "{calls}");
+    }
+
+    // The second call boots, and all that it asks is whether the build is up to date.
+    let (shown, calls) = machine.quickstart_at_a_terminal();
+    assert_eq!(shown, ends);
+    let build = "cargo build --release --quiet -p ostler -p ostler-guest-image\n";
+    assert_eq!(calls, build);
+}
+
+/// The packages that a script names in its calls of `need` and `need_toolchain`, as NAME:PACKAGE,PACKAGE.
+fn packages_of(script: &str) -> BTreeSet<String> {
+    let joined = script.replace("\\\n", " ");
+    let calls = joined
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("need"));
+    let pairs = calls.flat_map(str::split_whitespace);
+    pairs
+        .filter_map(|pair| pair.rsplit_once(':'))
+        .flat_map(|(_, packages)| packages.split(','))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn no_package_that_the_scripts_install_brings_a_service() {
+    const NAME: &str = "no_package_that_the_scripts_install_brings_a_service";
+    let format = "${Package}\t${Priority}\t${Provides}\t${Pre-Depends}, ${Depends}\n";
+    let Ok(listed) = Command::new("dpkg-query").args(["-W", "-f", format]).output() else {
+        eprintln!("SKIPPED {NAME}: this is no Debian");
+        return;
+    };
+    let listed = text(&listed.stdout);
+    // Without versions and architectures.
+    let name = |one: &str| one.trim().split([' ', ':']).next().unwrap_or_default().to_owned();
+    let mut packages = BTreeMap::new();
+    let mut providers = BTreeMap::new();
+    for line in listed.lines() {
+        let [package, priority, provides, needs] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("four fields: {line}");
+        };
+        packages.insert(package.to_owned(), (priority, needs));
+        for provided in provides.split(',') {
+            providers.insert(name(provided), package.to_owned());
+        }
+    }
+    // Of alternatives the first that is installed.
+    let needed = |needs: &str| -> Vec<String> {
+        let groups = needs.split(',');
+        let installed = |one: &str| {
+            let one = name(one);
+            if packages.contains_key(&one) {
+                Some(one)
+            } else {
+                providers.get(&one).cloned()
+            }
+        };
+        groups
+            .filter_map(|group| group.split('|').find_map(installed))
+            .collect()
+    };
+    let scripts = ["quickstart", "test", "tools/sh/lib.sh"];
+    let read = |script: &str| fs::read_to_string(repository().join(script)).unwrap();
+    let mut waiting: Vec<String> = scripts
+        .iter()
+        .flat_map(|script| packages_of(&read(script)))
+        .collect();
+    for named in ["gcc", "e2fsprogs", "qemu-system-x86", "iproute2", "cargo-web"] {
+        assert!(
+            waiting.iter().any(|package| package == named),
+            "{named} in {waiting:?}"
+        );
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(package) = waiting.pop() {
+        if let Some((_, needs)) = packages.get(&package)
+            && seen.insert(package)
+        {
+            waiting.extend(needed(needs));
+        }
+    }
+    // Enough that the way from package to package was gone; every Debian has those of priority "required" already.
+    assert!(seen.len() > 20, "{seen:?}");
+    for package in seen.iter().filter(|package| packages[*package].0 != "required") {
+        let files = Command::new("dpkg-query").args(["-L", package]).output().unwrap();
+        for file in text(&files.stdout).lines() {
+            let unit = file.contains("/systemd/system/") && !file.ends_with(".d");
+            assert!(
+                !unit && !file.starts_with("/etc/init.d/") && !file.starts_with("/etc/cron"),
+                "{package} brings {file}"
+            );
+        }
+    }
 }

@@ -169,7 +169,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<bool> {
 }
 
 /// The libraries that the dynamic loader would map for `program`, itself included.
-fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>, Error> {
     let output = Command::new("ldd").arg(program).output().map_err(Error::Host)?;
     Ok(library_paths(&String::from_utf8_lossy(&output.stdout)))
 }

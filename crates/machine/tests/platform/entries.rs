@@ -19,9 +19,14 @@ fn initrd() -> Vec<u8> {
     (0..5001u32).map(|i| (i * 7 + i / 256) as u8).collect()
 }
 
-/// Boots `kernel` and returns what it sent to the serial port until it wrote to the debug-exit port.
+/// [`run_in`] 64 MiB.
 fn run(kernel: Vec<u8>) -> Vec<u8> {
-    let ram = ostler_memory::allocate(64 << 20, Default::default()).unwrap();
+    run_in(64 << 20, kernel)
+}
+
+/// Boots `kernel` with `memory` bytes of RAM, and returns what it sent to the serial port until it wrote to the debug-exit port.
+fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
+    let ram = ostler_memory::allocate(memory, Default::default()).unwrap();
     let outside = Arc::new(Outside::default());
     let accelerator = SoftCpu::default();
     let vm = accelerator
@@ -119,33 +124,57 @@ const CODE_AT: u64 = 0x1000;
 /// Where it has its note, or its Multiboot header.
 const HEADER_AT: u64 = 0x200;
 
-/// An ELF file of the 64-bit class with one segment to be loaded, and `header` as a note if `is_note`.
-fn elf(code: &[u8], header: &[u8], is_note: bool) -> Vec<u8> {
+/// A segment to be loaded: where to, what is in the file, how long it is in memory.
+struct Segment<'a> {
+    address: u64,
+    contents: &'a [u8],
+    memory: u64,
+}
+
+/// An ELF file of the 64-bit class with these segments, the first of which holds the entry, and `header` as a note if `is_note`.
+fn elf_of(segments: &[Segment<'_>], header: &[u8], is_note: bool) -> Vec<u8> {
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     file.extend([2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86-64, version 1
-    for field in [u64::from(BASE), 64, 0] {
+    for field in [segments[0].address, 64, 0] {
         file.extend(field.to_le_bytes());
     }
     file.extend([0; 4]);
-    for half in [64u16, 56, if is_note { 2 } else { 1 }, 64, 0, 0] {
+    let entries = segments.len() as u16 + u16::from(is_note);
+    for half in [64u16, 56, entries, 64, 0, 0] {
         file.extend(half.to_le_bytes());
     }
-    let mut segment = |kind: u32, offset: u64, address: u64, len: usize| {
+    let mut entry = |kind: u32, offset: u64, address: u64, len: usize, memory: u64| {
         file.extend(kind.to_le_bytes());
         file.extend(5u32.to_le_bytes());
-        for field in [offset, address, address, len as u64, len as u64, 4] {
+        for field in [offset, address, address, len as u64, memory, 4] {
             file.extend(field.to_le_bytes());
         }
     };
-    segment(1, CODE_AT, BASE.into(), code.len());
+    let mut offset = CODE_AT;
+    for segment in segments {
+        entry(1, offset, segment.address, segment.contents.len(), segment.memory);
+        offset += segment.contents.len() as u64;
+    }
     if is_note {
-        segment(4, HEADER_AT, 0, header.len());
+        entry(4, HEADER_AT, 0, header.len(), header.len() as u64);
     }
     file.resize(HEADER_AT as usize, 0);
     file.extend(header);
     file.resize(CODE_AT as usize, 0);
-    file.extend(code);
+    for segment in segments {
+        file.extend(segment.contents);
+    }
     file
+}
+
+/// An ELF file with one segment to be loaded, and `header` as a note if `is_note`.
+fn elf(code: &[u8], header: &[u8], is_note: bool) -> Vec<u8> {
+    let segment = Segment {
+        address: BASE.into(),
+        contents: code,
+        memory: code.len() as u64,
+    };
+    elf_of(&[segment], header, is_note)
 }
 
 #[test]
@@ -239,5 +268,105 @@ fn a_flat_multiboot_kernel_is_loaded_where_its_header_says() {
         printed == multiboot_output(),
         "{:?}",
         String::from_utf8_lossy(&printed)
+    );
+}
+
+/// Where the large kernel has its parts: apart from each other, and the last above 2 GiB.
+const TABLES: u32 = 0x0100_0000;
+const HEAP: u32 = 0xa000_0000;
+/// The last part is in the file up to here, and zero from here to its end.
+const HEAP_FILE: u32 = 64 << 10;
+const HEAP_MEMORY: u32 = 8 << 20;
+
+/// What [`print_sum`] prints of these bytes.
+fn sum(bytes: &[u8]) -> [u8; 4] {
+    let words = bytes
+        .chunks_exact(4)
+        .map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+    words
+        .fold(0u32, |sum, word| sum.rotate_left(1).wrapping_add(word))
+        .to_le_bytes()
+}
+
+/// Code that adds up the words from `address` on, and prints the sum.
+fn print_sum(address: u32, bytes: u32) -> Vec<u8> {
+    [
+        &[0xbe][..],
+        &address.to_le_bytes(), // mov esi, address
+        &[0xb9],
+        &(bytes / 4).to_le_bytes(),                  // mov ecx, words
+        &[0x31, 0xed],                               // xor ebp, ebp
+        &[0xad, 0xd1, 0xc5, 0x01, 0xc5, 0xe2, 0xf9], // again: lodsd; rol ebp, 1; add ebp, eax; loop again
+        &[0x89, 0xe8],                               // mov eax, ebp
+        PRINT_WORD,
+    ]
+    .concat()
+}
+
+/// Prints EAX: out dx, al; shr eax, 8, four times.
+const PRINT_WORD: &[u8] = &[
+    0xee, 0xc1, 0xe8, 8, 0xee, 0xc1, 0xe8, 8, 0xee, 0xc1, 0xe8, 8, 0xee, 0xc1, 0xe8, 8,
+];
+
+/// Code that fills the words from `address` on with ones.
+fn fill(address: u32, bytes: u32) -> Vec<u8> {
+    [
+        &[0xbf][..],
+        &address.to_le_bytes(), // mov edi, address
+        &[0xb9],
+        &(bytes / 4).to_le_bytes(),      // mov ecx, words
+        &[0x31, 0xc0, 0x48, 0xf3, 0xab], // xor eax, eax; dec eax; rep stosd
+    ]
+    .concat()
+}
+
+#[test]
+fn a_large_multiboot_kernel_has_its_segments_its_zeroes_and_its_module() {
+    let tables: Vec<u8> = (0..1u32 << 18)
+        .flat_map(|i| i.wrapping_mul(0x9e37_79b1).to_le_bytes())
+        .collect();
+    let heap: Vec<u8> = (0..HEAP_FILE / 4).flat_map(|i| (!i).to_le_bytes()).collect();
+    let code = [
+        TO_SERIAL,
+        &print_sum(TABLES, tables.len() as u32),
+        &print_sum(HEAP, HEAP_FILE),
+        &print_sum(HEAP + HEAP_FILE, HEAP_MEMORY - HEAP_FILE),
+        // mov edi, [ebx + 24]; mov eax, [edi]
+        &[0x8b, 0x7b, 0x18, 0x8b, 0x07],
+        PRINT_WORD,
+        // mov esi, [edi]; mov ecx, [edi + 4]; sub ecx, esi
+        &[0x8b, 0x37, 0x8b, 0x4f, 0x04, 0x29, 0xf1],
+        PRINT_BYTES,
+        // The reset has to bring all of it back.
+        &fill(TABLES, 4096),
+        &fill(HEAP, HEAP_MEMORY),
+        END,
+    ]
+    .concat();
+    let segment = |address: u32, contents, memory: u32| Segment {
+        address: address.into(),
+        contents,
+        memory: memory.into(),
+    };
+    let segments = [
+        segment(BASE, &code, code.len() as u32),
+        segment(HEAP, &heap, HEAP_MEMORY),
+        segment(TABLES, &tables, tables.len() as u32),
+    ];
+    let printed = run_in(0xb000_0000, elf_of(&segments, &multiboot_header(3, &[]), false));
+    let expected = [
+        &sum(&tables)[..],
+        &sum(&heap),
+        &[0; 4],
+        // The module follows the last byte of all.
+        &(HEAP + HEAP_MEMORY).to_le_bytes(),
+        &initrd(),
+    ]
+    .concat();
+    assert!(
+        printed == expected,
+        "{:x?} and {} bytes",
+        &printed[..printed.len().min(16)],
+        printed.len()
     );
 }

@@ -205,3 +205,25 @@ fn cpus_are_threads_with_names() {
     }
     assert_eq!(cpus.as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn the_software_cpu_translates_unless_it_is_told_not_to() {
+    for (options, translates) in [
+        (&[][..], true),
+        (&["--cpu-engine", "translator"], true),
+        (&["--cpu-engine", "interpreter"], false),
+    ] {
+        let mut guest = Tiny::new(Kernel::new().print("up\n").halt())
+            .args(options)
+            .spawn();
+        guest.expect("up\n");
+        let parent = guest.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", children.trim())).unwrap();
+        // Room for translations is executable, and of no file. The interpreter takes some when it meets a vector instruction.
+        let room = maps
+            .lines()
+            .any(|map| map.contains(" r-xs ") && map.contains("memfd:"));
+        assert_eq!(room, translates, "{options:?}: {maps}");
+    }
+}

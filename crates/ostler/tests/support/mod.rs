@@ -276,13 +276,7 @@ impl Outcome {
             self.errors,
             self.console
         );
-        for complaint in KERNEL_COMPLAINTS {
-            assert!(
-                !self.console.contains(complaint),
-                "the kernel said {complaint:?}:\n{}",
-                self.console
-            );
-        }
+        assert_healthy(&self.console);
     }
 
     /// The lines between `BEGIN name` and `END name` on the console.
@@ -297,6 +291,16 @@ impl Outcome {
             panic!("no {end:?} on the console:\n{}", self.console);
         };
         rest[..stop].to_owned()
+    }
+}
+
+/// Asserts that a guest's console shows no complaint of its kernel.
+pub fn assert_healthy(console: &str) {
+    for complaint in KERNEL_COMPLAINTS {
+        assert!(
+            !console.contains(complaint),
+            "the kernel said {complaint:?}:\n{console}"
+        );
     }
 }
 

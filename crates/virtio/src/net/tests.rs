@@ -65,6 +65,8 @@ impl Wire {
 /// A worker in the kernel that only remembers what it was given.
 struct Kernel {
     refuses: bool,
+    /// Where it says that it has read each available ring to.
+    next: [u16; VRINGS],
     /// Start of each available ring, and the call of each vring, while it has them.
     rings: Mutex<Option<[(u64, EventFd); VRINGS]>>,
     starts: AtomicUsize,
@@ -74,6 +76,7 @@ impl Kernel {
     fn new(refuses: bool) -> Self {
         Self {
             refuses,
+            next: [7, 9],
             rings: Mutex::new(None),
             starts: AtomicUsize::new(0),
         }
@@ -95,13 +98,14 @@ impl KernelWorker for Kernel {
     }
     fn stop(&self, _: &Arc<GuestRam>) -> Result<[u16; VRINGS], Error> {
         assert!(self.rings.lock().unwrap().take().is_some(), "it has no rings");
-        Ok([7, 9])
+        Ok(self.next)
     }
 }
 
 struct Backend {
     wires: Vec<Arc<Wire>>,
-    kernel: Option<Kernel>,
+    /// One a pair, or none.
+    kernels: Vec<Kernel>,
     delivered: Mutex<Offloads>,
     active: AtomicUsize,
 }
@@ -133,8 +137,8 @@ impl NetBackend for Backend {
         self.active.store(pairs, Ordering::SeqCst);
         Ok(())
     }
-    fn vhost(&self, _: usize) -> Option<&dyn KernelWorker> {
-        self.kernel.as_ref().map(|kernel| kernel as &dyn KernelWorker)
+    fn vhost(&self, index: usize) -> Option<&dyn KernelWorker> {
+        self.kernels.get(index).map(|kernel| kernel as &dyn KernelWorker)
     }
 }
 
@@ -202,14 +206,14 @@ struct Guest {
 
 impl Guest {
     fn new(pairs: u16, features: u64) -> Self {
-        Self::with_kernel(pairs, features, None)
+        Self::with_kernels(pairs, features, Vec::new())
     }
 
-    fn with_kernel(pairs: u16, features: u64, kernel: Option<Kernel>) -> Self {
+    fn with_kernels(pairs: u16, features: u64, kernels: Vec<Kernel>) -> Self {
         let wires = (0..pairs).map(|_| Wire::new()).collect();
         let backend = Arc::new(Backend {
             wires,
-            kernel,
+            kernels,
             delivered: Mutex::new(Offloads::NONE),
             active: AtomicUsize::new(0),
         });
@@ -490,8 +494,8 @@ fn frames_get_nowhere_without_the_cable() {
 
 #[test]
 fn rings_go_to_the_kernel_and_come_back() {
-    let mut guest = Guest::with_kernel(1, MRG_RXBUF | CTRL_VQ, Some(Kernel::new(false)));
-    let kernel = guest.backend.kernel.as_ref().unwrap();
+    let mut guest = Guest::with_kernels(1, MRG_RXBUF | CTRL_VQ, vec![Kernel::new(false)]);
+    let kernel = &guest.backend.kernels[0];
     let calls = kernel.rings.lock().unwrap();
     let places = calls
         .as_ref()
@@ -511,17 +515,7 @@ fn rings_go_to_the_kernel_and_come_back() {
         "a call is an interrupt"
     );
     assert_eq!(guest.command(0, 0, &[1]), 0, "commands are answered here");
-    let has_rings = |guest: &Guest| {
-        guest
-            .backend
-            .kernel
-            .as_ref()
-            .unwrap()
-            .rings
-            .lock()
-            .unwrap()
-            .is_some()
-    };
+    let has_rings = |guest: &Guest| guest.backend.kernels[0].rings.lock().unwrap().is_some();
     for up in [false, true] {
         // A frame from before the link came back reaches no one.
         guest.backend.wires[0].put(frame(100, 1));
@@ -536,15 +530,66 @@ fn rings_go_to_the_kernel_and_come_back() {
 }
 
 #[test]
+fn rings_of_each_pair_go_to_its_own_worker_in_the_kernel() {
+    const PAIRS: u16 = 3;
+    let kernels = (0..PAIRS).map(|pair| Kernel {
+        // One of them is served here.
+        refuses: pair == 1,
+        next: [10 + pair, 20 + pair],
+        ..Kernel::new(false)
+    });
+    let mut guest = Guest::with_kernels(PAIRS, MRG_RXBUF | CTRL_VQ | MQ, kernels.collect());
+    let places = |guest: &Guest, pair: usize| {
+        let rings = guest.backend.kernels[pair].rings.lock().unwrap();
+        rings
+            .as_ref()
+            .map(|rings| rings.each_ref().map(|(available, _)| *available))
+    };
+    let own = |guest: &Guest, pair: usize| {
+        let own = [2 * pair, 2 * pair + 1].map(|queue| guest.drivers[queue].settings.available);
+        (pair != 1).then_some(own)
+    };
+    for pair in 0..usize::from(PAIRS) {
+        assert_eq!(places(&guest, pair), own(&guest, pair), "pair {pair}");
+    }
+    // Each pair's own call is an interrupt.
+    for pair in [0, 2] {
+        let before = guest.notify.interrupts.load(Ordering::SeqCst);
+        let rings = guest.backend.kernels[pair].rings.lock().unwrap();
+        rings.as_ref().unwrap()[0].1.write(1).unwrap();
+        drop(rings);
+        wait_until(|| guest.notify.interrupts.load(Ordering::SeqCst) == before + 1);
+    }
+    // The number of pairs in use is said by the control queue, which stays here.
+    assert_eq!(guest.command(4, 0, &2u16.to_le_bytes()), 0);
+    assert_eq!(guest.backend.active.load(Ordering::SeqCst), 2);
+    guest.drivers[3].write(0x20_0000, &frame(100, 1));
+    guest.add(3, &[(0x20_0000, 112, false)]);
+    guest.drivers[3].wait_used();
+    assert_eq!(
+        *guest.backend.wires[1].from_guest.lock().unwrap(),
+        [frame(100, 1)]
+    );
+    for up in [false, true] {
+        guest.device.control().set_link(up);
+        wait_until(|| [0, 2].iter().all(|&pair| places(&guest, pair).is_some() == up));
+    }
+    assert_eq!(places(&guest, 2), own(&guest, 2), "the same rings as before");
+    let queues = guest.device.stop();
+    for (pair, next) in [(0, [10, 20]), (2, [12, 22])] {
+        let found = [2 * pair, 2 * pair + 1].map(|index| {
+            let queue = queues.iter().find(|queue| queue.index == index).unwrap();
+            queue.vring.next_available()
+        });
+        assert_eq!(found, next, "pair {pair}");
+    }
+    assert_eq!(queues.len(), usize::from(2 * PAIRS) + 1);
+}
+
+#[test]
 fn rings_that_the_kernel_refuses_are_served_here() {
-    let mut guest = Guest::with_kernel(1, MRG_RXBUF | CTRL_VQ, Some(Kernel::new(true)));
-    let starts = guest
-        .backend
-        .kernel
-        .as_ref()
-        .unwrap()
-        .starts
-        .load(Ordering::SeqCst);
+    let mut guest = Guest::with_kernels(1, MRG_RXBUF | CTRL_VQ, vec![Kernel::new(true)]);
+    let starts = guest.backend.kernels[0].starts.load(Ordering::SeqCst);
     assert_eq!(starts, 1, "the kernel was asked");
     guest.drivers[1].write(0x20_0000, &frame(100, 1));
     guest.add(1, &[(0x20_0000, 112, false)]);
@@ -563,8 +608,8 @@ fn rings_that_the_kernel_refuses_are_served_here() {
 
 #[test]
 fn rings_of_a_shape_that_the_kernel_does_not_know_stay_here() {
-    let mut guest = Guest::with_kernel(1, MRG_RXBUF | EVENT_IDX, Some(Kernel::new(false)));
-    let kernel = guest.backend.kernel.as_ref().unwrap();
+    let mut guest = Guest::with_kernels(1, MRG_RXBUF | EVENT_IDX, vec![Kernel::new(false)]);
+    let kernel = &guest.backend.kernels[0];
     assert_eq!(kernel.starts.load(Ordering::SeqCst), 0);
     guest.drivers[1].write(0x20_0000, &frame(100, 1));
     guest.add(1, &[(0x20_0000, 112, false)]);

@@ -84,7 +84,7 @@ pub mod register {
 
 /// A load from the register page. Only aligned 32-bit accesses have a defined meaning; others read the bytes they cover.
 pub fn mmio_read(cpu: &mut Cpu, offset: u64, data: &mut [u8]) -> Result<()> {
-    let value = cpu.lapic.read(offset as u32 & 0xff0, host::tsc());
+    let value = read_register(cpu, offset as u32 & 0xff0);
     let bytes = value.to_le_bytes();
     let start = (offset & 0xf) as usize;
     for (n, byte) in data.iter_mut().enumerate() {
@@ -103,9 +103,18 @@ pub fn mmio_write(cpu: &mut Cpu, offset: u64, data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Writes a register and does what follows from it. ICR takes 64 bits in x2APIC mode.
+/// Reads a register, in the kernel's time.
+fn read_register(cpu: &mut Cpu, offset: u32) -> u32 {
+    let begun = host::tsc();
+    let value = cpu.lapic.read(offset, begun);
+    cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
+    value
+}
+
+/// Writes a register and does what follows from it, in the kernel's time. ICR takes 64 bits in x2APIC mode.
 fn write_register(cpu: &mut Cpu, offset: u32, value: u64) {
-    let event = cpu.lapic.write(offset, value, host::tsc());
+    let begun = host::tsc();
+    let event = cpu.lapic.write(offset, value, begun);
     act(cpu, event);
     if matches!(
         offset,
@@ -115,6 +124,7 @@ fn write_register(cpu: &mut Cpu, offset: u32, value: u64) {
     }
     cpu.held = true;
     look_again(cpu);
+    cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
 }
 
 fn act(cpu: &mut Cpu, event: Event) {
@@ -167,7 +177,7 @@ pub fn msr_read(cpu: &mut Cpu, index: u32) -> Result<u64> {
     if offset == register::ICR {
         return Ok(cpu.lapic.icr());
     }
-    Ok(u64::from(cpu.lapic.read(offset, host::tsc())))
+    Ok(u64::from(read_register(cpu, offset)))
 }
 
 /// WRMSR in the range 0x800 to 0x8ff.
