@@ -36,7 +36,8 @@ impl System {
         let guest = Guest::new(2)
             .kernel(&made.join("vmlinuz"))
             .initrd(&made.join("initrd.img"))
-            .append("root=/dev/vda rw")
+            // systemd gives up on a device after 90 seconds, which a busy host may need.
+            .append("root=/dev/vda rw systemd.default_timeout_start_sec=600")
             .memory("1G")
             .args(["--accel", "soft"])
             .args(["--disk", disk.to_str().unwrap()]);
