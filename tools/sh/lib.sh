@@ -1,7 +1,9 @@
-# Shared by ./quickstart, ./test and ./bench: says what it does, installs what is missing, fetches the guest.
+# Shared by ./quickstart, ./test and ./bench: says what it does, installs what is missing, fetches the guests.
 # shellcheck shell=bash
 
 GUEST=target/guest
+# The guest with a system disk.
+SYSTEM=$GUEST/debian
 RUST_NEEDED=1.95
 # Seconds that the guest of a check may take.
 CHECK_LIMIT=180
@@ -157,6 +159,22 @@ make_disk() {
 	rm -f "$1"
 	truncate -s 64M "$1"
 	PATH=$PATH:/sbin:/usr/sbin mke2fs -q -F -t ext4 "$1" || die "cannot make a file system in $1"
+}
+
+# Makes the guest's system disk, and again where its recipe has changed. An ordinary user does without: it takes root to unpack
+# packages with their owners.
+need_system_disk() {
+	local recipe
+	recipe=$(cat tools/guest-disk/* | sha256sum)
+	[ "$(cat "$SYSTEM/recipe" 2>/dev/null)" != "$recipe" ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		say "Not root: the tests of a guest with a system disk are skipped"
+		return 0
+	fi
+	say "Making a Debian 12 system disk from Debian's packages: 150 MB to fetch, 600 MB on the disk, a minute or two"
+	rm -f "$SYSTEM/recipe"
+	tools/guest-disk/make "$SYSTEM" || die "the system disk could not be made; is there a network?"
+	printf '%s\n' "$recipe" >"$SYSTEM/recipe"
 }
 
 # seconds_since NANOSECONDS: the time since then, with one digit after the point.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -24,6 +25,12 @@ const IDLE_SECONDS: u32 = 5;
 /// The first line of the initramfs.
 const INITRAMFS_LINE: &str = "OSTLER-INIT";
 const APPEND: &str = "console=ttyS0 panic=-1";
+/// The folder of the system disk, below that of the guest.
+const SYSTEM: &str = "debian";
+/// Memory of a guest with the system disk.
+const SYSTEM_MEMORY_MIB: u64 = 1024;
+/// What its console shows just before the login prompt, which ends no line.
+const LOGIN_LINE: &str = "Debian GNU/Linux 12 ";
 
 /// Samples of one side.
 #[derive(Debug, Default)]
@@ -40,6 +47,10 @@ pub(crate) struct Samples {
     pub(crate) free_cpus: Vec<f64>,
     pub(crate) reads_us: Vec<f64>,
     pub(crate) ping_us: Vec<f64>,
+    /// To the login prompt of the system disk, with two CPUs.
+    pub(crate) system_boot_s: Vec<f64>,
+    /// After the same boot with one CPU.
+    pub(crate) system_memory_mib: Vec<f64>,
     /// With the chosen accelerator.
     pub(crate) first_ms: Vec<f64>,
     /// As a user has it: with the accelerator that `auto` finds.
@@ -64,6 +75,9 @@ pub(crate) fn run(options: &Options) -> Result<Report, Error> {
     if let Err(reason) = &network {
         eprintln!("SKIPPED ping: {reason}");
     }
+    if !options.common.guest.join(SYSTEM).exists() {
+        eprintln!("SKIPPED systemd: no system disk; ./bench makes it, as root");
+    }
     let files = prepare(options, network.is_ok())?;
     let per_block = steps::per_block(&options.common.guest_bench)?;
     let mut sides = vec![(Side::Ours, Samples::default()), (Side::Peer, Samples::default())];
@@ -75,6 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, Error> {
             eprintln!("run {run} of {}: {}", options.runs, side.name());
             one_cpu(options, &files, *side, network.is_ok(), samples)?;
             two_cpus(options, &files, *side, samples)?;
+            system_disk(options, &files, *side, samples)?;
             if *side == Side::Ours {
                 let rate = interpreted(options, &files)?;
                 samples.interpreted_blocks_per_s.push(rate);
@@ -213,6 +228,44 @@ fn two_cpus(options: &Options, files: &Files, side: Side, samples: &mut Samples)
     let mut guest = Running::start(side, &mut side.command(&options.common, &machine))?;
     samples.busy_on_two.push(guest.rate("busy2")?);
     guest.expect("BENCH end").map(drop)
+}
+
+/// Debian with systemd, from a fresh copy of its disk.
+fn system_disk(options: &Options, files: &Files, side: Side, samples: &mut Samples) -> Result<(), Error> {
+    let system = options.common.guest.join(SYSTEM);
+    if !system.exists() {
+        return Ok(());
+    }
+    let (kernel, initrd) = (system.join("vmlinuz"), system.join("initrd.img"));
+    let disk = files.path("system.img");
+    let append = format!("{APPEND} root=/dev/vda rw");
+    for cpus in [2, 1] {
+        let mut copy = Command::new("cp");
+        copy.arg("--sparse=always")
+            .args([&system.join("disk.img"), &disk]);
+        let copied = copy.status().map_err(|e| Error::Start("cp".into(), e))?;
+        if !copied.success() {
+            return Err(Error::Write(disk, std::io::Error::other("cp failed")));
+        }
+        let machine = Machine {
+            initrd: Some(&initrd),
+            append: &append,
+            disk: Some(&disk),
+            cpus,
+            memory_mib: SYSTEM_MEMORY_MIB,
+            ..Machine::bare(&kernel)
+        };
+        let since = Instant::now();
+        let mut guest = Running::start(side, &mut side.command(&options.common, &machine))?;
+        guest.expect(LOGIN_LINE)?;
+        if cpus == 2 {
+            samples.system_boot_s.push(since.elapsed().as_secs_f64());
+        } else {
+            let kib = proc::own_memory_kib(guest.pid(), SYSTEM_MEMORY_MIB << 10);
+            samples.system_memory_mib.push(kib as f64 / 1024.0);
+        }
+    }
+    Ok(())
 }
 
 /// Blocks a second on our interpreter.

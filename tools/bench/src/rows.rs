@@ -45,6 +45,13 @@ pub(crate) fn rows(accel: &str, per_block: f64, ours: Option<&Samples>, peer: Op
             Bar::TimesPeer(4.0),
             pick(|s| &s.boot_cpu_s),
         ),
+        row(
+            "Debian 12 with systemd to its login prompt, 2 CPUs",
+            "s",
+            Better::Lower,
+            Bar::TimesPeer(0.4),
+            pick(|s| &s.system_boot_s),
+        ),
         two_cpus(ours, peer),
         row(
             "process start to first instruction",
@@ -66,6 +73,13 @@ pub(crate) fn rows(accel: &str, per_block: f64, ours: Option<&Samples>, peer: Op
             Better::Lower,
             Bar::Most(if accel == "kvm" { 12.0 } else { 48.0 }),
             pick(|s| &s.own_memory_mib),
+        ),
+        row(
+            "own memory after the boot of Debian 12 with systemd, 1 CPU",
+            "MiB",
+            Better::Lower,
+            Bar::Most(160.0),
+            pick(|s| &s.system_memory_mib),
         ),
         row(
             "a guest that does nothing",

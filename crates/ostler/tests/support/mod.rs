@@ -52,8 +52,10 @@ pub fn busybox() -> PathBuf {
 pub struct Guest {
     pub folder: tempfile::TempDir,
     command: Command,
+    memory: &'static str,
     reboots: bool,
     kernel: PathBuf,
+    initrd: PathBuf,
     append: String,
     overlay: Option<Vec<u8>>,
 }
@@ -70,12 +72,14 @@ impl Guest {
     pub fn new(cpus: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(OSTLER);
-        command.args(["run", "--memory", "512M", "--cpus", &cpus.to_string()]);
+        command.args(["run", "--cpus", &cpus.to_string()]);
         Self {
             folder,
             command,
+            memory: "512M",
             reboots: false,
             kernel: guest_folder().join("vmlinuz"),
+            initrd: guest_folder().join("initrd.img"),
             append: "console=ttyS0 panic=-1".into(),
             overlay: None,
         }
@@ -96,9 +100,21 @@ impl Guest {
         path
     }
 
+    /// Has this much memory.
+    pub fn memory(mut self, size: &'static str) -> Self {
+        self.memory = size;
+        self
+    }
+
     /// Boots this kernel instead of the package's bzImage.
     pub fn kernel(mut self, file: &Path) -> Self {
         file.clone_into(&mut self.kernel);
+        self
+    }
+
+    /// Starts with this initrd instead of ours.
+    pub fn initrd(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.initrd);
         self
     }
 
@@ -141,7 +157,7 @@ impl Guest {
 
     /// The options that every start has in common.
     fn complete_command(&mut self) {
-        let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
+        let mut initrd = fs::read(&self.initrd).unwrap();
         initrd.extend(self.overlay.take().unwrap_or_default());
         let path = self.folder.path().join("initrd.img");
         fs::write(&path, initrd).unwrap();
@@ -149,6 +165,7 @@ impl Guest {
             self.command.arg("--no-reboot");
         }
         self.command
+            .args(["--memory", self.memory])
             .arg("--kernel")
             .arg(&self.kernel)
             .arg("--initrd")

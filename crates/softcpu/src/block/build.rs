@@ -257,16 +257,21 @@ impl Plan {
 
     /// True if `bytes`, fewer than an instruction may have, begin none whatever follows them.
     fn is_invalid_anyway(&self, bytes: &[u8], offset: u64) -> bool {
-        // The decoder asks for a byte after some opcodes before it says that there is no such opcode: so try every one.
-        let mut longer = [0; 2 * MAX_LENGTH];
-        let Some(rest) = longer.get_mut(..bytes.len()) else {
+        // The decoder asks for a byte after some opcodes before it says that there is no such opcode: so try every one. After
+        // it comes an opcode if `bytes` end within a VEX prefix, and in each opcode map one of these two exists: VADDPS in the
+        // first, VPSHUFB and VPERMQ in the others.
+        const OPCODES: [u8; 2] = [0x58, 0x00];
+        let Some(last) = bytes.len().checked_sub(1).filter(|&last| last < MAX_LENGTH) else {
             return false;
         };
-        rest.copy_from_slice(bytes);
-        (0..=u8::MAX).all(|next| {
-            longer[bytes.len()] = next;
-            let mut decoder = Decoder::with_ip(self.bitness(), &longer, offset, DecoderOptions::NONE);
-            decoder.decode().is_invalid()
+        OPCODES.iter().all(|&opcode| {
+            let mut longer = [opcode; 2 * MAX_LENGTH];
+            longer[..=last].copy_from_slice(bytes);
+            (0..=u8::MAX).all(|next| {
+                longer[last + 1] = next;
+                let mut decoder = Decoder::with_ip(self.bitness(), &longer, offset, DecoderOptions::NONE);
+                decoder.decode().is_invalid()
+            })
         })
     }
 

@@ -261,6 +261,26 @@ fn an_invalid_opcode_at_the_end_of_a_page_needs_no_next_page() {
 }
 
 #[test]
+fn an_instruction_across_a_page_border_needs_the_next_page_wherever_it_is_cut() {
+    let instructions: [&[u8]; 8] = [
+        &[0xc5, 0xf9, 0x6f, 0x72, 0x50],       // vmovdqa xmm6, [rdx + 0x50]
+        &[0xc4, 0xc1, 0x78, 0x58, 0xc0],       // vaddps xmm0, xmm0, xmm8
+        &[0xc4, 0xe2, 0x79, 0x00, 0xc1],       // vpshufb xmm0, xmm0, xmm1
+        &[0xc4, 0xe3, 0xfd, 0x00, 0xc1, 0xe4], // vpermq ymm0, ymm1, 0xe4
+        &[0xf2, 0x48, 0x0f, 0x38, 0xf1, 0xc1], // crc32 rax, rcx
+        &[0x66, 0x0f, 0x3a, 0x0f, 0xc1, 0x04], // palignr xmm0, xmm1, 4
+        &[0xf3, 0x48, 0x0f, 0xb8, 0xc1],       // popcnt rax, rcx
+        &[0x66, 0x41, 0x0f, 0x73, 0xd8, 0x04], // psrldq xmm8, 4
+    ];
+    for code in instructions {
+        for here in 1..code.len() {
+            let end = outcome(0x20_0000 - here as u64, code);
+            assert_eq!(end, 14, "{code:x?} after {here} bytes");
+        }
+    }
+}
+
+#[test]
 fn a_vector_prefix_is_refused_until_the_system_allows_it() {
     // mov dword [rsp - 8], 0x1f80; ldmxcsr [rsp - 8], by the legacy encoding and with a VEX prefix, while CR4.OSXSAVE is clear.
     let value = [0xc7, 0x44, 0x24, 0xf8, 0x80, 0x1f, 0, 0];
