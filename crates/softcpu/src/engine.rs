@@ -1,12 +1,13 @@
 //! The run loop: from block to block, with a look at everything else in between.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use ostler_accel::ExitCause;
 
 use crate::block::{Block, BlockCache, Outcome};
 use crate::fault::Stop;
-use crate::halt;
+use crate::host;
 use crate::profile;
 use crate::shared::{QUIESCENT, attention};
 use crate::state::{Activity, Cpu, PendingExit, mode, reg};
@@ -163,10 +164,19 @@ fn prepare(cpu: &mut Cpu) -> Ready {
 /// Sleeps until something happens or the LAPIC's timer fires.
 fn sleep(cpu: &mut Cpu) {
     cpu.sync_x87();
-    if halt::wait(cpu) {
-        enter_guest(cpu);
-        cpu.account_wake();
+    let limit = cpu.lapic.next_deadline().map(|deadline| {
+        let ticks = deadline.saturating_sub(host::tsc());
+        Duration::from_nanos((u128::from(ticks) * 1_000_000 / u128::from(cpu.vm.tsc_khz.max(1))) as u64)
+    });
+    if limit == Some(Duration::ZERO) {
+        return;
     }
+    cpu.shared.stats.count_exit(ExitCause::Halt);
+    cpu.account_sleep();
+    cpu.shared.acknowledged.store(QUIESCENT, Ordering::SeqCst);
+    cpu.shared.sleep(limit);
+    enter_guest(cpu);
+    cpu.account_wake();
 }
 
 fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {

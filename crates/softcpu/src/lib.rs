@@ -12,7 +12,6 @@
 //! | [`system`] | exceptions, segments, system instructions, MSRs, LAPIC, interrupts |
 //! | `translate` | host code for blocks that are executed often |
 //! | [`engine`] | the run loop |
-//! | [`halt`] | how a halted vCPU waits |
 //! | [`emulate`] | single instructions for the other accelerator |
 //! | `profile` | where guest code spends its time: samples, and the guest kernel's own symbols |
 //! | [`vm`] | the accelerator's traits |
@@ -26,7 +25,6 @@ pub mod engine;
 pub mod exec;
 pub mod fault;
 pub mod flags;
-pub mod halt;
 pub mod host;
 pub mod mmu;
 pub mod native;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ostler_accel::{ExternalInterrupts, KickSource, VcpuStats};
 
-use crate::host;
 use crate::mmu::memory_map::MemoryMap;
 use crate::profile::{Profiling, Samples};
 use crate::system::lapic::LapicShared;
@@ -82,19 +81,6 @@ impl VcpuShared {
         }
     }
 
-    /// Looks for an attention bit until the host's TSC is `until`. True if one is set.
-    pub fn watch(&self, until: u64) -> bool {
-        loop {
-            if self.attention.load(Ordering::SeqCst) != 0 {
-                return true;
-            }
-            if host::tsc() >= until {
-                return false;
-            }
-            std::hint::spin_loop();
-        }
-    }
-
     /// Sleeps until an attention bit is set or `limit` is over.
     pub fn sleep(&self, limit: Option<Duration>) {
         let mut guard = self.lock();
@@ -154,13 +140,6 @@ impl VmShared {
     /// vCPU `id`, if it exists.
     pub fn vcpu(&self, id: u32) -> Option<&Arc<VcpuShared>> {
         self.vcpus.get(id as usize).and_then(OnceLock::get)
-    }
-
-    /// How many vCPUs do not sleep.
-    pub fn awake(&self) -> usize {
-        self.vcpus()
-            .filter(|vcpu| !vcpu.sleeping.load(Ordering::Relaxed))
-            .count()
     }
 
     /// Makes every vCPU but `except` drop its write tags at its next block entry. Returns the epoch that they will have

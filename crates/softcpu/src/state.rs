@@ -6,7 +6,6 @@ use ostler_accel::{CpuidLeaf, DescriptorTable, Segment};
 
 use crate::fault::{Exception, Flow, Stop};
 use crate::flags::{self, HostFlags, bit};
-use crate::halt::Patience;
 use crate::mmu::{Mmu, Replay};
 use crate::native::{AVX_STATE, NativeState};
 use crate::shared::{VcpuShared, VmShared};
@@ -270,8 +269,6 @@ pub struct Cpu {
     pub instructions: u64,
     /// When `instructions` passes this, the engine looks at the clock.
     pub look_at: u64,
-    /// How long it waits before it sleeps.
-    pub patience: Patience,
     /// PAUSE instructions executed since the host CPU was last offered to others.
     pub pauses: u32,
     /// Host TSC ticks spent in page walks, decoding and events since last accounted.
@@ -375,7 +372,6 @@ impl Cpu {
             rflags_rest: 0,
             instructions: 0,
             look_at: 0,
-            patience: Patience::default(),
             pauses: 0,
             kernel_ticks: 0,
             account: Account::default(),
