@@ -92,7 +92,7 @@ fn debian_boots_to_its_login_and_apt_gcc_and_ssh_work() {
     system.shell("update", "apt-get update", LIMIT);
     // One program and two libraries.
     system.shell("install", "apt-get install -y jq", LIMIT);
-    system.shell("jq", "dpkg --audit; echo '[3, 9, 30]' | jq add", LIMIT);
+    system.shell("jq", "dpkg --audit; echo '[3, 9, 30]' | jq -M add", LIMIT);
     system.shell(
         "gcc",
         &format!("echo '{PROGRAM}' | gcc -O2 -x c -o program - && ./program; echo status $?"),
