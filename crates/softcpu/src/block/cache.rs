@@ -253,11 +253,12 @@ impl BlockCache {
         let begun = host::tsc();
         block.heat.set(u32::MAX);
         let page = block.gpa & !0xfff;
-        let warm = |offset: u16| {
+        let warm = self.hot.div_ceil(3);
+        let find = |offset: u16| {
             let near = &**self.blocks.get(&(page | u64::from(offset), block.mode))?;
-            near.may_join(block).then_some(near)
+            near.may_join(block, warm).then_some(near)
         };
-        if let Some(translation) = translator.translate(block, cpu.native.features, warm) {
+        if let Some(translation) = translator.translate(block, cpu.native.features, find) {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }

@@ -62,13 +62,13 @@ impl Block {
             && target.gpa >> 12 == self.gpa >> 12
     }
 
-    /// True if this block may be translated together with `head`, which leads to it: it is warm, and has no host code of its own.
-    pub fn may_join(&self, head: &Block) -> bool {
-        const WARM: u32 = 3;
+    /// True if this block may be translated together with `head`, which leads to it: it was entered `warm` times, and has no host code of
+    /// its own.
+    pub fn may_join(&self, head: &Block, warm: u32) -> bool {
         self.linkable
             && head.may_link(self)
             && !self.special.get()
             && self.is_current()
-            && (WARM..u32::MAX).contains(&self.heat.get())
+            && (warm..u32::MAX).contains(&self.heat.get())
     }
 }

@@ -67,11 +67,12 @@ impl Lowering<'_> {
     fn detour(&mut self, outcome: Outcome, target: u64) -> Label {
         let mut known = self.known();
         known.uncounted += 1;
-        if let Some(part) = self.inside(target)
-            && self.is_plain(part, &known)
-        {
-            self.places[part].known.get_or_insert(known);
-            return self.places[part].label;
+        if let Some(part) = self.inside(target) {
+            // It may be lowered before the detour is.
+            self.meet(part, &known);
+            if self.is_plain(part, &known) {
+                return self.places[part].label;
+            }
         }
         let label = self.code.label();
         self.detours.push(Detour {
@@ -112,30 +113,39 @@ impl Lowering<'_> {
         self.region.parts[part].jumps == 1 && !self.places[part].placed
     }
 
+    /// What is known at `part`, to which a jump leads where `known` is known.
+    fn meet(&mut self, part: usize, known: &Known) -> Known {
+        let arrival = if self.is_only_way(part) {
+            *known
+        } else {
+            self.places[part].known.unwrap_or_else(|| Known {
+                uncounted: known.uncounted,
+                ..self.arrival(part)
+            })
+        };
+        self.places[part].known = Some(arrival);
+        arrival
+    }
+
     /// True if a jump to `part` with what is known is a jump and nothing else.
     fn is_plain(&self, part: usize, known: &Known) -> bool {
-        if self.is_only_way(part) {
-            return true;
-        }
         let place = &self.places[part];
-        !place.placed
-            && place.known.is_some_and(|arrival| {
-                arrival.uncounted == known.uncounted
-                    && (arrival.flags == Flags::Dead || matches!(known.flags, Flags::State | Flags::Both))
-            })
+        self.is_only_way(part)
+            || !place.placed
+                && place.known.is_some_and(|arrival| {
+                    arrival.uncounted == known.uncounted
+                        && (arrival.flags == Flags::Dead || matches!(known.flags, Flags::State | Flags::Both))
+                })
     }
 
     /// Before a jump to `part`, which begins at page offset `target`.
     fn arrive(&mut self, part: usize, target: u16) {
-        if self.is_only_way(part) {
-            self.places[part].known = Some(self.known());
+        let only_way = self.is_only_way(part);
+        let known = self.known();
+        let arrival = self.meet(part, &known);
+        if only_way {
             return;
         }
-        let arrival = self.places[part].known.unwrap_or_else(|| Known {
-            uncounted: self.uncounted,
-            ..self.arrival(part)
-        });
-        self.places[part].known = Some(arrival);
         if arrival.flags != Flags::Dead {
             self.flags_to_state();
         }

@@ -42,7 +42,7 @@ use crate::native::FeatureSet;
 use crate::native::code_buffer::CodeBuffer;
 use crate::state::{Cpu, mode};
 use assembler::Assembler;
-use lower::{Lowering, Tools};
+use lower::{Lowered, Lowering, Tools};
 use region::Region;
 pub use runtime::Left;
 use runtime::Stubs;
@@ -294,16 +294,11 @@ impl Translator {
         usable: FeatureSet,
         find: impl Fn(u16) -> Option<&'a Block>,
     ) -> Option<Translation> {
-        let stubs = self.stubs?;
-        let (region, singles) = Region::new(block, find)?;
-        let tools = Tools {
-            code: &mut self.assembler,
-            encoder: &mut self.encoder,
-            infos: &mut self.infos,
-            usable,
-            stubs,
+        let (lowered, singles) = match self.lower(block, usable, find) {
+            Some(lowered) => lowered,
+            // Never seen; a block by itself is the simplest case.
+            None => self.lower(block, usable, |_| None)?,
         };
-        let lowered = Lowering::new(tools, block, &region, &singles).region()?;
         let at = self.buffer.next();
         let Some(code) = self.buffer.append(self.assembler.finish(at)) else {
             self.full = true;
@@ -316,6 +311,25 @@ impl Translator {
             links: lowered.links,
             singles: chosen(singles, &lowered.asked),
         })
+    }
+
+    /// Puts the code of the region that begins with `block` into the assembler.
+    fn lower<'a>(
+        &mut self,
+        block: &'a Block,
+        usable: FeatureSet,
+        find: impl Fn(u16) -> Option<&'a Block>,
+    ) -> Option<(Lowered, Vec<Single>)> {
+        let (region, singles) = Region::new(block, find)?;
+        let tools = Tools {
+            code: &mut self.assembler,
+            encoder: &mut self.encoder,
+            infos: &mut self.infos,
+            usable,
+            stubs: self.stubs?,
+        };
+        let lowered = Lowering::new(tools, block, &region, &singles).region()?;
+        Some((lowered, singles))
     }
 
     /// Lets what jumps to `old`, whose code is out of date, go to `code`.

@@ -75,6 +75,21 @@ fn again(i: &Instruction) -> Option<(Again, u16)> {
     Some((way, inputs))
 }
 
+/// The same as `code`, which may be a form for the accumulator alone.
+fn for_any_register(code: Code) -> Code {
+    match code {
+        Code::Add_AL_imm8 => Code::Add_rm8_imm8,
+        Code::Add_AX_imm16 => Code::Add_rm16_imm16,
+        Code::Add_EAX_imm32 => Code::Add_rm32_imm32,
+        Code::Add_RAX_imm32 => Code::Add_rm64_imm32,
+        Code::Sub_AL_imm8 => Code::Sub_rm8_imm8,
+        Code::Sub_AX_imm16 => Code::Sub_rm16_imm16,
+        Code::Sub_EAX_imm32 => Code::Sub_rm32_imm32,
+        Code::Sub_RAX_imm32 => Code::Sub_rm64_imm32,
+        other => other,
+    }
+}
+
 impl Lowering<'_> {
     /// Notes how the flags that instruction `index` has left in the host's can be had again. `before` is how the older ones could, or
     /// `None` in it if they are in the state.
@@ -143,6 +158,7 @@ impl Lowering<'_> {
                 }
                 Again::Undo => {
                     self.undo(&i);
+                    copy.set_code(for_any_register(i.code()));
                     copy.set_op_register(0, sized(destination, S1));
                     self.name_source(&mut copy);
                 }

@@ -42,7 +42,7 @@ pub enum Engine {
 impl Default for Engine {
     /// What is fastest. Most blocks of a boot are entered a few times only.
     fn default() -> Self {
-        Self::Translator { after: 16 }
+        Self::Translator { after: 48 }
     }
 }
 
