@@ -89,7 +89,7 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
             Ready::Leave(left) => return left,
         };
         if cache.is_full() {
-            cache.clear();
+            cache.evict(cpu);
         }
         let traced = match if alone { system::begin_step(cpu) } else { Ok(false) } {
             Ok(traced) => traced,

@@ -32,7 +32,7 @@ use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFac
 use crate::block::{Block, Jump, Outcome, Owner};
 use crate::host::Int;
 use crate::native::FeatureSet;
-use crate::native::code_buffer::CodeBuffer;
+use crate::native::code_buffer::{CodeBuffer, Piece};
 use crate::state::Cpu;
 use assembler::Assembler;
 use runtime::Stubs;
@@ -204,8 +204,23 @@ pub struct Translator {
     assembler: Assembler,
     encoder: Encoder,
     infos: InstructionInfoFactory,
-    full: bool,
+    /// Pieces of the buffer that hold nothing.
+    free: Vec<Piece>,
 }
+
+/// Host code that is forgotten together.
+#[derive(Default)]
+pub struct CodeGroup(Vec<Piece>);
+
+impl CodeGroup {
+    /// Bytes of host memory.
+    pub fn footprint(&self) -> usize {
+        self.0.len() * PIECE
+    }
+}
+
+/// Bytes that a group grows by. A block's code is far smaller.
+const PIECE: usize = 64 << 10;
 
 impl Translator {
     /// A translator whose code takes at most `capacity` bytes. `None` where the host refuses executable memory.
@@ -221,22 +236,18 @@ impl Translator {
             assembler: Assembler::default(),
             encoder: Encoder::new(64),
             infos: InstructionInfoFactory::new(),
-            full: false,
+            free: Vec::new(),
         };
-        translator.clear();
+        translator.stubs = Stubs::new(&mut translator.buffer);
         translator.stubs.is_some().then_some(translator)
     }
 
-    /// Forgets all code. No block keeps its translation after that.
-    pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.stubs = Stubs::new(&mut self.buffer);
-        self.full = false;
-    }
-
-    /// True if there was no room for a translation.
-    pub fn is_full(&self) -> bool {
-        self.full
+    /// Forgets the code of a group. No block keeps a translation that is in it.
+    pub fn forget(&mut self, group: CodeGroup) {
+        for mut piece in group.0 {
+            self.buffer.recycle(&mut piece);
+            self.free.push(piece);
+        }
     }
 
     /// What the jump cache has for blocks without a translation.
@@ -252,8 +263,14 @@ impl Translator {
         }
     }
 
-    /// Translates `block` for a vCPU that may use the extensions `usable`. `None` if its code changed meanwhile or there is no room.
-    pub fn translate(&mut self, block: &Block, usable: FeatureSet) -> Option<Translation> {
+    /// Translates `block` for a vCPU that may use the extensions `usable`, with its code in `group`. `None` if its code changed
+    /// meanwhile or there is no room.
+    pub fn translate(
+        &mut self,
+        block: &Block,
+        usable: FeatureSet,
+        group: &mut CodeGroup,
+    ) -> Option<Translation> {
         let stubs = self.stubs?;
         let singles = decode(block)?;
         let lowered = lower::Lowering::new(
@@ -265,11 +282,7 @@ impl Translator {
             stubs,
         )
         .block(&singles);
-        let at = self.buffer.next();
-        let Some(code) = self.buffer.append(self.assembler.finish(at)) else {
-            self.full = true;
-            return None;
-        };
+        let code = self.place(group)?;
         Some(Translation {
             code,
             looped: lowered.looped,
@@ -278,6 +291,21 @@ impl Translator {
             offsets: singles.iter().map(|single| single.offset).collect(),
             singles: chosen(singles, &lowered.asked),
         })
+    }
+
+    /// Puts what was assembled into `group`.
+    fn place(&mut self, group: &mut CodeGroup) -> Option<*const u8> {
+        if let Some(piece) = group.0.last_mut() {
+            let at = self.buffer.next_in(piece);
+            if let Some(code) = self.buffer.append_to(piece, self.assembler.finish(at)) {
+                return Some(code);
+            }
+        }
+        let mut piece = self.free.pop().or_else(|| self.buffer.piece(PIECE))?;
+        let at = self.buffer.next_in(&piece);
+        let code = self.buffer.append_to(&mut piece, self.assembler.finish(at));
+        group.0.push(piece);
+        code
     }
 
     /// Lets what jumps to `old`, whose code is out of date, go to `code`.
