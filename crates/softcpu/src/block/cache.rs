@@ -262,3 +262,6 @@ impl BlockCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,10 +345,9 @@ impl Block {
 
     /// Bytes of host memory that the block takes.
     fn footprint(&self) -> usize {
-        let special = self
-            .special_part
-            .as_ref()
-            .map_or(0, |part| std::mem::size_of::<Special>() + part.bytes.len() + 2 * ALLOCATION);
+        let special = self.special_part.as_ref().map_or(0, |part| {
+            std::mem::size_of::<Special>() + part.bytes.len() + 2 * ALLOCATION
+        });
         let form = self.form.borrow().as_ref().map_or(0, |form| form.footprint());
         // The cache's index counts too.
         std::mem::size_of::<Self>() + form + special + 48

@@ -41,7 +41,9 @@ impl Region {
         }
         let last = self.blocks.len() - 1;
         self.blocks[last].push(block);
-        self.blocks[last].last().map_or(std::ptr::null(), std::ptr::from_ref)
+        self.blocks[last]
+            .last()
+            .map_or(std::ptr::null(), std::ptr::from_ref)
     }
 
     pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
