@@ -301,6 +301,35 @@ mod tests {
     }
 
     #[test]
+    fn a_small_page_is_not_mistaken_for_a_part_of_a_large_one() {
+        let mut array = Array::default();
+        let kernel = 0xffff_8880_0000_0000;
+        for region in 0..256 {
+            array.fill(kernel + (region << 22), PLAIN, 0, info::GLOBAL | info::LARGE);
+        }
+        array.fill(0x7f12_3456_7000, PLAIN, 0, 0);
+        assert!(!array.flush_page(0x7f12_3456_7000));
+        assert!(!hits(&array, 0x7f12_3456_7000, 1));
+        // Of 2 MiB pages nothing goes but the one, or its neighbour.
+        array.fill(kernel + 0x20_1000, PLAIN, 0, info::GLOBAL | info::LARGE);
+        array.fill(kernel + 0x40_2000, PLAIN, 0, info::GLOBAL | info::LARGE);
+        assert!(array.flush_page(kernel + 0x3f_f000));
+        assert!(!hits(&array, kernel + 0x20_1000, 1) && hits(&array, kernel + 0x40_2000, 1));
+    }
+
+    #[test]
+    fn a_part_of_a_huge_page_takes_the_others_with_it() {
+        let mut array = Array::default();
+        array.fill(0x4000_1000, PLAIN, 0, info::LARGE | info::HUGE);
+        array.fill(0x8000_2000, PLAIN, 0, info::LARGE | info::HUGE);
+        assert!(array.flush_page(0x7fff_f000));
+        assert!(!hits(&array, 0x4000_1000, 1) && hits(&array, 0x8000_2000, 1));
+        // What is not global is remembered for no longer than its entries.
+        array.flush_local();
+        assert!(!array.flush_page(0x8000_2000));
+    }
+
+    #[test]
     fn a_read_and_a_write_a_power_of_two_apart_have_entries_of_their_own() {
         let mut array = Array::default();
         let (from, to) = (0x4000_0000, 0x4200_0000);
