@@ -100,8 +100,8 @@ counted_enum! {
         InterpreterCalls = "interpreter-calls",
         /// Bytes of decoded blocks and host code that are kept.
         CacheBytes = "cache-bytes",
-        /// How often the cache was full and emptied.
-        CacheEmptied = "cache-emptied",
+        /// How often the cache was full, so that a part of it was evicted.
+        CacheEmptied = "cache-evictions",
     }
 }
 

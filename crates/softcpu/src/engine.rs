@@ -90,8 +90,8 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
             Ready::Leave(left) => return left,
         };
         if cache.is_full() {
-            cache.clear();
-            cpu.counts.cache_emptied += 1;
+            cache.evict(cpu);
+            cpu.counts.cache_evictions += 1;
         }
         let traced = match if alone { system::begin_step(cpu) } else { Ok(false) } {
             Ok(traced) => traced,

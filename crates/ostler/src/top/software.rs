@@ -26,7 +26,7 @@ pub fn table(before: &Value, now: &Value, elapsed: f64) -> String {
         out += &format!(
             "{:>8.1} MiB{:>9}\n",
             total("cache-bytes") as f64 / f64::from(1 << 20),
-            total("cache-emptied")
+            total("cache-evictions")
         );
     }
     if out.is_empty() {
@@ -41,7 +41,7 @@ pub fn table(before: &Value, now: &Value, elapsed: f64) -> String {
         "interpreted/s",
         "TLB misses/s",
         "cache",
-        "emptied"
+        "evictions"
     )
 }
 
@@ -55,7 +55,7 @@ mod tests {
         let look = |n: u64| {
             json!({ "vcpus": [{ "software": {
                 "translation-ns": n * 500_000_000, "tlb-misses": n * 200, "blocks-decoded": null,
-                "cache-bytes": 3 << 19, "cache-emptied": n,
+                "cache-bytes": 3 << 19, "cache-evictions": n,
             } }] })
         };
         let text = table(&look(1), &look(2), 2.0);

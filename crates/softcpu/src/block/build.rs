@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use super::select::{self, Owner};
-use super::{Block, Form, Op, Outcome};
+use super::{Block, Form, Op, Outcome, Special};
 use crate::exec::Family;
 use crate::exec::fast::select as fast;
 use crate::fault::{Exception, Result};
@@ -120,26 +120,31 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         host: hosts,
         offset: offset as u16,
         linkable: !alone && second.is_none(),
+        section: 0,
         special: Cell::new(second.is_some() || unsure != 0),
         mode: block_mode,
         code: Cell::new(std::ptr::null()),
         heat: Cell::new(0),
         translation: OnceCell::new(),
         replaces: std::ptr::null(),
-        form: RefCell::new(Form {
+        form: RefCell::new(Some(Box::new(Form {
             ops,
             instructions: plan.long_forms,
             natives: plan.natives,
-        }),
+        }))),
         gpa,
-        second,
-        second_version: versions[1],
-        unsure: Cell::new(unsure),
-        bytes: if unsure != 0 {
-            bytes[..used].into()
-        } else {
-            Box::default()
-        },
+        special_part: (second.is_some() || unsure != 0).then(|| {
+            Box::new(Special {
+                second,
+                second_version: versions[1],
+                unsure: Cell::new(unsure),
+                bytes: if unsure != 0 {
+                    bytes[..used].into()
+                } else {
+                    Box::default()
+                },
+            })
+        }),
     };
     Ok((block, all_global))
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::jumps::{Jump, Jumps};
+use super::section::{Section, Sections};
 use super::{Block, Outcome, build};
 use crate::fault::Result;
 use crate::host;
@@ -10,11 +12,8 @@ use crate::state::{Cpu, mode, seg};
 use crate::translate::{Left, Translator, context, salt};
 use crate::vm::Engine;
 
-/// Entries of the cache by instruction pointer.
-pub(crate) const JUMPS: usize = 16384;
-
-/// Bytes of host code that a vCPU keeps.
-const CODE_BYTES: usize = 16 << 20;
+/// Bytes of host code that there is room for beyond the limit, as that is looked at between blocks only.
+const SPARE: usize = 1 << 20;
 
 /// Multiplies: the keys are addresses.
 #[derive(Default)]
@@ -38,54 +37,12 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// What was found for an instruction pointer.
-#[derive(Clone, Copy)]
-#[repr(C, align(32))]
-pub(crate) struct Jump {
-    linear: u64,
-    /// Mode and key of the address space, see [`context`].
-    context: u64,
-    block: *const Block,
-    /// Where translated code goes on.
-    pub(crate) code: *const u8,
-}
-
-impl Jump {
-    pub(crate) const LINEAR: usize = std::mem::offset_of!(Jump, linear);
-    pub(crate) const CONTEXT: usize = std::mem::offset_of!(Jump, context);
-}
-
-/// Index of the jump cache's entry for `linear`. Translated code computes the same.
-fn slot(cpu: &Cpu, linear: u64) -> usize {
-    (linear ^ linear >> 12 ^ salt(cpu.mode, cpu.mmu.local_key)) as usize & (JUMPS - 1)
-}
-
-/// Where translated code goes on at `cpu.rip`, if `jumps` has that.
-pub(crate) fn code_at_rip(cpu: &Cpu, jumps: *const Jump) -> Option<*const u8> {
-    let linear = cpu.rip;
-    let slot = slot(cpu, linear);
-    // SAFETY: the cache is there while its translated code executes, and the slot is one of its entries.
-    let jump = unsafe { &*jumps.wrapping_add(slot) };
-    let fits = jump.linear == linear
-        && (jump.context == context(cpu.mode, cpu.mmu.global_key)
-            || jump.context == context(cpu.mode, cpu.mmu.local_key));
-    (fits && !jump.code.is_null()).then_some(jump.code)
-}
-
-const NO_JUMP: Jump = Jump {
-    linear: 0,
-    context: u64::MAX,
-    block: std::ptr::null(),
-    code: std::ptr::null(),
-};
-
 /// The decoded blocks of one vCPU.
 pub struct BlockCache {
-    jumps: Box<[Jump]>,
-    blocks: HashMap<(u64, u32), Box<Block>, BuildHasherDefault<AddressHasher>>,
-    /// Blocks whose code changed; links may still lead to them.
-    #[expect(clippy::vec_box, reason = "links hold the blocks' addresses")]
-    retired: Vec<Box<Block>>,
+    jumps: Jumps,
+    /// Blocks by guest-physical address and mode. One whose code changed stays in its section: links may still lead to it.
+    blocks: HashMap<(u64, u32), *const Block, BuildHasherDefault<AddressHasher>>,
+    sections: Sections,
     bytes: usize,
     limit: usize,
     translator: Option<Translator>,
@@ -93,6 +50,8 @@ pub struct BlockCache {
     hot: u32,
     /// Blocks decoded so far.
     pub decoded: u64,
+    /// Times that a part was evicted.
+    pub evictions: u64,
 }
 
 // SAFETY: the pointers lead to blocks that the cache owns, and the host addresses in those to guest memory that threads share.
@@ -103,45 +62,64 @@ impl BlockCache {
     pub fn new(limit: usize, engine: Engine) -> Self {
         let (translator, hot) = match engine {
             Engine::Interpreter => (None, u32::MAX),
-            Engine::Translator { after } => (Translator::new(CODE_BYTES), after.saturating_add(1)),
+            Engine::Translator { after } => (Translator::new(limit + SPARE), after.saturating_add(1)),
         };
         Self {
             translator,
             hot,
-            jumps: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            jumps: Jumps::new(),
             blocks: HashMap::default(),
-            retired: Vec::new(),
+            sections: Sections::new(limit),
             bytes: 0,
             limit,
             decoded: 0,
+            evictions: 0,
         }
     }
 
-    /// True if the blocks take more than the limit: time for [`BlockCache::clear`].
+    /// True if the blocks take more than the limit: time for [`BlockCache::evict`].
     pub fn is_full(&self) -> bool {
-        self.bytes > self.limit || self.translator.as_ref().is_some_and(Translator::is_full)
+        self.bytes > self.limit
     }
 
-    /// Bytes of blocks and host code.
-    fn kept(&self) -> usize {
-        self.bytes + self.translator.as_ref().map_or(0, Translator::used)
+    /// Drops blocks until there is room. No block may be executing.
+    #[cold]
+    pub fn evict(&mut self, cpu: &mut Cpu) {
+        let begun = host::tsc();
+        cpu.mmu.running = std::ptr::null();
+        while self.is_full() {
+            let victim = self.sections.victim();
+            self.jumps.drop_all(|block| block.section == victim);
+            let section = self.sections.take(victim);
+            self.drop_section(section);
+            self.bytes = self.sections.footprint();
+            self.evictions += 1;
+        }
+        cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
+    }
+
+    fn drop_section(&mut self, section: Section) {
+        for block in section.blocks() {
+            self.blocks.remove(&(block.gpa, block.mode));
+        }
+        if let Some(translator) = &mut self.translator {
+            translator.forget(section.code);
+        }
     }
 
     /// Drops every block. No block may be executing.
     pub fn clear(&mut self) {
-        self.jumps.fill(NO_JUMP);
-        self.blocks.clear();
-        self.retired.clear();
-        self.bytes = 0;
-        if let Some(translator) = &mut self.translator {
-            translator.clear();
+        self.jumps.clear();
+        for section in self.sections.take_all() {
+            self.drop_section(section);
         }
+        self.bytes = 0;
     }
 
     /// The block at the current instruction pointer, decoded if it is not known. `alone` asks for one of a single instruction. The
     /// exception of a fetch that faults is raised.
     ///
-    /// The reference is good until [`BlockCache::clear`]: only the engine holds one, and not across that.
+    /// The reference is good until blocks are dropped: only the engine holds one, and not across that.
     pub fn find<'a>(&mut self, cpu: &mut Cpu, alone: bool) -> Result<&'a Block> {
         let linear = if cpu.is_long() {
             cpu.rip
@@ -149,8 +127,11 @@ impl BlockCache {
             cpu.segs[seg::CS].base.wrapping_add(cpu.rip) & 0xffff_ffff
         };
         let mode = if alone { cpu.mode | mode::ALONE } else { cpu.mode };
-        let slot = slot(cpu, linear);
-        let jump = &mut self.jumps[slot];
+        while let Some(page) = cpu.mmu.take_flushed() {
+            self.jumps.drop_page(page);
+        }
+        let slot = Jumps::slot(linear, salt(cpu.mode, cpu.mmu.local_key));
+        let jump = self.jumps.entry(slot);
         if jump.linear == linear
             && (jump.context == context(mode, cpu.mmu.global_key)
                 || jump.context == context(mode, cpu.mmu.local_key))
@@ -171,59 +152,57 @@ impl BlockCache {
     fn find_slow<'a>(&mut self, cpu: &mut Cpu, linear: u64, mode: u32, slot: usize) -> Result<&'a Block> {
         build::check_fetch(cpu)?;
         let (gpa, global) = cpu.translate_code(linear)?;
-        let known = self.blocks.get(&(gpa, mode)).filter(|block| block.may_enter(cpu));
-        let known = match known {
-            Some(block) => match block.second {
+        // SAFETY: the blocks of the map are in the sections.
+        let old = self.blocks.get(&(gpa, mode)).map(|&block| unsafe { &*block });
+        let known = match old.filter(|block| block.may_enter(cpu)) {
+            Some(block) => match block.second() {
                 // The page after may be another one now.
                 Some(second) => {
                     let next = (linear & !0xfff).wrapping_add(4096);
                     let after = cpu.translate_code(next)?;
-                    (after.0 == second).then_some((&raw const **block, global && after.1))
+                    (after.0 == second).then_some((block, global && after.1))
                 }
-                None => Some((&raw const **block, global)),
+                None => Some((block, global)),
             },
             None => None,
         };
-        let (block, global) = match known {
+        let (found, global) = match known {
             Some(found) => found,
             None => {
                 let begun = host::tsc();
-                let (block, global) = build::build(cpu, linear, gpa, mode, global)?;
+                let (mut block, global) = build::build(cpu, linear, gpa, mode, global)?;
                 cpu.count_translation(begun);
                 cpu.counts.decoded += 1;
                 self.decoded += 1;
                 self.bytes += block.footprint();
-                cpu.counts.cache_bytes = self.kept() as u64;
-                let mut block = Box::new(block);
-                if let Some(old) = self.blocks.remove(&(gpa, mode)) {
-                    // Where only the second page is another one, the old code is still right elsewhere.
-                    if old.second.is_none() && block.second.is_none() {
-                        block.replaces = old.code();
-                    }
-                    self.retired.push(old);
+                cpu.counts.cache_bytes = self.bytes as u64;
+                // Where only the second page is another one, the old code is still right elsewhere.
+                if let Some(old) = old.filter(|old| old.second().is_none() && block.second().is_none()) {
+                    block.replaces = old.code();
                 }
-                let at = &raw const *block;
+                let block = self.sections.add(block);
                 self.blocks.insert((gpa, mode), block);
-                (at, global)
+                // SAFETY: the block is in its section now.
+                (unsafe { &*block }, global)
             }
         };
+        self.sections.get_mut(found.section).used += 1;
         let key = if global {
             cpu.mmu.global_key
         } else {
             cpu.mmu.local_key
         };
-        // SAFETY: the block is in the cache, boxed.
-        let found = unsafe { &*block };
         let code = match &self.translator {
             Some(translator) if found.code().is_null() => translator.untranslated(),
             _ => found.code(),
         };
-        self.jumps[slot] = Jump {
+        let jump = Jump {
             linear,
             context: context(mode, key),
-            block,
+            block: found,
             code,
         };
+        self.jumps.set(slot, jump);
         Ok(found)
     }
 
@@ -255,18 +234,25 @@ impl BlockCache {
         let page = block.gpa & !0xfff;
         let warm = self.hot.div_ceil(3);
         let find = |offset: u16| {
-            let near = &**self.blocks.get(&(page | u64::from(offset), block.mode))?;
+            let near = *self.blocks.get(&(page | u64::from(offset), block.mode))?;
+            // SAFETY: the blocks of the map are in the sections.
+            let near = unsafe { &*near };
             near.may_join(block, warm).then_some(near)
         };
-        if let Some(translation) = translator.translate(block, cpu.native.features, find) {
+        let section = self.sections.get_mut(block.section);
+        let code_before = section.code.footprint();
+        if let Some(translation) =
+            translator.translate(block, cpu.native.features, find, &mut section.code)
+        {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }
-            self.bytes = self
-                .bytes
-                .saturating_add_signed(block.set_translation(translation));
+            let grown = block.set_translation(translation);
+            section.bytes = section.bytes.saturating_add_signed(grown);
+            self.bytes = self.bytes.saturating_add_signed(grown);
+            self.bytes += section.code.footprint() - code_before;
             cpu.counts.translated += 1;
-            cpu.counts.cache_bytes = self.kept() as u64;
+            cpu.counts.cache_bytes = self.bytes as u64;
         }
         cpu.count_translation(begun);
     }
@@ -290,3 +276,6 @@ impl BlockCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

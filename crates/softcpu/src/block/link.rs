@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Block, Outcome};
+use super::{Block, Outcome, Special};
 use crate::state::Cpu;
 
 impl Block {
@@ -15,26 +15,30 @@ impl Block {
 
     #[cold]
     fn settle(&self, cpu: &Cpu) -> bool {
-        if !self.second_is_current() {
+        let Some(part) = &self.special_part else {
+            return true;
+        };
+        if !part.second_is_current() {
             return false;
         }
-        if self.unsure.get() == 0 {
+        if part.unsure.get() == 0 {
             return true;
         }
-        let settled = cpu.vm.all_acknowledged(self.unsure.get(), cpu.id);
+        let settled = cpu.vm.all_acknowledged(part.unsure.get(), cpu.id);
         // A write before an acknowledgement was without notice, so compare once more after it.
         std::sync::atomic::fence(Ordering::SeqCst);
-        let same = self.same_bytes();
+        let same = self.has_bytes(&part.bytes);
         if settled && same {
-            self.unsure.set(0);
-            self.special.set(self.second.is_some());
+            part.unsure.set(0);
+            self.special.set(part.second.is_some());
         }
         same
     }
 
-    fn same_bytes(&self) -> bool {
+    /// True if the code in memory is `bytes`.
+    fn has_bytes(&self, bytes: &[u8]) -> bool {
         let first = 4096 - (self.gpa & 0xfff) as usize;
-        self.bytes.iter().enumerate().all(|(at, &byte)| {
+        bytes.iter().enumerate().all(|(at, &byte)| {
             let ptr = if at < first {
                 (self.host[0] + (self.gpa & 0xfff) + at as u64) as *const u8
             } else {
@@ -58,7 +62,7 @@ impl Block {
     pub fn may_link(&self, target: &Block) -> bool {
         self.linkable
             && target.mode == self.mode
-            && target.second.is_none()
+            && target.second().is_none()
             && target.gpa >> 12 == self.gpa >> 12
     }
 
@@ -70,5 +74,14 @@ impl Block {
             && !self.special.get()
             && self.is_current()
             && (warm..u32::MAX).contains(&self.heat.get())
+    }
+}
+
+impl Special {
+    /// True while the second page's code, if there is any, is what was decoded.
+    pub(super) fn second_is_current(&self) -> bool {
+        let (version, was) = self.second_version;
+        // SAFETY: the version is in a page tracker of the memory map; the cache is emptied when that is replaced.
+        self.second.is_none() || unsafe { (*version).load(Ordering::Relaxed) == was }
     }
 }

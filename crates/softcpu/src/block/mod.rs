@@ -7,7 +7,9 @@
 
 mod build;
 mod cache;
+mod jumps;
 mod link;
+mod section;
 mod select;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -15,8 +17,8 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use cache::BlockCache;
-pub(crate) use cache::{JUMPS, Jump, code_at_rip};
 use iced_x86::Instruction;
+pub(crate) use jumps::{JUMPS, Jump, code_at_rip};
 pub use select::Owner;
 
 use crate::exec::Family;
@@ -216,17 +218,27 @@ pub struct Block {
     code: Cell<*const u8>,
     /// Times that it was entered without host code.
     heat: Cell<u32>,
+    /// The section of the cache that it is in.
+    section: u16,
 
     /// What belongs to the host code.
-    translation: OnceCell<Translation>,
+    translation: OnceCell<Box<Translation>>,
     /// The host code of the block in whose place this one is.
     replaces: *const u8,
     /// What the interpreter executes, until there is host code.
-    form: RefCell<Form>,
+    form: RefCell<Option<Box<Form>>>,
     /// Guest-physical address of the first byte.
     pub gpa: u64,
+    /// What only special blocks have.
+    special_part: Option<Box<Special>>,
+}
+
+const _: () = assert!(std::mem::size_of::<Block>() == 128);
+
+/// What few blocks need.
+struct Special {
     /// Guest-physical page of the part beyond the page's end, if the last instruction reaches there.
-    pub second: Option<u64>,
+    second: Option<u64>,
     /// The second page's code version, and what it was.
     second_version: (*const AtomicU32, u32),
     /// Until every other vCPU has acknowledged this epoch, one may still write to the code without notice.
@@ -235,8 +247,10 @@ pub struct Block {
     bytes: Box<[u8]>,
 }
 
+/// What an allocation takes besides its contents, about.
+const ALLOCATION: usize = 16;
+
 /// A block as the interpreter executes it. The ops lead to the rest.
-#[derive(Default)]
 struct Form {
     ops: Box<[Op]>,
     /// Instructions that handlers out of line work from.
@@ -247,9 +261,11 @@ struct Form {
 impl Form {
     /// Bytes of host memory.
     fn footprint(&self) -> usize {
-        std::mem::size_of_val(&*self.ops)
+        std::mem::size_of::<Self>()
+            + std::mem::size_of_val(&*self.ops)
             + std::mem::size_of_val(&*self.instructions)
             + std::mem::size_of_val(&*self.natives)
+            + 3 * ALLOCATION
     }
 }
 
@@ -262,7 +278,8 @@ impl Block {
 
     /// True while the code is what was decoded, in both pages, and no other vCPU may write to it without notice.
     pub(crate) fn is_certain(&self) -> bool {
-        self.unsure.get() == 0 && self.is_current() && self.second_is_current()
+        let part = self.special_part.as_ref();
+        self.is_current() && part.is_none_or(|part| part.unsure.get() == 0 && part.second_is_current())
     }
 
     /// True while the first page's code is what was decoded.
@@ -272,11 +289,9 @@ impl Block {
         unsafe { (*self.version).load(Ordering::Relaxed) == self.was }
     }
 
-    /// True while the second page's code, if there is any, is what was decoded.
-    fn second_is_current(&self) -> bool {
-        let (version, was) = self.second_version;
-        // SAFETY: as for `is_current`.
-        self.second.is_none() || unsafe { (*version).load(Ordering::Relaxed) == was }
+    /// Guest-physical page of the part beyond the page's end, if the last instruction reaches there.
+    pub(crate) fn second(&self) -> Option<u64> {
+        self.special_part.as_ref()?.second
     }
 
     /// Offset in the linear page.
@@ -291,7 +306,8 @@ impl Block {
 
     /// The same of the page that the last instruction reaches into.
     pub(crate) fn second_version(&self) -> Option<(*const AtomicU32, u32)> {
-        self.second.map(|_| self.second_version)
+        let part = self.special_part.as_ref()?;
+        part.second.map(|_| part.second_version)
     }
 
     /// Host code to enter, or null.
@@ -316,8 +332,8 @@ impl Block {
         let offset = rip.wrapping_sub(base) & mask;
         self.form
             .borrow()
-            .ops
             .iter()
+            .flat_map(|form| &form.ops)
             .take_while(|op| u64::from(op.offset) < offset)
             .count() as u32
     }
@@ -331,22 +347,27 @@ impl Block {
     /// The linked successor.
     #[inline(always)]
     pub fn link(&self, outcome: Outcome) -> Option<&Block> {
-        // SAFETY: links lead to blocks of the same cache, which are freed only all at once.
+        // SAFETY: links lead to blocks of the same page, which are freed together.
         unsafe { self.links[outcome as usize & 1].get().as_ref() }
     }
 
     /// Takes over host code. The interpreter's form goes: no op of the block may be executing. Returns by how many bytes the block
     /// grew.
     fn set_translation(&self, translation: Translation) -> isize {
-        let freed = self.form.take().footprint();
+        let freed = self.form.take().map_or(0, |form| form.footprint());
         let grown = translation.footprint() as isize - freed as isize;
         self.code.set(translation.code);
-        let _ = self.translation.set(translation);
+        let _ = self.translation.set(Box::new(translation));
         grown
     }
 
     /// Bytes of host memory that the block takes.
     fn footprint(&self) -> usize {
-        std::mem::size_of::<Self>() + self.form.borrow().footprint() + self.bytes.len() + 64
+        let special = self.special_part.as_ref().map_or(0, |part| {
+            std::mem::size_of::<Special>() + part.bytes.len() + 2 * ALLOCATION
+        });
+        let form = self.form.borrow().as_ref().map_or(0, |form| form.footprint());
+        // The cache's index counts too.
+        std::mem::size_of::<Self>() + form + special + 48
     }
 }

@@ -32,6 +32,8 @@ const BLIND: usize = 2;
 const USER: usize = 3;
 /// Address spaces whose user translations are kept.
 const SPACES: usize = 4;
+/// Most pages that wait for the jump cache. It is asked after each instruction that drops one.
+const MAX_FLUSHED: usize = 16;
 
 /// The page that the stack was last accessed in, for translated code: a copy of an entry for writes in the array in force, dropped with
 /// any of them.
@@ -81,8 +83,8 @@ pub struct Mmu {
     /// Key of those that do not.
     pub local_key: u32,
     last_key: u32,
-    /// One bit for each (hashed) linear page from which a block was looked up since the keys changed.
-    code_pages: [u64; 64],
+    /// Linear pages whose translation was dropped, and which the jump cache has yet to forget.
+    flushed: Vec<u64>,
     /// Guest memory.
     map: Arc<MemoryMap>,
     /// Host pages of the block that executes (in the block itself), or null: a write there makes the instruction execute alone.
@@ -125,7 +127,7 @@ impl Mmu {
             global_key: 1,
             local_key: 2,
             last_key: 2,
-            code_pages: [0; 64],
+            flushed: Vec::new(),
             map,
             running: std::ptr::null(),
             paging: Paging {
@@ -214,7 +216,19 @@ impl Mmu {
         }
         self.global_key = self.new_key();
         self.local_key = self.spaces[self.space].key;
-        self.code_pages = [0; 64];
+        self.flushed.clear();
+    }
+
+    /// True if the jump cache has to forget something.
+    #[inline]
+    pub(crate) fn has_flushed(&self) -> bool {
+        !self.flushed.is_empty()
+    }
+
+    /// A linear page that the jump cache has to forget before it is asked again.
+    #[inline]
+    pub(crate) fn take_flushed(&mut self) -> Option<u64> {
+        self.flushed.pop()
     }
 
     fn flush_everything(&mut self) {
@@ -251,12 +265,6 @@ fn selection(arrays: &mut [Array], class: usize) -> Selection {
 fn hit(table: &[Entry; ENTRIES], linear: u64, size: usize) -> Option<u64> {
     let entry = &table[tlb::index(linear)];
     (linear ^ entry.tag <= (4096 - size) as u64).then(|| linear.wrapping_add(entry.addend))
-}
-
-/// Hash of a linear page for [`Mmu::code_pages`].
-fn code_page_bit(linear: u64) -> usize {
-    let page = linear >> 12;
-    ((page ^ (page >> 12) ^ (page >> 24)) & 4095) as usize
 }
 
 /// With whose rights an access is made.
@@ -328,9 +336,10 @@ impl Cpu {
         for array in &mut self.mmu.arrays {
             large |= array.flush_page(linear);
         }
-        let bit = code_page_bit(linear);
-        if large || self.mmu.code_pages[bit / 64] & (1 << (bit % 64)) != 0 {
+        if large || self.mmu.flushed.len() >= MAX_FLUSHED {
             self.mmu.forget_code();
+        } else {
+            self.mmu.flushed.push(linear >> 12);
         }
     }
 
@@ -429,6 +438,7 @@ impl Cpu {
         for (set, flag) in [
             (translation.global, tlb::info::GLOBAL),
             (translation.large, tlb::info::LARGE),
+            (translation.huge, tlb::info::HUGE),
         ] {
             if set {
                 info |= flag;
@@ -449,8 +459,6 @@ impl Cpu {
 
     /// Guest-physical address from which the instruction at `linear` is fetched, and whether the translation is global.
     pub(crate) fn translate_code(&mut self, linear: u64) -> Result<(u64, bool)> {
-        let bit = code_page_bit(linear);
-        self.mmu.code_pages[bit / 64] |= 1 << (bit % 64);
         let entry = &self.mmu.tables().fetch[tlb::index(linear)];
         if entry.tag == linear & !0xfff {
             return Ok((

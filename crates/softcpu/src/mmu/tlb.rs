@@ -13,6 +13,8 @@ pub mod info {
     pub const GLOBAL: u64 = 1;
     /// Part of a page larger than 4 KiB.
     pub const LARGE: u64 = 1 << 1;
+    /// Part of a 1 GiB page, and so [`LARGE`] too.
+    pub const HUGE: u64 = 1 << 2;
     /// The address bits.
     pub const GPA: u64 = !0xfff;
 }
@@ -60,8 +62,34 @@ pub struct Array {
     flags: Box<[[u8; 3]; ENTRIES]>,
     /// Indices that hold entries which are not global; may have duplicates.
     local: Vec<u16>,
-    /// One bit for each (hashed) 2 MiB and 1 GiB region in which a part of a large page was entered.
-    large: [u64; 8],
+    /// Where parts of 2 MiB and 4 MiB pages were entered.
+    large: Regions<22>,
+    /// Where parts of 1 GiB pages were.
+    huge: Regions<30>,
+    /// Whether any of those pages is global.
+    global: bool,
+}
+
+/// A set of regions of `1 << SHIFT` bytes, by a hash: it may have one more. The upper half of the address space, where kernels map
+/// all of memory in large pages, has bits of its own.
+struct Regions<const SHIFT: u32>([u64; 64]);
+
+impl<const SHIFT: u32> Regions<SHIFT> {
+    fn bit(linear: u64) -> (usize, u64) {
+        let region = linear >> SHIFT;
+        let at = (region ^ region >> 11) & 0x7ff | linear >> 63 << 11;
+        ((at / 64) as usize, 1 << (at % 64))
+    }
+
+    fn add(&mut self, linear: u64) {
+        let (word, bit) = Self::bit(linear);
+        self.0[word] |= bit;
+    }
+
+    fn may_have(&self, linear: u64) -> bool {
+        let (word, bit) = Self::bit(linear);
+        self.0[word] & bit != 0
+    }
 }
 
 /// Places in [`Array::flags`].
@@ -79,7 +107,9 @@ impl Default for Array {
             }),
             flags: Box::new([[0; 3]; ENTRIES]),
             local: Vec::new(),
-            large: [0; 8],
+            large: Regions([0; 64]),
+            huge: Regions([0; 64]),
+            global: false,
         };
         array.flush();
         array
@@ -103,11 +133,6 @@ pub struct Uses {
 #[inline(always)]
 pub const fn index(linear: u64) -> usize {
     (linear >> 12) as usize & (ENTRIES - 1)
-}
-
-fn region_bits(linear: u64) -> [usize; 2] {
-    let hash = |n: u64| (n ^ (n >> 9) ^ (n >> 18)) as usize;
-    [hash(linear >> 21) & 255, 256 + (hash(linear >> 30) & 255)]
 }
 
 impl Array {
@@ -140,10 +165,11 @@ impl Array {
             }
             self.local.push(at as u16);
         }
-        if info & info::LARGE != 0 {
-            for bit in region_bits(linear) {
-                self.large[bit / 64] |= 1 << (bit % 64);
-            }
+        self.global |= info & info::LARGE != 0 && info & info::GLOBAL != 0;
+        if info & info::HUGE != 0 {
+            self.huge.add(linear);
+        } else if info & info::LARGE != 0 {
+            self.large.add(linear);
         }
     }
 
@@ -167,6 +193,10 @@ impl Array {
         while let Some(at) = self.local.pop() {
             self.drop_entries(at.into(), |_, flags| flags & info::GLOBAL == 0);
         }
+        if !self.global {
+            self.large = Regions([0; 64]);
+            self.huge = Regions([0; 64]);
+        }
     }
 
     /// Drops everything.
@@ -175,24 +205,28 @@ impl Array {
             self.drop_entries(at, |_, _| true);
         }
         self.local.clear();
-        self.large = [0; 8];
+        self.large = Regions([0; 64]);
+        self.huge = Regions([0; 64]);
+        self.global = false;
     }
 
     /// Drops the translation of `linear`, and all of the large page that it may be part of. Returns true if there may have been
     /// a large page.
     pub fn flush_page(&mut self, linear: u64) -> bool {
         self.drop_entries(index(linear), |tag, _| tag ^ linear < 4096);
-        let large = region_bits(linear)
-            .iter()
-            .any(|bit| self.large[bit / 64] & (1 << (bit % 64)) != 0);
-        if large {
-            for at in 0..ENTRIES {
-                self.drop_entries(at, |tag, flags| {
-                    flags & info::LARGE != 0 && (tag ^ linear) >> 30 == 0
-                });
-            }
+        let shift = if self.huge.may_have(linear) {
+            30
+        } else if self.large.may_have(linear) {
+            22
+        } else {
+            return false;
+        };
+        for at in 0..ENTRIES {
+            self.drop_entries(at, |tag, flags| {
+                flags & info::LARGE != 0 && (tag ^ linear) >> shift == 0
+            });
         }
-        large
+        true
     }
 
     /// Drops every write tag.
@@ -264,6 +298,35 @@ mod tests {
         assert!(hits(&array, 0x20_0000, 1) && !hits(&array, 0x7000, 1));
         array.flush_page(0x3f_f000);
         assert!(!hits(&array, 0x20_0000, 1) && !hits(&array, 0x20_1000, 1));
+    }
+
+    #[test]
+    fn a_small_page_is_not_mistaken_for_a_part_of_a_large_one() {
+        let mut array = Array::default();
+        let kernel = 0xffff_8880_0000_0000;
+        for region in 0..256 {
+            array.fill(kernel + (region << 22), PLAIN, 0, info::GLOBAL | info::LARGE);
+        }
+        array.fill(0x7f12_3456_7000, PLAIN, 0, 0);
+        assert!(!array.flush_page(0x7f12_3456_7000));
+        assert!(!hits(&array, 0x7f12_3456_7000, 1));
+        // Of 2 MiB pages nothing goes but the one, or its neighbour.
+        array.fill(kernel + 0x20_1000, PLAIN, 0, info::GLOBAL | info::LARGE);
+        array.fill(kernel + 0x40_2000, PLAIN, 0, info::GLOBAL | info::LARGE);
+        assert!(array.flush_page(kernel + 0x3f_f000));
+        assert!(!hits(&array, kernel + 0x20_1000, 1) && hits(&array, kernel + 0x40_2000, 1));
+    }
+
+    #[test]
+    fn a_part_of_a_huge_page_takes_the_others_with_it() {
+        let mut array = Array::default();
+        array.fill(0x4000_1000, PLAIN, 0, info::LARGE | info::HUGE);
+        array.fill(0x8000_2000, PLAIN, 0, info::LARGE | info::HUGE);
+        assert!(array.flush_page(0x7fff_f000));
+        assert!(!hits(&array, 0x4000_1000, 1) && hits(&array, 0x8000_2000, 1));
+        // What is not global is remembered for no longer than its entries.
+        array.flush_local();
+        assert!(!array.flush_page(0x8000_2000));
     }
 
     #[test]

@@ -78,6 +78,8 @@ pub struct Translation {
     pub global: bool,
     /// Larger than 4 KiB.
     pub large: bool,
+    /// Part of a 1 GiB page.
+    pub huge: bool,
 }
 
 /// One level of the walk.
@@ -198,6 +200,7 @@ pub fn walk(map: &MemoryMap, paging: &Paging, request: &Request) -> Result<Trans
             fetch: true,
             global: false,
             large: false,
+            huge: false,
         });
     }
     // An entry that another CPU changed under us makes the walk start again.
@@ -380,6 +383,7 @@ fn finish(
         fetch,
         global: entry & entry::G != 0 && paging.cr4 & cr4::PGE != 0,
         large: shift > 12,
+        huge: shift == 30,
     }))
 }
 

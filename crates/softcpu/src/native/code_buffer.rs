@@ -12,6 +12,13 @@ pub struct CodeBuffer {
     used: usize,
 }
 
+/// A piece of a buffer that is filled by itself.
+pub struct Piece {
+    start: usize,
+    used: usize,
+    end: usize,
+}
+
 // SAFETY: the mappings belong to this value alone and stay where they are; writing needs `&mut`.
 unsafe impl Send for CodeBuffer {}
 // SAFETY: a shared reference only gives out addresses of code that is complete and never changes again.
@@ -67,6 +74,44 @@ impl CodeBuffer {
     pub fn next(&self) -> *const u8 {
         self.executable
             .wrapping_add(self.used.next_multiple_of(Self::ALIGN))
+    }
+
+    /// The next `len` bytes of the buffer, for code that goes together; `None` when it is full.
+    pub fn piece(&mut self, len: usize) -> Option<Piece> {
+        let start = self.used.next_multiple_of(Self::ALIGN);
+        let end = start.checked_add(len).filter(|&end| end <= self.capacity)?;
+        self.used = end;
+        Some(Piece {
+            start,
+            used: start,
+            end,
+        })
+    }
+
+    /// Where the next code of `piece` will be.
+    pub fn next_in(&self, piece: &Piece) -> *const u8 {
+        self.executable
+            .wrapping_add(piece.used.next_multiple_of(Self::ALIGN))
+    }
+
+    /// Appends `code` to what `piece` holds, and returns where it can be executed; `None` when the piece is full.
+    pub fn append_to(&mut self, piece: &mut Piece, code: &[u8]) -> Option<*const u8> {
+        let start = piece.used.next_multiple_of(Self::ALIGN);
+        let end = start.checked_add(code.len()).filter(|&end| end <= piece.end)?;
+        // SAFETY: start..end lies in a piece of the mapping, and holds no code that is still in use.
+        unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), self.writable.add(start), code.len()) };
+        piece.used = end;
+        Some(self.executable.wrapping_add(start))
+    }
+
+    /// Empties `piece`, and gives its memory back to the host until it is used again. Nobody holds an address of its code.
+    pub fn recycle(&mut self, piece: &mut Piece) {
+        let first = piece.start.next_multiple_of(4096);
+        let len = (piece.end & !4095).saturating_sub(first);
+        // SAFETY: the range lies in the mapping of a file of our own and holds nothing that is needed; where the host refuses, the
+        // memory stays.
+        unsafe { libc::madvise(self.writable.add(first).cast(), len, libc::MADV_REMOVE) };
+        piece.used = piece.start;
     }
 
     /// Lets the 32-bit displacement at `place`, in code of this buffer, lead to `target`, in this buffer too.
@@ -141,5 +186,31 @@ mod tests {
         assert_eq!(function(), 42);
         assert!(buffer.append(&[0x90; 4096]).is_none());
         assert!(buffer.append(&[0xc3]).is_some());
+    }
+
+    #[test]
+    fn pieces_hold_their_own_code_and_are_used_again() {
+        let mut buffer = CodeBuffer::new(3 * 4096).unwrap();
+        let mut first = buffer.piece(4096).unwrap();
+        let mut second = buffer.piece(8192).unwrap();
+        assert!(buffer.piece(1).is_none() && buffer.append(&[0xc3]).is_none());
+        let answer = |value| [0xb8, value, 0, 0, 0, 0xc3];
+        let mut call = |piece: &mut Piece, value| {
+            let next = buffer.next_in(piece);
+            let code = buffer.append_to(piece, &answer(value)).unwrap();
+            assert_eq!(code, next);
+            // SAFETY: the bytes are `mov eax, VALUE; ret`.
+            let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(code) };
+            (code, function())
+        };
+        let (at, value) = call(&mut first, 1);
+        assert_eq!(value, 1);
+        assert_eq!(call(&mut second, 2).1, 2);
+        buffer.recycle(&mut first);
+        assert!(buffer.append_to(&mut first, &[0x90; 4097]).is_none());
+        assert_eq!(buffer.append_to(&mut first, &answer(3)), Some(at));
+        // SAFETY: as above.
+        let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(at) };
+        assert_eq!(function(), 3);
     }
 }

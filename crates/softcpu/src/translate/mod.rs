@@ -39,7 +39,7 @@ use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFac
 use crate::block::{Block, Jump, Outcome, Owner};
 use crate::host::Int;
 use crate::native::FeatureSet;
-use crate::native::code_buffer::CodeBuffer;
+use crate::native::code_buffer::{CodeBuffer, Piece};
 use crate::state::{Cpu, mode};
 use assembler::Assembler;
 use lower::{Lowered, Lowering, Tools};
@@ -217,13 +217,13 @@ pub const fn context(mode: u32, key: u32) -> u64 {
 }
 
 /// What the index into the jump cache depends on besides the address: processes have code at the same addresses, and must not drive
-/// out each other's entries at each switch; the kernel is the same in all.
+/// out each other's entries at each switch; the kernel is the same in all. 12 bits: a page's entries stay in one row.
 #[inline]
 pub const fn salt(mode: u32, local_key: u32) -> u64 {
     if mode & mode::USER == 0 {
         return 0;
     }
-    (local_key.wrapping_mul(0x9e37_79b1) >> 18) as u64
+    (local_key.wrapping_mul(0x9e37_79b1) >> 20) as u64
 }
 
 /// Makes and runs translations of one vCPU.
@@ -233,8 +233,23 @@ pub struct Translator {
     assembler: Assembler,
     encoder: Encoder,
     infos: InstructionInfoFactory,
-    full: bool,
+    /// Pieces of the buffer that hold nothing.
+    free: Vec<Piece>,
 }
+
+/// Host code that is forgotten together.
+#[derive(Default)]
+pub struct CodeGroup(Vec<Piece>);
+
+impl CodeGroup {
+    /// Bytes of host memory.
+    pub fn footprint(&self) -> usize {
+        self.0.len() * PIECE
+    }
+}
+
+/// Bytes that a group grows by. A block's code is far smaller.
+const PIECE: usize = 64 << 10;
 
 impl Translator {
     /// A translator whose code takes at most `capacity` bytes. `None` where the host refuses executable memory.
@@ -250,27 +265,18 @@ impl Translator {
             assembler: Assembler::default(),
             encoder: Encoder::new(64),
             infos: InstructionInfoFactory::new(),
-            full: false,
+            free: Vec::new(),
         };
-        translator.clear();
+        translator.stubs = Stubs::new(&mut translator.buffer);
         translator.stubs.is_some().then_some(translator)
     }
 
-    /// Forgets all code. No block keeps its translation after that.
-    pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.stubs = Stubs::new(&mut self.buffer);
-        self.full = false;
-    }
-
-    /// Bytes of host code.
-    pub fn used(&self) -> usize {
-        self.buffer.used()
-    }
-
-    /// True if there was no room for a translation.
-    pub fn is_full(&self) -> bool {
-        self.full
+    /// Forgets the code of a group. No block keeps a translation that is in it.
+    pub fn forget(&mut self, group: CodeGroup) {
+        for mut piece in group.0 {
+            self.buffer.recycle(&mut piece);
+            self.free.push(piece);
+        }
     }
 
     /// What the jump cache has for blocks without a translation.
@@ -286,24 +292,21 @@ impl Translator {
         }
     }
 
-    /// Translates `block`, and what it leads to, for a vCPU that may use the extensions `usable`. `find` knows the block at an offset in
-    /// the same page that may be translated with it. `None` if its code changed meanwhile or there is no room.
+    /// Translates `block`, and what it leads to, for a vCPU that may use the extensions `usable`, with its code in `group`. `find` knows the
+    /// block at an offset in the same page that may be translated with it. `None` if its code changed meanwhile or there is no room.
     pub fn translate<'a>(
         &mut self,
         block: &'a Block,
         usable: FeatureSet,
         find: impl Fn(u16) -> Option<&'a Block>,
+        group: &mut CodeGroup,
     ) -> Option<Translation> {
         let (lowered, singles) = match self.lower(block, usable, find) {
             Some(lowered) => lowered,
             // Never seen; a block by itself is the simplest case.
             None => self.lower(block, usable, |_| None)?,
         };
-        let at = self.buffer.next();
-        let Some(code) = self.buffer.append(self.assembler.finish(at)) else {
-            self.full = true;
-            return None;
-        };
+        let code = self.place(group)?;
         Some(Translation {
             code,
             looped: lowered.looped,
@@ -330,6 +333,21 @@ impl Translator {
         };
         let lowered = Lowering::new(tools, block, &region, &singles).region()?;
         Some((lowered, singles))
+    }
+
+    /// Puts what was assembled into `group`.
+    fn place(&mut self, group: &mut CodeGroup) -> Option<*const u8> {
+        if let Some(piece) = group.0.last_mut() {
+            let at = self.buffer.next_in(piece);
+            if let Some(code) = self.buffer.append_to(piece, self.assembler.finish(at)) {
+                return Some(code);
+            }
+        }
+        let mut piece = self.free.pop().or_else(|| self.buffer.piece(PIECE))?;
+        let at = self.buffer.next_in(&piece);
+        let code = self.buffer.append_to(&mut piece, self.assembler.finish(at));
+        group.0.push(piece);
+        code
     }
 
     /// Lets what jumps to `old`, whose code is out of date, go to `code`.
@@ -366,7 +384,7 @@ fn decode(block: &Block) -> Option<Vec<Single>> {
     let (first, second) = bytes.split_at_mut(4096);
     let mut len = 4096 - offset;
     copy_code(block.host[0], offset, &mut first[offset..]);
-    if block.second.is_some() {
+    if block.second().is_some() {
         copy_code(block.host[1], 0, second);
         len += MAX_LENGTH;
     }

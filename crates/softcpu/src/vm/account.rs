@@ -37,7 +37,7 @@ pub struct Counts {
     /// Bytes of blocks and host code at the last addition.
     pub cache_bytes: u64,
     /// How often the cache was emptied because it was full.
-    pub cache_emptied: u64,
+    pub cache_evictions: u64,
 }
 
 impl Cpu {
@@ -103,7 +103,7 @@ impl Cpu {
             (Effort::Translated, counts.translated),
             (Effort::InterpreterCalls, counts.interpreter_calls),
             (Effort::CacheBytes, counts.cache_bytes),
-            (Effort::CacheEmptied, counts.cache_emptied),
+            (Effort::CacheEmptied, counts.cache_evictions),
         ] {
             stats.set_effort(effort, amount);
         }

@@ -10,10 +10,17 @@ use crate::engine::{self, Left};
 use crate::shared::{VcpuShared, VmShared, attention};
 use crate::state::{Cpu, PendingExit};
 
-/// Bytes of decoded blocks that all vCPUs of a virtual machine may keep.
-const CACHE_BYTES: usize = 20 << 20;
-/// Bytes that each may keep at least.
-const CACHE_BYTES_LEAST: usize = 6 << 20;
+/// Bytes of decoded blocks and host code that each vCPU may keep, and what they share besides.
+const CACHE_BYTES_EACH: usize = 40 << 20;
+const CACHE_BYTES_SHARED: usize = 72 << 20;
+/// What all of them may keep together.
+const CACHE_BYTES_MOST: usize = 512 << 20;
+
+/// Bytes of decoded blocks and host code that each of `cpus` vCPUs may keep.
+fn cache_bytes(cpus: usize) -> usize {
+    let cpus = cpus.max(1);
+    (CACHE_BYTES_EACH + CACHE_BYTES_SHARED / cpus).min(CACHE_BYTES_MOST / cpus)
+}
 
 /// A vCPU.
 pub struct SoftVcpu {
@@ -34,7 +41,7 @@ impl Kick for Kicker {
 impl SoftVcpu {
     /// vCPU `id` after RESET.
     pub(crate) fn new(vm: Arc<VmShared>, id: u32, cpuid: &[CpuidLeaf]) -> Result<Self, Error> {
-        let share = CACHE_BYTES / vm.vcpus.len().max(1);
+        let limit = cache_bytes(vm.vcpus.len());
         let shared = Arc::new(VcpuShared::new(id));
         for source in [KickSource::Device, KickSource::Ipi, KickSource::Timer] {
             shared.stats.set_kicks_counted(source);
@@ -51,7 +58,7 @@ impl SoftVcpu {
         convert::restore(&mut cpu, &ostler_accel::reset_state(id))?;
         Ok(Self {
             cpu,
-            cache: BlockCache::new(share.max(CACHE_BYTES_LEAST), engine),
+            cache: BlockCache::new(limit, engine),
         })
     }
 

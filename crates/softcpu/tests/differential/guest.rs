@@ -13,7 +13,9 @@ use ostler_accel::{
 };
 use ostler_memory::vm_memory::{Bytes, GuestAddress};
 use ostler_memory::{GuestRam, RamOptions, RamSlot};
+use ostler_softcpu::vm::Engine;
 
+use super::ENGINE;
 use super::machine_state::{
     CODE, CODE32, CODE64, Case, DATA, DATA_PAGES, FS_BASE, Final, GS_BASE, MEMORY, Outcome, PAGE, Registers,
     STACK, USER_DATA, XSAVE,
@@ -81,12 +83,21 @@ impl Guest {
         }
     }
 
-    /// Runs one case.
+    /// Runs one case: as often as it takes to have it executed by the engine that is tested.
     pub fn run(&mut self, case: &Case) -> Final {
         self.begun.fetch_add(1, Ordering::Relaxed);
         let mut code = vec![0xcc; PAGE];
         code[..case.code.len()].copy_from_slice(&case.code);
         self.write(WINDOW, &code);
+        if let Engine::Translator { after } = ENGINE {
+            for _ in 0..after {
+                self.run_once(case);
+            }
+        }
+        self.run_once(case)
+    }
+
+    fn run_once(&mut self, case: &Case) -> Final {
         self.write(WINDOW + PAGE as u64, &case.memory);
         let mut state = self.template.clone();
         state.gpr = case.registers.gpr;

@@ -1,0 +1,214 @@
+//! Where the block at an instruction pointer is: the jump cache, which translated code looks into too.
+
+use super::Block;
+use crate::state::Cpu;
+use crate::translate::{context, salt};
+
+/// Entries of the cache.
+pub(crate) const JUMPS: usize = 16384;
+
+/// Entries that one page may have: all in a row, so that they are dropped together.
+const OF_PAGE: usize = 4096;
+
+/// Words of a set of pages.
+const WORDS: usize = 1024;
+
+/// What was found for an instruction pointer.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct Jump {
+    pub(super) linear: u64,
+    /// Mode and key of the address space, see [`crate::translate::context`].
+    pub(super) context: u64,
+    pub(super) block: *const Block,
+    /// Where translated code goes on.
+    pub(crate) code: *const u8,
+}
+
+impl Jump {
+    pub(crate) const LINEAR: usize = std::mem::offset_of!(Jump, linear);
+    pub(crate) const CONTEXT: usize = std::mem::offset_of!(Jump, context);
+}
+
+const NO_JUMP: Jump = Jump {
+    linear: 0,
+    context: u64::MAX,
+    block: std::ptr::null(),
+    code: std::ptr::null(),
+};
+
+/// The entries, and in which pages there may be some.
+pub(super) struct Jumps {
+    entries: Box<[Jump]>,
+    /// Pages with code that is known here, by a hash.
+    pages: PageSet,
+    /// Pages into which a block of the page before reaches.
+    second: PageSet,
+    /// Searches in vain since the sets were made.
+    vain: u32,
+}
+
+/// A set of linear pages, by a hash: it may have more.
+struct PageSet(Box<[u64; WORDS]>);
+
+impl PageSet {
+    fn new() -> Self {
+        Self(Box::new([0; WORDS]))
+    }
+
+    fn bit(page: u64) -> (usize, u64) {
+        let hash = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        (hash as usize / 64 % WORDS, 1 << (hash % 64))
+    }
+
+    fn add(&mut self, page: u64) {
+        let (word, bit) = Self::bit(page);
+        self.0[word] |= bit;
+    }
+
+    fn may_have(&self, page: u64) -> bool {
+        let (word, bit) = Self::bit(page);
+        self.0[word] & bit != 0
+    }
+}
+
+impl Jumps {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            pages: PageSet::new(),
+            second: PageSet::new(),
+            vain: 0,
+        }
+    }
+
+    /// The place of a linear address, where [`salt`] is `salt`. Translated code computes the same.
+    #[inline(always)]
+    pub(super) fn slot(linear: u64, salt: u64) -> usize {
+        (linear ^ linear >> 12 ^ salt) as usize & (JUMPS - 1)
+    }
+
+    #[inline(always)]
+    pub(super) fn entry(&mut self, slot: usize) -> &mut Jump {
+        &mut self.entries[slot & (JUMPS - 1)]
+    }
+
+    pub(super) fn set(&mut self, slot: usize, jump: Jump) {
+        self.note(&jump);
+        *self.entry(slot) = jump;
+    }
+
+    fn note(&mut self, jump: &Jump) {
+        let page = jump.linear >> 12;
+        self.pages.add(page);
+        if reaches_next(jump) {
+            self.second.add(page.wrapping_add(1));
+        }
+    }
+
+    pub(super) fn as_ptr(&self) -> *const Jump {
+        self.entries.as_ptr()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.drop_all(|_| true);
+        self.note_all();
+    }
+
+    /// Drops the entries that `picked` says; those that hold something are asked about.
+    pub(super) fn drop_all(&mut self, picked: impl Fn(&Block) -> bool) {
+        for entry in &mut self.entries {
+            // SAFETY: entries lead to blocks of the cache, which drops them before it frees those.
+            if unsafe { entry.block.as_ref() }.is_some_and(&picked) {
+                *entry = NO_JUMP;
+            }
+        }
+    }
+
+    /// Drops what depends on the translation of linear page `page`.
+    pub(super) fn drop_page(&mut self, page: u64) {
+        let own = self.pages.may_have(page);
+        let before = self.second.may_have(page);
+        if !own && !before {
+            return;
+        }
+        // Outside 64-bit mode the page before page 0 is the last of 4 GiB.
+        if page == 0 {
+            return self.clear();
+        }
+        let mut found = own && self.drop_entries(page, |_| true);
+        found |= before && self.drop_entries(page - 1, reaches_next);
+        if !found {
+            self.vain += 1;
+            if self.vain == 64 {
+                self.note_all();
+            }
+        }
+    }
+
+    /// Drops the entries of `page` that `picked` says. True if there was one.
+    fn drop_entries(&mut self, page: u64, picked: impl Fn(&Jump) -> bool) -> bool {
+        let first = Self::slot(page << 12, 0) & !(OF_PAGE - 1);
+        let mut found = false;
+        for entry in &mut self.entries[first..first + OF_PAGE] {
+            if entry.linear >> 12 == page && !entry.block.is_null() && picked(entry) {
+                *entry = NO_JUMP;
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Makes the sets anew from the entries.
+    fn note_all(&mut self) {
+        self.pages.0.fill(0);
+        self.second.0.fill(0);
+        self.vain = 0;
+        for at in 0..JUMPS {
+            let jump = self.entries[at];
+            if !jump.block.is_null() {
+                self.note(&jump);
+            }
+        }
+    }
+}
+
+/// Where translated code goes on at `cpu.rip`, if `jumps` has that.
+pub(crate) fn code_at_rip(cpu: &Cpu, jumps: *const Jump) -> Option<*const u8> {
+    if cpu.mmu.has_flushed() {
+        return None;
+    }
+    let linear = cpu.rip;
+    let slot = Jumps::slot(linear, salt(cpu.mode, cpu.mmu.local_key));
+    // SAFETY: the cache is there while its translated code executes, and the slot is one of its entries.
+    let jump = unsafe { &*jumps.wrapping_add(slot) };
+    let fits = jump.linear == linear
+        && (jump.context == context(cpu.mode, cpu.mmu.global_key)
+            || jump.context == context(cpu.mode, cpu.mmu.local_key));
+    (fits && !jump.code.is_null()).then_some(jump.code)
+}
+
+/// True if the block of an entry that holds one reaches into the next page.
+fn reaches_next(jump: &Jump) -> bool {
+    // SAFETY: as for `drop_all`.
+    unsafe { jump.block.as_ref() }.is_some_and(|block| block.second().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::mode;
+
+    #[test]
+    fn all_entries_of_a_page_are_in_one_row() {
+        for page in [0, 1, 0x401, 0xf_ffff, 0x7f_1234_5678, 0xf_ffff_ffff_ffff] {
+            let row = Jumps::slot(page << 12, 0) / OF_PAGE;
+            for offset in 0..4096 {
+                for key in [0, 1, 2, 77, u32::MAX] {
+                    let salt = salt(mode::USER, key);
+                    assert_eq!(Jumps::slot(page << 12 | offset, salt) / OF_PAGE, row);
+                }
+            }
+        }
+    }
+}
