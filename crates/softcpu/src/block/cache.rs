@@ -241,9 +241,7 @@ impl BlockCache {
         };
         let section = self.sections.get_mut(block.section);
         let code_before = section.code.footprint();
-        if let Some(translation) =
-            translator.translate(block, cpu.native.features, find, &mut section.code)
-        {
+        if let Some(translation) = translator.translate(block, cpu.native.features, find, &mut section.code) {
             if !block.replaces.is_null() {
                 translator.replace(block.replaces, translation.code);
             }

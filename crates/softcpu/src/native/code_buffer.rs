@@ -65,11 +65,6 @@ impl CodeBuffer {
         Some(self.executable.wrapping_add(start))
     }
 
-    /// Bytes that are taken.
-    pub fn used(&self) -> usize {
-        self.used
-    }
-
     /// Where the next code will be.
     pub fn next(&self) -> *const u8 {
         self.executable

@@ -87,11 +87,10 @@ pub fn may_stop(single: &Single) -> bool {
     };
     let operands = 0..i.op_count();
     !copied
-        || i.mnemonic() != Mnemonic::Lea
-            && operands
-                .clone()
-                .any(|n| matches!(i.op_kind(n), OpKind::Memory))
-        || operands.clone().any(|n| i.op_kind(n) == OpKind::Register && is_high_byte(i.op_register(n)))
+        || i.mnemonic() != Mnemonic::Lea && operands.clone().any(|n| matches!(i.op_kind(n), OpKind::Memory))
+        || operands
+            .clone()
+            .any(|n| i.op_kind(n) == OpKind::Register && is_high_byte(i.op_register(n)))
 }
 
 impl Lowering<'_> {

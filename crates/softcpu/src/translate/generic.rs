@@ -39,7 +39,13 @@ struct Plan {
 
 impl Lowering<'_> {
     /// An instruction that the host can execute as well. `None` leaves it to the interpreter.
-    pub(super) fn generic(&mut self, index: usize, i: &Instruction, family: Family, spent: bool) -> Option<()> {
+    pub(super) fn generic(
+        &mut self,
+        index: usize,
+        i: &Instruction,
+        family: Family,
+        spent: bool,
+    ) -> Option<()> {
         if is_nop(i) {
             return Some(());
         }
@@ -53,7 +59,15 @@ impl Lowering<'_> {
             return None;
         }
         let plan = self.plan(i)?;
-        self.copy(index, i, plan, Copying { aligned: false, spent });
+        self.copy(
+            index,
+            i,
+            plan,
+            Copying {
+                aligned: false,
+                spent,
+            },
+        );
         Some(())
     }
 
@@ -75,7 +89,7 @@ impl Lowering<'_> {
             return None;
         }
         if in_place == InPlace::X87 {
-            self.need_x87(index);
+            self.need_x87(index, i);
         }
         self.need_vectors(in_place);
         let aligned = alignment != 1;

@@ -49,6 +49,14 @@ fn place(i: &Instruction) -> Option<(i64, u16)> {
 }
 
 impl Lowering<'_> {
+    /// Before a miss that passes over the look for `i`'s constant: those that follow must not find one from before.
+    pub(super) fn forget_literal(&mut self, i: &Instruction) {
+        if place(i).is_some_and(|(page, _)| self.literals.held != Some(page)) {
+            self.code.clear_state(state_at::LITERALS);
+            self.literals.held = None;
+        }
+    }
+
     /// Puts the host address of a constant of `size` bytes, which has to lie at a multiple of `alignment`, into `S0` and says true; or
     /// says that `i`'s operand is to be treated like others. Spares the flags.
     pub(super) fn literal(

@@ -69,6 +69,8 @@ fn again(i: &Instruction) -> Option<(Again, u16)> {
                 }
                 inputs |= bit;
             }
+            // Its opposite does not fit into 32 bits.
+            _ if i.immediate(1) as i32 == i32::MIN => return None,
             _ => {}
         }
     }
@@ -219,7 +221,10 @@ impl Lowering<'_> {
     /// Before instruction `index`: sees to it that the flags are not lost with a register that it writes. Returns true if the recipe
     /// does not outlast the instruction.
     pub(super) fn keep_flags(&mut self, index: usize) -> bool {
-        let Some(recipe) = self.recipe.filter(|_| matches!(self.flags, Flags::Host | Flags::Recipe)) else {
+        let Some(recipe) = self
+            .recipe
+            .filter(|_| matches!(self.flags, Flags::Host | Flags::Recipe))
+        else {
             return false;
         };
         let i = self.singles[index].instruction;

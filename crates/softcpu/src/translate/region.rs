@@ -45,10 +45,7 @@ pub struct Region {
 impl Region {
     /// The region that begins with `head`, and its instructions. `find` knows the block at a page offset, if there is one that may be
     /// in a region with `head`. `None` if `head` is no longer the code in memory.
-    pub fn new<'a>(
-        head: &'a Block,
-        find: impl Fn(u16) -> Option<&'a Block>,
-    ) -> Option<(Self, Vec<Single>)> {
+    pub fn new<'a>(head: &'a Block, find: impl Fn(u16) -> Option<&'a Block>) -> Option<(Self, Vec<Single>)> {
         let mut region = Self { parts: Vec::new() };
         let mut singles = Vec::new();
         region.add(head, &mut singles)?;
@@ -185,4 +182,3 @@ fn way(single: &Single) -> Way {
         _ => Way::Away,
     }
 }
-

@@ -19,7 +19,8 @@ const POINTERS: usize = NATIVE + NativeState::POINTERS;
 
 impl Lowering<'_> {
     /// Leaves instruction `index` to the interpreter unless the host's x87 registers hold the guest's.
-    pub(super) fn need_x87(&mut self, index: usize) {
+    pub(super) fn need_x87(&mut self, index: usize, i: &Instruction) {
+        self.forget_literal(i);
         self.spare_flags();
         let miss = self.miss(index);
         self.code

@@ -554,3 +554,28 @@ fn strings_of_every_length() {
         }
     }
 }
+
+/// The flags of an addition are computed again from its result, which has to be undone for that.
+#[test]
+fn an_addition_of_the_smallest_number_is_undone() {
+    for add in [&[0x48, 0x05][..], &[0x05], &[0x48, 0x2d], &[0x2d]] {
+        // add rax, -2^31; mov ecx, [rbx]; nop
+        let code = [add, &[0x00, 0x00, 0x00, 0x80, 0x8b, 0x0b, 0x90]].concat();
+        agrees(
+            "an_addition_of_the_smallest_number_is_undone",
+            true,
+            &code,
+            nothing,
+        );
+    }
+}
+
+/// What was looked up for a block's first constant is used for its second, also where the interpreter executed the first.
+#[test]
+fn two_x87_constants_of_a_page() {
+    // fadd dword [rip + ..]; fadd dword [rip + ..], in the sequence's memory
+    let code = [
+        0xd8, 0x05, 0xe1, 0x1f, 0x00, 0x10, 0xd8, 0x05, 0xe5, 0x1f, 0x00, 0x10,
+    ];
+    agrees("two_x87_constants_of_a_page", true, &code, nothing);
+}
