@@ -73,7 +73,7 @@ impl Block {
             && head.may_link(self)
             && !self.special.get()
             && self.is_current()
-            && (warm..u32::MAX).contains(&self.heat.get())
+            && self.heat.get() >= warm
     }
 }
 

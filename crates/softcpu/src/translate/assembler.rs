@@ -199,6 +199,20 @@ impl Assembler {
         self.between(true, 0x29, to.0, from.0);
     }
 
+    /// Puts the lower half of `from`, shifted to the right by `count`, into `to`; the bits above those may be anything. May change flags.
+    pub fn shifted32(&mut self, to: Reg, from: Reg, count: u8) {
+        if std::is_x86_feature_detected!("bmi2") {
+            // rorx to, from, count
+            let no_r = u8::from(to.high() == 0) << 7;
+            let no_b = u8::from(from.high() == 0) << 5;
+            let modrm = 0xc0 | to.low() << 3 | from.low();
+            self.raw(&[0xc4, 0x43 | no_r | no_b, 0x7b, 0xf0, modrm, count]);
+        } else {
+            self.mov32(to, from);
+            self.shr32(to, count);
+        }
+    }
+
     /// `neg reg`.
     pub fn neg(&mut self, reg: Reg) {
         self.raw(&[0x48 | reg.high(), 0xf7, 0xd8 | reg.low()]);

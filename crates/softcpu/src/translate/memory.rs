@@ -74,8 +74,8 @@ impl Lowering<'_> {
         }
         self.linear_address(i);
         let on_stack = i.memory_base() == Register::RSP && i.memory_index() == Register::None;
-        if on_stack && size == STACK_SLOT as usize {
-            self.stack_window(index, access);
+        if on_stack && size <= STACK_SLOT as usize {
+            self.stack_window(index, access, size);
         } else {
             self.look_up(index, access, size);
         }
@@ -106,11 +106,11 @@ impl Lowering<'_> {
     /// Puts the host address of the 8 bytes at RSP + `disp` into `S0`. Spares the flags.
     pub fn stack_slot(&mut self, index: usize, disp: i32, access: Access) {
         self.code.lea(S0, Memory::at(STACK, disp));
-        self.stack_window(index, access);
+        self.stack_window(index, access, STACK_SLOT as usize);
     }
 
-    /// [`Lowering::look_up`] of 8 bytes that are probably in the page that the stack was last accessed in.
-    fn stack_window(&mut self, index: usize, access: Access) {
+    /// [`Lowering::look_up`] of at most 8 bytes that are probably in the page that the stack was last accessed in.
+    fn stack_window(&mut self, index: usize, access: Access, size: usize) {
         self.spare_flags();
         let (slide, back) = (self.code.label(), self.code.label());
         let miss = self.miss(index);
@@ -125,6 +125,7 @@ impl Lowering<'_> {
             back,
             miss,
             access,
+            size,
         });
     }
 
@@ -133,15 +134,15 @@ impl Lowering<'_> {
         for slide in std::mem::take(&mut self.slides) {
             self.code.place(slide.label);
             self.code.call_outside(self.stubs.slide);
-            if slide.access == Access::Read {
-                // A page that cannot be written plainly is no window, but may be read.
-                self.code.jump_if(condition::E, slide.back);
-                find(self.code, Access::Read);
-                self.code.cmp_imm(S2, 4096 - STACK_SLOT);
-                self.code.jump_if(condition::A, slide.miss);
-                add_addend(self.code, Access::Read);
-            } else {
+            if slide.access == Access::Write && slide.size == STACK_SLOT as usize {
                 self.code.jump_if(condition::NE, slide.miss);
+            } else {
+                // A page that cannot be written plainly is no window, but may be read; and less than 8 bytes may lie at a page's end.
+                self.code.jump_if(condition::E, slide.back);
+                find(self.code, slide.access);
+                self.code.cmp_imm(S2, 4096 - slide.size as i32);
+                self.code.jump_if(condition::A, slide.miss);
+                add_addend(self.code, slide.access);
             }
             self.code.jump(slide.back);
         }
@@ -179,6 +180,7 @@ pub struct Slide {
     /// Has the interpreter execute the instruction.
     miss: Label,
     access: Access,
+    size: usize,
 }
 
 /// Puts the address of the entry for the linear address in `S0` into `S1`, without its table's offset, and what distinguishes the
@@ -186,8 +188,7 @@ pub struct Slide {
 pub fn find(code: &mut Assembler, access: Access) {
     const SHIFT: u8 = 12 - size_of::<Entry>().trailing_zeros() as u8;
     let mask = ((ENTRIES - 1) * size_of::<Entry>()) as u32;
-    code.mov32(S1, S0);
-    code.shr32(S1, SHIFT);
+    code.shifted32(S1, S0, SHIFT);
     code.and32(S1, mask);
     code.add_state(S1, offset_of!(Cpu, mmu) + Mmu::NOW);
     code.mov(S2, S0);
