@@ -213,6 +213,18 @@ impl Assembler {
         }
     }
 
+    /// `0f opcode [S0], S1`.
+    pub fn bit_operation(&mut self, wide: bool, opcode: u8) {
+        let rex = 0x40 | u8::from(wide) << 3 | S1.high() << 2 | S0.high();
+        self.raw(&[rex, 0x0f, opcode, 0x40 | S1.low() << 3 | S0.low(), 0]);
+    }
+
+    /// `movsxd reg, reg`.
+    pub fn sign_extend32(&mut self, reg: Reg) {
+        let rex = 0x48 | reg.high() << 2 | reg.high();
+        self.raw(&[rex, 0x63, 0xc0 | reg.low() << 3 | reg.low()]);
+    }
+
     /// `neg reg`.
     pub fn neg(&mut self, reg: Reg) {
         self.raw(&[0x48 | reg.high(), 0xf7, 0xd8 | reg.low()]);

@@ -55,6 +55,9 @@ impl Lowering<'_> {
         if family == Family::MulDiv && matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv) {
             return self.divide(index, i);
         }
+        if family == Family::Bits && i.op0_kind() == OpKind::Memory && i.op1_kind() == OpKind::Register {
+            return self.bit_in_memory(index, i);
+        }
         if !is_copied(i, family) {
             return None;
         }

@@ -82,7 +82,7 @@ impl Lowering<'_> {
     }
 
     /// Puts the linear address of `i`'s memory operand into `S0`. Spares the flags.
-    fn linear_address(&mut self, i: &Instruction) {
+    pub(super) fn linear_address(&mut self, i: &Instruction) {
         self.spare_flags();
         self.effective_address(i);
         if let Some(base) = segment_base_of(i) {

@@ -13,6 +13,7 @@
 //! another.
 
 mod assembler;
+mod bits;
 mod branch;
 mod divide;
 mod flags;

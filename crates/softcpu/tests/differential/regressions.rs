@@ -579,3 +579,26 @@ fn two_x87_constants_of_a_page() {
     ];
     agrees("two_x87_constants_of_a_page", true, &code, nothing);
 }
+
+/// A bit's number may lead far from the operand, on both sides, and past the end of a page.
+#[test]
+fn bits_far_from_their_operand() {
+    for opcode in [0xa3, 0xab, 0xb3, 0xbb] {
+        for prefixes in [&[][..], &[0x48], &[0x66], &[0x44], &[0x4c]] {
+            for lock in [false, true] {
+                // BT takes no LOCK prefix; the others' operand is aligned with it, for the host's sake.
+                let (lock, disp) = match lock && opcode != 0xa3 {
+                    true => (&[0xf0][..], 0),
+                    false => (&[][..], 3),
+                };
+                // adc eax, eax; bt [rbx + disp], ecx or r9d; adc eax, eax; nop
+                let bits = [lock, prefixes, &[0x0f, opcode, 0x4b, disp]].concat();
+                let code = [&[0x11, 0xc0][..], &bits, &[0x11, 0xc0, 0x90]].concat();
+                agrees("bits_far_from_their_operand", true, &code, |registers, _, rng| {
+                    registers.gpr[1] = (rng.below(0x1_8000) as u64).wrapping_sub(0x4000);
+                    registers.gpr[9] = registers.gpr[1];
+                });
+            }
+        }
+    }
+}
