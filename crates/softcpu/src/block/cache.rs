@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::jumps::{Jump, Jumps};
+use super::limit::Limit;
 use super::section::{Section, Sections};
 use super::{Block, Outcome, build};
 use crate::fault::Result;
@@ -14,6 +15,18 @@ use crate::vm::Engine;
 
 /// Bytes of host code that there is room for beyond the limit, as that is looked at between blocks only.
 const SPARE: usize = 1 << 20;
+
+/// Milliseconds between two looks at what a resting vCPU keeps.
+const TRIM_EVERY: u64 = 500;
+
+/// Gives what was freed back to the host.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the call touches nothing but free memory of the allocator.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
 
 /// Multiplies: the keys are addresses.
 #[derive(Default)]
@@ -44,7 +57,12 @@ pub struct BlockCache {
     blocks: HashMap<(u64, u32), *const Block, BuildHasherDefault<AddressHasher>>,
     sections: Sections,
     bytes: usize,
-    limit: usize,
+    /// What it may hold.
+    most: usize,
+    /// What it keeps when the vCPU rests.
+    limit: Limit,
+    /// When that was looked at, in ticks of the host's TSC.
+    trimmed: u64,
     translator: Option<Translator>,
     /// Entries after which a block is translated.
     hot: u32,
@@ -58,20 +76,22 @@ pub struct BlockCache {
 unsafe impl Send for BlockCache {}
 
 impl BlockCache {
-    /// An empty cache that holds at most about `limit` bytes.
-    pub fn new(limit: usize, engine: Engine) -> Self {
+    /// An empty cache that holds up to `most` bytes, and about `least` when the vCPU rests, unless it needs more again and again.
+    pub fn new(least: usize, most: usize, engine: Engine) -> Self {
         let (translator, hot) = match engine {
             Engine::Interpreter => (None, u32::MAX),
-            Engine::Translator { after } => (Translator::new(limit + SPARE), after.saturating_add(1)),
+            Engine::Translator { after } => (Translator::new(most + SPARE), after.saturating_add(1)),
         };
         Self {
             translator,
             hot,
             jumps: Jumps::new(),
             blocks: HashMap::default(),
-            sections: Sections::new(limit),
+            sections: Sections::new(least.min(most)),
             bytes: 0,
-            limit,
+            most,
+            limit: Limit::new(least, most),
+            trimmed: host::tsc(),
             decoded: 0,
             evictions: 0,
         }
@@ -79,15 +99,36 @@ impl BlockCache {
 
     /// True if the blocks take more than the limit: time for [`BlockCache::evict`].
     pub fn is_full(&self) -> bool {
-        self.bytes > self.limit
+        self.bytes > self.most
     }
 
     /// Drops blocks until there is room. No block may be executing.
     #[cold]
     pub fn evict(&mut self, cpu: &mut Cpu) {
+        self.evict_down_to(cpu, self.most);
+    }
+
+    /// When the vCPU rests: drops what is probably not needed again, if there is much of it. No block may be executing.
+    pub fn trim(&mut self, cpu: &mut Cpu) {
+        if self.bytes <= self.limit.bytes() {
+            return;
+        }
+        let now = host::tsc();
+        if now.wrapping_sub(self.trimmed) < cpu.vm.tsc_khz * TRIM_EVERY {
+            return;
+        }
+        self.trimmed = now;
+        if !self.limit.raise() {
+            self.evict_down_to(cpu, self.limit.bytes());
+            cpu.counts.cache_evictions += 1;
+            give_back();
+        }
+    }
+
+    fn evict_down_to(&mut self, cpu: &mut Cpu, bytes: usize) {
         let begun = host::tsc();
         cpu.mmu.running = std::ptr::null();
-        while self.is_full() {
+        while self.bytes > bytes {
             let victim = self.sections.victim();
             self.jumps.drop_all(|block| block.section == victim);
             let section = self.sections.take(victim);
@@ -101,6 +142,7 @@ impl BlockCache {
     fn drop_section(&mut self, section: Section) {
         for block in section.blocks() {
             self.blocks.remove(&(block.gpa, block.mode));
+            self.limit.note_evicted(block.gpa);
         }
         if let Some(translator) = &mut self.translator {
             translator.forget(section.code);
@@ -174,6 +216,7 @@ impl BlockCache {
                 cpu.count_translation(begun);
                 cpu.counts.decoded += 1;
                 self.decoded += 1;
+                self.limit.note_decoded(gpa);
                 self.bytes += block.footprint();
                 cpu.counts.cache_bytes = self.bytes as u64;
                 // Where only the second page is another one, the old code is still right elsewhere.

@@ -8,6 +8,7 @@
 mod build;
 mod cache;
 mod jumps;
+mod limit;
 mod link;
 mod section;
 mod select;
