@@ -98,11 +98,11 @@ fn debian_boots_to_its_login_and_apt_gcc_and_ssh_work() {
         &format!("echo '{PROGRAM}' | gcc -O2 -x c -o program - && ./program; echo status $?"),
         LIMIT,
     );
-    let key = "/root/.ssh/id_ed25519";
+    let key = "~/.ssh/id_ed25519";
     system.shell(
         "ssh",
         &format!(
-            "ssh-keygen -q -t ed25519 -N '' -f {key} && cp {key}.pub /root/.ssh/authorized_keys && \
+            "ssh-keygen -q -t ed25519 -N '' -f {key} && cp {key}.pub ~/.ssh/authorized_keys && \
              ssh -o StrictHostKeyChecking=no -o LogLevel=ERROR localhost 'id -un; hostname'"
         ),
         LIMIT,

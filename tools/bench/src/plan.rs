@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -23,8 +22,6 @@ const STARTS: u32 = 5;
 const PINGS: u32 = 200;
 /// How long the guest does nothing.
 const IDLE_SECONDS: u32 = 5;
-/// How long a guest that has booted rests before its memory is looked at.
-const REST: Duration = Duration::from_secs(1);
 /// The first line of the initramfs.
 const INITRAMFS_LINE: &str = "OSTLER-INIT";
 const APPEND: &str = "console=ttyS0 panic=-1";
@@ -194,7 +191,6 @@ fn one_cpu(
     guest.expect(INITRAMFS_LINE)?;
     samples.boot_cpu_s.push(proc::cpu_seconds(guest.pid()));
     guest.expect("BENCH up")?;
-    thread::sleep(REST);
     samples
         .own_memory_mib
         .push(proc::own_memory_kib(guest.pid(), MEMORY_MIB << 10) as f64 / 1024.0);
@@ -265,7 +261,6 @@ fn system_disk(options: &Options, files: &Files, side: Side, samples: &mut Sampl
         if cpus == 2 {
             samples.system_boot_s.push(since.elapsed().as_secs_f64());
         } else {
-            thread::sleep(REST);
             let kib = proc::own_memory_kib(guest.pid(), SYSTEM_MEMORY_MIB << 10);
             samples.system_memory_mib.push(kib as f64 / 1024.0);
         }

@@ -68,14 +68,14 @@ pub(crate) fn rows(accel: &str, per_block: f64, ours: Option<&Samples>, peer: Op
             pick(|s| &s.first_auto_ms),
         ),
         row(
-            "own memory after the boot, at rest",
+            "own memory after the boot",
             "MiB",
             Better::Lower,
             Bar::Most(if accel == "kvm" { 12.0 } else { 48.0 }),
             pick(|s| &s.own_memory_mib),
         ),
         row(
-            "own memory after the boot of Debian 12 with systemd, 1 CPU, at rest",
+            "own memory after the boot of Debian 12 with systemd, 1 CPU",
             "MiB",
             Better::Lower,
             Bar::Most(160.0),
