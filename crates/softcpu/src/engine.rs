@@ -85,9 +85,6 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
     // A state that was restored may have brought an exception with it.
     deliver(cpu);
     loop {
-        if cpu.activity == Activity::Halted {
-            cache.trim(cpu);
-        }
         let alone = match prepare(cpu) {
             Ready::Go(alone) => alone,
             Ready::Leave(left) => return left,

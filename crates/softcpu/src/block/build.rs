@@ -1,12 +1,13 @@
 //! Decoding a block.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::AtomicU32;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
+use super::op::{Form, Op};
 use super::select::{self, Owner};
-use super::{Block, Form, Op, Outcome, Special};
+use super::{Block, Outcome, Special};
 use crate::exec::Family;
 use crate::exec::fast::select as fast;
 use crate::fault::{Exception, Result};
@@ -110,12 +111,14 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         }
     }
     plan.finish();
-    let ops = plan.ops.into_boxed_slice();
+    let ops = plan.ops.len() as u16;
+    let form = Form::new(plan.ops, &plan.long_forms, plan.native_forms);
     let block = Block {
-        entry: ops.as_ptr(),
+        entry: Cell::new(form.entry()),
         version: versions[0].0,
         was: versions[0].1,
         instructions: plan.instructions,
+        ops,
         links: [Cell::new(std::ptr::null()), Cell::new(std::ptr::null())],
         host: hosts,
         offset: offset as u16,
@@ -125,13 +128,9 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
         mode: block_mode,
         code: Cell::new(std::ptr::null()),
         heat: Cell::new(0),
+        heat_seen: Cell::new(0),
         translation: OnceCell::new(),
-        replaces: std::ptr::null(),
-        form: RefCell::new(Some(Box::new(Form {
-            ops,
-            instructions: plan.long_forms,
-            natives: plan.natives,
-        }))),
+        form: Cell::new(Some(form)),
         gpa,
         special_part: (second.is_some() || unsure != 0).then(|| {
             Box::new(Special {
@@ -143,6 +142,7 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
                 } else {
                     Box::default()
                 },
+                replaces: std::ptr::null(),
             })
         }),
     };
@@ -153,13 +153,11 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
 struct Plan {
     mode: u32,
     ops: Vec<Op>,
-    instructions: u32,
-    /// Out-of-line instructions, by index until their place is final.
-    pending: Vec<(usize, Instruction)>,
-    long_forms: Box<[Instruction]>,
+    instructions: u16,
+    /// Instructions that handlers out of line work from, with the op's index.
+    long_forms: Vec<(usize, Instruction)>,
     /// Native forms, likewise.
     native_forms: Vec<(usize, NativeOp)>,
-    natives: Box<[NativeOp]>,
     ended: bool,
     /// Page offset behind the last instruction.
     end: u64,
@@ -171,10 +169,8 @@ impl Plan {
             mode,
             ops: Vec::with_capacity(16),
             instructions: 0,
-            pending: Vec::new(),
-            long_forms: Box::default(),
+            long_forms: Vec::new(),
             native_forms: Vec::new(),
-            natives: Box::default(),
             ended: false,
             end: 0,
         }
@@ -219,7 +215,7 @@ impl Plan {
         }
         self.end = offset + used as u64;
         self.ended = decoded.last().is_some_and(|(i, owner)| owner.ends_block(i));
-        self.instructions = decoded.len() as u32;
+        self.instructions = decoded.len() as u16;
         self.add_all(decoded, alone);
         used
     }
@@ -245,7 +241,7 @@ impl Plan {
                 }
                 if let Some(needs_long_form) = fast::select(&i, flags_live, &mut op) {
                     if needs_long_form {
-                        self.pending.push((self.ops.len(), i));
+                        self.long_forms.push((self.ops.len(), i));
                     }
                     self.ops.push(op);
                     continue;
@@ -254,7 +250,7 @@ impl Plan {
             select::out_of_line(&owner, &i, &mut op);
             match owner {
                 Owner::Native(native) => self.native_forms.push((self.ops.len(), *native)),
-                _ => self.pending.push((self.ops.len(), i)),
+                _ => self.long_forms.push((self.ops.len(), i)),
             }
             self.ops.push(op);
         }
@@ -304,23 +300,13 @@ impl Plan {
         self.ended = true;
     }
 
-    /// Adds the fall-through, and gives the out-of-line instructions their place.
+    /// Adds the fall-through.
     fn finish(&mut self) {
         if !self.ended {
             let mut op = op_of(&Instruction::default());
             op.handler = fall_through;
             op.offset = self.end as u16;
             self.ops.push(op);
-        }
-        self.long_forms = self.pending.iter().map(|(_, i)| *i).collect();
-        for (form, (at, _)) in self.long_forms.iter().zip(&self.pending) {
-            self.ops[*at].long = &raw const *form as u64;
-        }
-        let (places, natives): (Vec<usize>, Vec<NativeOp>) =
-            std::mem::take(&mut self.native_forms).into_iter().unzip();
-        self.natives = natives.into_boxed_slice();
-        for (form, at) in self.natives.iter().zip(places) {
-            self.ops[at].imm = &raw const *form as u64;
         }
     }
 }

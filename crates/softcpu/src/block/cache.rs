@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::jumps::{Jump, Jumps};
-use super::limit::Limit;
 use super::section::{Section, Sections};
+use super::shed::Shedding;
 use super::{Block, Outcome, build};
 use crate::fault::Result;
 use crate::host;
@@ -15,18 +15,6 @@ use crate::vm::Engine;
 
 /// Bytes of host code that there is room for beyond the limit, as that is looked at between blocks only.
 const SPARE: usize = 1 << 20;
-
-/// Milliseconds between two looks at what a resting vCPU keeps.
-const TRIM_EVERY: u64 = 500;
-
-/// Gives what was freed back to the host.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: the call touches nothing but free memory of the allocator.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
 
 /// Multiplies: the keys are addresses.
 #[derive(Default)]
@@ -59,10 +47,7 @@ pub struct BlockCache {
     bytes: usize,
     /// What it may hold.
     most: usize,
-    /// What it keeps when the vCPU rests.
-    limit: Limit,
-    /// When that was looked at, in ticks of the host's TSC.
-    trimmed: u64,
+    shedding: Shedding,
     translator: Option<Translator>,
     /// Entries after which a block is translated.
     hot: u32,
@@ -76,8 +61,8 @@ pub struct BlockCache {
 unsafe impl Send for BlockCache {}
 
 impl BlockCache {
-    /// An empty cache that holds up to `most` bytes, and about `least` when the vCPU rests, unless it needs more again and again.
-    pub fn new(least: usize, most: usize, engine: Engine) -> Self {
+    /// An empty cache that holds up to `most` bytes.
+    pub fn new(most: usize, engine: Engine) -> Self {
         let (translator, hot) = match engine {
             Engine::Interpreter => (None, u32::MAX),
             Engine::Translator { after } => (Translator::new(most + SPARE), after.saturating_add(1)),
@@ -87,17 +72,16 @@ impl BlockCache {
             hot,
             jumps: Jumps::new(),
             blocks: HashMap::default(),
-            sections: Sections::new(least.min(most)),
+            sections: Sections::new(most),
             bytes: 0,
             most,
-            limit: Limit::new(least, most),
-            trimmed: host::tsc(),
+            shedding: Shedding::default(),
             decoded: 0,
             evictions: 0,
         }
     }
 
-    /// True if the blocks take more than the limit: time for [`BlockCache::evict`].
+    /// True if the blocks take more than they may: time for [`BlockCache::evict`].
     pub fn is_full(&self) -> bool {
         self.bytes > self.most
     }
@@ -105,30 +89,9 @@ impl BlockCache {
     /// Drops blocks until there is room. No block may be executing.
     #[cold]
     pub fn evict(&mut self, cpu: &mut Cpu) {
-        self.evict_down_to(cpu, self.most);
-    }
-
-    /// When the vCPU rests: drops what is probably not needed again, if there is much of it. No block may be executing.
-    pub fn trim(&mut self, cpu: &mut Cpu) {
-        if self.bytes <= self.limit.bytes() {
-            return;
-        }
-        let now = host::tsc();
-        if now.wrapping_sub(self.trimmed) < cpu.vm.tsc_khz * TRIM_EVERY {
-            return;
-        }
-        self.trimmed = now;
-        if !self.limit.raise() {
-            self.evict_down_to(cpu, self.limit.bytes());
-            cpu.counts.cache_evictions += 1;
-            give_back();
-        }
-    }
-
-    fn evict_down_to(&mut self, cpu: &mut Cpu, bytes: usize) {
         let begun = host::tsc();
         cpu.mmu.running = std::ptr::null();
-        while self.bytes > bytes {
+        while self.bytes > self.most {
             let victim = self.sections.victim();
             self.jumps.drop_all(|block| block.section == victim);
             let section = self.sections.take(victim);
@@ -142,7 +105,6 @@ impl BlockCache {
     fn drop_section(&mut self, section: Section) {
         for block in section.blocks() {
             self.blocks.remove(&(block.gpa, block.mode));
-            self.limit.note_evicted(block.gpa);
         }
         if let Some(translator) = &mut self.translator {
             translator.forget(section.code);
@@ -212,21 +174,9 @@ impl BlockCache {
             Some(found) => found,
             None => {
                 let begun = host::tsc();
-                let (mut block, global) = build::build(cpu, linear, gpa, mode, global)?;
+                let (block, global) = build::build(cpu, linear, gpa, mode, global)?;
                 cpu.count_translation(begun);
-                cpu.counts.decoded += 1;
-                self.decoded += 1;
-                self.limit.note_decoded(gpa);
-                self.bytes += block.footprint();
-                cpu.counts.cache_bytes = self.bytes as u64;
-                // Where only the second page is another one, the old code is still right elsewhere.
-                if let Some(old) = old.filter(|old| old.second().is_none() && block.second().is_none()) {
-                    block.replaces = old.code();
-                }
-                let block = self.sections.add(block);
-                self.blocks.insert((gpa, mode), block);
-                // SAFETY: the block is in its section now.
-                (unsafe { &*block }, global)
+                (self.add(cpu, block, old), global)
             }
         };
         self.sections.get_mut(found.section).used += 1;
@@ -247,6 +197,40 @@ impl BlockCache {
         };
         self.jumps.set(slot, jump);
         Ok(found)
+    }
+
+    /// Takes in `block`, which was decoded just now where `old` was known.
+    fn add<'a>(&mut self, cpu: &mut Cpu, mut block: Block, old: Option<&'a Block>) -> &'a Block {
+        cpu.counts.decoded += 1;
+        self.decoded += 1;
+        if self.shedding.note(block.footprint()) {
+            self.bytes -= self.shedding.look(&mut self.sections);
+        }
+        if let Some(old) = old.filter(|old| old.restore(&block)) {
+            self.grow(cpu, old.section, old.form_footprint() as isize);
+            return old;
+        }
+        // Where only the second page is another one, the old code is still right elsewhere.
+        if let Some(old) = old.filter(|old| old.second().is_none() && block.second().is_none())
+            && !old.code().is_null()
+        {
+            block.set_replaces(old.code());
+        }
+        let key = (block.gpa, block.mode);
+        self.bytes += block.footprint();
+        cpu.counts.cache_bytes = self.bytes as u64;
+        let block = self.sections.add(block);
+        self.blocks.insert(key, block);
+        // SAFETY: the block is in its section now.
+        unsafe { &*block }
+    }
+
+    /// Notes that blocks in `section` take `grown` bytes more.
+    fn grow(&mut self, cpu: &mut Cpu, section: u16, grown: isize) {
+        let section = self.sections.get_mut(section);
+        section.bytes = section.bytes.saturating_add_signed(grown);
+        self.bytes = self.bytes.saturating_add_signed(grown);
+        cpu.counts.cache_bytes = self.bytes as u64;
     }
 
     /// Notes that `block` is entered without host code, and translates it when that happened often.
@@ -285,15 +269,14 @@ impl BlockCache {
         let section = self.sections.get_mut(block.section);
         let code_before = section.code.footprint();
         if let Some(translation) = translator.translate(block, cpu.native.features, find, &mut section.code) {
-            if !block.replaces.is_null() {
-                translator.replace(block.replaces, translation.code);
+            let replaced = block.replaces();
+            if !replaced.is_null() {
+                translator.replace(replaced, translation.code);
             }
-            let grown = block.set_translation(translation);
-            section.bytes = section.bytes.saturating_add_signed(grown);
-            self.bytes = self.bytes.saturating_add_signed(grown);
             self.bytes += section.code.footprint() - code_before;
             cpu.counts.translated += 1;
-            cpu.counts.cache_bytes = self.bytes as u64;
+            let grown = block.set_translation(translation);
+            self.grow(cpu, block.section, grown);
         }
         cpu.count_translation(begun);
     }

@@ -15,6 +15,9 @@ impl Block {
 
     #[cold]
     fn settle(&self, cpu: &Cpu) -> bool {
+        if self.is_shed() {
+            return false;
+        }
         let Some(part) = &self.special_part else {
             return true;
         };

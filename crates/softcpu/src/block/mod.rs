@@ -8,23 +8,22 @@
 mod build;
 mod cache;
 mod jumps;
-mod limit;
 mod link;
+mod op;
 mod section;
 mod select;
+mod shed;
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::ops::Deref;
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use cache::BlockCache;
-use iced_x86::Instruction;
 pub(crate) use jumps::{JUMPS, Jump, code_at_rip};
+use op::{ALLOCATION, Form};
+pub use op::{Handler, Op, OpRef};
 pub use select::Owner;
 
-use crate::exec::Family;
 use crate::fault::Stop;
-use crate::native::NativeOp;
 use crate::state::{Cpu, reg};
 use crate::translate::{Single, Translation};
 
@@ -77,131 +76,17 @@ impl From<Stop> for Outcome {
     }
 }
 
-/// What executes an op and those after it.
-pub type Handler = fn(&mut Cpu, OpRef) -> Outcome;
-
-/// One decoded instruction.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Op {
-    /// What executes it.
-    pub handler: Handler,
-    /// Immediate operand; target of a direct branch relative to [`reg::RIP_BASE`]; the condition of SETcc and CMOVcc; address of
-    /// the native form.
-    pub imm: u64,
-    /// Address of the decoded instruction where the handler may need it; see [`OpRef::instruction`].
-    pub long: u64,
-    /// Displacement of the memory operand; target of a fused jump.
-    pub disp: i32,
-    /// First register operand, as byte offset into [`Cpu::gpr`].
-    pub a: u8,
-    /// Second register operand.
-    pub b: u8,
-    /// Base register of the memory operand, as index into [`Cpu::gpr`].
-    pub base: u8,
-    /// Index register.
-    pub index: u8,
-    /// Offset of the instruction in its linear page.
-    pub offset: u16,
-    /// Its length in bytes.
-    pub len: u8,
-    /// Shift of the index register.
-    pub scale: u8,
-    /// Segment register of the memory operand, where its base matters.
-    pub segment: u8,
-    /// The family that executes the instruction out of line.
-    pub family: Family,
-}
-
-const _: () = assert!(std::mem::size_of::<Op>() == 40);
-
-/// An op in its block. Every op but a block's last has another after it, and the last one's handler does not ask for it.
-#[derive(Clone, Copy)]
-pub struct OpRef(*const Op);
-
-impl Deref for OpRef {
-    type Target = Op;
-
-    #[inline(always)]
-    fn deref(&self) -> &Op {
-        // SAFETY: an OpRef is only made for ops of a block, and a block outlives its execution.
-        unsafe { &*self.0 }
-    }
-}
-
-impl OpRef {
-    /// The op after this one.
-    #[inline(always)]
-    pub fn next(self) -> OpRef {
-        OpRef(self.0.wrapping_add(1))
-    }
-
-    /// Executes the op after this one, and those after it.
-    #[inline(always)]
-    pub fn continue_with_next(self, cpu: &mut Cpu) -> Outcome {
-        let next = self.next();
-        (next.handler)(cpu, next)
-    }
-
-    /// The decoded instruction of an op whose handler may go out of line.
-    #[inline]
-    pub fn instruction(&self) -> &Instruction {
-        // SAFETY: the builder put the address of an instruction in the block's arena there, which lives as long as the ops.
-        unsafe { &*(self.long as *const Instruction) }
-    }
-
-    /// Executes the instruction by its family, and those after it.
-    #[cold]
-    #[inline(never)]
-    pub fn out_of_line(self, cpu: &mut Cpu) -> Outcome {
-        select::family_op(cpu, self)
-    }
-
-    /// Executes the block's last instruction by its family.
-    #[cold]
-    #[inline(never)]
-    pub fn out_of_line_end(self, cpu: &mut Cpu) -> Outcome {
-        select::family_end(cpu, self)
-    }
-
-    /// The native form of an op whose handler is the native one.
-    #[inline]
-    pub fn native(&self) -> &NativeOp {
-        // SAFETY: as for `instruction`.
-        unsafe { &*(self.imm as *const NativeOp) }
-    }
-
-    /// Instruction pointer of this op.
-    #[inline(always)]
-    pub fn rip(&self, cpu: &Cpu) -> u64 {
-        cpu.gpr[reg::RIP_BASE].wrapping_add(u64::from(self.offset)) & cpu.rip_mask
-    }
-
-    /// Instruction pointer of what follows this op.
-    #[inline(always)]
-    pub fn next_rip(&self, cpu: &Cpu) -> u64 {
-        cpu.gpr[reg::RIP_BASE].wrapping_add(u64::from(self.offset) + u64::from(self.len)) & cpu.rip_mask
-    }
-
-    /// Stops at this op.
-    #[cold]
-    #[inline(never)]
-    pub fn stop(self, cpu: &mut Cpu, stop: Stop) -> Outcome {
-        cpu.rip = self.rip(cpu);
-        stop.into()
-    }
-}
-
 /// A decoded block. What is looked at on each entry comes first and shares one cache line.
 #[repr(C, align(64))]
 pub struct Block {
-    /// The first op.
-    entry: *const Op,
+    /// The first op, if the interpreter's form is there.
+    entry: Cell<OpRef>,
     /// The code version of the page, and what it was.
     version: *const AtomicU32,
     was: u32,
     /// Instructions, which may be more than ops.
-    pub instructions: u32,
+    pub instructions: u16,
+    ops: u16,
     /// Successors by [`Outcome::Next`] and [`Outcome::Taken`].
     links: [Cell<*const Block>; 2],
     /// Host pages that the code lies in.
@@ -219,15 +104,14 @@ pub struct Block {
     code: Cell<*const u8>,
     /// Times that it was entered without host code.
     heat: Cell<u32>,
+    /// The lower half of that when forms were shed last.
+    heat_seen: Cell<u16>,
     /// The section of the cache that it is in.
     section: u16,
-
     /// What belongs to the host code.
     translation: OnceCell<Box<Translation>>,
-    /// The host code of the block in whose place this one is.
-    replaces: *const u8,
-    /// What the interpreter executes, until there is host code.
-    form: RefCell<Option<Box<Form>>>,
+    /// What the interpreter executes, until there is host code or it is not worth its memory any more.
+    form: Cell<Option<Form>>,
     /// Guest-physical address of the first byte.
     pub gpa: u64,
     /// What only special blocks have.
@@ -246,35 +130,15 @@ struct Special {
     unsure: Cell<u64>,
     /// The bytes, kept while unsure.
     bytes: Box<[u8]>,
-}
-
-/// What an allocation takes besides its contents, about.
-const ALLOCATION: usize = 16;
-
-/// A block as the interpreter executes it. The ops lead to the rest.
-struct Form {
-    ops: Box<[Op]>,
-    /// Instructions that handlers out of line work from.
-    instructions: Box<[Instruction]>,
-    natives: Box<[NativeOp]>,
-}
-
-impl Form {
-    /// Bytes of host memory.
-    fn footprint(&self) -> usize {
-        std::mem::size_of::<Self>()
-            + std::mem::size_of_val(&*self.ops)
-            + std::mem::size_of_val(&*self.instructions)
-            + std::mem::size_of_val(&*self.natives)
-            + 3 * ALLOCATION
-    }
+    /// The host code of the block in whose place this one is.
+    replaces: *const u8,
 }
 
 impl Block {
     /// The first op.
     #[inline(always)]
     pub fn entry(&self) -> OpRef {
-        OpRef(self.entry)
+        self.entry.get()
     }
 
     /// True while the code is what was decoded, in both pages, and no other vCPU may write to it without notice.
@@ -328,13 +192,11 @@ impl Block {
         rip.wrapping_sub(u64::from(self.offset))
     }
 
-    /// How many of the block's instructions lie before the one at `rip`.
+    /// How many of the block's instructions lie before the one at `rip`, by the interpreter's form.
     pub fn instructions_before(&self, rip: u64, base: u64, mask: u64) -> u32 {
         let offset = rip.wrapping_sub(base) & mask;
-        self.form
-            .borrow()
-            .iter()
-            .flat_map(|form| &form.ops)
+        self.entry()
+            .up_to(self.ops)
             .take_while(|op| u64::from(op.offset) < offset)
             .count() as u32
     }
@@ -342,7 +204,7 @@ impl Block {
     /// How many of the block's instructions are left at `cpu.rip`.
     pub fn instructions_left(&self, cpu: &Cpu) -> u32 {
         let done = self.instructions_before(cpu.rip, cpu.gpr[reg::RIP_BASE], cpu.rip_mask);
-        self.instructions.saturating_sub(done)
+        u32::from(self.instructions).saturating_sub(done)
     }
 
     /// The linked successor.
@@ -355,20 +217,58 @@ impl Block {
     /// Takes over host code. The interpreter's form goes: no op of the block may be executing. Returns by how many bytes the block
     /// grew.
     fn set_translation(&self, translation: Translation) -> isize {
-        let freed = self.form.take().map_or(0, |form| form.footprint());
-        let grown = translation.footprint() as isize - freed as isize;
+        let grown = translation.footprint() as isize - self.drop_form() as isize;
         self.code.set(translation.code);
         let _ = self.translation.set(Box::new(translation));
         grown
     }
 
-    /// Bytes of host memory that the block takes.
+    /// The host code of the block in whose place this one is, or null.
+    fn replaces(&self) -> *const u8 {
+        self.special_part
+            .as_ref()
+            .map_or(std::ptr::null(), |part| part.replaces)
+    }
+
+    /// Notes that this block is in the place of one with the host code `code`.
+    fn set_replaces(&mut self, code: *const u8) {
+        let part = self.special_part.get_or_insert_with(|| {
+            Box::new(Special {
+                second: None,
+                second_version: (std::ptr::null(), 0),
+                unsure: Cell::new(0),
+                bytes: Box::default(),
+                replaces: code,
+            })
+        });
+        part.replaces = code;
+    }
+
+    /// True if there is no form for the interpreter.
+    fn ops_are_gone(&self) -> bool {
+        self.entry().is_none()
+    }
+
+    /// Frees the interpreter's form, and says how much memory that gives.
+    fn drop_form(&self) -> usize {
+        self.entry.set(OpRef::NONE);
+        self.form.take().map_or(0, |form| form.footprint())
+    }
+
+    /// Bytes of host memory that the block takes without its translation.
     fn footprint(&self) -> usize {
         let special = self.special_part.as_ref().map_or(0, |part| {
             std::mem::size_of::<Special>() + part.bytes.len() + 2 * ALLOCATION
         });
-        let form = self.form.borrow().as_ref().map_or(0, |form| form.footprint());
         // The cache's index counts too.
-        std::mem::size_of::<Self>() + form + special + 48
+        std::mem::size_of::<Self>() + self.form_footprint() + special + 48
+    }
+
+    /// What the interpreter's form takes of that.
+    fn form_footprint(&self) -> usize {
+        let form = self.form.take();
+        let bytes = form.as_ref().map_or(0, Form::footprint);
+        self.form.set(form);
+        bytes
     }
 }

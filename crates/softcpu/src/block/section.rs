@@ -12,7 +12,7 @@ use super::cache::AddressHasher;
 use crate::translate::CodeGroup;
 
 /// Sections that the cache is divided into, about.
-const PARTS: usize = 16;
+const PARTS: usize = 32;
 /// Blocks that are allocated together.
 const TOGETHER: usize = 32;
 
@@ -78,6 +78,10 @@ impl Sections {
 
     pub(super) fn get_mut(&mut self, section: u16) -> &mut Section {
         &mut self.sections[usize::from(section)]
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Section> {
+        self.sections.iter_mut()
     }
 
     /// Takes a block in.

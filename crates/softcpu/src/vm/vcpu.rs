@@ -10,9 +10,7 @@ use crate::engine::{self, Left};
 use crate::shared::{VcpuShared, VmShared, attention};
 use crate::state::{Cpu, PendingExit};
 
-/// Bytes of decoded blocks and host code that each vCPU may keep when it rests.
-const CACHE_BYTES_LEAST: usize = 18 << 20;
-/// Bytes that each may keep while it works, and what they share besides.
+/// Bytes of decoded blocks and host code that each vCPU may keep, and what they share besides.
 const CACHE_BYTES_EACH: usize = 40 << 20;
 const CACHE_BYTES_SHARED: usize = 72 << 20;
 /// What all of them may keep together.
@@ -60,7 +58,7 @@ impl SoftVcpu {
         convert::restore(&mut cpu, &ostler_accel::reset_state(id))?;
         Ok(Self {
             cpu,
-            cache: BlockCache::new(CACHE_BYTES_LEAST, limit, engine),
+            cache: BlockCache::new(limit, engine),
         })
     }
 

@@ -81,7 +81,7 @@ fn code_that_does_not_fit_is_evicted_in_parts_and_executed_all_the_same() {
     for page in 0..u64::from(PAGES) {
         cpu.write_physical(CALLEES + (page << 12), &callee).unwrap();
     }
-    let mut cache = BlockCache::new(LIMIT, LIMIT, Engine::Translator { after: 0 });
+    let mut cache = BlockCache::new(LIMIT, Engine::Translator { after: 0 });
     assert_eq!(engine::run(&mut cpu, &mut cache), Left::Request);
     assert_eq!(cpu.gpr[reg::RAX], u64::from(3 * PAGES * ROUNDS));
     assert!(cache.evictions > 0);
@@ -95,12 +95,62 @@ fn code_that_does_not_fit_is_evicted_in_parts_and_executed_all_the_same() {
 }
 
 #[test]
+fn forms_that_nobody_enters_are_shed_and_come_back() {
+    let mut cpu = cpu();
+    // l: call rbx; add ebx, 0x1000; dec ecx; jne l; out 0xf4, al
+    let code = [
+        0xff, 0xd3, 0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, 0xff, 0xc9, 0x75, 0xf4, 0xe6, 0xf4,
+    ];
+    cpu.write_physical(CODE, &code).unwrap();
+    // 40 times mov esi, [rbx]; add eax, 3; ret
+    let callee = [[0x8b, 0x33].repeat(40), vec![0x83, 0xc0, 3, 0xc3]].concat();
+    for half in 0..2 * u64::from(PAGES) {
+        cpu.write_physical(CALLEES + (half << 11), &callee).unwrap();
+    }
+    let mut cache = BlockCache::new(64 << 20, Engine::Interpreter);
+    let mut call_all = |cache: &mut BlockCache, from: u64| {
+        cpu.rip = CODE;
+        cpu.gpr[reg::RBX] = from;
+        cpu.gpr[reg::RCX] = PAGES.into();
+        assert_eq!(engine::run(&mut cpu, cache), Left::Request);
+        crate::vm::vcpu::complete(&mut cpu);
+        cpu.gpr[reg::RAX]
+    };
+    let shed = |cache: &mut BlockCache| -> u64 {
+        cache
+            .sections
+            .iter_mut()
+            .flat_map(|section| section.blocks())
+            .filter(|block| block.is_shed())
+            .count() as u64
+    };
+    assert_eq!(call_all(&mut cache, CALLEES), u64::from(3 * PAGES));
+    let once = cache.bytes;
+    for half in 1..=2 {
+        assert_eq!(
+            call_all(&mut cache, CALLEES + 0x800),
+            u64::from(3 * PAGES * (1 + half))
+        );
+    }
+    let (gone, decoded) = (shed(&mut cache), cache.decoded);
+    assert!(gone >= u64::from(PAGES) / 2, "{gone}");
+    assert!(cache.bytes < once + once / 2, "{} after {once}", cache.bytes);
+    assert_eq!(cache.bytes, cache.sections.footprint());
+    // They come back, and nothing else is decoded.
+    let known = cache.blocks.len();
+    assert_eq!(call_all(&mut cache, CALLEES), u64::from(3 * PAGES * 4));
+    assert!((decoded + gone..=decoded + u64::from(2 * PAGES)).contains(&cache.decoded));
+    assert_eq!(cache.blocks.len(), known);
+    assert_eq!(cache.bytes, cache.sections.footprint());
+}
+
+#[test]
 fn an_emptied_cache_holds_nothing_and_fills_again() {
     let mut cpu = cpu();
     // l: add eax, 1; out 0xf4, al; jmp l
     cpu.write_physical(CODE, &[0x83, 0xc0, 1, 0xe6, 0xf4, 0xeb, 0xf9])
         .unwrap();
-    let mut cache = BlockCache::new(1 << 20, 1 << 20, Engine::Translator { after: 0 });
+    let mut cache = BlockCache::new(1 << 20, Engine::Translator { after: 0 });
     for round in 1..=4 {
         assert_eq!(engine::run(&mut cpu, &mut cache), Left::Request);
         crate::vm::vcpu::complete(&mut cpu);
