@@ -85,7 +85,7 @@ impl Emulator {
         cpu.shadow = false;
         let msrs = msr::save(cpu);
         // Nobody tells this CPU when the guest writes to its code.
-        let mut cache = BlockCache::new(CACHE_BYTES, Engine::Interpreter);
+        let mut cache = BlockCache::new(CACHE_BYTES, CACHE_BYTES, Engine::Interpreter);
         let mut reached_lapic = false;
         while engine::step(cpu, &mut cache) {
             let exit = vcpu::request(cpu);

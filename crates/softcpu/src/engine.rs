@@ -91,7 +91,6 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
         };
         if cache.is_full() {
             cache.evict(cpu);
-            cpu.counts.cache_evictions += 1;
         }
         let traced = match if alone { system::begin_step(cpu) } else { Ok(false) } {
             Ok(traced) => traced,

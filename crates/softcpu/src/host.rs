@@ -140,6 +140,23 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
+/// Reads code: words from `from` on that other threads may write meanwhile, in any order.
+///
+/// # Safety
+/// `from` is readable for as many bytes as `into` has.
+pub unsafe fn read_code(from: *const u8, into: &mut [u8]) {
+    let (words, rest) = into.as_chunks_mut::<8>();
+    let behind = from.wrapping_add(8 * words.len());
+    for (at, word) in words.iter_mut().enumerate() {
+        // SAFETY: inside the range that the caller vouches for.
+        *word = unsafe { u64::load(from.wrapping_add(8 * at)) }.to_le_bytes();
+    }
+    for (at, byte) in rest.iter_mut().enumerate() {
+        // SAFETY: inside the range that the caller vouches for.
+        *byte = unsafe { u8::load(behind.wrapping_add(at)) };
+    }
+}
+
 /// The host's time stamp counter.
 #[inline(always)]
 pub fn tsc() -> u64 {

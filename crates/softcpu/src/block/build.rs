@@ -11,14 +11,14 @@ use super::{Block, Outcome, Special};
 use crate::exec::Family;
 use crate::exec::fast::select as fast;
 use crate::fault::{Exception, Result};
-use crate::host::Int;
+use crate::host;
 use crate::mmu::access::is_canonical;
 use crate::mmu::memory_map::HostPage;
 use crate::native::NativeOp;
 use crate::state::{Cpu, mode, reg, seg};
 
 /// Most instructions of a block.
-const MAX_INSTRUCTIONS: usize = 64;
+pub(crate) const MAX_INSTRUCTIONS: usize = 64;
 /// Longest instruction in bytes.
 const MAX_LENGTH: usize = 15;
 
@@ -44,10 +44,8 @@ struct Window {
 
 impl Window {
     fn copy(&self, into: &mut [u8]) {
-        for (at, byte) in into.iter_mut().enumerate() {
-            // SAFETY: the caller asks for no more than the page has after `offset`.
-            *byte = unsafe { u8::load(self.page.host.wrapping_add(self.offset + at)) };
-        }
+        // SAFETY: the caller asks for no more than the page has after `offset`.
+        unsafe { host::read_code(self.page.host.wrapping_add(self.offset), into) };
     }
 }
 
@@ -67,7 +65,14 @@ fn window(cpu: &mut Cpu, gpa: u64, len: usize) -> Option<(Window, (*const Atomic
 }
 
 /// Decodes the block at `linear`, which is at `gpa`. Also says whether all of its pages are global.
-pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool) -> Result<(Block, bool)> {
+pub fn build(
+    cpu: &mut Cpu,
+    plan: &mut Plan,
+    linear: u64,
+    gpa: u64,
+    block_mode: u32,
+    global: bool,
+) -> Result<(Block, bool)> {
     let alone = block_mode & mode::ALONE != 0;
     let here = 4096 - (gpa & 0xfff) as usize;
     // Enough for most blocks; watching the rest of the page would make data beside code slow.
@@ -79,7 +84,7 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
     let mut bytes = [0u8; 256 + MAX_LENGTH];
     first.copy(&mut bytes[..wanted]);
     let offset = linear & 0xfff;
-    let mut plan = Plan::new(block_mode);
+    plan.begin(block_mode);
     let mut used = plan.decode(&bytes[..wanted], offset, alone);
     let mut second = None;
     let mut versions = [version, (std::ptr::null(), 0)];
@@ -112,7 +117,7 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
     }
     plan.finish();
     let ops = plan.ops.len() as u16;
-    let form = Form::new(plan.ops, &plan.long_forms, plan.native_forms);
+    let form = Form::new(&mut plan.ops, &plan.long_forms, &mut plan.native_forms);
     let block = Block {
         entry: Cell::new(form.entry()),
         version: versions[0].0,
@@ -149,9 +154,13 @@ pub fn build(cpu: &mut Cpu, linear: u64, gpa: u64, block_mode: u32, global: bool
     Ok((block, all_global))
 }
 
-/// A block in the making.
-struct Plan {
+/// A block in the making. Its memory is used for one after the other.
+#[derive(Default)]
+pub struct Plan {
     mode: u32,
+    decoded: Vec<(Instruction, Owner)>,
+    /// For each of those, whether anybody may look at its flags.
+    live: Vec<bool>,
     ops: Vec<Op>,
     instructions: u16,
     /// Instructions that handlers out of line work from, with the op's index.
@@ -164,16 +173,16 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(mode: u32) -> Self {
-        Self {
-            mode,
-            ops: Vec::with_capacity(16),
-            instructions: 0,
-            long_forms: Vec::new(),
-            native_forms: Vec::new(),
-            ended: false,
-            end: 0,
-        }
+    /// Starts a new block.
+    fn begin(&mut self, mode: u32) {
+        self.mode = mode;
+        self.decoded.clear();
+        self.ops.clear();
+        self.long_forms.clear();
+        self.native_forms.clear();
+        self.instructions = 0;
+        self.ended = false;
+        self.end = 0;
     }
 
     fn bitness(&self) -> u32 {
@@ -190,7 +199,7 @@ impl Plan {
     fn decode(&mut self, bytes: &[u8], offset: u64, alone: bool) -> usize {
         let mut decoder = Decoder::with_ip(self.bitness(), bytes, offset, DecoderOptions::NONE);
         let mut used = 0;
-        let mut decoded = Vec::with_capacity(16);
+        let mut decoded = std::mem::take(&mut self.decoded);
         while decoder.can_decode() {
             let i = decoder.decode();
             if i.is_invalid() {
@@ -199,9 +208,6 @@ impl Plan {
                 {
                     // It reaches beyond what we have: it starts a block of its own.
                     break;
-                }
-                if used == 0 {
-                    return 0;
                 }
                 break;
             }
@@ -214,16 +220,22 @@ impl Plan {
             }
         }
         self.end = offset + used as u64;
+        if used == 0 {
+            self.decoded = decoded;
+            return 0;
+        }
         self.ended = decoded.last().is_some_and(|(i, owner)| owner.ends_block(i));
         self.instructions = decoded.len() as u16;
-        self.add_all(decoded, alone);
+        self.add_all(&mut decoded, alone);
+        self.decoded = decoded;
         used
     }
 
-    fn add_all(&mut self, decoded: Vec<(Instruction, Owner)>, alone: bool) {
-        let live = fast::live_flags(&decoded);
+    fn add_all(&mut self, decoded: &mut Vec<(Instruction, Owner)>, alone: bool) {
+        let mut live = std::mem::take(&mut self.live);
+        fast::live_flags(decoded, &mut live);
         let may_be_fast = self.mode & mode::LONG != 0 && !alone;
-        let mut items = decoded.into_iter().zip(live).peekable();
+        let mut items = decoded.drain(..).zip(live.iter().copied()).peekable();
         while let Some(((i, owner), flags_live)) = items.next() {
             let mut op = op_of(&i);
             if may_be_fast && let Owner::Family(family) = owner {
@@ -254,6 +266,8 @@ impl Plan {
             }
             self.ops.push(op);
         }
+        drop(items);
+        self.live = live;
     }
 
     /// True if `bytes`, fewer than an instruction may have, begin none whatever follows them.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::jumps::{Jump, Jumps};
+use super::limit::Limit;
 use super::section::{Section, Sections};
 use super::shed::Shedding;
 use super::{Block, Outcome, build};
@@ -46,8 +47,10 @@ pub struct BlockCache {
     sections: Sections,
     bytes: usize,
     /// What it may hold.
-    most: usize,
+    limit: Limit,
     shedding: Shedding,
+    /// Memory to decode in.
+    plan: build::Plan,
     translator: Option<Translator>,
     /// Entries after which a block is translated.
     hot: u32,
@@ -61,8 +64,8 @@ pub struct BlockCache {
 unsafe impl Send for BlockCache {}
 
 impl BlockCache {
-    /// An empty cache that holds up to `most` bytes.
-    pub fn new(most: usize, engine: Engine) -> Self {
+    /// An empty cache that holds up to `enough` bytes, and up to `most` if it needs them again and again.
+    pub fn new(enough: usize, most: usize, engine: Engine) -> Self {
         let (translator, hot) = match engine {
             Engine::Interpreter => (None, u32::MAX),
             Engine::Translator { after } => (Translator::new(most + SPARE), after.saturating_add(1)),
@@ -72,10 +75,11 @@ impl BlockCache {
             hot,
             jumps: Jumps::new(),
             blocks: HashMap::default(),
-            sections: Sections::new(most),
+            sections: Sections::new(enough),
             bytes: 0,
-            most,
-            shedding: Shedding::default(),
+            limit: Limit::new(enough, most),
+            shedding: Shedding::new(),
+            plan: build::Plan::default(),
             decoded: 0,
             evictions: 0,
         }
@@ -83,15 +87,19 @@ impl BlockCache {
 
     /// True if the blocks take more than they may: time for [`BlockCache::evict`].
     pub fn is_full(&self) -> bool {
-        self.bytes > self.most
+        self.bytes > self.limit.bytes()
     }
 
     /// Drops blocks until there is room. No block may be executing.
     #[cold]
     pub fn evict(&mut self, cpu: &mut Cpu) {
+        if self.limit.raise() {
+            return;
+        }
         let begun = host::tsc();
+        cpu.counts.cache_evictions += 1;
         cpu.mmu.running = std::ptr::null();
-        while self.bytes > self.most {
+        while self.is_full() {
             let victim = self.sections.victim();
             self.jumps.drop_all(|block| block.section == victim);
             let section = self.sections.take(victim);
@@ -105,6 +113,7 @@ impl BlockCache {
     fn drop_section(&mut self, section: Section) {
         for block in section.blocks() {
             self.blocks.remove(&(block.gpa, block.mode));
+            self.limit.note_evicted(block.gpa);
         }
         if let Some(translator) = &mut self.translator {
             translator.forget(section.code);
@@ -174,7 +183,7 @@ impl BlockCache {
             Some(found) => found,
             None => {
                 let begun = host::tsc();
-                let (block, global) = build::build(cpu, linear, gpa, mode, global)?;
+                let (block, global) = build::build(cpu, &mut self.plan, linear, gpa, mode, global)?;
                 cpu.count_translation(begun);
                 (self.add(cpu, block, old), global)
             }
@@ -203,13 +212,16 @@ impl BlockCache {
     fn add<'a>(&mut self, cpu: &mut Cpu, mut block: Block, old: Option<&'a Block>) -> &'a Block {
         cpu.counts.decoded += 1;
         self.decoded += 1;
-        if self.shedding.note(block.footprint()) {
+        let bytes = block.footprint();
+        let restored = old.filter(|old| old.restore(&block));
+        if self.shedding.note(bytes, restored.is_some()) {
             self.bytes -= self.shedding.look(&mut self.sections);
         }
-        if let Some(old) = old.filter(|old| old.restore(&block)) {
+        if let Some(old) = restored {
             self.grow(cpu, old.section, old.form_footprint() as isize);
             return old;
         }
+        self.limit.note_decoded(block.gpa);
         // Where only the second page is another one, the old code is still right elsewhere.
         if let Some(old) = old.filter(|old| old.second().is_none() && block.second().is_none())
             && !old.code().is_null()
@@ -217,7 +229,7 @@ impl BlockCache {
             block.set_replaces(old.code());
         }
         let key = (block.gpa, block.mode);
-        self.bytes += block.footprint();
+        self.bytes += bytes;
         cpu.counts.cache_bytes = self.bytes as u64;
         let block = self.sections.add(block);
         self.blocks.insert(key, block);

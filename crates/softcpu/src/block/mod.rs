@@ -8,6 +8,7 @@
 mod build;
 mod cache;
 mod jumps;
+mod limit;
 mod link;
 mod op;
 mod section;
@@ -17,6 +18,7 @@ mod shed;
 use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub(crate) use build::MAX_INSTRUCTIONS;
 pub use cache::BlockCache;
 pub(crate) use jumps::{JUMPS, Jump, code_at_rip};
 use op::{ALLOCATION, Form};

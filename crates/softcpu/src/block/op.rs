@@ -166,12 +166,12 @@ pub(super) const ALLOCATION: usize = 16;
 impl Form {
     /// Puts `ops` together with the instructions and the native forms that those with the given indices lead to.
     pub(super) fn new(
-        mut ops: Vec<Op>,
+        ops: &mut [Op],
         long: &[(usize, Instruction)],
-        natives: Vec<(usize, NativeOp)>,
+        natives: &mut Vec<(usize, NativeOp)>,
     ) -> Self {
         let len = ops.len() + long.len();
-        let (places, natives): (Vec<usize>, Vec<NativeOp>) = natives.into_iter().unzip();
+        let (places, natives): (Vec<usize>, Vec<NativeOp>) = natives.drain(..).unzip();
         let natives = natives.into_boxed_slice();
         for (form, at) in natives.iter().zip(places) {
             ops[at].imm = &raw const *form as u64;

@@ -6,27 +6,48 @@
 use super::Block;
 use super::section::Sections;
 
-/// Bytes that are decoded between two looks.
-const LOOK_EVERY: usize = 3 << 20;
+/// Bytes that are decoded between two looks, at least and at most.
+const OFTEN: usize = 2 << 20;
+const SELDOM: usize = 48 << 20;
 
 /// When to look, and what that gave.
-#[derive(Default)]
 pub(super) struct Shedding {
-    /// Bytes decoded since the last look.
+    /// Bytes decoded between two looks.
+    interval: usize,
+    /// Bytes decoded since the last look, and how many of them had been shed.
     decoded: usize,
+    restored: usize,
 }
 
 impl Shedding {
-    /// Notes that a block of `bytes` was decoded. True if it is time to look.
-    pub(super) fn note(&mut self, bytes: usize) -> bool {
+    pub(super) fn new() -> Self {
+        Self {
+            interval: OFTEN,
+            decoded: 0,
+            restored: 0,
+        }
+    }
+
+    /// Notes that a block of `bytes` was decoded, or `restored`. True if it is time to look.
+    pub(super) fn note(&mut self, bytes: usize, restored: bool) -> bool {
         self.decoded += bytes;
-        self.decoded >= LOOK_EVERY
+        if restored {
+            self.restored += bytes;
+        }
+        self.decoded >= self.interval
     }
 
     /// Sheds the forms of blocks that were not entered since the last look. Returns the bytes that were freed. No op of a block may be
     /// executing.
     pub(super) fn look(&mut self, sections: &mut Sections) -> usize {
+        // A guest that goes round in more code than is decoded between two looks would decode all of it in each round.
+        self.interval = if self.restored > self.decoded / 2 {
+            (2 * self.interval).min(SELDOM)
+        } else {
+            (self.interval / 2).max(OFTEN)
+        };
         self.decoded = 0;
+        self.restored = 0;
         let mut freed = 0;
         for section in sections.iter_mut() {
             let of_section: usize = section.blocks().map(Block::shed_if_unused).sum();
@@ -66,6 +87,8 @@ impl Block {
             self.entry.set(fresh.entry());
             self.form.set(fresh.form.take());
             self.special.set(false);
+            // Whoever restores it is about to enter it.
+            self.heat_seen.set((self.heat.get() as u16).wrapping_sub(1));
         }
         same
     }

@@ -37,8 +37,8 @@ use std::sync::atomic::AtomicU32;
 
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory};
 
-use crate::block::{Block, Jump, Outcome, Owner};
-use crate::host::Int;
+use crate::block::{Block, Jump, MAX_INSTRUCTIONS, Outcome, Owner};
+use crate::host;
 use crate::native::FeatureSet;
 use crate::native::code_buffer::{CodeBuffer, Piece};
 use crate::state::{Cpu, mode};
@@ -380,16 +380,19 @@ fn chosen(singles: Vec<Single>, asked: &[(usize, u16)]) -> Box<[Single]> {
 /// Decodes the instructions of `block` once more.
 fn decode(block: &Block) -> Option<Vec<Single>> {
     let offset = usize::from(block.offset());
+    let mut bytes = [0u8; MOST_BYTES];
     // The last instruction may reach into another page.
-    let mut bytes = [0u8; 4096 + MAX_LENGTH];
-    let (first, second) = bytes.split_at_mut(4096);
-    let mut len = 4096 - offset;
-    copy_code(block.host[0], offset, &mut first[offset..]);
+    let most = MAX_LENGTH * usize::from(block.instructions);
+    let here = most.min(4096 - offset);
+    let (first, second) = bytes[..most].split_at_mut(here);
+    copy_code(block.host[0], offset, first);
+    let mut len = here;
     if block.second().is_some() {
-        copy_code(block.host[1], 0, second);
-        len += MAX_LENGTH;
+        let beyond = second.len().min(MAX_LENGTH);
+        copy_code(block.host[1], 0, &mut second[..beyond]);
+        len += beyond;
     }
-    let bytes = &bytes[offset..offset + len];
+    let bytes = &bytes[..len];
     let mut decoder = Decoder::with_ip(64, bytes, offset as u64, DecoderOptions::NONE);
     let mut singles = Vec::with_capacity(block.instructions as usize);
     for _ in 0..block.instructions {
@@ -413,11 +416,11 @@ fn decode(block: &Block) -> Option<Vec<Single>> {
 
 /// Longest instruction in bytes.
 const MAX_LENGTH: usize = 15;
+/// Most bytes of a block.
+const MOST_BYTES: usize = MAX_LENGTH * MAX_INSTRUCTIONS;
 
 /// Copies code from `offset` of the page at host address `page`, in guest RAM that is mapped.
 fn copy_code(page: u64, offset: usize, into: &mut [u8]) {
-    for (at, byte) in into.iter_mut().enumerate() {
-        // SAFETY: the code's page is mapped guest RAM.
-        *byte = unsafe { u8::load((page as *const u8).wrapping_add(offset + at)) };
-    }
+    // SAFETY: the code's page is mapped guest RAM, and the caller asks for no more than it has after `offset`.
+    unsafe { host::read_code((page as *const u8).wrapping_add(offset), into) };
 }

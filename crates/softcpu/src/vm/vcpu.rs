@@ -16,7 +16,10 @@ const CACHE_BYTES_SHARED: usize = 72 << 20;
 /// What all of them may keep together.
 const CACHE_BYTES_MOST: usize = 512 << 20;
 
-/// Bytes of decoded blocks and host code that each of `cpus` vCPUs may keep at most.
+/// How often as much it may be for a guest that comes round to more code than that.
+const CACHE_GROWTH: usize = 2;
+
+/// Bytes of decoded blocks and host code that each of `cpus` vCPUs may keep.
 fn cache_bytes(cpus: usize) -> usize {
     let cpus = cpus.max(1);
     (CACHE_BYTES_EACH + CACHE_BYTES_SHARED / cpus).min(CACHE_BYTES_MOST / cpus)
@@ -41,7 +44,7 @@ impl Kick for Kicker {
 impl SoftVcpu {
     /// vCPU `id` after RESET.
     pub(crate) fn new(vm: Arc<VmShared>, id: u32, cpuid: &[CpuidLeaf]) -> Result<Self, Error> {
-        let limit = cache_bytes(vm.vcpus.len());
+        let enough = cache_bytes(vm.vcpus.len());
         let shared = Arc::new(VcpuShared::new(id));
         for source in [KickSource::Device, KickSource::Ipi, KickSource::Timer] {
             shared.stats.set_kicks_counted(source);
@@ -58,7 +61,7 @@ impl SoftVcpu {
         convert::restore(&mut cpu, &ostler_accel::reset_state(id))?;
         Ok(Self {
             cpu,
-            cache: BlockCache::new(limit, engine),
+            cache: BlockCache::new(enough, CACHE_GROWTH * enough, engine),
         })
     }
 

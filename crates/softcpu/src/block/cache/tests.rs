@@ -81,7 +81,7 @@ fn code_that_does_not_fit_is_evicted_in_parts_and_executed_all_the_same() {
     for page in 0..u64::from(PAGES) {
         cpu.write_physical(CALLEES + (page << 12), &callee).unwrap();
     }
-    let mut cache = BlockCache::new(LIMIT, Engine::Translator { after: 0 });
+    let mut cache = BlockCache::new(LIMIT, LIMIT, Engine::Translator { after: 0 });
     assert_eq!(engine::run(&mut cpu, &mut cache), Left::Request);
     assert_eq!(cpu.gpr[reg::RAX], u64::from(3 * PAGES * ROUNDS));
     assert!(cache.evictions > 0);
@@ -107,7 +107,7 @@ fn forms_that_nobody_enters_are_shed_and_come_back() {
     for half in 0..2 * u64::from(PAGES) {
         cpu.write_physical(CALLEES + (half << 11), &callee).unwrap();
     }
-    let mut cache = BlockCache::new(64 << 20, Engine::Interpreter);
+    let mut cache = BlockCache::new(64 << 20, 64 << 20, Engine::Interpreter);
     let mut call_all = |cache: &mut BlockCache, from: u64| {
         cpu.rip = CODE;
         cpu.gpr[reg::RBX] = from;
@@ -150,7 +150,7 @@ fn an_emptied_cache_holds_nothing_and_fills_again() {
     // l: add eax, 1; out 0xf4, al; jmp l
     cpu.write_physical(CODE, &[0x83, 0xc0, 1, 0xe6, 0xf4, 0xeb, 0xf9])
         .unwrap();
-    let mut cache = BlockCache::new(1 << 20, Engine::Translator { after: 0 });
+    let mut cache = BlockCache::new(1 << 20, 1 << 20, Engine::Translator { after: 0 });
     for round in 1..=4 {
         assert_eq!(engine::run(&mut cpu, &mut cache), Left::Request);
         crate::vm::vcpu::complete(&mut cpu);

@@ -492,8 +492,9 @@ fn try_fuse(i: &Instruction, jump: &Instruction, op: &mut Op) -> Option<()> {
 
 /// For each instruction of a block: may anybody look at the arithmetic flags it leaves? Not if another one overwrites all of
 /// them before one that reads flags, can stop, or ends the block.
-pub fn live_flags(block: &[(Instruction, Owner)]) -> Vec<bool> {
-    let mut live = vec![true; block.len()];
+pub fn live_flags(block: &[(Instruction, Owner)], live: &mut Vec<bool>) {
+    live.clear();
+    live.resize(block.len(), true);
     let mut wanted = true;
     for (at, (i, owner)) in block.iter().enumerate().rev() {
         live[at] = wanted;
@@ -503,7 +504,6 @@ pub fn live_flags(block: &[(Instruction, Owner)]) -> Vec<bool> {
             Effect::Looks => true,
         };
     }
-    live
 }
 
 /// What an instruction has to do with the flags that those before it left.
