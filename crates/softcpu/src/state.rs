@@ -269,8 +269,8 @@ pub struct Cpu {
     pub instructions: u64,
     /// When `instructions` passes this, the engine looks at the clock.
     pub look_at: u64,
-    /// PAUSE instructions executed since the host CPU was last offered to others.
-    pub pauses: u32,
+    /// PAUSE instructions until the host's CPU is offered to others.
+    pub patience: i64,
     /// Host TSC ticks spent in page walks, decoding and events since last accounted.
     pub kernel_ticks: u64,
     /// What was accounted last.
@@ -372,7 +372,7 @@ impl Cpu {
             rflags_rest: 0,
             instructions: 0,
             look_at: 0,
-            pauses: 0,
+            patience: crate::exec::PATIENCE,
             kernel_ticks: 0,
             account: Account::default(),
             counts: Counts::default(),

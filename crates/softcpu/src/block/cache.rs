@@ -1,8 +1,6 @@
 //! Where blocks are found.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
+use super::index::Index;
 use super::jumps::{Jump, Jumps};
 use super::limit::Limit;
 use super::section::{Section, Sections};
@@ -17,33 +15,11 @@ use crate::vm::Engine;
 /// Bytes of host code that there is room for beyond the limit, as that is looked at between blocks only.
 const SPARE: usize = 1 << 20;
 
-/// Multiplies: the keys are addresses.
-#[derive(Default)]
-pub struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ mixed >> 32;
-    }
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(u64::from(value));
-    }
-}
-
 /// The decoded blocks of one vCPU.
 pub struct BlockCache {
     jumps: Jumps,
     /// Blocks by guest-physical address and mode. One whose code changed stays in its section: links may still lead to it.
-    blocks: HashMap<(u64, u32), *const Block, BuildHasherDefault<AddressHasher>>,
+    blocks: Index,
     sections: Sections,
     bytes: usize,
     /// What it may hold.
@@ -74,7 +50,7 @@ impl BlockCache {
             translator,
             hot,
             jumps: Jumps::new(),
-            blocks: HashMap::default(),
+            blocks: Index::default(),
             sections: Sections::new(enough),
             bytes: 0,
             limit: Limit::new(enough, most),
@@ -112,7 +88,7 @@ impl BlockCache {
 
     fn drop_section(&mut self, section: Section) {
         for block in section.blocks() {
-            self.blocks.remove(&(block.gpa, block.mode));
+            self.blocks.remove(block);
             self.limit.note_evicted(block.gpa);
         }
         if let Some(translator) = &mut self.translator {
@@ -165,8 +141,7 @@ impl BlockCache {
     fn find_slow<'a>(&mut self, cpu: &mut Cpu, linear: u64, mode: u32, slot: usize) -> Result<&'a Block> {
         build::check_fetch(cpu)?;
         let (gpa, global) = cpu.translate_code(linear)?;
-        // SAFETY: the blocks of the map are in the sections.
-        let old = self.blocks.get(&(gpa, mode)).map(|&block| unsafe { &*block });
+        let old = self.blocks.find(gpa, mode);
         let known = match old.filter(|block| block.may_enter(cpu)) {
             Some(block) => match block.second() {
                 // The page after may be another one now.
@@ -228,13 +203,12 @@ impl BlockCache {
         {
             block.set_replaces(old.code());
         }
-        let key = (block.gpa, block.mode);
         self.bytes += bytes;
         cpu.counts.cache_bytes = self.bytes as u64;
-        let block = self.sections.add(block);
-        self.blocks.insert(key, block);
-        // SAFETY: the block is in its section now.
-        unsafe { &*block }
+        // SAFETY: the block is in its section now, and stays where it is until that is dropped.
+        let block = unsafe { &*self.sections.add(block) };
+        self.blocks.insert(block);
+        block
     }
 
     /// Notes that blocks in `section` take `grown` bytes more.
@@ -273,9 +247,7 @@ impl BlockCache {
         let page = block.gpa & !0xfff;
         let warm = self.hot.div_ceil(3);
         let find = |offset: u16| {
-            let near = *self.blocks.get(&(page | u64::from(offset), block.mode))?;
-            // SAFETY: the blocks of the map are in the sections.
-            let near = unsafe { &*near };
+            let near = self.blocks.find(page | u64::from(offset), block.mode)?;
             near.may_join(block, warm).then_some(near)
         };
         let section = self.sections.get_mut(block.section);

@@ -5,7 +5,7 @@ use crate::state::Cpu;
 use crate::translate::{context, salt};
 
 /// Entries of the cache.
-pub(crate) const JUMPS: usize = 16384;
+pub(crate) const JUMPS: usize = 32768;
 
 /// Entries that one page may have: all in a row, so that they are dropped together.
 const OF_PAGE: usize = 4096;

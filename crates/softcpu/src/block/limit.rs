@@ -1,7 +1,6 @@
 //! How much the code cache may hold: more for a guest that comes round again and again to what was evicted.
 
-use super::cache::AddressHasher;
-use std::hash::Hasher;
+use super::index::hash;
 
 /// Words of the set of evicted blocks.
 const WORDS: usize = 4096;
@@ -18,9 +17,7 @@ pub(super) struct Limit {
 }
 
 fn bit(gpa: u64) -> (usize, u64) {
-    let mut hasher = AddressHasher::default();
-    hasher.write_u64(gpa);
-    let hash = hasher.finish();
+    let hash = hash(gpa);
     ((hash / 64) as usize % WORDS, 1 << (hash % 64))
 }
 

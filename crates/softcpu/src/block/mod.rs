@@ -7,6 +7,7 @@
 
 mod build;
 mod cache;
+mod index;
 mod jumps;
 mod limit;
 mod link;
@@ -263,7 +264,7 @@ impl Block {
             std::mem::size_of::<Special>() + part.bytes.len() + 2 * ALLOCATION
         });
         // The cache's index counts too.
-        std::mem::size_of::<Self>() + self.form_footprint() + special + 48
+        std::mem::size_of::<Self>() + self.form_footprint() + special + index::INDEXED
     }
 
     /// What the interpreter's form takes of that.

@@ -5,10 +5,8 @@
 //! least of late. (Not the oldest: a workload that goes round in more code than fits would then find nothing.)
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 
 use super::Block;
-use super::cache::AddressHasher;
 use crate::translate::CodeGroup;
 
 /// Sections that the cache is divided into, about.
@@ -57,7 +55,7 @@ pub(super) struct Sections {
     /// The one that new pages get.
     open: u16,
     /// Guest-physical page numbers.
-    pages: HashMap<u64, u16, BuildHasherDefault<AddressHasher>>,
+    pages: HashMap<u64, u16>,
     limit: usize,
 }
 

@@ -115,12 +115,14 @@ pub fn condition_code(i: &Instruction) -> u8 {
     (i.condition_code() as u8).wrapping_sub(1) & 15
 }
 
-/// PAUSE: a CPU that waits for another gives the host's CPU away once in a while.
+/// PAUSE instructions until a CPU that waits for another gives the host's CPU away.
+pub const PATIENCE: i64 = 256;
+
+/// PAUSE.
 fn pause(cpu: &mut Cpu) -> Result<Flow> {
-    const PATIENCE: u32 = 256;
-    cpu.pauses += 1;
-    if cpu.pauses >= PATIENCE {
-        cpu.pauses = 0;
+    cpu.patience -= 1;
+    if cpu.patience < 0 {
+        cpu.patience = PATIENCE;
         std::thread::yield_now();
     }
     Ok(Flow::Next)

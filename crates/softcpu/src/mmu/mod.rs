@@ -512,5 +512,3 @@ pub(crate) struct Watched {
     /// The epoch that other vCPUs must have acknowledged before the bytes can be trusted without looking again.
     pub epoch: u64,
 }
-
-const _: () = assert!(ENTRIES == 1024);

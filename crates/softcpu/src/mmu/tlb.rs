@@ -5,7 +5,7 @@
 //! their own, so that a copy between two places a power of two apart does not fight with itself.
 
 /// Entries of a table.
-pub const ENTRIES: usize = 1024;
+pub const ENTRIES: usize = 4096;
 
 /// Flags in [`Fetch::info`], below the guest-physical page address.
 pub mod info {
@@ -41,7 +41,7 @@ pub struct Fetch {
 /// The tables of an array, as translated code knows them.
 #[repr(C, align(64))]
 pub struct Tables {
-    /// For reads, by bits 12 to 21 of the linear address.
+    /// For reads, by the lower bits of the linear page number.
     pub read: [Entry; ENTRIES],
     /// For writes.
     pub write: [Entry; ENTRIES],
@@ -49,9 +49,9 @@ pub struct Tables {
     pub fetch: [Fetch; ENTRIES],
 }
 
-/// A tag that no address matches whose index is `index`.
+/// A tag that no address matches whose index is `index`. Zero for nearly all, so that a table which is not used takes no memory.
 const fn invalid_tag(index: usize) -> u64 {
-    ((index ^ 1) as u64) << 12
+    if index == 0 { 1 << 12 } else { 0 }
 }
 
 /// One array, and what it takes to drop entries of it.
@@ -62,6 +62,8 @@ pub struct Array {
     flags: Box<[[u8; 3]; ENTRIES]>,
     /// Indices that hold entries which are not global; may have duplicates.
     local: Vec<u16>,
+    /// Indices that hold entries for writes; likewise.
+    writes: Vec<u16>,
     /// Where parts of 2 MiB and 4 MiB pages were entered.
     large: Regions<22>,
     /// Where parts of 1 GiB pages were.
@@ -99,14 +101,13 @@ const FETCH: usize = 2;
 
 impl Default for Array {
     fn default() -> Self {
+        // SAFETY: tables hold integers only. Not written to here: most of them is never used.
+        let tables = unsafe { Box::<Tables>::new_zeroed().assume_init() };
         let mut array = Self {
-            tables: Box::new(Tables {
-                read: [Entry { tag: 0, addend: 0 }; ENTRIES],
-                write: [Entry { tag: 0, addend: 0 }; ENTRIES],
-                fetch: [Fetch { tag: 0, info: 0 }; ENTRIES],
-            }),
+            tables,
             flags: Box::new([[0; 3]; ENTRIES]),
             local: Vec::new(),
+            writes: Vec::new(),
             large: Regions([0; 64]),
             huge: Regions([0; 64]),
             global: false,
@@ -151,6 +152,7 @@ impl Array {
         if uses.write && (uses.wanted_for_write || free) {
             *write = Entry { tag, addend };
             self.flags[at][WRITE] = flags;
+            self.note_write(at);
         } else if write.tag == tag {
             write.tag = invalid_tag(at);
         }
@@ -173,6 +175,17 @@ impl Array {
         }
     }
 
+    fn note_write(&mut self, at: usize) {
+        if self.writes.len() >= 2 * ENTRIES {
+            let table = &self.tables.write;
+            self.writes.clear();
+            self.writes.extend(
+                (0..ENTRIES as u16).filter(|&at| table[usize::from(at)].tag != invalid_tag(at.into())),
+            );
+        }
+        self.writes.push(at as u16);
+    }
+
     /// Drops the entries at `at` that `picked` says by use, linear page address and flags.
     fn drop_entries(&mut self, at: usize, picked: impl Fn(u64, u64) -> bool) {
         let flags = self.flags[at];
@@ -182,7 +195,8 @@ impl Array {
             (&mut tables.write[at].tag, flags[WRITE]),
             (&mut tables.fetch[at].tag, flags[FETCH]),
         ] {
-            if picked(*tag, u64::from(flags)) {
+            // Not written to if it is invalid: then its memory may not be there yet.
+            if *tag != invalid_tag(at) && picked(*tag, u64::from(flags)) {
                 *tag = invalid_tag(at);
             }
         }
@@ -204,7 +218,11 @@ impl Array {
         for at in 0..ENTRIES {
             self.drop_entries(at, |_, _| true);
         }
+        self.tables.read[0].tag = invalid_tag(0);
+        self.tables.write[0].tag = invalid_tag(0);
+        self.tables.fetch[0].tag = invalid_tag(0);
         self.local.clear();
+        self.writes.clear();
         self.large = Regions([0; 64]);
         self.huge = Regions([0; 64]);
         self.global = false;
@@ -229,20 +247,25 @@ impl Array {
         true
     }
 
-    /// Drops every write tag.
+    /// Drops every write tag. Costs no more than the fills since the last time.
     pub fn drop_writes(&mut self) {
-        for (at, entry) in self.tables.write.iter_mut().enumerate() {
-            entry.tag = invalid_tag(at);
+        for at in self.writes.drain(..) {
+            self.tables.write[usize::from(at)].tag = invalid_tag(at.into());
         }
     }
 
     /// Drops the write tags that lead to the host page at `host`.
     pub fn drop_writes_to(&mut self, host: u64) {
-        for (at, entry) in self.tables.write.iter_mut().enumerate() {
-            if entry.tag.wrapping_add(entry.addend) == host {
-                entry.tag = invalid_tag(at);
+        let table = &mut self.tables.write;
+        self.writes.retain(|&at| {
+            let entry = &mut table[usize::from(at)];
+            let valid = entry.tag != invalid_tag(at.into());
+            let dropped = valid && entry.tag.wrapping_add(entry.addend) == host;
+            if dropped {
+                entry.tag = invalid_tag(at.into());
             }
-        }
+            valid && !dropped
+        });
     }
 }
 
@@ -298,6 +321,38 @@ mod tests {
         assert!(hits(&array, 0x20_0000, 1) && !hits(&array, 0x7000, 1));
         array.flush_page(0x3f_f000);
         assert!(!hits(&array, 0x20_0000, 1) && !hits(&array, 0x20_1000, 1));
+    }
+
+    #[test]
+    fn tags_for_writes_go_all_at_once_or_by_their_host_page_however_many_were_entered() {
+        let writes = |array: &Array| -> Vec<u64> {
+            let valid = |at: &usize| array.tables.write[*at].tag != invalid_tag(*at);
+            (0..ENTRIES)
+                .filter(valid)
+                .map(|at| array.tables.write[at].tag)
+                .collect()
+        };
+        let mut array = Array::default();
+        assert!(writes(&array).is_empty());
+        // Each entry several times.
+        for round in 0..5u64 {
+            for page in 0..ENTRIES as u64 {
+                array.fill((round << 40 | page) << 12, PLAIN, 0x7000_0000_0000, info::GLOBAL);
+            }
+        }
+        assert_eq!(writes(&array).len(), ENTRIES);
+        assert!(array.writes.len() <= 2 * ENTRIES);
+        let page = (4 << 40 | 77) << 12;
+        array.drop_writes_to(page + 0x7000_0000_0000);
+        assert_eq!(writes(&array).len(), ENTRIES - 1);
+        assert!(!writes(&array).contains(&page));
+        assert!(hits(&array, page, 8), "it may still be read");
+        array.drop_writes();
+        assert!(writes(&array).is_empty());
+        array.fill(page, PLAIN, 0, 0);
+        assert_eq!(writes(&array), [page]);
+        array.flush();
+        assert!(writes(&array).is_empty());
     }
 
     #[test]

@@ -177,9 +177,18 @@ impl Assembler {
 
     /// Subtracts from a part of the vCPU's state. Changes flags.
     pub fn sub_state_imm(&mut self, offset: usize, value: i32) {
-        self.raw(&[0x65, 0x48, 0x81, 0x2c, 0x25]);
-        self.dword(offset as i32);
-        self.dword(value);
+        match i8::try_from(value) {
+            Ok(short) => {
+                self.raw(&[0x65, 0x48, 0x83, 0x2c, 0x25]);
+                self.dword(offset as i32);
+                self.raw(&[short as u8]);
+            }
+            Err(_) => {
+                self.raw(&[0x65, 0x48, 0x81, 0x2c, 0x25]);
+                self.dword(offset as i32);
+                self.dword(value);
+            }
+        }
     }
 
     /// Compares a part of the vCPU's state with a small number.

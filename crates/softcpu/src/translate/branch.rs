@@ -49,6 +49,16 @@ impl Lowering<'_> {
         Some(())
     }
 
+    /// PAUSE. Once in a while the interpreter's, which gives the host's CPU away.
+    pub(super) fn pause(&mut self, index: usize, i: &Instruction) {
+        self.spare_flags();
+        let miss = self.miss(index);
+        self.code.sub_state_imm(offset_of!(Cpu, patience), 1);
+        self.code.jump_if(condition::L, miss);
+        self.code.raw(&[0xf3, 0x90]);
+        self.go(Outcome::Next, i.next_ip());
+    }
+
     /// Goes on at `target`, relative to the page, after the current instruction.
     pub(super) fn go(&mut self, outcome: Outcome, target: u64) {
         self.uncounted += 1;

@@ -67,7 +67,7 @@ impl Lowering<'_> {
             i,
             plan,
             Copying {
-                aligned: false,
+                aligned: i.mnemonic() == Mnemonic::Cmpxchg16b,
                 spent,
             },
         );
@@ -253,7 +253,7 @@ pub fn is_copied(i: &Instruction, family: Family) -> bool {
         Family::MulDiv => matches!(i.mnemonic(), Mul | Imul),
         // With a register as bit number the operand may lie beyond the address.
         Family::Bits => !memory || i.op1_kind() == OpKind::Immediate8 || matches!(i.mnemonic(), Bsf | Bsr),
-        Family::Atomic => matches!(i.mnemonic(), Xadd | Cmpxchg),
+        Family::Atomic => matches!(i.mnemonic(), Xadd | Cmpxchg | Cmpxchg8b | Cmpxchg16b),
         Family::Moves => matches!(
             i.mnemonic(),
             Mov | Movzx

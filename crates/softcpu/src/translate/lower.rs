@@ -295,6 +295,10 @@ impl<'a> Lowering<'a> {
             Owner::Family(Family::Control) => self.control(index, i),
             Owner::Family(Family::Stack) => self.stack(index, i),
             Owner::Family(Family::String) => self.string(index, i),
+            Owner::Family(Family::Pause) => {
+                self.pause(index, i);
+                Some(())
+            }
             Owner::Family(family) => self.generic(index, i, *family, spent),
             Owner::Native(op) => self.native(index, i, op, spent),
             Owner::System => self.system(index, i),

@@ -170,7 +170,7 @@ enum Way {
 
 fn way(single: &Single) -> Way {
     let i: &Instruction = &single.instruction;
-    if !single.ends {
+    if !single.ends || matches!(single.owner, Owner::Family(Family::Pause)) {
         return Way::Through;
     }
     if !matches!(single.owner, Owner::Family(Family::Control)) {
