@@ -49,9 +49,14 @@ pub struct Tables {
     pub fetch: [Fetch; ENTRIES],
 }
 
-/// A tag that no address matches whose index is `index`. Zero for nearly all, so that a table which is not used takes no memory.
+/// A tag that no address matches whose index is `index`. Zero for nearly all, so that a table which is not used takes no memory. The
+/// difference to an address leaves room for 4096 more before it overflows: string instructions rely on that.
 const fn invalid_tag(index: usize) -> u64 {
-    if index == 0 { 1 << 12 } else { 0 }
+    if index == 0 || index == ENTRIES - 1 {
+        ((index ^ 1) as u64) << 12
+    } else {
+        0
+    }
 }
 
 /// One array, and what it takes to drop entries of it.
@@ -62,6 +67,8 @@ pub struct Array {
     flags: Box<[[u8; 3]; ENTRIES]>,
     /// Indices that hold entries which are not global; may have duplicates.
     local: Vec<u16>,
+    /// The same of those that are global.
+    global: Vec<u16>,
     /// Indices that hold entries for writes; likewise.
     writes: Vec<u16>,
     /// Where parts of 2 MiB and 4 MiB pages were entered.
@@ -69,7 +76,7 @@ pub struct Array {
     /// Where parts of 1 GiB pages were.
     huge: Regions<30>,
     /// Whether any of those pages is global.
-    global: bool,
+    large_is_global: bool,
 }
 
 /// A set of regions of `1 << SHIFT` bytes, by a hash: it may have one more. The upper half of the address space, where kernels map
@@ -107,12 +114,13 @@ impl Default for Array {
             tables,
             flags: Box::new([[0; 3]; ENTRIES]),
             local: Vec::new(),
+            global: Vec::new(),
             writes: Vec::new(),
             large: Regions([0; 64]),
             huge: Regions([0; 64]),
-            global: false,
+            large_is_global: false,
         };
-        array.flush();
+        array.begin();
         array
     }
 }
@@ -160,14 +168,16 @@ impl Array {
             self.tables.fetch[at] = Fetch { tag, info };
             self.flags[at][FETCH] = flags;
         }
-        if info & info::GLOBAL == 0 {
+        if info & info::GLOBAL != 0 {
+            self.note_global(at);
+        } else {
             if self.local.len() >= 4 * ENTRIES {
                 self.flush_local();
                 return;
             }
             self.local.push(at as u16);
         }
-        self.global |= info & info::LARGE != 0 && info & info::GLOBAL != 0;
+        self.large_is_global |= info & info::LARGE != 0 && info & info::GLOBAL != 0;
         if info & info::HUGE != 0 {
             self.huge.add(linear);
         } else if info & info::LARGE != 0 {
@@ -178,12 +188,19 @@ impl Array {
     fn note_write(&mut self, at: usize) {
         if self.writes.len() >= 2 * ENTRIES {
             let table = &self.tables.write;
+            let valid = |&at: &u16| table[usize::from(at)].tag != invalid_tag(at.into());
             self.writes.clear();
-            self.writes.extend(
-                (0..ENTRIES as u16).filter(|&at| table[usize::from(at)].tag != invalid_tag(at.into())),
-            );
+            self.writes.extend((0..ENTRIES as u16).filter(valid));
         }
         self.writes.push(at as u16);
+    }
+
+    fn note_global(&mut self, at: usize) {
+        if self.global.len() >= 2 * ENTRIES {
+            self.global.clear();
+            self.global.extend(0..ENTRIES as u16);
+        }
+        self.global.push(at as u16);
     }
 
     /// Drops the entries at `at` that `picked` says by use, linear page address and flags.
@@ -207,25 +224,34 @@ impl Array {
         while let Some(at) = self.local.pop() {
             self.drop_entries(at.into(), |_, flags| flags & info::GLOBAL == 0);
         }
-        if !self.global {
+        if !self.large_is_global {
             self.large = Regions([0; 64]);
             self.huge = Regions([0; 64]);
         }
     }
 
-    /// Drops everything.
+    /// Drops everything. Costs no more than the fills since the last time.
     pub fn flush(&mut self) {
-        for at in 0..ENTRIES {
-            self.drop_entries(at, |_, _| true);
+        for list in [&mut self.local, &mut self.global] {
+            for at in list.drain(..).map(usize::from) {
+                self.tables.read[at].tag = invalid_tag(at);
+                self.tables.write[at].tag = invalid_tag(at);
+                self.tables.fetch[at].tag = invalid_tag(at);
+            }
         }
-        self.tables.read[0].tag = invalid_tag(0);
-        self.tables.write[0].tag = invalid_tag(0);
-        self.tables.fetch[0].tag = invalid_tag(0);
-        self.local.clear();
         self.writes.clear();
         self.large = Regions([0; 64]);
         self.huge = Regions([0; 64]);
-        self.global = false;
+        self.large_is_global = false;
+    }
+
+    /// Nothing is entered yet.
+    fn begin(&mut self) {
+        for at in [0, ENTRIES - 1] {
+            self.tables.read[at].tag = invalid_tag(at);
+            self.tables.write[at].tag = invalid_tag(at);
+            self.tables.fetch[at].tag = invalid_tag(at);
+        }
     }
 
     /// Drops the translation of `linear`, and all of the large page that it may be part of. Returns true if there may have been
@@ -294,8 +320,10 @@ mod tests {
     fn an_empty_array_matches_nothing_not_even_odd_addresses() {
         let array = Array::default();
         for at in 0..ENTRIES as u64 {
-            for high in [0, 1 << 62, u64::MAX << 22, 0xffff_8000_0000_0000] {
+            for high in [0, 1 << 62, u64::MAX << 24, 0xffff_8000_0000_0000] {
                 assert!(!hits(&array, high | at << 12, 1));
+                let difference = array.tables.read[at as usize].tag ^ (high | at << 12 | 0xfff);
+                assert!(difference.checked_add(4096).is_some_and(|sum| sum > 4096));
             }
         }
     }
@@ -353,6 +381,12 @@ mod tests {
         assert_eq!(writes(&array), [page]);
         array.flush();
         assert!(writes(&array).is_empty());
+        for page in 0..ENTRIES as u64 {
+            for round in 0..5u64 {
+                let address = (round << 40 | page) << 12;
+                assert!(!hits(&array, address, 1), "{address:#x}");
+            }
+        }
     }
 
     #[test]

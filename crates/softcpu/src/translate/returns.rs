@@ -60,6 +60,7 @@ impl Lowering<'_> {
             }
         } else {
             self.target(index, i)?;
+            self.need_canonical(index);
             self.code.store_state(S0, state_at::KEPT);
             self.push_return(index, next);
             self.code.load_state(S0, state_at::KEPT);
@@ -67,6 +68,16 @@ impl Lowering<'_> {
         }
         self.after_call(next);
         Some(())
+    }
+
+    /// Leaves a call of the address in `S0` to the interpreter if it faults, as no return address may be written then.
+    fn need_canonical(&mut self, index: usize) {
+        let miss = self.miss(index);
+        self.code.mov(S1, S0);
+        self.code.sar(S1, 47);
+        self.code.lea(S1, Memory::at(S1, 1));
+        self.code.cmp_imm(S1, 1);
+        self.code.jump_if(condition::A, miss);
     }
 
     /// Writes the return address below the stack's top, which stays where it is, and leaves it in `S1`.

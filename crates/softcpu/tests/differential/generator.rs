@@ -735,7 +735,7 @@ pub fn start_of(rng: &mut Rng, long: bool) -> (Registers, Vec<u8>) {
 }
 
 /// Random registers, with pointers where memory operands expect them.
-fn start(rng: &mut Rng, long: bool) -> Registers {
+pub fn start(rng: &mut Rng, long: bool) -> Registers {
     let mut registers = Registers::zeroed();
     for register in &mut registers.gpr {
         *register = rng.integer();

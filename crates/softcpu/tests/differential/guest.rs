@@ -57,9 +57,17 @@ pub struct Guest {
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What stands for a vector after a triple fault.
+const SHUTDOWN: u64 = 256;
+
 impl Guest {
     /// Builds the guest on `accelerator`.
     pub fn start(accelerator: &dyn Accelerator) -> Self {
+        Self::with_patience(accelerator, PATIENCE)
+    }
+
+    /// The same, for cases that may have no end: they are given up after about `patience`.
+    pub fn with_patience(accelerator: &dyn Accelerator, patience: Duration) -> Self {
         let ram = ostler_memory::allocate(RAM, RamOptions::default()).expect("a megabyte of guest memory");
         build_tables(&ram);
         let config = VmConfig {
@@ -72,7 +80,7 @@ impl Guest {
         let kicker = vcpu.kicker();
         let msrs = vcpu.state().expect("the state after reset").msrs;
         let begun = Arc::new(AtomicU64::new(0));
-        watch(&begun, kicker.clone());
+        watch(&begun, kicker.clone(), patience);
         Self {
             ram,
             _vm: vm,
@@ -85,10 +93,7 @@ impl Guest {
 
     /// Runs one case: as often as it takes to have it executed by the engine that is tested.
     pub fn run(&mut self, case: &Case) -> Final {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let mut code = vec![0xcc; PAGE];
-        code[..case.code.len()].copy_from_slice(&case.code);
-        self.write(WINDOW, &code);
+        self.put_code(case);
         if let Engine::Translator { after } = ENGINE {
             for _ in 0..after {
                 self.run_once(case);
@@ -97,7 +102,21 @@ impl Guest {
         self.run_once(case)
     }
 
+    /// Puts the code of a case into the code page, INT3 behind it.
+    pub fn put_code(&mut self, case: &Case) {
+        let mut code = vec![0xcc; PAGE];
+        code[..case.code.len()].copy_from_slice(&case.code);
+        self.write(WINDOW, &code);
+    }
+
     fn run_once(&mut self, case: &Case) -> Final {
+        self.attempt(case)
+            .unwrap_or_else(|| panic!("no end of {:02x?}", shown(case)))
+    }
+
+    /// Runs one case, whose code is there already. `None` if it took too long.
+    pub fn attempt(&mut self, case: &Case) -> Option<Final> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.write(WINDOW + PAGE as u64, &case.memory);
         let mut state = self.template.clone();
         state.gpr = case.registers.gpr;
@@ -116,14 +135,26 @@ impl Guest {
             .expect("a state that the vCPU can take");
         let vector = match self.vcpu.run().expect("guest mode") {
             Exit::PortWrite { port, .. } => port,
-            other => panic!("unexpected exit {other:?} of {:02x?}", case.code),
+            Exit::Kicked => return None,
+            Exit::Shutdown => return Some(self.shut_down()),
+            other => panic!("unexpected exit {other:?} of {:02x?}", shown(case)),
         };
         self.kicker.kick(KickSource::Signal);
         match self.vcpu.run().expect("guest mode") {
             Exit::Kicked => {}
             other => panic!("unexpected exit {other:?} after the handler"),
         }
-        self.outcome(u64::from(vector))
+        Some(self.outcome(u64::from(vector)))
+    }
+
+    /// After a triple fault, which comes of a SYSCALL to nowhere.
+    fn shut_down(&mut self) -> Final {
+        let mut last = self.outcome(SHUTDOWN);
+        let state = self.vcpu.state().expect("the vCPU's state");
+        last.outcome.registers.gpr = state.gpr;
+        last.outcome.registers.rip = state.rip;
+        last.outcome.registers.rflags = state.rflags;
+        last
     }
 
     fn outcome(&mut self, vector: u64) -> Final {
@@ -162,8 +193,14 @@ impl Guest {
     }
 }
 
+/// The code from where it begins.
+fn shown(case: &Case) -> &[u8] {
+    let at = case.registers.rip.wrapping_sub(CODE) as usize;
+    case.code.get(at..).unwrap_or(&case.code)
+}
+
 /// Kicks a vCPU that stays in one case for too long; the exit then fails the test. Ends with the guest.
-fn watch(begun: &Arc<AtomicU64>, kicker: Arc<dyn Kick>) {
+fn watch(begun: &Arc<AtomicU64>, kicker: Arc<dyn Kick>, patience: Duration) {
     let begun = Arc::downgrade(begun);
     std::thread::spawn(move || {
         let mut last = 0;
@@ -174,7 +211,7 @@ fn watch(begun: &Arc<AtomicU64>, kicker: Arc<dyn Kick>) {
                 kicker.kick(KickSource::Signal);
             }
             last = now;
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(patience);
         }
     });
 }
@@ -288,6 +325,8 @@ fn build_tables(ram: &GuestRam) {
     );
     put(GDT + 0x48, tss >> 32);
     put(TSS + 4, KERNEL + STACK_TOP);
+    // No port is the user's.
+    put(TSS + 0x60, 0xffff << 48);
     for vector in 0..VECTORS {
         let handler = KERNEL + HANDLERS + vector * 16;
         let gate: u64 = if matches!(vector, 3 | 4) { 0xee00 } else { 0x8e00 };

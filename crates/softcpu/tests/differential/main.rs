@@ -2,7 +2,9 @@
 //! and must leave the same registers, defined flags, vector and x87 state, memory and exception. 64-bit code is translated before
 //! it executes first; the same is interpreted in the tests of `interpreted.rs`.
 //!
-//! `OSTLER_DIFFERENTIAL=1000000` sets how many sequences run, `DIFF_SEED=n` where the seeds start (a failure prints its own).
+//! Random bytes, which the host must not execute, do the same in the interpreter and translated (`random_code.rs`).
+//!
+//! `OSTLER_DIFFERENTIAL=1000000` sets how many sequences run, `OSTLER_RANDOM_CODE=10000000` how many random bytes' blocks, `DIFF_SEED=n` where the seeds start (a failure prints its own).
 
 mod compare;
 mod generator;
@@ -11,6 +13,7 @@ mod machine_state;
 mod minimise;
 mod native;
 mod open;
+mod random_code;
 mod regressions;
 mod rng;
 mod sequence;

@@ -49,7 +49,7 @@ const ARITHMETIC: u32 =
     RflagsBits::OF | RflagsBits::SF | RflagsBits::ZF | RflagsBits::AF | RflagsBits::CF | RflagsBits::PF;
 
 /// Bits of RFLAGS for iced's flags.
-fn rflags(bits: u32) -> u64 {
+pub fn rflags(bits: u32) -> u64 {
     [
         (RflagsBits::OF, 1 << 11),
         (RflagsBits::SF, 1 << 7),
