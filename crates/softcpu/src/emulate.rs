@@ -83,6 +83,7 @@ impl Emulator {
         convert::restore(cpu, &with_quiet_lapic(state))?;
         // The shadow over this instruction ends with it; it may cast one of its own.
         cpu.shadow = false;
+        cpu.stack_loaded = false;
         let msrs = msr::save(cpu);
         // Nobody tells this CPU when the guest writes to its code.
         let mut cache = BlockCache::new(CACHE_BYTES, CACHE_BYTES, Engine::Interpreter);

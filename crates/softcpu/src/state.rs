@@ -258,6 +258,8 @@ pub struct Cpu {
     pub cpl: u8,
     /// Interrupts and single-step traps are held off for one instruction (after STI or a load of SS).
     pub shadow: bool,
+    /// SS was loaded by the last instruction: debug traps wait as well.
+    pub stack_loaded: bool,
     /// An event may wait for RFLAGS.IF or for the end of an NMI. False only if none does; what others posted shows in the
     /// attention word.
     pub held: bool,
@@ -367,6 +369,7 @@ impl Cpu {
             flags: 0,
             cpl: 0,
             shadow: false,
+            stack_loaded: false,
             held: true,
             mode: 0,
             rflags_rest: 0,

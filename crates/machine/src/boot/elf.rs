@@ -204,8 +204,13 @@ fn check_overlaps(segments: &[Segment]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Copies segments into RAM above 1 MiB, and returns the first address past them.
-pub fn load(ram: &GuestRam, kernel: &Blob, segments: &[Segment]) -> Result<u64, Error> {
+/// Copies segments into RAM above 1 MiB, or into one of the ranges `low` below that, and returns the first address past them.
+pub fn load(
+    ram: &GuestRam,
+    kernel: &Blob,
+    segments: &[Segment],
+    low: &[std::ops::Range<u64>],
+) -> Result<u64, Error> {
     if segments.is_empty() {
         return Err(Error::BadKernel("it has nothing to load"));
     }
@@ -213,8 +218,11 @@ pub fn load(ram: &GuestRam, kernel: &Blob, segments: &[Segment]) -> Result<u64, 
     let mut end = 0;
     for segment in segments {
         let past = segment.address.saturating_add(segment.memory_len);
-        if segment.address < HIGH_RAM_START {
-            return Err(Error::BadKernel("it wants to be loaded below 1 MiB"));
+        let fits = |range: &std::ops::Range<u64>| range.start <= segment.address && past <= range.end;
+        if segment.address < HIGH_RAM_START && !low.iter().any(fits) {
+            return Err(Error::BadKernel(
+                "it wants to be loaded below 1 MiB, where there is no room for it",
+            ));
         }
         if past > ram_end {
             return Err(Error::KernelTooLarge {
@@ -326,7 +334,7 @@ pub mod tests {
         let ram = ostler_memory::allocate(4 << 20, Default::default()).unwrap();
         cpu::write(&ram, 0x10_0000, &[0xff; 0x2000]).unwrap();
         let kernel = Blob::Bytes(vec![7; 10]);
-        let end = load(&ram, &kernel, &[Segment::new(2, 5, 0x10_0010, 0x1800)]).unwrap();
+        let end = load(&ram, &kernel, &[Segment::new(2, 5, 0x10_0010, 0x1800)], &[]).unwrap();
         assert_eq!(end, 0x10_1810);
         let mut bytes = vec![0; 0x1802];
         ram.read_slice(&mut bytes, GuestAddress(0x10_000f)).unwrap();
@@ -343,14 +351,14 @@ pub mod tests {
         let ram = ostler_memory::allocate(4 << 20, Default::default()).unwrap();
         let kernel = Blob::Bytes(Vec::new());
         assert!(matches!(
-            load(&ram, &kernel, &[segment(0x1000, 8)]),
+            load(&ram, &kernel, &[segment(0x1000, 8)], &[]),
             Err(Error::BadKernel(_))
         ));
         assert!(matches!(
-            load(&ram, &kernel, &[segment(4 << 20, 8)]),
+            load(&ram, &kernel, &[segment(4 << 20, 8)], &[]),
             Err(Error::KernelTooLarge { .. })
         ));
-        assert!(matches!(load(&ram, &kernel, &[]), Err(Error::BadKernel(_))));
+        assert!(matches!(load(&ram, &kernel, &[], &[]), Err(Error::BadKernel(_))));
     }
 
     proptest! {
@@ -366,7 +374,7 @@ pub mod tests {
             let ram = ostler_memory::allocate(2 << 20, Default::default()).unwrap();
             if let Ok(elf) = parse(&kernel) {
                 let _ = elf.note(&kernel, b"Xen", 18);
-                let _ = load(&ram, &kernel, &elf.segments);
+                let _ = load(&ram, &kernel, &elf.segments, &[]);
             }
         }
 

@@ -1,5 +1,7 @@
 //! Multiboot 1 (Multiboot Specification 0.6.96): 32-bit protected mode, information in EBX. For test kernels.
 
+use std::ops::Range;
+
 use ostler_accel::CpuState;
 use ostler_memory::GuestRam;
 
@@ -7,7 +9,7 @@ use super::elf::{self, Segment};
 use super::memory_map::{MapEntry, low_ram_end, memory_map};
 use super::{BootSource, cpu, write_command_line};
 use crate::Error;
-use crate::layout::{BOOT_INFO, COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START, LOW_RAM_END};
+use crate::layout::{BIOS_IRET, BOOT_INFO, COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START, LOW_RAM_END};
 
 /// The header lies within this much of the file's start.
 pub const HEAD: usize = 8192;
@@ -26,6 +28,13 @@ const INFO_LOADER: u32 = 1 << 9;
 const MODULE: u64 = BOOT_INFO + 0x80;
 const LOADER_NAME: u64 = BOOT_INFO + 0xa0;
 const MAP: u64 = BOOT_INFO + 0x100;
+
+/// Where a kernel may lie below 1 MiB: beside the information and the command line.
+const LOW_ROOM: [Range<u64>; 2] = [
+    INFO_END..COMMAND_LINE,
+    COMMAND_LINE + COMMAND_LINE_ROOM as u64..LOW_RAM_END,
+];
+const INFO_END: u64 = BOOT_INFO + 0x2000;
 
 /// By custom the command line starts with the kernel's name.
 const KERNEL_NAME: &str = "kernel";
@@ -105,11 +114,12 @@ pub fn load(ram: &GuestRam, boot: &BootSource, header: Header) -> Result<CpuStat
         let entry = u32::try_from(elf.entry).map_err(|_| Error::BadKernel("its entry is above 4 GiB"))?;
         (elf.segments, entry)
     };
-    let end = elf::load(ram, &boot.kernel, &segments)?;
+    let end = elf::load(ram, &boot.kernel, &segments, &LOW_ROOM)?;
     let line = format!("{KERNEL_NAME} {}", boot.command_line);
     write_command_line(ram, &line, COMMAND_LINE_ROOM)?;
     let module = place_module(ram, boot, end)?;
     write_info(ram, module)?;
+    write_real_mode_vectors(ram)?;
     let mut state = cpu::protected_mode(ram, entry)?;
     state.gpr[0] = LOADER_MAGIC;
     state.gpr[3] = BOOT_INFO;
@@ -122,7 +132,7 @@ fn place_module(ram: &GuestRam, boot: &BootSource, end: u64) -> Result<Option<(u
         return Ok(None);
     };
     let size = initrd.len("initrd")?;
-    let base = end.next_multiple_of(4096);
+    let base = end.max(HIGH_RAM_START).next_multiple_of(4096);
     let room = low_ram_end(ram).saturating_sub(base);
     if size > room {
         return Err(Error::InitrdTooLarge { size, room });
@@ -130,6 +140,17 @@ fn place_module(ram: &GuestRam, boot: &BootSource, end: u64) -> Result<Option<(u
     initrd.copy_to("initrd", 0, size, ram, base)?;
     // Both are below 4 GiB, as the RAM is.
     Ok(Some((base as u32, (base + size) as u32)))
+}
+
+/// Lets every interrupt of real mode return at once, as firmware would leave it: test kernels go back there.
+fn write_real_mode_vectors(ram: &GuestRam) -> Result<(), Error> {
+    const IRET: u8 = 0xcf;
+    let segment = (BIOS_IRET >> 4 & 0xf000) as u16;
+    let vector = [(BIOS_IRET & 0xffff) as u16, segment]
+        .map(u16::to_le_bytes)
+        .concat();
+    cpu::write(ram, 0, &vector.repeat(256))?;
+    cpu::write(ram, BIOS_IRET, &[IRET])
 }
 
 fn write_info(ram: &GuestRam, module: Option<(u32, u32)>) -> Result<(), Error> {
@@ -199,6 +220,37 @@ mod tests {
             kernel: Blob::Bytes(kernel),
             initrd: Some(Blob::Bytes(vec![5; 100])),
             command_line: "a b".into(),
+        }
+    }
+
+    #[test]
+    fn a_kernel_may_lie_below_1_mib_beside_what_the_loader_puts_there() {
+        let ram = ostler_memory::allocate(4 << 20, Default::default()).unwrap();
+        for (at, fits) in [
+            (0x8000u32, true),
+            (0x7ff0, false),
+            (0x1_fff0, false),
+            (0x2_0000, false),
+            (0x3_0000, true),
+            (0x9_fbf0, false),
+            (0x10_0000, true),
+        ] {
+            let mut kernel = header(HAS_ADDRESSES, [at, at, 0, 0, at + 32]);
+            kernel.resize(64, 0x90);
+            let found = find(&kernel).unwrap();
+            let loaded = load(&ram, &boot(kernel), found);
+            assert_eq!(loaded.is_ok(), fits, "{at:#x}");
+            if let Ok(state) = loaded {
+                assert_eq!(state.rip, u64::from(at) + 32);
+                let word: u32 = ram.read_obj(GuestAddress(at.into())).unwrap();
+                assert_eq!(word, HEADER_MAGIC);
+                let module: u32 = ram.read_obj(GuestAddress(MODULE)).unwrap();
+                assert!(u64::from(module) >= HIGH_RAM_START);
+                let vector: u32 = ram.read_obj(GuestAddress(4 * 8)).unwrap();
+                assert_eq!(vector, 0xf000_ff53);
+                let first: u8 = ram.read_obj(GuestAddress(0xf_ff53)).unwrap();
+                assert_eq!(first, 0xcf);
+            }
         }
     }
 

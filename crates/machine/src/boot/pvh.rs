@@ -33,7 +33,7 @@ pub fn entry(elf: &Elf, boot: &BootSource) -> Result<Option<u32>, Error> {
 /// Loads kernel, initrd and command line, and returns the first CPU's state.
 pub fn load(ram: &GuestRam, boot: &BootSource, elf: &Elf, entry: u32) -> Result<CpuState, Error> {
     write_command_line(ram, &boot.command_line, COMMAND_LINE_ROOM)?;
-    let end = elf::load(ram, &boot.kernel, &elf.segments)?;
+    let end = elf::load(ram, &boot.kernel, &elf.segments, &[])?;
     let initrd = place_initrd(ram, boot, end, low_ram_end(ram))?;
     let map = memory_map(ram);
 

@@ -14,6 +14,8 @@ pub const DR7_FIXED: u64 = 1 << 10;
 pub const DR6_WRITABLE: u64 = 0xe00f;
 /// What always reads as one in DR6 (no RTM, no bus-lock detection).
 pub const DR6_FIXED: u64 = 0xffff_0ff0;
+/// The breakpoints that were met: each #DB says its own only, while the other bits gather.
+pub const DR6_HITS: u64 = 0xf;
 /// A debug register was accessed while DR7.GD was set.
 pub const DR6_BD: u64 = 1 << 13;
 /// Single step.
@@ -52,7 +54,14 @@ fn matching(cpu: &Cpu, hit: impl Fn(Kind, u64, u64) -> bool) -> u64 {
 
 /// See [`super::begin_step`].
 pub fn begin_step(cpu: &mut Cpu) -> Result<bool> {
-    cpu.msrs.debug_hits = 0;
+    if std::mem::take(&mut cpu.msrs.returned_traced) {
+        return Err(cpu.raise(Exception::db(DR6_BS)));
+    }
+    // What a load of SS met is told with what comes after it. (Breakpoints on that are not held back, as on AMD's processors.)
+    let held = std::mem::take(&mut cpu.stack_loaded);
+    if !held {
+        cpu.msrs.debug_hits = 0;
+    }
     cpu.msrs.entered = false;
     cpu.msrs.repeats = false;
     let resumes = cpu.rflags_rest & bit::RF != 0;
@@ -104,6 +113,10 @@ pub fn trap(cpu: &mut Cpu, traced: bool) -> Option<Exception> {
         cpu.rflags_rest |= bit::RF;
     } else if cpu.msrs.resumed && !cpu.msrs.entered {
         cpu.rflags_rest &= !bit::RF;
+    }
+    if cpu.stack_loaded {
+        // SDM vol. 3, 6.8.3: nothing comes between a load of SS and the instruction after it.
+        return None;
     }
     let mut bits = std::mem::take(&mut cpu.msrs.debug_hits);
     if traced && !cpu.msrs.entered {

@@ -323,7 +323,7 @@ pub fn deliver(cpu: &mut Cpu, mut exception: Exception) -> std::result::Result<(
             cpu.cr2 = address;
         }
         if exception.vector == vector::DB {
-            cpu.dr6 |= exception.dr6;
+            cpu.dr6 = cpu.dr6 & !super::debug::DR6_HITS | exception.dr6;
             cpu.dr7 &= !super::debug::DR7_GD;
         }
         let event = Event {

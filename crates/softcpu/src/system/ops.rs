@@ -292,7 +292,7 @@ fn move_special(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             let Some(index) = index else { return Err(cpu.ud()) };
             let selector = operand16_at(cpu, i, 1)?;
             segment::load(cpu, index, selector)?;
-            cpu.shadow |= index == seg::SS;
+            cast_shadow(cpu, index);
         }
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
             let Some(index) = segment_index(from) else {
@@ -352,8 +352,16 @@ fn pop_segment(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
     popper.commit(cpu);
     cpu.segs[index] = loaded;
     cpu.update_mode();
-    cpu.shadow |= index == seg::SS;
+    cast_shadow(cpu, index);
     Ok(Flow::Next)
+}
+
+/// After a load of segment register `index`: neither interrupts nor debug traps come between a load of SS and the instruction after it.
+fn cast_shadow(cpu: &mut Cpu, index: usize) {
+    if index == seg::SS {
+        cpu.shadow = true;
+        cpu.stack_loaded = true;
+    }
 }
 
 /// Reads offset and selector of a far pointer in memory.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ostler_accel::TimeSpent;
 
+use super::lapic::{self, Destination, Message};
 use crate::fault::Result;
 use crate::host;
 use crate::shared::VmShared;
@@ -219,6 +220,7 @@ pub fn update_steal_time(cpu: &mut Cpu) {
 /// VMCALL and VMMCALL.
 pub fn hypercall(cpu: &mut Cpu) -> Result<()> {
     const KICK_CPU: u64 = 5;
+    const SEND_IPI: u64 = 10;
     const SCHED_YIELD: u64 = 11;
     /// KVM_ENOSYS, which is not the errno of that name.
     const ENOSYS: i64 = 1000;
@@ -238,6 +240,7 @@ pub fn hypercall(cpu: &mut Cpu) -> Result<()> {
                 }
                 0
             }
+            SEND_IPI => send_ipis(cpu, mask),
             SCHED_YIELD => {
                 std::thread::yield_now();
                 0
@@ -247,6 +250,44 @@ pub fn hypercall(cpu: &mut Cpu) -> Result<()> {
     };
     cpu.gpr[reg::RAX] = answer as u64 & mask;
     Ok(())
+}
+
+/// KVM_HC_SEND_IPI: RSI is an ICR without destination, RBX and RCX are a set of APIC ids that begins with RDX. Returns how many were
+/// reached, or a negated errno.
+fn send_ipis(cpu: &Cpu, mask: u64) -> i64 {
+    const EINVAL: i64 = 22;
+    /// Logical destinations and shorthands.
+    const ADDRESSED: u64 = 1 << 11 | 3 << 18;
+    let width = u64::from(mask.count_ones());
+    let [low, high, first, icr] =
+        [reg::RBX, reg::RCX, reg::RDX, reg::RSI].map(|number| cpu.gpr[number] & mask);
+    if icr & ADDRESSED != 0 {
+        return -EINVAL;
+    }
+    let vm = cpu.vm.clone();
+    let mut reached = 0;
+    for at in 0..2 * width {
+        let set = if at < width {
+            low >> at
+        } else {
+            high >> (at - width)
+        } & 1
+            != 0;
+        let id = u32::try_from((first & 0xffff_ffff) + at).ok();
+        let Some(id) = id.filter(|&id| set && vm.vcpu(id).is_some()) else {
+            continue;
+        };
+        let message = Message {
+            destination: Destination::Physical(id),
+            delivery: (icr >> 8) as u8 & 7,
+            vector: icr as u8,
+            level: false,
+            ipi: true,
+        };
+        lapic::deliver(&vm, Some(cpu.id), &message);
+        reached += 1;
+    }
+    reached
 }
 
 #[cfg(test)]

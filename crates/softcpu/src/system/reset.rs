@@ -41,6 +41,7 @@ pub fn init(cpu: &mut Cpu) {
     cpu.dr7 = debug::DR7_FIXED;
     cpu.cpl = 0;
     cpu.shadow = false;
+    cpu.stack_loaded = false;
     (cpu.nmi_pending, cpu.nmi_masked) = (false, false);
     cpu.exception = None;
     cpu.set_rflags(2);

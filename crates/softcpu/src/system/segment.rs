@@ -4,6 +4,7 @@ use ostler_accel::Segment;
 
 use super::descriptor::{self, code_of, is_null, kind, rpl, set_accessed};
 use crate::fault::{Exception, Result};
+use crate::mmu::access::is_canonical;
 use crate::state::{Cpu, cr0, rights, seg};
 
 /// Rights of a writable data segment, accessed, DPL 3: what virtual-8086 mode gives every segment.
@@ -119,7 +120,11 @@ pub fn drop_inner_segments(cpu: &mut Cpu) {
             s.rights & (rights::CODE | rights::EXPAND_DOWN) == rights::CODE | rights::EXPAND_DOWN;
         let dpl = (s.rights >> 5) as u8 & 3;
         if s.rights & rights::PRESENT != 0 && !conforming_code && dpl < cpu.cpl {
-            cpu.segs[index] = null_segment(0);
+            // The base stays, unlike after a load of a null selector: that of FS and GS still counts in 64-bit mode.
+            cpu.segs[index] = Segment {
+                base: s.base,
+                ..null_segment(0)
+            };
         } else if is_null(s.selector) {
             // A null selector's RPL is cleared with it; bases of FS and GS set by MSR stay.
             cpu.segs[index].selector = 0;
@@ -155,7 +160,11 @@ pub fn checked_ldt(
     if !d.present() {
         return Err(cpu.raise(absent(code)));
     }
-    Ok(d.segment(selector))
+    let ldt = d.segment(selector);
+    if cpu.long_active() && !is_canonical(ldt.base) {
+        return Err(cpu.raise(refusal(code)));
+    }
+    Ok(ldt)
 }
 
 /// LTR.
@@ -172,8 +181,12 @@ pub fn load_tr(cpu: &mut Cpu, selector: u16) -> Result<()> {
     if !d.present() {
         return Err(cpu.raise(Exception::np(code)));
     }
+    let task = d.segment(selector);
+    if cpu.long_active() && !is_canonical(task.base) {
+        return Err(cpu.raise(Exception::gp(code)));
+    }
     descriptor::set_kind(cpu, &d, d.kind() | 2)?;
-    cpu.tr = d.segment(selector);
+    cpu.tr = task;
     cpu.tr.rights |= 2;
     Ok(())
 }

@@ -87,6 +87,8 @@ pub fn sysret(cpu: &mut Cpu, wide: bool) -> Result<()> {
     cpu.segs[seg::SS] = flat(base.wrapping_add(8) | 3, data(3));
     set_cs(cpu, flat(selector, rights), 3, rip);
     events::flags_changed(cpu);
+    // Unlike IRET, it traps before the first instruction where it returns to.
+    cpu.msrs.returned_traced = cpu.rflags_rest & bit::TF != 0;
     Ok(())
 }
 

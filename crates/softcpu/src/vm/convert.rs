@@ -104,6 +104,7 @@ pub fn restore(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
     cpu.nmi_pending = state.events.nmi_pending;
     cpu.nmi_masked = state.events.nmi_masked;
     cpu.shadow = state.events.interrupt_shadow;
+    cpu.stack_loaded = false;
     cpu.exception = state.events.exception.map(|(vector, error_code)| Exception {
         vector,
         error_code,

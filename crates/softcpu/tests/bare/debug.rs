@@ -265,3 +265,53 @@ fn int1_is_a_trap_that_every_level_may_raise() {
     );
     assert_eq!(state.gpr[7] & 0xe00f, 0, "no cause in DR6");
 }
+
+guest_code!(
+    stack_loaded,
+    "stack_loaded_begin",
+    "stack_loaded_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler: how often, the first cause and where it came; off with everything.
+    "inc ebx",
+    "mov rdi, dr6",
+    "mov rsi, [rsp]",
+    "sub rsi, r8",
+    "and dword ptr [rsp + 16], -0x101",
+    "xor eax, eax",
+    "mov dr7, rax",
+    "iretq",
+    "2:",
+    "xor ebx, ebx",
+    "mov eax, 0x20000",
+    "mov dr1, rax",
+    // DR1: reads and writes of 4 bytes.
+    "mov eax, 0x00f00404",
+    "mov dr7, rax",
+    // DR6 says that DR0 was met, a long time ago.
+    "mov eax, 0xffff0ff1",
+    "mov dr6, rax",
+    "mov ecx, ss",
+    "lea r8, [rip + 3f]",
+    "pushfq",
+    "or dword ptr [rsp], 0x100",
+    "mov rax, [rsp]",
+    "mov word ptr [0x20010], cx",
+    "popfq",
+    "3:",
+    "mov ss, cx",
+    "mov edx, [0x20000]",
+    "4:",
+    "nop",
+    "nop",
+    "out 0xf4, al",
+);
+
+#[test]
+fn nothing_traps_between_a_load_of_ss_and_what_follows_and_a_trap_says_its_own_breakpoints_only() {
+    let (_, state) = run(&stack_loaded(), 16);
+    assert_eq!(state.gpr[3], 1, "one trap");
+    assert_eq!(state.gpr[7], 0xffff_4ff2, "single step and DR1, no longer DR0");
+    // mov ss, cx has 3 bytes, mov edx, [0x20000] has 7.
+    assert_eq!(state.gpr[6], 10, "behind the instruction after the load");
+}

@@ -260,8 +260,8 @@ fn sysret_with_the_trap_flag_traps_and_one_to_nowhere_faults_before_it() {
     assert_eq!((state.gpr[5], state.gpr[7]), (1, 8), "#GP at level 0");
     assert_eq!(
         (state.gpr[3], state.gpr[6]),
-        (1, 1),
-        "#DB behind the first instruction"
+        (1, 0),
+        "#DB before the first instruction"
     );
 }
 

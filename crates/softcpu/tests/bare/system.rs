@@ -348,6 +348,39 @@ fn hypercalls_kick_and_unknown_ones_say_so() {
 }
 
 guest_code!(
+    sent_by_hypercall,
+    "sent_by_hypercall_begin",
+    "sent_by_hypercall_end",
+    "cli",
+    // To the CPUs 0 and 5, of which there is one.
+    "mov eax, 10",
+    "mov ebx, 0x21",
+    "xor ecx, ecx",
+    "xor edx, edx",
+    "mov esi, 0x41",
+    "vmcall",
+    "mov rdi, rax",
+    // To ids that nobody has.
+    "mov eax, 10",
+    "mov edx, 0xffffffff",
+    "vmcall",
+    "mov r8, rax",
+    // An ICR with a logical destination.
+    "mov eax, 10",
+    "mov esi, 0x841",
+    "vmcall",
+    "mov rbp, rax",
+    "out 0xf4, al",
+);
+
+#[test]
+fn interrupts_sent_by_hypercall_reach_the_cpus_that_are_there() {
+    let (_, state) = run(&sent_by_hypercall(), 0);
+    assert_eq!((state.gpr[7], state.gpr[8]), (1, 0));
+    assert_eq!(state.gpr[5] as i64, -22);
+}
+
+guest_code!(
     trailing_zeros,
     "trailing_zeros_begin",
     "trailing_zeros_end",

@@ -4,7 +4,8 @@
 //!
 //! Random bytes, which the host must not execute, do the same in the interpreter and translated (`random_code.rs`).
 //!
-//! `OSTLER_DIFFERENTIAL=1000000` sets how many sequences run, `OSTLER_RANDOM_CODE=10000000` how many random bytes' blocks, `DIFF_SEED=n` where the seeds start (a failure prints its own).
+//! `OSTLER_DIFFERENTIAL=1000000` sets how many sequences run, `OSTLER_RANDOM_CODE=10000000` how many blocks of random code, `DIFF_SEED=n`
+//! where the seeds start (a failure prints its own).
 
 mod compare;
 mod generator;

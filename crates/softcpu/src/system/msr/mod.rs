@@ -66,6 +66,12 @@ pub mod index {
     pub const DE_CFG: u32 = 0xc001_1029;
 }
 
+/// Bits of IA32_MISC_ENABLE that can be written: fast strings, thermal monitor, performance monitoring, SpeedStep, MONITOR, the limit of CPUID,
+/// xTPR messages, no execute-disable. Nothing depends on them.
+const MISC_ENABLE_WRITABLE: u64 = 1 | 1 << 3 | 1 << 7 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 34;
+/// Those that are always set: neither branch trace nor precise events.
+const MISC_ENABLE_FIXED: u64 = 1 << 11 | 1 << 12;
+
 /// Every MSR that is no field of its own in [`crate::state::Cpu`].
 #[derive(Debug, Clone)]
 pub struct Msrs {
@@ -113,6 +119,8 @@ pub struct Msrs {
     pub debug_hits: u64,
     /// The current instruction went through the IDT or by SYSCALL: no single-step trap follows it.
     pub entered: bool,
+    /// SYSRET set RFLAGS.TF: a single-step trap comes before the next instruction.
+    pub returned_traced: bool,
     /// RFLAGS.RF was set before the current instruction.
     pub resumed: bool,
     /// A repeated string instruction stopped between two iterations.
@@ -136,7 +144,7 @@ impl Default for Msrs {
             mtrr: Mtrrs::default(),
             pat: 0x0007_0406_0007_0406,
             // Fast strings; no branch trace storage, no precise event sampling.
-            misc_enable: 1 | 1 << 11 | 1 << 12,
+            misc_enable: 1 | MISC_ENABLE_FIXED,
             spec_ctrl: 0,
             mcg_status: 0,
             mcg_ctl: 0,
@@ -147,6 +155,7 @@ impl Default for Msrs {
             paravirtual: Paravirtual::default(),
             debug_hits: 0,
             entered: false,
+            returned_traced: false,
             resumed: false,
             repeats: false,
         }
@@ -291,7 +300,9 @@ pub fn write(cpu: &mut Cpu, number: u32, value: u64) -> Result<()> {
         _ if mtrr::is_mtrr(number) && cpu.msrs.mtrr.accepts(number, value) => {
             cpu.msrs.mtrr.write(number, value)
         }
-        index::MISC_ENABLE => cpu.msrs.misc_enable = value & 1 | 1 << 11 | 1 << 12,
+        index::MISC_ENABLE => {
+            cpu.msrs.misc_enable = value & MISC_ENABLE_WRITABLE | MISC_ENABLE_FIXED;
+        }
         index::MCG_STATUS if value & !7 == 0 => cpu.msrs.mcg_status = value,
         index::MCG_CTL => cpu.msrs.mcg_ctl = value,
         index::MISC_FEATURES if value == 0 => {}

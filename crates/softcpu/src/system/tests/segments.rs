@@ -1,6 +1,8 @@
-use super::{GDT, fault, peek32, poke, protected, user};
+use ostler_accel::Segment;
+
+use super::{GDT, fault, flat, peek32, poke, protected, user};
 use crate::fault::Exception;
-use crate::state::{reg, seg};
+use crate::state::{reg, rights, seg};
 use crate::system::{far, iret, segment, stack};
 
 #[test]
@@ -143,4 +145,21 @@ fn iret_enters_virtual_8086_mode_and_an_interrupt_leaves_it() {
     assert_eq!(sp, super::STACK0 - 36);
     let pushed: Vec<u32> = (0..9).map(|n| peek32(&mut cpu, sp + 4 * n)).collect();
     assert_eq!(pushed, [0x44, 0x1000, 0x2_3202, 0x100, 0x900, 2, 3, 4, 5]);
+}
+
+#[test]
+fn what_an_outer_level_may_not_use_becomes_null_but_keeps_its_base() {
+    let mut cpu = user();
+    // Data of level 0, and some that the user may use.
+    cpu.segs[seg::GS] = Segment {
+        base: 0x40_0000,
+        ..flat(0x10, 0xc093)
+    };
+    cpu.segs[seg::FS].base = 0x1000;
+    segment::drop_inner_segments(&mut cpu);
+    let gs = cpu.segs[seg::GS];
+    assert_eq!((gs.selector, gs.base), (0, 0x40_0000));
+    assert_eq!(gs.rights & rights::PRESENT, 0);
+    let fs = cpu.segs[seg::FS];
+    assert_eq!((fs.selector, fs.base, fs.rights), (0x23, 0x1000, 0xc0f3));
 }
