@@ -5,10 +5,13 @@ use crate::state::Cpu;
 use crate::translate::{context, salt};
 
 /// Entries of the cache.
-pub(crate) const JUMPS: usize = 32768;
+pub(crate) const JUMPS: usize = 16384;
+
+/// Low bits of an address that do not count for its place: a neighbour that near is rare, and entries that are used together lie together.
+pub(crate) const GRAIN: u32 = 3;
 
 /// Entries that one page may have: all in a row, so that they are dropped together.
-const OF_PAGE: usize = 4096;
+const OF_PAGE: usize = 4096 >> GRAIN;
 
 /// Words of a set of pages.
 const WORDS: usize = 1024;
@@ -85,7 +88,7 @@ impl Jumps {
     /// The place of a linear address, where [`salt`] is `salt`. Translated code computes the same.
     #[inline(always)]
     pub(super) fn slot(linear: u64, salt: u64) -> usize {
-        (linear ^ linear >> 12 ^ salt) as usize & (JUMPS - 1)
+        ((linear ^ linear >> (12 - GRAIN) ^ salt) >> GRAIN) as usize & (JUMPS - 1)
     }
 
     #[inline(always)]

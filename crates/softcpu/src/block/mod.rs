@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use build::MAX_INSTRUCTIONS;
 pub use cache::BlockCache;
-pub(crate) use jumps::{JUMPS, Jump, code_at_rip};
+pub(crate) use jumps::{GRAIN, JUMPS, Jump, code_at_rip};
 use op::{ALLOCATION, Form};
 pub use op::{Handler, Op, OpRef};
 pub use select::Owner;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::time::{Duration, Instant};
 
 /// Two views of one memory file.
 pub struct CodeBuffer {
@@ -10,7 +11,15 @@ pub struct CodeBuffer {
     executable: *const u8,
     capacity: usize,
     used: usize,
+    /// The host makes huge pages of what is full: host code is large, and small pages cost it a fifth of its speed.
+    gathers: bool,
 }
+
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Longest time that making a huge page may take, or no more are made.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A piece of a buffer that is filled by itself.
 pub struct Piece {
@@ -50,6 +59,7 @@ impl CodeBuffer {
             executable,
             capacity,
             used: 0,
+            gathers: true,
         })
     }
 
@@ -75,12 +85,31 @@ impl CodeBuffer {
     pub fn piece(&mut self, len: usize) -> Option<Piece> {
         let start = self.used.next_multiple_of(Self::ALIGN);
         let end = start.checked_add(len).filter(|&end| end <= self.capacity)?;
+        self.gather(start, end);
         self.used = end;
         Some(Piece {
             start,
             used: start,
             end,
         })
+    }
+
+    /// Makes a huge page of the last one that is full before `end`, where `start` lies in it: it has been written to its end.
+    fn gather(&mut self, start: usize, end: usize) {
+        let first = start / HUGE;
+        if !self.gathers || start % HUGE < HUGE / 2 || first == end / HUGE {
+            return;
+        }
+        let since = Instant::now();
+        // SAFETY: the range lies in the mapping and keeps its contents; a host that cannot do it leaves it as it is.
+        let result = unsafe {
+            libc::madvise(
+                self.executable.cast_mut().add(first * HUGE).cast(),
+                HUGE,
+                MADV_COLLAPSE,
+            )
+        };
+        self.gathers = result == 0 && since.elapsed() < PATIENCE;
     }
 
     /// Where the next code of `piece` will be.
@@ -142,24 +171,42 @@ impl Drop for CodeBuffer {
     }
 }
 
-/// Maps the whole of `file`.
+/// Since Linux 6.1; `libc` knows it for other targets only.
+const MADV_COLLAPSE: i32 = 25;
+
+/// Maps the whole of `file` where a huge page may begin.
 fn map(file: &File, capacity: usize, protection: i32) -> io::Result<*mut u8> {
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            capacity,
-            protection,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        )
+    let mapped = |at: *mut libc::c_void, len, protection, flags, fd| {
+        // SAFETY: a new mapping at an address of the kernel's choice, or in the place of one that is made below for it.
+        let address = unsafe { libc::mmap(at, len, protection, flags, fd, 0) };
+        if address == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(address)
+        }
     };
-    if address == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(address.cast())
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let space = mapped(std::ptr::null_mut(), capacity + HUGE, libc::PROT_NONE, flags, -1)?;
+    let before = space.align_offset(HUGE);
+    let at = space.wrapping_byte_add(before);
+    let result = mapped(
+        at,
+        capacity,
+        protection,
+        libc::MAP_SHARED | libc::MAP_FIXED,
+        file.as_raw_fd(),
+    );
+    // SAFETY: what lies around the file in the space reserved above is used by nobody.
+    unsafe {
+        if before > 0 {
+            libc::munmap(space, before);
+        }
+        match &result {
+            Ok(_) => libc::munmap(at.wrapping_byte_add(capacity), HUGE - before),
+            Err(_) => libc::munmap(at, capacity + HUGE - before),
+        };
     }
+    result.map(|address| address.cast())
 }
 
 /// Gives a mapping of [`map`] back.

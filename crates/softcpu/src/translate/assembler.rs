@@ -336,6 +336,17 @@ impl Assembler {
         self.dword(value);
     }
 
+    /// `mov [memory], reg`, 32 bits.
+    pub fn store32(&mut self, memory: Memory, reg: Reg) {
+        self.with_memory(false, 0x89, reg.0, memory);
+    }
+
+    /// `mov dword [memory], value`.
+    pub fn store_imm32(&mut self, memory: Memory, value: i32) {
+        self.with_memory(false, 0xc7, 0, memory);
+        self.dword(value);
+    }
+
     /// `xor reg, [memory]`, 64 bits.
     pub fn xor(&mut self, reg: Reg, memory: Memory) {
         self.with_memory(true, 0x33, reg.0, memory);
@@ -586,6 +597,12 @@ impl Assembler {
     pub fn test_imm(&mut self, reg: Reg, value: i32) {
         self.raw(&[0x48 | reg.high(), 0xf7, 0xc0 | reg.low()]);
         self.dword(value);
+    }
+
+    /// `jmp` to the address in a part of the vCPU's state.
+    pub fn jump_state(&mut self, offset: usize) {
+        self.raw(&[0x65, 0xff, 0x24, 0x25]);
+        self.dword(offset as i32);
     }
 
     /// `jmp [memory]`.

@@ -7,14 +7,14 @@ use std::mem::offset_of;
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-use super::assembler::{Assembler, Label, Memory, Reg, S0, S1, S2, condition};
+use super::assembler::{Assembler, Label, Memory, RSP, Reg, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::lower::{Detour, Known, Lowering};
 use super::memory::{Access, is_simple};
 use super::registers::{HOME, STACK, number};
 use super::runtime::JUMP_CODE;
 use super::{MAX_LENGTH, gpr_at, state_at};
-use crate::block::{JUMPS, Jump, Outcome};
+use crate::block::{GRAIN, JUMPS, Jump, Outcome};
 use crate::exec::{condition_code, control};
 use crate::state::{Cpu, reg};
 
@@ -219,76 +219,19 @@ impl Lowering<'_> {
 
     /// Goes on at the address in `S0`, by the jump cache where that knows its code. The flags are in the state.
     pub(super) fn jump_by_cache(&mut self) {
-        let miss = self.code.label();
-        self.search_cache(miss);
-        self.take_page();
+        self.code.call_outside(self.stubs.find);
         self.code.jump_memory(JUMP_CODE);
-        self.code.place(miss);
-        self.code.store_state(S0, offset_of!(Cpu, rip));
-        self.leave_for_engine();
     }
 
     /// Puts the jump cache's entry for the address in `S0` into `S1`. If there is none, instruction `index` is the interpreter's.
     pub(super) fn find_by_cache(&mut self, index: usize) {
         let miss = self.miss(index);
-        self.search_cache(miss);
-    }
-
-    fn search_cache(&mut self, miss: Label) {
         search_cache(self.code, miss);
     }
 
     /// Makes the page of the address in `S0` the one that executes.
     pub(super) fn take_page(&mut self) {
         take_page(self.code);
-    }
-
-    /// PUSH, POP, LEAVE with 64-bit operands. `None` leaves it to the interpreter.
-    pub(super) fn stack(&mut self, index: usize, i: &Instruction) -> Option<()> {
-        match i.code() {
-            Code::Push_r64 | Code::Pushq_imm8 | Code::Pushq_imm32 => {
-                let register = i.op0_register();
-                self.stack_slot(index, -8, Access::Write);
-                if i.code() == Code::Push_r64 {
-                    self.load_register(S1, register)?;
-                    self.code.store(Memory::at(S0, 0), S1);
-                } else {
-                    let value = i32::try_from(i.immediate(0) as i64).ok()?;
-                    self.code.store_imm(Memory::at(S0, 0), value);
-                }
-                self.adjust_stack(-8);
-            }
-            Code::Push_rm64 if i.op0_kind() == OpKind::Memory && is_simple(i) => {
-                self.operand(i, index, Access::Read, 8);
-                self.code.load(S0, Memory::at(S0, 0));
-                self.code.store_state(S0, state_at::KEPT);
-                self.stack_slot(index, -8, Access::Write);
-                self.code.load_state(S1, state_at::KEPT);
-                self.code.store(Memory::at(S0, 0), S1);
-                self.adjust_stack(-8);
-            }
-            Code::Pop_r64 => {
-                let number = number(i.op0_register())?;
-                self.stack_slot(index, 0, Access::Read);
-                self.adjust_stack(8);
-                match HOME[number] {
-                    Some(home) => self.code.load(home, Memory::at(S0, 0)),
-                    None => {
-                        self.code.load(S1, Memory::at(S0, 0));
-                        self.code.store_state(S1, gpr_at(number));
-                    }
-                }
-            }
-            Code::Leaveq => {
-                let frame = HOME[reg::RBP]?;
-                self.code.mov(S0, frame);
-                self.look_up(index, Access::Read, 8);
-                self.code.lea(STACK, Memory::at(frame, 8));
-                self.code.load(frame, Memory::at(S0, 0));
-            }
-            _ => return None,
-        }
-        Some(())
     }
 }
 
@@ -306,12 +249,12 @@ pub fn in_page(target: u64) -> bool {
 
 /// Puts the jump cache's entry for the address in `S0` into `S1`, or goes to `miss`. Uses `S2`.
 pub fn search_cache(code: &mut Assembler, miss: Label) {
-    const SHIFT: u8 = size_of::<Jump>().trailing_zeros() as u8;
+    const SHIFT: u8 = (size_of::<Jump>().trailing_zeros() - GRAIN) as u8;
     code.mov32(S1, S0);
-    code.shr32(S1, 12);
+    code.shr32(S1, 12 - GRAIN as u8);
     code.xor32(S1, S0);
     code.xor_state(S1, state_at::SALT);
-    code.and32(S1, JUMPS as u32 - 1);
+    code.and32(S1, (JUMPS as u32 - 1) << GRAIN);
     code.shl32(S1, SHIFT);
     code.add_state(S1, state_at::JUMPS);
     code.cmp(S0, Memory::at(S1, Jump::LINEAR as i32));
@@ -323,6 +266,19 @@ pub fn search_cache(code: &mut Assembler, miss: Label) {
     code.cmp_state(S2, state_at::CONTEXT_GLOBAL);
     code.jump_if(condition::NE, miss);
     code.place(hit);
+}
+
+/// Writes the stub that finds the jump cache's entry for the address in `S0`, puts it into `S1` and makes the address's page the one
+/// that executes. Where there is none, it leaves translated code by `untranslated`.
+pub fn emit_find(code: &mut Assembler, untranslated: Label) {
+    let unknown = code.label();
+    search_cache(code, unknown);
+    take_page(code);
+    code.ret();
+    code.place(unknown);
+    code.lea(RSP, Memory::at(RSP, 8));
+    code.store_state(S0, offset_of!(Cpu, rip));
+    code.jump(untranslated);
 }
 
 /// Makes the page of the address in `S0` the one that executes.

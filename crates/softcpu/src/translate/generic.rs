@@ -125,6 +125,7 @@ impl Lowering<'_> {
             _ => None,
         };
         self.code.raw(&plan.bytes);
+        self.give_back(plan.bytes);
         for guest in plan.guests.iter().filter(|guest| guest.store) {
             self.code.store_state(guest.scratch, gpr_at(guest.number));
         }
@@ -211,15 +212,30 @@ impl Lowering<'_> {
         }
         copy.set_has_xacquire_prefix(false);
         copy.set_has_xrelease_prefix(false);
-        let encoded = self.encoder.encode(&copy, 0);
-        // Taken in any case: what cannot be encoded leaves a part behind.
-        let bytes = self.encoder.take_buffer();
-        encoded.ok()?;
+        let bytes = self.encode(&copy)?;
         Some(Plan {
             bytes,
             guests,
             memory,
         })
+    }
+
+    /// Lets the encoder use its buffer again.
+    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.encoder.set_buffer(buffer);
+    }
+
+    /// The host's encoding of `i`, in the encoder's buffer: see [`Lowering::give_back`].
+    pub(super) fn encode(&mut self, i: &Instruction) -> Option<Vec<u8>> {
+        let encoded = self.encoder.encode(i, 0);
+        let bytes = self.encoder.take_buffer();
+        if encoded.is_err() {
+            // A part may have been written.
+            self.give_back(bytes);
+            return None;
+        }
+        Some(bytes)
     }
 
     /// LEA, which accesses no memory.

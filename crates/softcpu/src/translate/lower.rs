@@ -5,10 +5,12 @@ use iced_x86::{Encoder, InstructionInfoFactory};
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::flags::Flags;
 use super::literals::Literals;
-use super::memory::Slide;
 use super::recipe::Recipe;
 use super::region::Region;
+use super::returns::FarReturn;
 use super::runtime::Stubs;
+use super::stack::Slide;
+use super::stack_run::OtherPage;
 use super::vectors::{Load, Vectors};
 use super::{Entry, Link, Single, runtime, state_at};
 use crate::block::{Block, Outcome, Owner};
@@ -28,6 +30,17 @@ struct Miss {
     flags_to_host: bool,
     /// The guest's vector registers are expected in the host's there.
     vectors: Vectors,
+    /// What was done of the instruction already.
+    done: Done,
+}
+
+/// What was done of an instruction that the interpreter then has to execute after all.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Done {
+    /// Instructions that were counted.
+    pub counted: i32,
+    /// What was added to RSP.
+    pub moved: i32,
 }
 
 /// A way out of the region.
@@ -100,6 +113,8 @@ pub struct Lowering<'a> {
     leaves: Vec<Leave>,
     pub(super) loads: Vec<Load>,
     pub(super) slides: Vec<Slide>,
+    pub(super) other_pages: Vec<OtherPage>,
+    pub(super) far_returns: Vec<FarReturn>,
     pub(super) literals: Literals,
     /// Instructions that the interpreter may be asked to execute, each once, and how many before them are not counted.
     asked: Vec<(usize, u16)>,
@@ -108,7 +123,7 @@ pub struct Lowering<'a> {
     /// Jumps to the linked successors.
     links: Vec<Link>,
     /// Offsets of the further entries.
-    looped: usize,
+    returned: usize,
     inner: usize,
     /// Something was needed that is not there: the code must not be used.
     pub(super) broken: bool,
@@ -117,7 +132,7 @@ pub struct Lowering<'a> {
 /// A region that was lowered; its code is in the assembler.
 pub struct Lowered {
     pub links: Box<[Link]>,
-    pub looped: u16,
+    pub returned: u16,
     pub inner: u16,
     /// The instructions that the code asks for, by their place in the region, and how many before them are not counted.
     pub asked: Vec<(usize, u16)>,
@@ -174,11 +189,13 @@ impl<'a> Lowering<'a> {
             leaves: Vec::new(),
             loads: Vec::new(),
             slides: Vec::new(),
+            other_pages: Vec::new(),
+            far_returns: Vec::new(),
             literals: Literals::default(),
             asked: Vec::new(),
             help,
             links: Vec::new(),
-            looped: 0,
+            returned: 0,
             inner: 0,
             broken: false,
         }
@@ -194,7 +211,7 @@ impl<'a> Lowering<'a> {
         self.out_of_the_way();
         (!self.broken).then(|| Lowered {
             links: self.links.into_boxed_slice(),
-            looped: self.looped as u16,
+            returned: self.returned as u16,
             inner: self.inner as u16,
             asked: self.asked,
         })
@@ -214,8 +231,12 @@ impl<'a> Lowering<'a> {
         let singles = self.region.parts[part].singles.clone();
         self.literals = Literals::of(&self.singles[singles.clone()]);
         let through = !self.singles[singles.clone()].last().is_some_and(|last| last.ends);
-        for index in singles.clone() {
-            self.single(index);
+        let mut index = singles.start;
+        while index < singles.end {
+            index += match self.stack_run(index, singles.end) {
+                0 => self.single(index),
+                run => run,
+            };
         }
         if through && let Some(last) = self.singles[singles].last() {
             self.uncounted -= 1;
@@ -254,6 +275,8 @@ impl<'a> Lowering<'a> {
 
     /// What is looked at before the region's first instruction. The flags are in the state.
     fn entry(&mut self) {
+        self.look(self.block.offset());
+        self.returned = self.code.len();
         let stale = self.leave(Outcome::Jump, self.block.offset());
         for (version, was) in [Some(self.block.version()), self.block.second_version()]
             .into_iter()
@@ -263,8 +286,6 @@ impl<'a> Lowering<'a> {
             self.code.cmp_memory32(Memory::at(S0, 0), was);
             self.code.jump_if(condition::NE, stale);
         }
-        self.looped = self.code.len();
-        self.look(self.block.offset());
         self.inner = self.code.len();
     }
 
@@ -285,8 +306,9 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn single(&mut self, index: usize) {
-        self.first_miss = self.misses.len();
+    /// Lowers one instruction.
+    fn single(&mut self, index: usize) -> usize {
+        self.begin_misses();
         let single = &self.singles[index];
         self.literals.pass(&single.owner);
         let i = &single.instruction;
@@ -310,20 +332,26 @@ impl<'a> Lowering<'a> {
         }
         self.uncounted += 1;
         self.end_misses();
+        1
     }
 
     /// Has instruction `index` executed by the interpreter.
     pub(super) fn interpret(&mut self, index: usize) {
         self.flags_to_state();
         let place = self.ask_for(index);
-        self.code.mov_imm32(S0, place);
-        self.code.call(self.help);
+        self.ask_interpreter(place);
         self.flags = Flags::State;
         self.vectors = Vectors::Away;
     }
 
+    /// Calls the interpreter for the instruction at `place` among those that the code asks for.
+    pub(super) fn ask_interpreter(&mut self, place: u32) {
+        self.code.mov_imm32(S0, place);
+        self.code.call(self.help);
+    }
+
     /// The place of instruction `index` among those that the code asks for.
-    fn ask_for(&mut self, index: usize) -> u32 {
+    pub(super) fn ask_for(&mut self, index: usize) -> u32 {
         if self.asked.last().map(|&(last, _)| last) != Some(index) {
             self.asked.push((index, self.uncounted));
         }
@@ -333,6 +361,11 @@ impl<'a> Lowering<'a> {
     /// A label that has instruction `index`, the one that is lowered, executed by the interpreter. The flags were spared, and no
     /// register of the guest has been changed.
     pub(super) fn miss(&mut self, index: usize) -> Label {
+        self.miss_after(index, Done::default())
+    }
+
+    /// The same where something was done already that has to be undone.
+    pub(super) fn miss_after(&mut self, index: usize, done: Done) -> Label {
         let label = self.code.label();
         let place = self.ask_for(index);
         let recipe = self.recipe_to_leave();
@@ -343,12 +376,13 @@ impl<'a> Lowering<'a> {
             back: label,
             flags_to_host: false,
             vectors: Vectors::Away,
+            done,
         });
         label
     }
 
     /// What brings the flags into the state out of the way.
-    fn recipe_to_leave(&mut self) -> Option<Recipe> {
+    pub(super) fn recipe_to_leave(&mut self) -> Option<Recipe> {
         match self.flags {
             Flags::State | Flags::Both => None,
             Flags::Recipe if self.recipe.is_some() => self.recipe,
@@ -359,7 +393,12 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn end_misses(&mut self) {
+    /// Misses from here on belong to what is lowered next.
+    pub(super) fn begin_misses(&mut self) {
+        self.first_miss = self.misses.len();
+    }
+
+    pub(super) fn end_misses(&mut self) {
         if self.misses.len() == self.first_miss {
             return;
         }
@@ -412,22 +451,21 @@ impl<'a> Lowering<'a> {
     /// How a jump inside the page enters the region at `target`.
     pub(super) fn entry_of(&self, target: u16) -> Entry {
         let from = self.region.parts[self.part].offset();
-        if target > from { Entry::Inner } else { Entry::Loop }
-    }
-
-    /// Leaves for the engine with the next instruction's address in the state.
-    pub(super) fn leave_for_engine(&mut self) {
-        self.code.jump_outside(self.stubs.untranslated);
+        if target > from { Entry::Inner } else { Entry::Start }
     }
 
     /// The code that is rarely executed.
     fn out_of_the_way(&mut self) {
         self.take_detours();
+        self.far_returns_out_of_the_way();
         for miss in std::mem::take(&mut self.misses) {
             self.code.place(miss.label);
+            if miss.done.moved != 0 {
+                self.adjust_stack(-miss.done.moved);
+            }
+            self.count(-miss.done.counted);
             self.recover(miss.recipe);
-            self.code.mov_imm32(S0, miss.place);
-            self.code.call(self.help);
+            self.ask_interpreter(miss.place);
             self.load_vectors(miss.vectors);
             if miss.flags_to_host {
                 self.flags = Flags::State;
@@ -437,6 +475,7 @@ impl<'a> Lowering<'a> {
         }
         self.vectors_out_of_the_way();
         self.slides_out_of_the_way();
+        self.other_pages_out_of_the_way();
         let block = std::ptr::from_ref(self.block).addr() as u64;
         self.code.place(self.help);
         self.code.mov_imm64(S2, block);
@@ -457,7 +496,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Brings the flags into the state, where `recipe` computes them.
-    fn recover(&mut self, recipe: Option<Recipe>) {
+    pub(super) fn recover(&mut self, recipe: Option<Recipe>) {
         if let Some(recipe) = recipe {
             self.cook(&recipe);
             self.code.save_flags(Self::FLAGS);

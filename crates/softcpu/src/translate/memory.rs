@@ -7,9 +7,10 @@ use iced_x86::{Instruction, Register};
 use super::assembler::{Assembler, Label, Memory, S0, S1, S2, condition};
 use super::gpr_at;
 use super::lower::Lowering;
-use super::registers::{HOME, STACK, number};
+use super::registers::{HOME, number};
+use super::stack::SLOT;
+use crate::mmu::Mmu;
 use crate::mmu::tlb::{ENTRIES, Entry, Tables};
-use crate::mmu::{Mmu, Window};
 use crate::state::{Cpu, reg, seg};
 
 /// What an access needs of the page.
@@ -74,7 +75,7 @@ impl Lowering<'_> {
         }
         self.linear_address(i);
         let on_stack = i.memory_base() == Register::RSP && i.memory_index() == Register::None;
-        if on_stack && size <= STACK_SLOT as usize {
+        if on_stack && size <= SLOT as usize && size.is_power_of_two() {
             self.stack_window(index, access, size);
         } else {
             self.look_up(index, access, size);
@@ -103,51 +104,6 @@ impl Lowering<'_> {
         add_addend(self.code, access);
     }
 
-    /// Puts the host address of the 8 bytes at RSP + `disp` into `S0`. Spares the flags.
-    pub fn stack_slot(&mut self, index: usize, disp: i32, access: Access) {
-        self.code.lea(S0, Memory::at(STACK, disp));
-        self.stack_window(index, access, STACK_SLOT as usize);
-    }
-
-    /// [`Lowering::look_up`] of at most 8 bytes that are probably in the page that the stack was last accessed in.
-    fn stack_window(&mut self, index: usize, access: Access, size: usize) {
-        self.spare_flags();
-        let (slide, back) = (self.code.label(), self.code.label());
-        let miss = self.miss(index);
-        self.code.mov(S2, S0);
-        self.code.xor_state(S2, WINDOW_TAG);
-        self.code.cmp_state(S2, WINDOW_LIMIT);
-        self.code.jump_if(condition::AE, slide);
-        self.code.add_state(S0, WINDOW_ADDEND);
-        self.code.place(back);
-        self.slides.push(Slide {
-            label: slide,
-            back,
-            miss,
-            access,
-            size,
-        });
-    }
-
-    /// The code that [`Lowering::stack_window`] leads to.
-    pub(super) fn slides_out_of_the_way(&mut self) {
-        for slide in std::mem::take(&mut self.slides) {
-            self.code.place(slide.label);
-            self.code.call_outside(self.stubs.slide);
-            if slide.access == Access::Write && slide.size == STACK_SLOT as usize {
-                self.code.jump_if(condition::NE, slide.miss);
-            } else {
-                // A page that cannot be written plainly is no window, but may be read; and less than 8 bytes may lie at a page's end.
-                self.code.jump_if(condition::E, slide.back);
-                find(self.code, slide.access);
-                self.code.cmp_imm(S2, 4096 - slide.size as i32);
-                self.code.jump_if(condition::A, slide.miss);
-                add_addend(self.code, slide.access);
-            }
-            self.code.jump(slide.back);
-        }
-    }
-
     /// Turns the linear address in `S0` into a host address. Uses `S1` and `S2`. Spares the flags.
     pub fn look_up(&mut self, index: usize, access: Access, size: usize) {
         let miss = self.compare(index, access);
@@ -166,23 +122,6 @@ impl Lowering<'_> {
     }
 }
 
-/// Bytes of a stack slot.
-const STACK_SLOT: i32 = 8;
-const WINDOW_TAG: usize = offset_of!(Cpu, mmu) + Mmu::WINDOW + offset_of!(Window, tag);
-const WINDOW_ADDEND: usize = offset_of!(Cpu, mmu) + Mmu::WINDOW + offset_of!(Window, addend);
-const WINDOW_LIMIT: usize = offset_of!(Cpu, mmu) + Mmu::WINDOW + offset_of!(Window, limit);
-
-/// A piece of code out of the way that moves the stack's window.
-pub struct Slide {
-    label: Label,
-    /// Where the host address is expected in `S0`.
-    back: Label,
-    /// Has the interpreter execute the instruction.
-    miss: Label,
-    access: Access,
-    size: usize,
-}
-
 /// Puts the address of the entry for the linear address in `S0` into `S1`, without its table's offset, and what distinguishes the
 /// address from the tag into `S2`. Changes flags.
 pub fn find(code: &mut Assembler, access: Access) {
@@ -199,7 +138,7 @@ pub fn find(code: &mut Assembler, access: Access) {
 }
 
 /// Makes the linear address in `S0` a host address by the entry that [`find`] found.
-fn add_addend(code: &mut Assembler, access: Access) {
+pub fn add_addend(code: &mut Assembler, access: Access) {
     code.add(S0, host_minus_linear(access));
 }
 
@@ -208,36 +147,8 @@ pub fn host_minus_linear(access: Access) -> Memory {
     Memory::at(S1, table_at(access) + offset_of!(Entry, addend) as i32)
 }
 
-/// Writes the stub that makes the page of the linear address in `S0` the stack's window, if it may be read and written plainly there:
-/// then it returns with ZF set and the host address in `S0`.
-pub fn emit_slide(code: &mut Assembler) {
-    let fails = code.label();
-    find(code, Access::Write);
-    code.cmp_imm(S2, 4096 - STACK_SLOT);
-    code.jump_if(condition::A, fails);
-    code.load(
-        S2,
-        Memory::at(S1, table_at(Access::Write) + offset_of!(Entry, tag) as i32),
-    );
-    code.store_state(S2, WINDOW_TAG);
-    code.load(
-        S2,
-        Memory::at(S1, table_at(Access::Write) + offset_of!(Entry, addend) as i32),
-    );
-    code.store_state(S2, WINDOW_ADDEND);
-    code.mov_imm32(S2, 4096 - STACK_SLOT as u32 + 1);
-    code.store_state(S2, WINDOW_LIMIT);
-    code.add(
-        S0,
-        Memory::at(S1, table_at(Access::Write) + offset_of!(Entry, addend) as i32),
-    );
-    code.xor32(S2, S2);
-    code.place(fails);
-    code.ret();
-}
-
 /// Offset of the table for `access`.
-fn table_at(access: Access) -> i32 {
+pub fn table_at(access: Access) -> i32 {
     let offset = match access {
         Access::Read => offset_of!(Tables, read),
         Access::Write => offset_of!(Tables, write),

@@ -26,6 +26,8 @@ mod region;
 mod registers;
 mod returns;
 mod runtime;
+mod stack;
+mod stack_run;
 mod state_access;
 mod strings;
 mod system;
@@ -149,10 +151,10 @@ pub struct Single {
 /// What is looked at on the way into a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
-    /// Everything: from another page, or from where time has passed.
-    Page,
-    /// The attention word and the clock: backwards in the same page.
-    Loop,
+    /// Everything: from another page, or backwards.
+    Start,
+    /// Whether the code is still the same: after a call, on whose way the clock was looked at.
+    Returned,
     /// Nothing: forwards in the same page, where everything was looked at a moment ago.
     Inner,
 }
@@ -170,8 +172,8 @@ struct Link {
 pub struct Translation {
     /// Where to enter from another page.
     pub code: *const u8,
-    /// Where [`Entry::Loop`] and [`Entry::Inner`] are, from there on.
-    looped: u16,
+    /// Where [`Entry::Returned`] and [`Entry::Inner`] are, from there on.
+    returned: u16,
     inner: u16,
     /// The jumps to the linked successors.
     links: Box<[Link]>,
@@ -188,8 +190,8 @@ impl Translation {
     /// Where `entry` is.
     fn entry(&self, entry: Entry) -> *const u8 {
         match entry {
-            Entry::Page => self.code,
-            Entry::Loop => self.code.wrapping_add(self.looped.into()),
+            Entry::Start => self.code,
+            Entry::Returned => self.code.wrapping_add(self.returned.into()),
             Entry::Inner => self.code.wrapping_add(self.inner.into()),
         }
     }
@@ -310,7 +312,7 @@ impl Translator {
         let code = self.place(group)?;
         Some(Translation {
             code,
-            looped: lowered.looped,
+            returned: lowered.returned,
             inner: lowered.inner,
             links: lowered.links,
             singles: chosen(singles, &lowered.asked),

@@ -165,9 +165,13 @@ impl Lowering<'_> {
                     self.name_source(&mut copy);
                 }
             }
-            self.broken |= self.encoder.encode(&copy, 0).is_err();
-            let bytes = self.encoder.take_buffer();
-            self.code.raw(&bytes);
+            match self.encode(&copy) {
+                Some(bytes) => {
+                    self.code.raw(&bytes);
+                    self.give_back(bytes);
+                }
+                None => self.broken = true,
+            }
         }
     }
 

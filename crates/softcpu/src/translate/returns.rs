@@ -8,11 +8,12 @@
 
 use iced_x86::{Code, Instruction};
 
-use super::assembler::{Assembler, Memory, RSP, S0, S1, S2, condition};
-use super::branch::{in_page, near_target};
+use super::assembler::{Assembler, Label, Memory, RSP, S0, S1, S2, condition};
+use super::branch::{in_page, near_target, search_cache, take_page};
 use super::flags::Flags;
-use super::lower::Lowering;
+use super::lower::{Done, Lowering};
 use super::memory::Access;
+use super::registers::STACK;
 use super::runtime::JUMP_CODE;
 use super::vectors::Vectors;
 use super::{Entry, gpr_at, state_at};
@@ -23,7 +24,7 @@ use crate::state::reg;
 const DEPTH: i32 = 4096;
 
 /// Writes the bottom of the return stack: a return that reaches it goes to `bottom`, whose address is put into `S0`.
-pub fn begin(code: &mut Assembler, bottom: super::assembler::Label) {
+pub fn begin(code: &mut Assembler, bottom: Label) {
     code.lea_label(S0, bottom);
     code.push_imm(0);
     code.push(S0);
@@ -48,15 +49,21 @@ impl Lowering<'_> {
             let target = near_target(i)?;
             self.flags_to_state();
             self.push_return(index, next);
+            let counted = i32::from(self.uncounted) + 1;
+            self.count(counted);
             if in_page(target) {
                 self.adjust_stack(-8);
                 self.bound_depth();
-                self.count(i32::from(self.uncounted) + 1);
                 self.code.push(S1);
                 self.link_call(target as u16);
             } else {
-                self.page_address(target);
-                self.call_by_cache(index, next);
+                self.code.push(S1);
+                let between = target.wrapping_sub(next) as i64;
+                self.code.lea(S0, Memory::at(S1, i32::try_from(between).ok()?));
+                let miss = self.miss_after(index, Done { counted, moved: 0 });
+                self.code.lea_label(S1, miss);
+                self.code.call_outside(self.stubs.find_callee);
+                self.code.call_memory(JUMP_CODE);
             }
         } else {
             self.target(index, i)?;
@@ -119,7 +126,7 @@ impl Lowering<'_> {
         if in_page(next) {
             self.code.and_simm32(S0, -4096);
             self.code.store_state(S0, gpr_at(reg::RIP_BASE));
-            self.link(Outcome::Next, next as u16, Entry::Page);
+            self.link(Outcome::Next, next as u16, Entry::Returned);
         } else {
             self.jump_by_cache();
         }
@@ -129,19 +136,76 @@ impl Lowering<'_> {
     pub(super) fn ret(&mut self, index: usize, more: i32) {
         self.flags_to_state();
         self.stack_slot(index, 0, Access::Read);
-        self.code.load(S0, Memory::at(S0, 0));
-        let other = self.code.label();
-        self.code.cmp(S0, Memory::at(RSP, 8));
-        self.code.jump_if(condition::NE, other);
-        self.count(i32::from(self.uncounted) + 1);
-        self.adjust_stack(8 + more);
-        self.code.ret();
-        self.code.place(other);
-        self.find_by_cache(index);
-        self.count(i32::from(self.uncounted) + 1);
-        self.take_page();
-        self.adjust_stack(8 + more);
-        forget(self.code);
-        self.code.jump_memory(JUMP_CODE);
+        self.return_to(index, Memory::at(S0, 0), more);
     }
+
+    /// Returns to the address in `from`, on the host's memory, where RSP points to. The flags are in the state.
+    pub(super) fn return_to(&mut self, index: usize, from: Memory, more: i32) {
+        let done = Done {
+            counted: i32::from(self.uncounted) + 1,
+            moved: 8 + more,
+        };
+        self.code.load(S0, from);
+        self.count(done.counted);
+        self.adjust_stack(done.moved);
+        let label = self.code.label();
+        let miss = self.miss_after(index, done);
+        self.code.cmp(S0, Memory::at(RSP, 8));
+        self.code.jump_if(condition::NE, label);
+        self.code.ret();
+        self.far_returns.push(FarReturn { label, miss });
+    }
+
+    /// The code of returns to elsewhere than the return stack says.
+    pub(super) fn far_returns_out_of_the_way(&mut self) {
+        for far in std::mem::take(&mut self.far_returns) {
+            self.code.place(far.label);
+            self.code.lea_label(S1, far.miss);
+            self.code.call_outside(self.stubs.find_caller);
+            forget(self.code);
+            self.code.jump_memory(JUMP_CODE);
+        }
+    }
+}
+
+/// A return to elsewhere than the return stack says.
+pub struct FarReturn {
+    label: Label,
+    /// Where nothing is known of the address either.
+    miss: Label,
+}
+
+/// Writes the stub that finds the jump cache's entry for a call of the address in `S0`, puts it into `S1` and makes everything ready for
+/// the host's call; below the host's return address lies the guest's. Where there is no entry, it goes to the address in `S1`.
+pub fn emit_find_callee(code: &mut Assembler) {
+    let (unknown, deep) = (code.label(), code.label());
+    code.store_state(S1, state_at::KEPT);
+    search_cache(code, unknown);
+    take_page(code);
+    code.lea(STACK, Memory::at(STACK, -8));
+    code.cmp_state(RSP, state_at::RETURN_LIMIT);
+    code.jump_if(condition::BE, deep);
+    code.ret();
+    code.place(deep);
+    code.load(S0, Memory::at(RSP, 0));
+    code.load(S2, Memory::at(RSP, 8));
+    forget(code);
+    code.push(S2);
+    code.push(S0);
+    code.ret();
+    code.place(unknown);
+    code.lea(RSP, Memory::at(RSP, 16));
+    code.jump_state(state_at::KEPT);
+}
+
+/// The same for a return, which finds nothing of the guest on the host's stack.
+pub fn emit_find_caller(code: &mut Assembler) {
+    let unknown = code.label();
+    code.store_state(S1, state_at::KEPT);
+    search_cache(code, unknown);
+    take_page(code);
+    code.ret();
+    code.place(unknown);
+    code.lea(RSP, Memory::at(RSP, 8));
+    code.jump_state(state_at::KEPT);
 }

@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 use iced_x86::Mnemonic;
 
 use super::assembler::{Assembler, Memory, RAX, RDI, RSI, S0, S1, S2, condition};
+use super::stack::SlideStubs;
 use super::vectors::{self, VectorStubs};
 use super::{Single, gpr_at, registers, state_at};
-use super::{memory, returns, system as lowered_system};
+use super::{branch, returns, system as lowered_system};
 use crate::block::{Block, Jump, Outcome, Owner, code_at_rip};
 use crate::engine;
 use crate::fault::{Flow, Result, Stop};
@@ -30,8 +31,14 @@ pub struct Stubs {
     pub untranslated: *const u8,
     /// Called to have an instruction executed: its index in `S0`, the block in `S2`.
     pub help: *const u8,
+    /// Called to find the code at the address in `S0`, for a jump: see [`branch::emit_find`].
+    pub find: *const u8,
+    /// The same for a call, see [`returns::emit_find_callee`].
+    pub find_callee: *const u8,
+    /// The same for a return, see [`returns::emit_find_caller`].
+    pub find_caller: *const u8,
     /// Called to move the stack's window to the address in `S0`.
-    pub slide: *const u8,
+    pub slides: SlideStubs,
     /// Called for SYSCALL with the address of the next instruction in `S0`. Returns only if the interpreter has to do it.
     pub syscall: *const u8,
     /// The same for SYSRET.
@@ -123,12 +130,20 @@ impl Stubs {
         lowered_system::emit_sysret(&mut code, untranslated_label);
 
         let vectors = vectors::emit(&mut code);
-        let slide = code.len();
-        memory::emit_slide(&mut code);
+        let find = code.len();
+        branch::emit_find(&mut code, untranslated_label);
+        let find_callee = code.len();
+        returns::emit_find_callee(&mut code);
+        let find_caller = code.len();
+        returns::emit_find_caller(&mut code);
+        let slides = SlideStubs::emit(&mut code);
         let at = buffer.append(code.finish(base))?;
         Some(Self {
             vectors: vectors.at(at),
-            slide: at.wrapping_add(slide),
+            find: at.wrapping_add(find),
+            find_callee: at.wrapping_add(find_callee),
+            find_caller: at.wrapping_add(find_caller),
+            slides: slides.at(at),
             enter: at.wrapping_add(enter),
             exit: at.wrapping_add(exit),
             untranslated: at.wrapping_add(untranslated),
