@@ -94,7 +94,7 @@ impl CodeBuffer {
         })
     }
 
-    /// Makes a huge page of the last one that is full before `end`, where `start` lies in it: it has been written to its end.
+    /// Before `start..end` is handed out: makes a huge page of the one that they leave behind.
     fn gather(&mut self, start: usize, end: usize) {
         let first = start / HUGE;
         if !self.gathers || start % HUGE < HUGE / 2 || first == end / HUGE {

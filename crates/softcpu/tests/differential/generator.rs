@@ -811,7 +811,19 @@ fn extended_start(rng: &mut Rng, image: &mut [u8], count: usize) {
     image[512] = 7;
 }
 
-/// Random memory.
+/// Random memory: mostly a piece of some that is made once, as most of a sequence's is never looked at.
 fn memory(rng: &mut Rng) -> Vec<u8> {
-    (0..MEMORY / 8).flat_map(|_| rng.lane().to_le_bytes()).collect()
+    const POOL: usize = 1 << 16;
+    const FRESH: usize = 64;
+    static LANES: LazyLock<Vec<u64>> = LazyLock::new(|| {
+        let mut rng = Rng::new(1);
+        (0..POOL).map(|_| rng.lane()).collect()
+    });
+    let from = rng.below(POOL - MEMORY / 8);
+    let mut lanes = LANES[from..from + MEMORY / 8].to_vec();
+    for _ in 0..FRESH {
+        let at = rng.below(lanes.len());
+        lanes[at] = rng.lane();
+    }
+    lanes.into_iter().flat_map(u64::to_le_bytes).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::compare;
 use super::generator;
-use super::machine_state::{Case, DATA_PAGES, PAGE, Registers};
+use super::machine_state::{Case, DATA, DATA_PAGES, PAGE, Registers};
 use super::rng::Rng;
 use super::sequence::Encoded;
 use super::sequences::Sides;
@@ -311,6 +311,107 @@ fn calls_and_returns() {
         &[0xe8, 0, 0, 0, 0, 0x58, 0x66, 0x50],
         nothing,
     );
+}
+
+/// Runs of stack accesses, whose pages are looked for once.
+const RUNS: [&[u8]; 6] = [
+    // add rax, rcx; push r15; push r14; mov r14, rdi; push rbp; mov rbp, rsp; push rbx; mov [rsp-16], r10; mov eax, [rsp+8];
+    // mov dword [rsp-4], 77; pop rbx; pop rbp; pop r14; pop r15
+    &[
+        0x48, 0x01, 0xc8, 0x41, 0x57, 0x41, 0x56, 0x49, 0x89, 0xfe, 0x55, 0x48, 0x89, 0xe5, 0x53, 0x4c, 0x89,
+        0x54, 0x24, 0xf0, 0x8b, 0x44, 0x24, 0x08, 0xc7, 0x44, 0x24, 0xfc, 77, 0, 0, 0, 0x5b, 0x5d, 0x41,
+        0x5e, 0x41, 0x5f,
+    ],
+    // sub rax, rcx; pop rax; pop rcx; pop r10: the flags outlast what they were computed from
+    &[0x48, 0x29, 0xc8, 0x58, 0x59, 0x41, 0x5a],
+    // cmp rax, rdx; push -5; push rdx; pop rdx; pop rax; setb al; adc rdx, rax
+    &[
+        0x48, 0x39, 0xd0, 0x6a, 0xfb, 0x52, 0x5a, 0x58, 0x0f, 0x92, 0xc0, 0x48, 0x11, 0xc2,
+    ],
+    // call over the int3: push rbx; push r12; mov r12d, r11d; pop r12; pop rbx; ret
+    &[
+        0xe8, 1, 0, 0, 0, 0xcc, 0x53, 0x41, 0x54, 0x45, 0x89, 0xdc, 0x41, 0x5c, 0x5b, 0xc3,
+    ],
+    // mov [rsp], r8; mov [rsp+1016], eax; mov rbx, [rsp-1000]; mov qword [rsp+8], -2
+    &[
+        0x4c, 0x89, 0x04, 0x24, 0x89, 0x84, 0x24, 0xf8, 3, 0, 0, 0x48, 0x8b, 0x9c, 0x24, 0x18, 0xfc, 0xff,
+        0xff, 0x48, 0xc7, 0x44, 0x24, 0x08, 0xfe, 0xff, 0xff, 0xff,
+    ],
+    // push rsp; pop rax; push rax; pop rsp; mov rdx, rsp; push rdx; push rax; pop rdx; pop rax
+    &[0x54, 0x58, 0x50, 0x5c, 0x48, 0x89, 0xe2, 0x52, 0x50, 0x5a, 0x58],
+];
+
+#[test]
+fn runs_of_stack_accesses_wherever_the_stack_is() {
+    for code in RUNS {
+        for offset in [
+            2048i64,
+            0,
+            7,
+            8,
+            16,
+            24,
+            31,
+            40,
+            1000,
+            3072,
+            4056,
+            4072,
+            4080,
+            4088,
+            4092,
+            4095,
+            4096,
+            4104,
+            1 << 40,
+            -2048,
+            -4096,
+            -8192,
+            -8180,
+        ] {
+            agrees(
+                "runs_of_stack_accesses_wherever_the_stack_is",
+                true,
+                code,
+                |registers, _, _| {
+                    registers.gpr[4] = registers.gpr[4].wrapping_add_signed(offset - 2048);
+                },
+            );
+        }
+        // From one page to another that may be written, to one that may only be read, and from that to nothing.
+        for page in 1..=3 {
+            for offset in [
+                -1000i64, -40, -32, -24, -16, -12, -8, -4, 0, 4, 8, 16, 20, 24, 32, 1000,
+            ] {
+                let stack = (DATA + page * PAGE as u64).wrapping_add_signed(offset);
+                agrees(
+                    "runs_of_stack_accesses_wherever_the_stack_is",
+                    true,
+                    code,
+                    |registers, _, _| {
+                        registers.gpr[4] = stack;
+                    },
+                );
+            }
+        }
+        // Beyond the addresses that there are.
+        for stack in [
+            0x6fff_ffff_e000,
+            0x8000_0000_2000,
+            0x8000_0000_2004,
+            4,
+            u64::MAX - 2,
+        ] {
+            agrees(
+                "runs_of_stack_accesses_wherever_the_stack_is",
+                true,
+                code,
+                |registers, _, _| {
+                    registers.gpr[4] = stack;
+                },
+            );
+        }
+    }
 }
 
 #[test]
