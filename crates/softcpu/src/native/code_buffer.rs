@@ -255,4 +255,28 @@ mod tests {
         let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(at) };
         assert_eq!(function(), 3);
     }
+
+    #[test]
+    fn code_stays_where_it_is_when_the_host_makes_huge_pages_of_it() {
+        const PIECE: usize = 64 << 10;
+        let mut buffer = CodeBuffer::new(3 * HUGE).unwrap();
+        let answer = |value: u32| [&[0xb8][..], &value.to_le_bytes(), &[0xc3]].concat();
+        let (mut functions, mut pieces) = (Vec::new(), 0);
+        while let Some(mut piece) = buffer.piece(PIECE) {
+            while let Some(code) = buffer.append_to(&mut piece, &answer(functions.len() as u32)) {
+                functions.push(code);
+            }
+            pieces += 1;
+            if pieces % 7 == 0 {
+                buffer.recycle(&mut piece);
+                functions.truncate(functions.len() - PIECE / 16);
+            }
+        }
+        assert!(functions.len() > 2 * HUGE / 16);
+        for (value, &code) in functions.iter().enumerate() {
+            // SAFETY: the bytes are `mov eax, VALUE; ret`.
+            let function: extern "sysv64" fn() -> u32 = unsafe { std::mem::transmute(code) };
+            assert_eq!(function(), value as u32);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The translator: host code for blocks that are executed often.
 //!
 //! Most guest instructions are copied as they are, with their registers renamed ([`registers`]) and their memory operand led
-//! through the TLB ([`memory`]); vector instructions too, on the host's vector registers ([`vectors`]). What has system semantics, or does not fit, calls the interpreter for that one instruction
-//! ([`runtime`]), and so does a memory access that misses the TLB. So an instruction behaves the same in both.
+//! through the TLB ([`memory`]); vector instructions too, on the host's vector registers ([`vectors`]). What has system semantics, or
+//! does not fit, calls the interpreter for that one instruction ([`runtime`]), and so does a memory access that misses the TLB. So an
+//! instruction behaves the same in both.
 //!
 //! Translated code reaches the vCPU's state through the GS base. Between blocks the guest's registers stay in the host's; the
 //! arithmetic flags are in the state ([`crate::flags`]). A block looks at its page's code version, at the attention word and at the
