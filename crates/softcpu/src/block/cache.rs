@@ -117,7 +117,7 @@ impl BlockCache {
         };
         let mode = if alone { cpu.mode | mode::ALONE } else { cpu.mode };
         while let Some(page) = cpu.mmu.take_flushed() {
-            self.jumps.drop_page(page);
+            self.jumps.drop_page(&mut cpu.mmu.code_pages, page);
         }
         let slot = Jumps::slot(linear, salt(cpu.mode, cpu.mmu.local_key));
         let jump = self.jumps.entry(slot);
@@ -179,7 +179,7 @@ impl BlockCache {
             block: found,
             code,
         };
-        self.jumps.set(slot, jump);
+        self.jumps.set(&mut cpu.mmu.code_pages, slot, jump);
         Ok(found)
     }
 

@@ -1,6 +1,7 @@
 //! Where the block at an instruction pointer is: the jump cache, which translated code looks into too.
 
 use super::Block;
+use crate::mmu::code_pages::CodePages;
 use crate::state::Cpu;
 use crate::translate::{context, salt};
 
@@ -12,9 +13,6 @@ pub(crate) const GRAIN: u32 = 3;
 
 /// Entries that one page may have: all in a row, so that they are dropped together.
 const OF_PAGE: usize = 4096 >> GRAIN;
-
-/// Words of a set of pages.
-const WORDS: usize = 1024;
 
 /// What was found for an instruction pointer.
 #[derive(Clone, Copy)]
@@ -40,47 +38,17 @@ const NO_JUMP: Jump = Jump {
     code: std::ptr::null(),
 };
 
-/// The entries, and in which pages there may be some.
+/// The entries. In which pages there may be some the MMU knows, which is asked more often.
 pub(super) struct Jumps {
     entries: Box<[Jump]>,
-    /// Pages with code that is known here, by a hash.
-    pages: PageSet,
-    /// Pages into which a block of the page before reaches.
-    second: PageSet,
-    /// Searches in vain since the sets were made.
+    /// Searches in vain since [`CodePages`] was made anew.
     vain: u32,
-}
-
-/// A set of linear pages, by a hash: it may have more.
-struct PageSet(Box<[u64; WORDS]>);
-
-impl PageSet {
-    fn new() -> Self {
-        Self(Box::new([0; WORDS]))
-    }
-
-    fn bit(page: u64) -> (usize, u64) {
-        let hash = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-        (hash as usize / 64 % WORDS, 1 << (hash % 64))
-    }
-
-    fn add(&mut self, page: u64) {
-        let (word, bit) = Self::bit(page);
-        self.0[word] |= bit;
-    }
-
-    fn may_have(&self, page: u64) -> bool {
-        let (word, bit) = Self::bit(page);
-        self.0[word] & bit != 0
-    }
 }
 
 impl Jumps {
     pub(super) fn new() -> Self {
         Self {
             entries: vec![NO_JUMP; JUMPS].into_boxed_slice(),
-            pages: PageSet::new(),
-            second: PageSet::new(),
             vain: 0,
         }
     }
@@ -96,17 +64,9 @@ impl Jumps {
         &mut self.entries[slot & (JUMPS - 1)]
     }
 
-    pub(super) fn set(&mut self, slot: usize, jump: Jump) {
-        self.note(&jump);
+    pub(super) fn set(&mut self, pages: &mut CodePages, slot: usize, jump: Jump) {
+        pages.add(jump.linear >> 12, reaches_next(&jump));
         *self.entry(slot) = jump;
-    }
-
-    fn note(&mut self, jump: &Jump) {
-        let page = jump.linear >> 12;
-        self.pages.add(page);
-        if reaches_next(jump) {
-            self.second.add(page.wrapping_add(1));
-        }
     }
 
     pub(super) fn as_ptr(&self) -> *const Jump {
@@ -115,7 +75,6 @@ impl Jumps {
 
     pub(super) fn clear(&mut self) {
         self.drop_all(|_| true);
-        self.note_all();
     }
 
     /// Drops the entries that `picked` says; those that hold something are asked about.
@@ -128,23 +87,18 @@ impl Jumps {
         }
     }
 
-    /// Drops what depends on the translation of linear page `page`.
-    pub(super) fn drop_page(&mut self, page: u64) {
-        let own = self.pages.may_have(page);
-        let before = self.second.may_have(page);
-        if !own && !before {
-            return;
-        }
+    /// Drops what depends on the translation of linear page `page`, one of `pages`.
+    pub(super) fn drop_page(&mut self, pages: &mut CodePages, page: u64) {
         // Outside 64-bit mode the page before page 0 is the last of 4 GiB.
         if page == 0 {
             return self.clear();
         }
-        let mut found = own && self.drop_entries(page, |_| true);
-        found |= before && self.drop_entries(page - 1, reaches_next);
+        let mut found = self.drop_entries(page, |_| true);
+        found |= self.drop_entries(page - 1, reaches_next);
         if !found {
             self.vain += 1;
             if self.vain == 64 {
-                self.note_all();
+                self.note_all(pages);
             }
         }
     }
@@ -162,16 +116,12 @@ impl Jumps {
         found
     }
 
-    /// Makes the sets anew from the entries.
-    fn note_all(&mut self) {
-        self.pages.0.fill(0);
-        self.second.0.fill(0);
+    /// Makes `pages` anew from the entries.
+    fn note_all(&mut self, pages: &mut CodePages) {
+        pages.clear();
         self.vain = 0;
-        for at in 0..JUMPS {
-            let jump = self.entries[at];
-            if !jump.block.is_null() {
-                self.note(&jump);
-            }
+        for jump in self.entries.iter().filter(|jump| !jump.block.is_null()) {
+            pages.add(jump.linear >> 12, reaches_next(jump));
         }
     }
 }

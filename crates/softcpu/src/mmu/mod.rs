@@ -4,6 +4,7 @@
 //! what is not plain memory takes the slow path in [`access`]: devices ([`device`]), pages with decoded code, page crossings.
 
 pub mod access;
+pub mod code_pages;
 pub mod device;
 pub mod memory_map;
 mod physical;
@@ -13,6 +14,7 @@ pub mod walk;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use code_pages::CodePages;
 pub use device::Replay;
 use memory_map::{HostPage, MemoryMap};
 use tlb::{Array, ENTRIES, Entry, Tables, Uses};
@@ -83,7 +85,9 @@ pub struct Mmu {
     /// Key of those that do not.
     pub local_key: u32,
     last_key: u32,
-    /// Linear pages whose translation was dropped, and which the jump cache has yet to forget.
+    /// Linear pages that the jump cache may know code of.
+    pub(crate) code_pages: CodePages,
+    /// Those whose translation was dropped, and which the jump cache has yet to forget.
     flushed: Vec<u64>,
     /// Guest memory.
     map: Arc<MemoryMap>,
@@ -127,6 +131,7 @@ impl Mmu {
             global_key: 1,
             local_key: 2,
             last_key: 2,
+            code_pages: CodePages::new(),
             flushed: Vec::new(),
             map,
             running: std::ptr::null(),
@@ -336,10 +341,14 @@ impl Cpu {
         for array in &mut self.mmu.arrays {
             large |= array.flush_page(linear);
         }
-        if large || self.mmu.flushed.len() >= MAX_FLUSHED {
+        if large {
             self.mmu.forget_code();
-        } else {
-            self.mmu.flushed.push(linear >> 12);
+        } else if self.mmu.code_pages.may_have(linear >> 12) {
+            if self.mmu.flushed.len() >= MAX_FLUSHED {
+                self.mmu.forget_code();
+            } else {
+                self.mmu.flushed.push(linear >> 12);
+            }
         }
     }
 

@@ -73,7 +73,11 @@ pub fn store(cpu: &mut Cpu, op: &NativeOp, stub: Stub) -> Result<Flow> {
         _ => {
             // The page's faults come before those of the computation, and before MMX registers change the x87 state.
             cpu.probe(linear, u64::from(op.size), Access::Write, cpu.cpl == 3)?;
-            store_through_buffer(cpu, op, stub)?
+            match cpu.host_write(linear, size) {
+                // Now the TLB has it. A non-temporal store to the buffer, which is read at once, would take as long as memory does.
+                Some(operand) if !trial => invoke(cpu, op, stub, operand)?,
+                _ => store_through_buffer(cpu, op, stub)?,
+            }
         }
     }
     if op.notes_pointers {
