@@ -337,9 +337,12 @@ impl Cpu {
     pub fn flush_page(&mut self, linear: u64) {
         let mut large = false;
         self.mmu.window.limit = 0;
-        // A global page may have been entered for any address space.
-        for array in &mut self.mmu.arrays {
-            large |= array.flush_page(linear);
+        let current = USER + self.mmu.space;
+        for (class, array) in self.mmu.arrays.iter_mut().enumerate() {
+            // What other address spaces have stays, but a global page may have been entered for any.
+            if class < USER || class == current || array.has_global() {
+                large |= array.flush_page(linear);
+            }
         }
         if large {
             self.mmu.forget_code();

@@ -254,6 +254,11 @@ impl Array {
         }
     }
 
+    /// True if there may be an entry that is global.
+    pub fn has_global(&self) -> bool {
+        !self.global.is_empty()
+    }
+
     /// Drops the translation of `linear`, and all of the large page that it may be part of. Returns true if there may have been
     /// a large page.
     pub fn flush_page(&mut self, linear: u64) -> bool {
