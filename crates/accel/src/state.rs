@@ -73,12 +73,20 @@ pub struct PendingEvents {
     pub exception: Option<(u8, Option<u32>)>,
     /// External interrupt that was taken from the controller but not delivered.
     pub interrupt: Option<u8>,
-    /// An NMI waits.
-    pub nmi_pending: bool,
+    /// NMIs that wait, two at most: see [`PendingEvents::wait`].
+    pub nmis_pending: u8,
     /// NMIs are blocked until IRET.
     pub nmi_masked: bool,
     /// Interrupts are held off for one instruction (after STI or a load of SS).
     pub interrupt_shadow: bool,
+}
+
+impl PendingEvents {
+    /// How many NMIs wait if `pending` did and `more` arrive. As on KVM, one waits behind a handler that runs, and two if none
+    /// does: the first of them would have entered its handler by the time that the second came.
+    pub fn wait(pending: u8, more: u8, masked: bool) -> u8 {
+        pending.saturating_add(more).min(if masked { 1 } else { 2 })
+    }
 }
 
 /// The local APIC.

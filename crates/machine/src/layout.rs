@@ -27,6 +27,8 @@ pub const RSDP: u64 = 0xf_0000;
 pub const BIOS_TABLES: u64 = 0xf_1000;
 /// Their end (exclusive).
 pub const BIOS_TABLES_END: u64 = 0xf_8000;
+/// Where a PC's firmware handles the timer's interrupt.
+pub const BIOS_TIMER: u64 = 0xf_fea5;
 /// Where a PC's firmware has an IRET.
 pub const BIOS_IRET: u64 = 0xf_ff53;
 /// Start of extended memory.

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use ostler_accel::CpuState;
-use ostler_bus::AddressMap;
+use ostler_bus::{AddressMap, Device};
 use ostler_memory::GuestRam;
 use ostler_pci::{Location, PciFunction, Root};
 
@@ -159,8 +159,34 @@ impl Machine {
             serial: chips.serial.is_some(),
         })?;
         let state = boot::load(&self.ram, &self.boot)?;
+        if boot::is_multiboot(&self.boot)? {
+            self.start_bios_timer();
+        }
         *lock(&self.first_cpu) = state;
         Ok(())
+    }
+}
+
+impl Machine {
+    /// What a PC's BIOS leaves running: the 8254 interrupts 18.2 times a second by the 8259s, which are set up for real mode
+    /// and mask everything else.
+    fn start_bios_timer(&self) {
+        /// ICW3 and mask of each: the second hangs on input 2 of the first.
+        const CHIPS: [[u8; 2]; 2] = [[4, !0x05], [2, 0xff]];
+        const COUNTER_0_MODE_3: u8 = 0x36;
+        let chips = &self.chips;
+        chips.pit.write(3, &[COUNTER_0_MODE_3]);
+        // A count of 65536, low byte and high byte.
+        chips.pit.write(0, &[0]);
+        chips.pit.write(0, &[0]);
+        chips.router.access_pic(|pic| {
+            for (chip, [cascade, mask]) in CHIPS.into_iter().enumerate() {
+                pic.write(chip, 0, 0x11);
+                for value in [boot::PIC_VECTORS[chip], cascade, 1, mask] {
+                    pic.write(chip, 1, value);
+                }
+            }
+        });
     }
 }
 

@@ -310,6 +310,10 @@ fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: Option
 /// After an instruction retired on its own: shadows end, traps are due.
 fn retired_alone(cpu: &mut Cpu, traced: bool) {
     if let Some(trap) = system::debug_trap(cpu, traced) {
+        if cpu.activity == Activity::Halted {
+            // The trap of a HLT ends it.
+            cpu.activity = Activity::Running;
+        }
         cpu.exception = Some(trap);
         deliver(cpu);
     }

@@ -325,8 +325,8 @@ pub struct Cpu {
     pub lapic: Lapic,
     /// Whether it executes.
     pub activity: Activity,
-    /// An NMI waits.
-    pub nmi_pending: bool,
+    /// NMIs that wait.
+    pub nmis_pending: u8,
     /// NMIs are blocked until IRET.
     pub nmi_masked: bool,
     /// The exception behind [`Stop::Fault`].
@@ -402,7 +402,7 @@ impl Cpu {
             msrs: Msrs::default(),
             lapic: Lapic::default(),
             activity: Activity::WaitForSipi,
-            nmi_pending: false,
+            nmis_pending: 0,
             nmi_masked: false,
             exception: None,
             exit: PendingExit::None,

@@ -22,7 +22,7 @@ use crate::devices::{self, Devices, NamedDevice};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::handoff::Descriptors;
 use crate::spec::{ConsoleSpec, GuestSpec};
-use crate::vcpu::{Surroundings, VcpuThread, hold_all};
+use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
 
 /// Port of the debug-exit device, where one is asked for.
 const DEBUG_EXIT_PORT: u16 = 0xf4;
@@ -171,7 +171,7 @@ impl Drop for Guest {
 
 impl Hardware for Guest {
     fn run_cpus(&mut self) {
-        self.vcpus.iter().for_each(VcpuThread::run);
+        run_all(&self.vcpus);
     }
 
     fn hold_cpus(&mut self) {

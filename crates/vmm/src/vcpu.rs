@@ -1,7 +1,8 @@
 //! The vCPU threads: enter guest mode, look up the exit, enter again.
 //!
 //! A thread runs while its [`Gate`] is open. The driver closes the gates to pause or reset the guest: it kicks the
-//! vCPUs out of guest mode and waits until each stands at its gate, where it can be given a new state.
+//! vCPUs out of guest mode and waits until each stands at its gate, where it can be given a new state. No gate opens before
+//! all CPUs have taken their states over: an INIT or start-up IPI that reached a CPU earlier would be lost by that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -28,8 +29,17 @@ struct GateState {
     held: bool,
     /// The CPU cannot go on in its present state (triple fault, an error of the accelerator).
     dead: bool,
-    /// To be loaded before the next entry.
+    /// To be loaded by the thread.
     load: Option<Box<CpuState>>,
+    /// There was something to load, and the thread is not back at the gate since.
+    loading: bool,
+}
+
+/// What a thread does next that comes to its gate.
+enum Pass {
+    Load(Box<CpuState>),
+    Run,
+    End,
 }
 
 /// Where a vCPU's thread waits while its guest is held.
@@ -46,6 +56,7 @@ impl Gate {
             held: false,
             dead: false,
             load,
+            loading: true,
         };
         Self {
             state: Mutex::new(state),
@@ -73,18 +84,37 @@ impl Gate {
         self.state().wanted == Wanted::Run
     }
 
-    /// Stands at the gate until it opens. Returns false if the thread is to end, else the state to load, if any.
-    fn pass(&self) -> Option<Option<Box<CpuState>>> {
+    fn load(&self, next: CpuState) {
+        let mut state = self.state();
+        state.load = Some(Box::new(next));
+        state.loading = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_until_loaded(&self) {
+        let mut state = self.state();
+        while state.loading {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Stands at the gate until there is something to do.
+    fn pass(&self) -> Pass {
         let mut state = self.state();
         loop {
-            match state.wanted {
-                Wanted::End => return None,
-                Wanted::Run if !state.dead || state.load.is_some() => {
-                    state.held = false;
-                    state.dead = false;
-                    return Some(state.load.take());
-                }
-                _ => {}
+            if state.wanted == Wanted::End {
+                return Pass::End;
+            }
+            if let Some(next) = state.load.take() {
+                state.held = false;
+                state.dead = false;
+                return Pass::Load(next);
+            }
+            state.loading = false;
+            if state.wanted == Wanted::Run && !state.dead {
+                state.held = false;
+                self.changed.notify_all();
+                return Pass::Run;
             }
             state.held = true;
             self.changed.notify_all();
@@ -96,6 +126,7 @@ impl Gate {
         let mut state = self.state();
         state.held = true;
         state.dead = true;
+        state.loading = false;
         self.changed.notify_all();
     }
 }
@@ -167,12 +198,7 @@ impl VcpuThread {
 
     /// Gives the CPU a new state; it must be held.
     pub fn load(&self, state: CpuState) {
-        self.gate.state().load = Some(Box::new(state));
-    }
-
-    /// Lets the CPU run.
-    pub fn run(&self) {
-        self.gate.want(Wanted::Run);
+        self.gate.load(state);
     }
 
     /// Asks the CPU to leave guest mode.
@@ -180,6 +206,16 @@ impl VcpuThread {
         self.gate.want(wanted);
         self.kicker.kick(KickSource::Control);
     }
+}
+
+/// Lets all CPUs run, once each has the state that it was given.
+pub(crate) fn run_all(vcpus: &[VcpuThread]) {
+    open_all(vcpus.iter().map(|vcpu| &*vcpu.gate));
+}
+
+fn open_all<'a>(gates: impl Iterator<Item = &'a Gate> + Clone) {
+    gates.clone().for_each(Gate::wait_until_loaded);
+    gates.for_each(|gate| gate.want(Wanted::Run));
 }
 
 /// Brings all CPUs out of guest mode; none executes when it returns.
@@ -203,14 +239,13 @@ impl Drop for VcpuThread {
 }
 
 fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &mut Surroundings) {
-    while let Some(load) = gate.pass() {
-        let loaded = match load {
-            Some(state) => vcpu.set_state(&state),
-            None => Ok(()),
-        };
-        let stopped = match loaded {
-            Ok(()) => execute(&mut *vcpu, gate, surroundings),
-            Err(error) => Err(Notice::Failed(format!("CPU {index} cannot start: {error}"))),
+    loop {
+        let stopped = match gate.pass() {
+            Pass::End => return,
+            Pass::Load(state) => vcpu
+                .set_state(&state)
+                .map_err(|error| Notice::Failed(format!("CPU {index} cannot start: {error}"))),
+            Pass::Run => execute(&mut *vcpu, gate, surroundings),
         };
         if let Err(notice) = stopped {
             let notice = match notice {
@@ -272,5 +307,53 @@ fn emulate(vcpu: &mut dyn Vcpu, surroundings: &mut Surroundings) -> Result<(), N
         Ok(true) => Ok(()),
         Ok(false) => Err(Notice::TripleFault),
         Err(error) => Err(Notice::Failed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    #[test]
+    fn no_cpu_runs_before_all_have_taken_over_their_states() {
+        let gates = [0, 1].map(|id| Gate::new(ostler_accel::reset_state(id)));
+        let (first_ran, too_early) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for (id, gate) in gates.iter().enumerate() {
+                let (first_ran, too_early) = (&first_ran, &too_early);
+                scope.spawn(move || {
+                    loop {
+                        match gate.pass() {
+                            Pass::Load(_) if id == 1 => {
+                                // Time for the other to run ahead, if it may.
+                                std::thread::sleep(Duration::from_millis(50));
+                                too_early.fetch_or(first_ran.load(Ordering::SeqCst), Ordering::SeqCst);
+                            }
+                            Pass::Load(_) => {}
+                            Pass::Run => {
+                                first_ran.fetch_or(id == 0, Ordering::SeqCst);
+                                while gate.is_open() {
+                                    std::thread::yield_now();
+                                }
+                            }
+                            Pass::End => return,
+                        }
+                    }
+                });
+            }
+            open_all(gates.iter());
+            // The same after a reset.
+            gates.iter().for_each(|gate| gate.want(Wanted::Hold));
+            gates.iter().for_each(Gate::wait_until_held);
+            first_ran.store(false, Ordering::SeqCst);
+            for (id, gate) in (0..).zip(&gates) {
+                gate.load(ostler_accel::reset_state(id));
+            }
+            open_all(gates.iter());
+            gates.iter().for_each(|gate| gate.want(Wanted::End));
+        });
+        assert!(!too_early.into_inner());
     }
 }

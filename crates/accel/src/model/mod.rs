@@ -45,6 +45,14 @@ pub enum Error {
         /// What is missing, in /proc/cpuinfo's spelling.
         missing: String,
     },
+    /// What is not to be there always is.
+    #[error("--cpu cannot do \"{wish}\"; behind the model's name these can be left out: {known}")]
+    Wish {
+        /// What was asked for.
+        wish: String,
+        /// What can be asked for.
+        known: String,
+    },
     /// More CPUs than a topology can have, none at all, or an id that is none of them.
     #[error("a guest cannot have CPU {cpu} of {cpus}; give it 1 to {MAX_CPUS} CPUs with --cpus")]
     Topology {
@@ -212,6 +220,9 @@ const MODELS: &[Model] = &[
 /// All that the accelerator supports on this host; the second is the same by the name that KVM users know.
 const ALL_SUPPORTED: &[&str] = &["max", "host"];
 
+/// What can be left out of a model, as by `max,-x2apic`: system features whose absence both accelerators enforce.
+const OPTIONAL: &[&str] = &["x2apic", "tsc_deadline_timer", "pcid", "invpcid", "smep", "umip"];
+
 /// The names that [`build`] knows.
 pub fn names() -> Vec<&'static str> {
     MODELS
@@ -226,12 +237,13 @@ pub fn has_feature(leaves: &[CpuidLeaf], name: &str) -> bool {
     named(name).is_some_and(|f| f.is_in(leaves))
 }
 
-/// The CPUID leaves of vCPU `cpu` of the model `name`, out of what the accelerator supports.
+/// The CPUID leaves of vCPU `cpu` of `model`, out of what the accelerator supports. A model is a name, and features that it is
+/// to be without: `max,-x2apic,-pcid`.
 ///
 /// # Errors
-/// An unknown name, a host that lacks what the name promises, a topology that cannot be.
+/// An unknown name, a host that lacks what the name promises, a feature that always is there, a topology that cannot be.
 pub fn build(
-    name: &str,
+    model: &str,
     supported: &[CpuidLeaf],
     topology: Topology,
     cpu: u32,
@@ -242,6 +254,7 @@ pub fn build(
             cpus: topology.cpus,
         });
     }
+    let (name, wishes) = model.split_once(',').unwrap_or((model, ""));
     let mut leaves = supported.to_vec();
     leaves.retain(|l| !NEVER_LEAVES.contains(&l.leaf));
     for feature in NEVER.iter().filter_map(|n| named(n)) {
@@ -260,10 +273,28 @@ pub fn build(
         keep_only(model, &mut leaves);
         leaves.retain(|l| l.leaf != AVX10_LEAF);
     }
+    for wish in wishes.split(',').filter(|wish| !wish.is_empty()) {
+        clear(&mut leaves, left_out(wish)?);
+    }
     trim_xsave(&mut leaves);
     topology::apply(&mut leaves, topology, cpu);
     leaves.sort_by_key(|l| (l.leaf, l.subleaf));
     Ok(leaves)
+}
+
+/// The feature that `wish` leaves out.
+fn left_out(wish: &str) -> Result<&'static Feature, Error> {
+    wish.strip_prefix('-')
+        .filter(|name| OPTIONAL.contains(name))
+        .and_then(named)
+        .ok_or_else(|| Error::Wish {
+            wish: wish.to_owned(),
+            known: OPTIONAL
+                .iter()
+                .map(|name| format!("-{name}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
 }
 
 fn check_required(model: &Model, supported: &[CpuidLeaf]) -> Result<(), Error> {

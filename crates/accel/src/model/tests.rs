@@ -258,3 +258,30 @@ fn the_saved_msrs_follow_the_features() {
         assert!(!few.contains(&msr), "{msr:#x}");
     }
 }
+
+#[test]
+fn features_can_be_left_out_of_a_model() {
+    let build = |model: &str| build(model, &everything(), Topology { cpus: 1 }, 0);
+    for model in ["max", "x86-64-v2"] {
+        let leaves = build(&format!("{model},-x2apic,-pcid")).unwrap();
+        for name in OPTIONAL {
+            let without = matches!(*name, "x2apic" | "pcid");
+            assert_eq!(has_feature(&leaves, name), !without, "{name} of {model}");
+        }
+        let mut expected = build(model).unwrap();
+        for name in ["x2apic", "pcid"] {
+            clear(&mut expected, named(name).unwrap());
+        }
+        assert_eq!(leaves, expected, "nothing else changes");
+    }
+    for wish in ["x2apic", "+x2apic", "-fpu", "-sse2", "-", "-x2apic -pcid"] {
+        let error = build(&format!("max,{wish}")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "--cpu cannot do \"{wish}\"; behind the model's name these can be left out: -x2apic, \
+                 -tsc_deadline_timer, -pcid, -invpcid, -smep, -umip"
+            )
+        );
+    }
+}

@@ -116,7 +116,11 @@ fn to_pending(events: &kvm_vcpu_events) -> PendingEvents {
         interrupt: (events.interrupt.injected != 0 && events.interrupt.soft == 0)
             .then_some(events.interrupt.nr),
         // An NMI that was half delivered is delivered again; until then it masks nothing.
-        nmi_pending: events.nmi.pending != 0 || injected_nmi,
+        nmis_pending: PendingEvents::wait(
+            events.nmi.pending,
+            injected_nmi.into(),
+            events.nmi.masked != 0 && !injected_nmi,
+        ),
         nmi_masked: events.nmi.masked != 0 && !injected_nmi,
         interrupt_shadow: events.interrupt.shadow != 0,
     }
@@ -140,7 +144,7 @@ fn from_pending(pending: &PendingEvents) -> kvm_vcpu_events {
     if pending.interrupt_shadow {
         events.interrupt.shadow = (KVM_X86_SHADOW_INT_MOV_SS | KVM_X86_SHADOW_INT_STI) as u8;
     }
-    events.nmi.pending = pending.nmi_pending.into();
+    events.nmi.pending = pending.nmis_pending;
     events.nmi.masked = pending.nmi_masked.into();
     events
 }
@@ -155,9 +159,10 @@ mod tests {
         fn events_survive_the_way_there_and_back(
             exception in proptest::option::of((0u8..32, proptest::option::of(any::<u32>()))),
             interrupt in proptest::option::of(any::<u8>()),
-            nmi_pending: bool, nmi_masked: bool, interrupt_shadow: bool,
+            nmis in 0u8..4, nmi_masked: bool, interrupt_shadow: bool,
         ) {
-            let pending = PendingEvents { exception, interrupt, nmi_pending, nmi_masked, interrupt_shadow };
+            let nmis_pending = PendingEvents::wait(nmis, 0, nmi_masked);
+            let pending = PendingEvents { exception, interrupt, nmis_pending, nmi_masked, interrupt_shadow };
             prop_assert_eq!(to_pending(&from_pending(&pending)), pending);
         }
     }
@@ -212,6 +217,8 @@ mod tests {
         events.nmi.injected = 1;
         events.nmi.masked = 1;
         let pending = to_pending(&events);
-        assert!(pending.nmi_pending && !pending.nmi_masked);
+        assert_eq!((pending.nmis_pending, pending.nmi_masked), (1, false));
+        events.nmi.pending = 1;
+        assert_eq!(to_pending(&events).nmis_pending, 2, "and another behind it");
     }
 }

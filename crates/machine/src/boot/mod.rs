@@ -12,6 +12,7 @@ use ostler_accel::CpuState;
 use ostler_memory::GuestRam;
 
 pub use blob::{Blob, BootSource};
+pub use multiboot::PIC_VECTORS;
 
 use crate::Error;
 use crate::layout::{COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START};
@@ -32,6 +33,15 @@ pub fn load(ram: &GuestRam, boot: &BootSource) -> Result<CpuState, Error> {
         Some(header) => multiboot::load(ram, boot, header),
         None => Err(Error::NotAKernel),
     }
+}
+
+/// True if the kernel starts by Multiboot, which lets it find what it is not told of "as initialized by the BIOS" (3.2).
+pub fn is_multiboot(boot: &BootSource) -> Result<bool, Error> {
+    let head = boot.kernel.head("kernel", multiboot::HEAD)?;
+    if bzimage::is_bzimage(&head) || multiboot::find(&head).is_none() {
+        return Ok(false);
+    }
+    Ok(!elf::is_elf(&head) || pvh::entry(&elf::parse(&boot.kernel)?, boot)?.is_none())
 }
 
 /// Bytes of a bzImage's setup part; zero for kernels of other kinds.

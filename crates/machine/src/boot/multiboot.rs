@@ -9,7 +9,9 @@ use super::elf::{self, Segment};
 use super::memory_map::{MapEntry, low_ram_end, memory_map};
 use super::{BootSource, cpu, write_command_line};
 use crate::Error;
-use crate::layout::{BIOS_IRET, BOOT_INFO, COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START, LOW_RAM_END};
+use crate::layout::{
+    BIOS_IRET, BIOS_TIMER, BOOT_INFO, COMMAND_LINE, COMMAND_LINE_ROOM, HIGH_RAM_START, LOW_RAM_END,
+};
 
 /// The header lies within this much of the file's start.
 pub const HEAD: usize = 8192;
@@ -35,6 +37,9 @@ const LOW_ROOM: [Range<u64>; 2] = [
     COMMAND_LINE + COMMAND_LINE_ROOM as u64..LOW_RAM_END,
 ];
 const INFO_END: u64 = BOOT_INFO + 0x2000;
+
+/// Where a PC's firmware lets the interrupts of the two 8259s begin.
+pub const PIC_VECTORS: [u8; 2] = [0x08, 0x70];
 
 /// By custom the command line starts with the kernel's name.
 const KERNEL_NAME: &str = "kernel";
@@ -142,15 +147,27 @@ fn place_module(ram: &GuestRam, boot: &BootSource, end: u64) -> Result<Option<(u
     Ok(Some((base as u32, (base + size) as u32)))
 }
 
-/// Lets every interrupt of real mode return at once, as firmware would leave it: test kernels go back there.
+/// Lets every interrupt of real mode return, as a PC's firmware would leave it: test kernels go back there. Those of the two
+/// 8259s are ended first.
 fn write_real_mode_vectors(ram: &GuestRam) -> Result<(), Error> {
     const IRET: u8 = 0xcf;
-    let segment = (BIOS_IRET >> 4 & 0xf000) as u16;
-    let vector = [(BIOS_IRET & 0xffff) as u16, segment]
-        .map(u16::to_le_bytes)
-        .concat();
-    cpu::write(ram, 0, &vector.repeat(256))?;
-    cpu::write(ram, BIOS_IRET, &[IRET])
+    // push ax; mov al, 0x20; out 0x20, al; pop ax; iret
+    const FIRST: [u8; 7] = [0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, IRET];
+    // The same with out 0xa0, al before the other.
+    const SECOND: [u8; 9] = [0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, IRET];
+    const BEHIND: u64 = BIOS_TIMER + FIRST.len() as u64;
+    for (at, code) in [(BIOS_IRET, &[IRET][..]), (BIOS_TIMER, &FIRST), (BEHIND, &SECOND)] {
+        cpu::write(ram, at, code)?;
+    }
+    let mut vectors = [BIOS_IRET; 256];
+    vectors[usize::from(PIC_VECTORS[0])..][..8].fill(BIOS_TIMER);
+    vectors[usize::from(PIC_VECTORS[1])..][..8].fill(BEHIND);
+    let table: Vec<u8> = vectors
+        .iter()
+        .flat_map(|at| [(at & 0xffff) as u16, (at >> 4 & 0xf000) as u16])
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    cpu::write(ram, 0, &table)
 }
 
 fn write_info(ram: &GuestRam, module: Option<(u32, u32)>) -> Result<(), Error> {
@@ -246,8 +263,10 @@ mod tests {
                 assert_eq!(word, HEADER_MAGIC);
                 let module: u32 = ram.read_obj(GuestAddress(MODULE)).unwrap();
                 assert!(u64::from(module) >= HIGH_RAM_START);
-                let vector: u32 = ram.read_obj(GuestAddress(4 * 8)).unwrap();
-                assert_eq!(vector, 0xf000_ff53);
+                let vector = |n: u64| ram.read_obj::<u32>(GuestAddress(4 * n)).unwrap();
+                assert_eq!([0, 7, 0x10, 0x6f, 0x78, 255].map(vector), [0xf000_ff53; 6]);
+                assert_eq!([8, 15].map(vector), [0xf000_fea5; 2]);
+                assert_eq!([0x70, 0x77].map(vector), [0xf000_feac; 2]);
                 let first: u8 = ram.read_obj(GuestAddress(0xf_ff53)).unwrap();
                 assert_eq!(first, 0xcf);
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::bench::{Parts, kernel, machine};
+use crate::bench::{Bench, Parts, eventually, kernel, machine};
 use ostler_accel::MpState;
 use ostler_bus::Msi;
 use ostler_machine::{Error, MachineEvent};
@@ -109,6 +109,42 @@ fn the_timer_interrupts_through_the_8259_pair() {
     assert!(!external.pending());
     drop(bench);
     assert_eq!(external.acknowledge(), None, "the machine is gone");
+}
+
+/// A flat Multiboot kernel.
+fn multiboot() -> Vec<u8> {
+    const AT: u32 = 0x10_0000;
+    const FLAGS: u32 = 1 << 16;
+    const MAGIC: u32 = 0x1bad_b002;
+    let sum = 0u32.wrapping_sub(MAGIC).wrapping_sub(FLAGS);
+    [MAGIC, FLAGS, sum, AT, AT, 0, 0, AT + 32]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .chain([0xf4])
+        .collect()
+}
+
+#[test]
+fn a_multiboot_kernel_finds_the_timer_as_a_bios_leaves_it() {
+    let bench = machine(multiboot(), 1);
+    let masks = |bench: &Bench| [0x21, 0xa1].map(|port| bench.inb(port));
+    let external = bench.vm.external.lock().unwrap().clone().unwrap();
+    for _ in 0..2 {
+        assert_eq!(masks(&bench), [0xfa, 0xff], "the timer and the second chip");
+        // The second tick comes when the first was ended, as the handler in real mode does.
+        for _ in 0..2 {
+            eventually("the tick", || external.pending());
+            assert_eq!(external.acknowledge(), Some(8));
+            bench.outb(0x20, 0x20);
+        }
+        bench.outb(0x21, 0xff);
+        bench.machine.reset().unwrap();
+    }
+    assert_eq!(
+        masks(&machine(kernel(), 1)),
+        [0, 0],
+        "no other protocol promises that"
+    );
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub struct RunArgs {
     /// RAM, such as 512M or 2G.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub memory: u64,
-    /// CPU model; `ostler doctor` lists those of this host.
+    /// CPU model; `ostler doctor` lists those of this host. `max,-x2apic` leaves a feature out.
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
     /// What runs the guest's instructions.

@@ -1,6 +1,6 @@
 //! What waits at an instruction boundary: INIT, start-up, NMI, the timer, interrupts (SDM vol. 3, 7.9 and 11.8).
 
-use ostler_accel::{ExitCause, KickSource};
+use ostler_accel::{ExitCause, KickSource, PendingEvents};
 
 use super::interrupt::{Event, Source, enter};
 use super::lapic::Posted;
@@ -21,8 +21,8 @@ pub fn request(cpu: &Cpu) {
 /// RFLAGS.IF, the task priority or the like changed: what waits may be deliverable now.
 pub fn flags_changed(cpu: &mut Cpu) {
     let waits = interrupt_waits(cpu);
-    cpu.held = waits || cpu.nmi_pending;
-    if (waits && cpu.rflags_rest & bit::IF != 0) || (cpu.nmi_pending && !cpu.nmi_masked) {
+    cpu.held = waits || cpu.nmis_pending != 0;
+    if (waits && cpu.rflags_rest & bit::IF != 0) || (cpu.nmis_pending != 0 && !cpu.nmi_masked) {
         request(cpu);
     }
 }
@@ -67,7 +67,7 @@ fn absorb(cpu: &mut Cpu, posted: &Posted) {
     {
         reset::start_up(cpu, page);
     }
-    cpu.nmi_pending |= posted.nmi;
+    cpu.nmis_pending = PendingEvents::wait(cpu.nmis_pending, posted.nmis, cpu.nmi_masked);
     if posted.unhalt {
         if cpu.activity == Activity::Halted {
             cpu.activity = Activity::Running;
@@ -80,7 +80,7 @@ fn absorb(cpu: &mut Cpu, posted: &Posted) {
 /// See [`super::service_events`].
 pub fn service(cpu: &mut Cpu) -> Result<bool> {
     let delivered = deliver_first(cpu);
-    cpu.held = cpu.nmi_pending || interrupt_waits(cpu);
+    cpu.held = cpu.nmis_pending != 0 || interrupt_waits(cpu);
     delivered
 }
 
@@ -90,7 +90,7 @@ fn deliver_first(cpu: &mut Cpu) -> Result<bool> {
     if matches!(cpu.activity, Activity::WaitForSipi | Activity::Shutdown) {
         return Ok(false);
     }
-    let nmi = cpu.nmi_pending && !cpu.nmi_masked;
+    let nmi = cpu.nmis_pending != 0 && !cpu.nmi_masked;
     let maskable = cpu.rflags_rest & bit::IF != 0 && interrupt_waits(cpu);
     if !nmi && !maskable {
         return Ok(false);
@@ -103,7 +103,7 @@ fn deliver_first(cpu: &mut Cpu) -> Result<bool> {
     cpu.activity = Activity::Running;
     if nmi {
         deliver(cpu, vector::NMI)?;
-        cpu.nmi_pending = false;
+        cpu.nmis_pending -= 1;
         cpu.nmi_masked = true;
         return Ok(true);
     }

@@ -357,11 +357,20 @@ pub fn deliver(cpu: &mut Cpu, mut exception: Exception) -> std::result::Result<(
 
 /// INT n, INT3, INTO and INT1 as instructions.
 pub fn software(cpu: &mut Cpu, vector: u8, source: Source) -> Result<()> {
+    // INT1's #DB is also that of the breakpoints that a load of SS just before it met.
+    let met = match source {
+        Source::Int1 => std::mem::take(&mut cpu.msrs.debug_hits),
+        _ => 0,
+    };
     let event = Event {
         vector,
         error_code: None,
         source,
         return_rip: cpu.next_rip,
     };
-    enter(cpu, &event)
+    enter(cpu, &event)?;
+    if met != 0 {
+        cpu.dr6 = cpu.dr6 & !super::debug::DR6_HITS | met;
+    }
+    Ok(())
 }

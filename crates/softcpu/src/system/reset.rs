@@ -42,7 +42,7 @@ pub fn init(cpu: &mut Cpu) {
     cpu.cpl = 0;
     cpu.shadow = false;
     cpu.stack_loaded = false;
-    (cpu.nmi_pending, cpu.nmi_masked) = (false, false);
+    (cpu.nmis_pending, cpu.nmi_masked) = (0, false);
     cpu.exception = None;
     cpu.set_rflags(2);
     cpu.lapic.reset();

@@ -49,7 +49,7 @@ pub fn save(cpu: &mut Cpu) -> Result<CpuState, Error> {
         events: PendingEvents {
             exception,
             interrupt: cpu.lapic.in_flight,
-            nmi_pending: cpu.nmi_pending,
+            nmis_pending: cpu.nmis_pending,
             nmi_masked: cpu.nmi_masked,
             interrupt_shadow: cpu.shadow,
         },
@@ -101,7 +101,7 @@ pub fn restore(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
     cpu.lapic.base = state.apic_base;
     lapic::restore(cpu, &state.lapic);
     cpu.lapic.in_flight = state.events.interrupt;
-    cpu.nmi_pending = state.events.nmi_pending;
+    cpu.nmis_pending = PendingEvents::wait(state.events.nmis_pending, 0, state.events.nmi_masked);
     cpu.nmi_masked = state.events.nmi_masked;
     cpu.shadow = state.events.interrupt_shadow;
     cpu.stack_loaded = false;

@@ -315,3 +315,92 @@ fn nothing_traps_between_a_load_of_ss_and_what_follows_and_a_trap_says_its_own_b
     // mov ss, cx has 3 bytes, mov edx, [0x20000] has 7.
     assert_eq!(state.gpr[6], 10, "behind the instruction after the load");
 }
+
+guest_code!(
+    stepped_halt,
+    "stepped_halt_begin",
+    "stepped_halt_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler: how often, and where it came from the second time.
+    "inc ebx",
+    "cmp ebx, 2",
+    "jne 3f",
+    "mov rsi, [rsp]",
+    "sub rsi, r8",
+    "3: iretq",
+    "2:",
+    "xor ebx, ebx",
+    "xor esi, esi",
+    "lea r8, [rip + 4f]",
+    "pushfq",
+    "pop rax",
+    "or eax, 0x100",
+    "cli",
+    "push rax",
+    "popfq",
+    "sti",
+    "4:",
+    "hlt",
+    "and eax, -0x101",
+    "push rax",
+    "popfq",
+    "out 0xf4, al",
+);
+
+#[test]
+fn a_halted_cpu_wakes_by_the_trap_of_its_halt() {
+    let (_, state) = run(&stepped_halt(), 16);
+    assert_eq!(state.gpr[3], 5, "sti, hlt, and, push, popfq");
+    assert_eq!(state.gpr[6], 1, "behind the halt, although no interrupt came");
+}
+
+guest_code!(
+    stack_loaded_by_watched_memory,
+    "stack_loaded_by_watched_memory_begin",
+    "stack_loaded_by_watched_memory_end",
+    "jmp 2f",
+    ".balign 16",
+    // The handler: a digit a visit, its breakpoints.
+    "shl rbx, 4",
+    "mov rdi, dr6",
+    "and edi, 0xf",
+    "or rbx, rdi",
+    "mov edi, 0xffff0ff0",
+    "mov dr6, rdi",
+    "inc ebp",
+    "iretq",
+    "2:",
+    "xor ebx, ebx",
+    "xor ebp, ebp",
+    "mov eax, 0x20000",
+    "mov dr1, rax",
+    "mov word ptr [rax], ss",
+    // DR1: reads and writes of 4 bytes.
+    "mov eax, 0x00f00404",
+    "mov dr7, rax",
+    "mov ss, [0x20000]",
+    ".byte 0xf1",
+    "mov esi, ebp",
+    "mov ss, [0x20000]",
+    "int 1",
+    "xor eax, eax",
+    "mov dr7, rax",
+    "out 0xf4, al",
+);
+
+#[test]
+fn int1_tells_what_the_load_of_ss_before_it_met_and_an_interrupt_instruction_does_not() {
+    let (_, state) = run(&stack_loaded_by_watched_memory(), 16);
+    assert_eq!(state.gpr[6], 1, "INT1 and the breakpoint are one #DB");
+    assert_eq!(
+        state.gpr[5], 3,
+        "INT 1 goes through the gate, and the breakpoint too"
+    );
+    assert_eq!(state.gpr[3] & 0xf00, 0x200, "DR1, with INT1");
+    assert_eq!(
+        state.gpr[3] & 0xff,
+        0x20,
+        "the trap comes first in the handler of INT 1"
+    );
+}

@@ -2,6 +2,7 @@
 
 use crate::common::{Bare, CODE, guest_code, run_to_end};
 use crate::prepared::{prepared, run, set_gate};
+use ostler_bus::Msi;
 
 guest_code!(
     not_available,
@@ -182,7 +183,48 @@ fn an_nmi_in_its_own_handler_waits_for_iret() {
         (1, 2),
         "one while the first was handled, then the other"
     );
-    assert!(!state.events.nmi_masked && !state.events.nmi_pending);
+    assert_eq!((state.events.nmi_masked, state.events.nmis_pending), (false, 0));
+}
+
+guest_code!(
+    counted_nmis,
+    "counted_nmis_begin",
+    "counted_nmis_end",
+    "jmp 2f",
+    ".balign 16",
+    "inc ebx",
+    "iretq",
+    "2:",
+    "out 0xf4, al",
+    // What was posted meanwhile is delivered here.
+    "nop",
+    "out 0xf4, al",
+);
+
+/// As `test_multiple_nmi` of kvm-unit-tests has it: of two NMIs that come at once, from two CPUs, none is lost.
+#[test]
+fn two_nmis_that_come_at_once_are_two_and_a_third_is_lost() {
+    let message = Msi {
+        address: 0xfee0_0000,
+        data: 0x400,
+    };
+    for (sent, masked, taken) in [(1, false, 1), (2, false, 2), (3, false, 2), (3, true, 0)] {
+        let bare = Bare::new(1);
+        bare.write(CODE, &counted_nmis());
+        let mut vcpu = bare.vcpu(0);
+        let mut state = prepared(&bare, CODE + 16);
+        state.gpr[3] = 0;
+        state.events.nmi_masked = masked;
+        vcpu.set_state(&state).unwrap();
+        run_to_end(&mut *vcpu);
+        for _ in 0..sent {
+            bare.vm.signal(message);
+        }
+        run_to_end(&mut *vcpu);
+        let state = vcpu.state().unwrap();
+        assert_eq!(state.gpr[3], taken, "{sent} sent, masked: {masked}");
+        assert_eq!(state.events.nmis_pending, masked.into(), "one waits for IRET");
+    }
 }
 
 guest_code!(

@@ -1,6 +1,6 @@
 //! The part of a LAPIC that other threads touch.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Bits of [`LapicShared::signals`].
 mod signal {
@@ -12,6 +12,9 @@ mod signal {
     pub const ILLEGAL: u32 = 1 << 5;
 }
 
+/// NMIs that are counted between two looks of the owner: as many as can wait.
+const MOST_NMIS: u8 = 2;
+
 /// What other threads write (pending vectors, NMI, INIT, SIPI) and read (ids and modes for routing).
 pub struct LapicShared {
     /// vCPU and x2APIC id.
@@ -20,6 +23,7 @@ pub struct LapicShared {
     level: [AtomicU64; 4],
     signals: AtomicU32,
     sipi_vector: AtomicU32,
+    nmis: AtomicU8,
     /// LDR, and DFR in the high half.
     logical: AtomicU64,
     /// Bit 0: software enabled; bit 1: x2APIC; bits 8 to 15: xAPIC id; bits 16 to 23: TPR.
@@ -33,8 +37,8 @@ pub struct Posted {
     pub requested: [u64; 4],
     /// Of those, the level-triggered ones.
     pub level: [u64; 4],
-    /// An NMI.
-    pub nmi: bool,
+    /// NMIs, of which more than [`MOST_NMIS`] are not told apart.
+    pub nmis: u8,
     /// INIT.
     pub init: bool,
     /// A start-up IPI with this vector.
@@ -71,6 +75,7 @@ impl LapicShared {
             level: Default::default(),
             signals: AtomicU32::new(0),
             sipi_vector: AtomicU32::new(0),
+            nmis: AtomicU8::new(0),
             logical: AtomicU64::new(u64::from(u32::MAX) << 32),
             mode: AtomicU32::new((id & 0xff) << 8),
         }
@@ -90,6 +95,11 @@ impl LapicShared {
 
     /// Posts an NMI.
     pub fn post_nmi(&self) {
+        let one_more = |count: u8| (count < MOST_NMIS).then_some(count + 1);
+        // Enough of them are posted if it fails.
+        let _ = self
+            .nmis
+            .fetch_update(Ordering::Release, Ordering::Relaxed, one_more);
         self.signals.fetch_or(signal::NMI, Ordering::Release);
     }
 
@@ -121,7 +131,7 @@ impl LapicShared {
         }
         let signals = self.signals.swap(0, Ordering::AcqRel);
         let mut posted = Posted {
-            nmi: signals & signal::NMI != 0,
+            nmis: self.nmis.swap(0, Ordering::AcqRel),
             init: signals & signal::INIT != 0,
             sipi: (signals & signal::SIPI != 0).then(|| self.sipi_vector.load(Ordering::Relaxed) as u8),
             unhalt: signals & signal::UNHALT != 0,
