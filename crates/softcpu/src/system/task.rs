@@ -242,11 +242,8 @@ fn load_state(cpu: &mut Cpu, next: &TaskState, nested: bool, narrow: bool) -> Re
         cpu.switch_address_space(false);
     }
     for n in 0..8 {
-        cpu.gpr[n] = if narrow {
-            cpu.gpr[n] & !0xffff | next.gpr[n]
-        } else {
-            next.gpr[n]
-        };
+        // What a 16-bit task has no room for is all ones, since the 80386.
+        cpu.gpr[n] = next.gpr[n] | if narrow { 0xffff_0000 } else { 0 };
     }
     cpu.rip = next.eip;
     cpu.set_rflags(next.eflags | if nested { bit::NT } else { 0 });

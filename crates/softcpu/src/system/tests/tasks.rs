@@ -106,13 +106,13 @@ fn a_call_of_a_task_is_nested_and_iret_returns() {
 }
 
 #[test]
-fn a_task_of_16_bits_keeps_the_upper_halves() {
+fn a_task_of_16_bits_sets_the_upper_halves() {
     let mut cpu = with_tasks();
     cpu.segs[seg::FS] = super::flat(0x10, 0xc093);
     exec(&mut cpu, &far(CALL, TASK16)).unwrap();
     assert_eq!(
         (cpu.rip, cpu.gpr[reg::RAX], cpu.gpr[reg::RSP]),
-        (0x8888, 0xaaaa_3333, 0x5ff0)
+        (0x8888, 0xffff_3333, 0xffff_5ff0)
     );
     assert_eq!(cpu.segs[seg::FS].rights, 0, "it has no FS");
     exec(&mut cpu, &IRET).unwrap();
