@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic};
 
 use super::alu::Alu;
 use crate::fault::{Exception, Flow, Result};
-use crate::flags::{HOST_AF, HOST_CF, HOST_PF, HOST_SF, HOST_ZF, HostFlags};
+use crate::flags::{HOST_AF, HOST_CF, HOST_OF, HOST_PF, HOST_SF, HOST_ZF, HostFlags};
 use crate::state::{Cpu, reg};
 
 /// Executes an instruction of this family.
@@ -67,11 +67,14 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
             }
             set_ax(cpu, u16::from(al / base) << 8 | u16::from(al % base));
             set_result_flags(cpu, al % base);
+            // CF, OF and AF are undefined; processors clear them, and set them by AAD as by the addition in it.
+            set_flags(cpu, HOST_CF | HOST_OF | HOST_AF, 0);
         }
         _ => {
-            let new = al.wrapping_add(ah.wrapping_mul(i.immediate8()));
+            const ALL: HostFlags = HOST_CF | HOST_PF | HOST_AF | HOST_ZF | HOST_SF | HOST_OF;
+            let (new, flags) = Alu::add(al, ah.wrapping_mul(i.immediate8()));
             set_ax(cpu, u16::from(new));
-            set_result_flags(cpu, new);
+            set_flags(cpu, ALL, flags & ALL);
         }
     }
     Ok(Flow::Next)

@@ -40,7 +40,7 @@ const fn row(feature: CpuidFeature, leaf: u32, answer: Answer, bit: u32) -> Row 
 const EXTENDED: u32 = 0x8000_0001;
 
 /// Every extension in this folder; the bit in a [`FeatureSet`] is the row's number.
-const ROWS: [Row; 29] = [
+const ROWS: [Row; 32] = [
     row(CpuidFeature::FPU, 1, Answer::Edx, 0),
     row(CpuidFeature::MMX, 1, Answer::Edx, 23),
     row(CpuidFeature::FXSR, 1, Answer::Edx, 24),
@@ -67,7 +67,10 @@ const ROWS: [Row; 29] = [
     row(CpuidFeature::CLFLUSHOPT, 7, Answer::Ebx, 23),
     row(CpuidFeature::CLWB, 7, Answer::Ebx, 24),
     row(CpuidFeature::SHA, 7, Answer::Ebx, 29),
+    row(CpuidFeature::VAES, 7, Answer::Ecx, 9),
+    row(CpuidFeature::VPCLMULQDQ, 7, Answer::Ecx, 10),
     row(CpuidFeature::LZCNT, EXTENDED, Answer::Ecx, 5),
+    row(CpuidFeature::SSE4A, EXTENDED, Answer::Ecx, 6),
     row(CpuidFeature::XSAVEOPT, 0xd, Answer::Ebx, 0),
     row(CpuidFeature::XSAVEC, 0xd, Answer::Ebx, 1),
 ];
@@ -81,6 +84,12 @@ pub fn bit_of(feature: CpuidFeature) -> Option<FeatureSet> {
     ROWS.iter()
         .position(|row| row.feature == feature)
         .map(|index| 1 << index)
+}
+
+/// True if instructions of the feature that `leaves` offer, and nothing else, may be executed.
+#[cfg(test)]
+pub fn executes(leaves: &[CpuidLeaf]) -> bool {
+    offered(leaves) != 0
 }
 
 /// What CPUID answers `leaves` offer.
@@ -132,6 +141,8 @@ pub fn host() -> FeatureSet {
                 CpuidFeature::AVX2,
                 CpuidFeature::FMA,
                 CpuidFeature::F16C,
+                CpuidFeature::VAES,
+                CpuidFeature::VPCLMULQDQ,
             ] {
                 offered &= !bit_of(avx).unwrap_or(0);
             }

@@ -20,7 +20,7 @@ mod address;
 pub(crate) mod code_buffer;
 mod control;
 mod emit;
-mod features;
+pub(crate) mod features;
 mod fpu_image;
 mod list;
 mod masked;

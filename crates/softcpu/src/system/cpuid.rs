@@ -311,6 +311,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_offered_because_the_host_has_it_can_be_executed() {
+        // No instructions of their own, or such as SSE has as well.
+        const WITHOUT: &[&str] = &["misalignsse", "3dnowprefetch", "mmxext"];
+        for name in FROM_HOST.iter().chain(FROM_HOST_YMM) {
+            let feature = features::named(name).unwrap();
+            let mut leaf = CpuidLeaf {
+                leaf: feature.leaf,
+                subleaf: Some(feature.subleaf),
+                ..CpuidLeaf::default()
+            };
+            *feature.register.of_mut(&mut leaf) = feature.mask();
+            assert_eq!(
+                crate::native::features::executes(&[leaf]),
+                !WITHOUT.contains(name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn the_time_leaves_agree() {
         let leaves = supported(2_345_678);
         let crystal = answer(&leaves, 0x15, 0);

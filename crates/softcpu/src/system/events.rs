@@ -44,11 +44,16 @@ fn external_waits(cpu: &Cpu) -> bool {
             .is_some_and(|source| source.pending())
 }
 
-/// Takes over what other threads posted and what the clock brought.
-fn collect(cpu: &mut Cpu) {
+/// See [`super::take_posted`].
+pub fn take_posted(cpu: &mut Cpu) {
     if let Some(posted) = cpu.shared.lapic.take() {
         absorb(cpu, &posted);
     }
+}
+
+/// Takes over what other threads posted and what the clock brought.
+fn collect(cpu: &mut Cpu) {
+    take_posted(cpu);
     if cpu.lapic.next_deadline().is_some() {
         let now = host::tsc();
         if cpu.lapic.check_timer(now) {

@@ -115,6 +115,11 @@ pub fn service_events(cpu: &mut Cpu) -> Result<bool> {
     events::service(cpu)
 }
 
+/// Takes over what other threads posted to the LAPIC, and delivers nothing: then it is part of the vCPU's state.
+pub(crate) fn take_posted(cpu: &mut Cpu) {
+    events::take_posted(cpu);
+}
+
 /// Before an instruction that executes on its own: true if RFLAGS.TF is set. RF ends with the instruction.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use crate::block::BlockCache;
 use crate::engine::{self, Left};
 use crate::shared::{VcpuShared, VmShared, attention};
 use crate::state::{Cpu, PendingExit};
+use crate::system;
 
 /// Bytes of decoded blocks and host code that each vCPU may keep, and what they share besides.
 const CACHE_BYTES_EACH: usize = 40 << 20;
@@ -93,6 +94,7 @@ impl Vcpu for SoftVcpu {
     }
 
     fn state(&mut self) -> Result<CpuState, Error> {
+        system::take_posted(&mut self.cpu);
         convert::save(&mut self.cpu)
     }
 

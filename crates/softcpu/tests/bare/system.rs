@@ -226,6 +226,35 @@ fn a_timer_and_a_message_are_counted_as_what_woke_the_cpu() {
     );
 }
 
+#[test]
+fn what_is_sent_to_a_cpu_outside_guest_mode_is_in_its_state() {
+    let bare = Bare::new(1);
+    bare.write(CODE, &deadline());
+    let mut vcpu = bare.vcpu(0);
+    vcpu.set_state(&prepared(&bare, CODE + 16)).unwrap();
+    run_to_end(&mut *vcpu);
+    for data in [0x41, 0x400] {
+        bare.vm.signal(Msi {
+            address: 0xfee0_0000,
+            data,
+        });
+    }
+    let check = |state: &CpuState| {
+        assert_eq!(
+            state.lapic.registers[0x220..0x224],
+            [2, 0, 0, 0],
+            "vector 0x41 is requested"
+        );
+        assert_eq!(state.events.nmis_pending, 1);
+    };
+    let state = vcpu.state().unwrap();
+    check(&state);
+    // It goes along to where the state is loaded.
+    let mut next = Bare::new(1).vcpu(0);
+    next.set_state(&state).unwrap();
+    check(&next.state().unwrap());
+}
+
 guest_code!(
     clock,
     "clock_begin",

@@ -81,6 +81,8 @@ fn family(code: Code) -> Option<Family> {
         F::ADX => std::is_x86_feature_detected!("adx"),
         F::POPCNT => std::is_x86_feature_detected!("popcnt"),
         F::LZCNT => std::is_x86_feature_detected!("lzcnt"),
+        F::VAES => std::is_x86_feature_detected!("vaes"),
+        F::VPCLMULQDQ => std::is_x86_feature_detected!("vpclmulqdq"),
         F::MOVBE => std::is_x86_feature_detected!("movbe"),
         _ => false,
     });

@@ -402,6 +402,23 @@ fn decimal_division_by_zero() {
 }
 
 #[test]
+fn cryptography_in_wide_registers() {
+    const NAME: &str = "cryptography_in_wide_registers";
+    if !std::is_x86_feature_detected!("vaes") || !std::is_x86_feature_detected!("vpclmulqdq") {
+        return eprintln!("SKIPPED {NAME}: the host has no VAES or no VPCLMULQDQ");
+    }
+    // vaesdec ymm1, ymm2, ymm3; vaesenclast ymm4, ymm1, [rbx]; vpclmulqdq ymm5, ymm4, ymm3, 0x11
+    agrees(
+        NAME,
+        true,
+        &[
+            0xc4, 0xe2, 0x6d, 0xde, 0xcb, 0xc4, 0xe2, 0x75, 0xdd, 0x23, 0xc4, 0xe3, 0x5d, 0x44, 0xeb, 0x11,
+        ],
+        nothing,
+    );
+}
+
+#[test]
 fn emptied_mmx_registers() {
     // movq mm3, [rbx]; paddb mm3, mm1; emms; fld1
     agrees(

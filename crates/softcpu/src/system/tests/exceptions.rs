@@ -5,6 +5,31 @@ use crate::flags::bit;
 use crate::state::{cr0, reg, seg};
 use crate::system::syscall;
 
+/// What the manual leaves undefined is as on Intel's processors since the 80386: QEMU's test-i386 and test386 look at it.
+#[test]
+fn aam_and_aad_define_all_flags() {
+    for (code, ax, result, flags) in [
+        ([0xd4, 10], 0x47u64, 0x0701, 0u64),
+        ([0xd4, 10], 0x00, 0x0000, bit::ZF | bit::PF),
+        ([0xd5, 10], 0x0407, 0x002f, 0),
+        ([0xd5, 10], 0x0509, 0x003b, 0),
+        ([0xd5, 10], 0x0f6f, 0x0005, bit::CF | bit::AF | bit::PF),
+        ([0xd5, 10], 0x077f, 0x00c5, bit::OF | bit::SF | bit::AF | bit::PF),
+    ] {
+        for before in [0, bit::ARITHMETIC] {
+            let mut cpu = protected();
+            cpu.gpr[reg::RAX] = ax;
+            cpu.set_rflags(2 | before);
+            exec(&mut cpu, &code).unwrap();
+            assert_eq!(
+                (cpu.gpr[reg::RAX], cpu.rflags() & bit::ARITHMETIC),
+                (result, flags),
+                "{code:x?} with {ax:#x}"
+            );
+        }
+    }
+}
+
 #[test]
 fn bound_raises_br_outside_its_limits() {
     // bound eax, [0x6000] and the same with 16 bits
