@@ -576,7 +576,14 @@ fn adjust_rpl(cpu: &mut Cpu, i: &Instruction) -> Result<()> {
     let own = read_register(cpu, i.op1_register()) as u16;
     let adjusts = selector & 3 < own & 3;
     if adjusts {
-        store_or_register(cpu, i, u64::from(selector & !3 | own & 3))?;
+        let new = u64::from(selector & !3 | own & 3);
+        if i.op0_kind() == OpKind::Register {
+            // With operands of 32 bits, too, only the lower half changes.
+            let whole = &mut cpu.gpr[i.op0_register().full_register().number()];
+            *whole = *whole & !0xffff | new;
+        } else {
+            store_or_register(cpu, i, new)?;
+        }
     }
     set_zf(cpu, adjusts);
     Ok(())

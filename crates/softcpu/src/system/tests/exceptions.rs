@@ -31,6 +31,24 @@ fn aam_and_aad_define_all_flags() {
 }
 
 #[test]
+fn arpl_changes_the_lower_half_of_a_register() {
+    // arpl eax, ebx; arpl ax, bx
+    for code in [&[0x63, 0xd8][..], &[0x66, 0x63, 0xd8]] {
+        for (before, own, after, adjusted) in [
+            (0x1234_5679u64, 0x0762_123fu64, 0x1234_567bu64, true),
+            (0x1234_567b, 0x0762_123d, 0x1234_567b, false),
+        ] {
+            let mut cpu = protected();
+            cpu.gpr[reg::RAX] = before;
+            cpu.gpr[reg::RBX] = own;
+            exec(&mut cpu, code).unwrap();
+            assert_eq!(cpu.gpr[reg::RAX], after);
+            assert_eq!(cpu.rflags() & bit::ZF != 0, adjusted);
+        }
+    }
+}
+
+#[test]
 fn bound_raises_br_outside_its_limits() {
     // bound eax, [0x6000] and the same with 16 bits
     let wide = [0x62, 0x05, 0, 0x60, 0, 0];
