@@ -40,7 +40,7 @@ const fn row(feature: CpuidFeature, leaf: u32, answer: Answer, bit: u32) -> Row 
 const EXTENDED: u32 = 0x8000_0001;
 
 /// Every extension in this folder; the bit in a [`FeatureSet`] is the row's number.
-const ROWS: [Row; 32] = [
+const ROWS: [Row; 31] = [
     row(CpuidFeature::FPU, 1, Answer::Edx, 0),
     row(CpuidFeature::MMX, 1, Answer::Edx, 23),
     row(CpuidFeature::FXSR, 1, Answer::Edx, 24),
@@ -70,7 +70,6 @@ const ROWS: [Row; 32] = [
     row(CpuidFeature::VAES, 7, Answer::Ecx, 9),
     row(CpuidFeature::VPCLMULQDQ, 7, Answer::Ecx, 10),
     row(CpuidFeature::LZCNT, EXTENDED, Answer::Ecx, 5),
-    row(CpuidFeature::SSE4A, EXTENDED, Answer::Ecx, 6),
     row(CpuidFeature::XSAVEOPT, 0xd, Answer::Ebx, 0),
     row(CpuidFeature::XSAVEC, 0xd, Answer::Ebx, 1),
 ];

@@ -149,7 +149,6 @@ const FROM_HOST: &[&str] = &[
     "aes",
     "movbe",
     "abm",
-    "sse4a",
     "misalignsse",
     "3dnowprefetch",
     "mmxext",
