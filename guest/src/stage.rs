@@ -190,6 +190,7 @@ impl Stage {
                 return Ok(After::Leave);
             }
             Exit::EmulationFailed => return Err("an instruction that the accelerator does not know".into()),
+            Exit::Debug(cause) => return Err(format!("a stop that no debugger asked for ({cause:?})")),
         }
         Ok(After::Again)
     }

@@ -1,3 +1,5 @@
+use crate::DebugCause;
+
 /// Why a vCPU left guest mode for user mode.
 ///
 /// Data that a read asks for is filled in place; the access completes at the next [`crate::Vcpu::run`]. A state must
@@ -47,4 +49,6 @@ pub enum Exit<'a> {
     Shutdown,
     /// KVM could not emulate the instruction at the current `rip`; the state is that before the instruction.
     EmulationFailed,
+    /// The debugger asked for this ([`crate::Vcpu::set_debug`]); nothing is pending inside.
+    Debug(DebugCause),
 }

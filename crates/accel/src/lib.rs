@@ -6,6 +6,7 @@
 
 pub mod bare_metal;
 mod clock;
+pub mod debug;
 mod error;
 mod exit;
 pub mod model;
@@ -15,6 +16,7 @@ mod state;
 mod stats;
 mod vm;
 
+pub use debug::{DebugCause, DebugLimits, DebugRequest, WatchKind, Watchpoint};
 pub use error::Error;
 pub use exit::Exit;
 pub use profile::{HotSpot, Profile, Profiler, Symbol};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ostler_bus::{DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
 
-use crate::{CpuState, CpuidLeaf, Error, Exit, KickSource, Profiler, VcpuStats};
+use crate::{CpuState, CpuidLeaf, DebugLimits, DebugRequest, Error, Exit, KickSource, Profiler, VcpuStats};
 
 /// Which accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,23 @@ pub trait Vcpu: Send {
             "this accelerator executes every instruction itself".into(),
         ))
     }
+
+    /// From now on, [`Vcpu::run`] leaves with [`Exit::Debug`] where `request` says; an empty one ends that. Only when
+    /// [`Vcpu::state`] may be asked for.
+    fn set_debug(&mut self, request: &DebugRequest) -> Result<(), Error>;
+
+    /// What [`Vcpu::set_debug`] can do.
+    fn debug_limits(&self) -> DebugLimits;
+
+    /// What a debugger looks at: all of the state but the LAPIC's registers, and MSRs as far as programs have a say in them. Only
+    /// when [`Vcpu::state`] may be asked for.
+    fn registers(&mut self) -> Result<CpuState, Error> {
+        self.state()
+    }
+
+    /// Takes over general, segment, control, debug and vector registers, EFER and IA32_KERNEL_GS_BASE. The rest stays as it
+    /// is, because others change it meanwhile; so does CR8, which is the LAPIC's.
+    fn set_registers(&mut self, state: &CpuState) -> Result<(), Error>;
 
     /// A handle by which other threads bring this vCPU back from guest mode.
     fn kicker(&self) -> Arc<dyn Kick>;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use kvm_bindings::{
-    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
-    KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
+    KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
     KVM_INTERNAL_ERROR_EMULATION, kvm_run,
 };
 
@@ -30,6 +30,8 @@ pub enum Reason {
     Shutdown,
     /// An instruction that KVM cannot emulate.
     EmulationFailed,
+    /// A breakpoint, a step, or INT3, while there is a debugger.
+    Debug { exception: u32, pc: u64, dr6: u64 },
     /// KVM cannot go on with this guest.
     Broken(String),
 }
@@ -52,6 +54,15 @@ pub fn decode(run: &kvm_run, mapped: usize) -> Reason {
             // SAFETY: as above.
             let eoi = unsafe { run.__bindgen_anon_1.eoi };
             Reason::EndOfInterrupt { vector: eoi.vector }
+        }
+        KVM_EXIT_DEBUG => {
+            // SAFETY: as above.
+            let arch = unsafe { run.__bindgen_anon_1.debug }.arch;
+            Reason::Debug {
+                exception: arch.exception,
+                pc: arch.pc,
+                dr6: arch.dr6,
+            }
         }
         KVM_EXIT_IRQ_WINDOW_OPEN => Reason::InterruptWindow,
         KVM_EXIT_INTR => Reason::Interrupted,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_EXIT_ON_EMULATION_FAILURE,
-    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-    KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
-    KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
+    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SET_GUEST_DEBUG2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API,
+    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
+    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use ostler_accel::{Accelerator, CpuidLeaf, Error, Kind, Vm, VmConfig};
@@ -98,6 +98,7 @@ impl Kvm {
             exits_on_failure,
             read_only_slots: vm.check_extension(Cap::ReadonlyMem),
             max_slots: self.fd.get_nr_memslots(),
+            guest_debug: u32::try_from(vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2.into())).unwrap_or(0),
         })
     }
 }
@@ -117,6 +118,8 @@ pub struct VmFeatures {
     pub read_only_slots: bool,
     /// How many memory slots there can be.
     pub max_slots: usize,
+    /// The flags that KVM_SET_GUEST_DEBUG knows, or 0 where KVM does not tell.
+    pub guest_debug: u32,
 }
 
 /// Makes `vcpu` keep to its CPUID where paravirtual features are concerned.

@@ -13,12 +13,14 @@
 //! | `doorbell` | ioeventfds |
 //! | `external` | the 8259's ExtINT into vCPU 0 |
 //! | `vcpu` | entering guest mode, and decoding why it was left |
+//! | `debug` | what a debugger wants, in the processor's breakpoint registers |
 //! | `kick` | bringing a vCPU back without a race |
 //! | `state/` | whole-state save and restore, in the order that the hardware needs |
 //! | `stats` | the kernel's counters, by their descriptors |
 //!
 //! Locks: `slots` and `routes` have one each, and they never nest.
 
+mod debug;
 mod doorbell;
 mod exit;
 mod external;

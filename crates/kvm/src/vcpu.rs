@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::Instant;
 
-use kvm_bindings::kvm_run;
+use kvm_bindings::{kvm_guest_debug, kvm_run};
 use kvm_ioctls::VcpuFd;
-use ostler_accel::{CpuState, Error, Exit, ExitCause, Kick, TimeSpent, Vcpu, VcpuStats};
+use ostler_accel::{
+    CpuState, DebugCause, DebugLimits, DebugRequest, Error, Exit, ExitCause, Kick, TimeSpent, Vcpu, VcpuStats,
+};
 
+use crate::debug::{self, Debugging, Meaning};
 use crate::exit::{Reason, decode};
 use crate::kick::Kicker;
 use crate::state;
@@ -32,6 +35,9 @@ pub struct KvmVcpu {
     boundary: bool,
     /// When the last exit was handed to user mode.
     handed_out: Option<Instant>,
+    debugging: Debugging,
+    /// What the last debug exit was for.
+    cause: DebugCause,
     vm: Arc<Shared>,
 }
 
@@ -58,6 +64,8 @@ impl KvmVcpu {
             pending: false,
             boundary: false,
             handed_out: None,
+            debugging: Debugging::default(),
+            cause: DebugCause::Step,
             vm,
         })
     }
@@ -84,6 +92,13 @@ impl KvmVcpu {
             };
             match reason {
                 Reason::InterruptWindow => {}
+                Reason::Debug { exception, pc, dr6 } => match self.debugging.meaning(exception, pc, dr6) {
+                    Meaning::ForDebugger(cause) => {
+                        self.cause = cause;
+                        return Ok(reason);
+                    }
+                    Meaning::ForGuest(exception) => self.give_back(exception)?,
+                },
                 Reason::Interrupted => {
                     if self.kicker.take() {
                         return Ok(Reason::Interrupted);
@@ -150,6 +165,28 @@ impl KvmVcpu {
         result
     }
 
+    fn tell(&self, told: &kvm_guest_debug) -> Result<(), Error> {
+        self.fd
+            .set_guest_debug(told)
+            .map_err(|e| Error::host("let a debugger at a vCPU", e))
+    }
+
+    /// After the flags were written: KVM has forgotten that it was to step.
+    fn keep_debugging(&self) -> Result<(), Error> {
+        match self.debugging.current(self.vm.features.guest_debug)? {
+            told if told.control == 0 => Ok(()),
+            told => self.tell(&told),
+        }
+    }
+
+    /// Lets the guest have an exception of its own that KVM took for the debugger's.
+    fn give_back(&self, exception: u32) -> Result<(), Error> {
+        let told = self
+            .debugging
+            .give_back(exception, self.vm.features.guest_debug)?;
+        self.tell(&told)
+    }
+
     /// The bytes of `kvm_run`'s mapping in `range`, which `decode` found inside it.
     fn run_bytes(&mut self, range: std::ops::Range<usize>) -> &mut [u8] {
         let page: *mut kvm_run = self.fd.get_kvm_run();
@@ -178,7 +215,7 @@ fn cause(reason: &Reason) -> ExitCause {
         Reason::Interrupted => ExitCause::Kick,
         Reason::Shutdown => ExitCause::Shutdown,
         Reason::EmulationFailed => ExitCause::EmulationFailed,
-        Reason::InterruptWindow | Reason::Broken(_) => ExitCause::Other,
+        Reason::InterruptWindow | Reason::Debug { .. } | Reason::Broken(_) => ExitCause::Other,
     }
 }
 
@@ -191,7 +228,8 @@ impl Vcpu for KvmVcpu {
         let reason = self.enter()?;
         self.stats.count_exit(cause(&reason));
         // Time after a kick is a pause, not work for the guest.
-        self.handed_out = (reason != Reason::Interrupted).then(Instant::now);
+        let pauses = matches!(reason, Reason::Interrupted | Reason::Debug { .. });
+        self.handed_out = (!pauses).then(Instant::now);
         Ok(match reason {
             Reason::Port {
                 port,
@@ -225,6 +263,7 @@ impl Vcpu for KvmVcpu {
             Reason::Broken(what) => {
                 return Err(Error::host("run the guest", std::io::Error::other(what)));
             }
+            Reason::Debug { .. } => Exit::Debug(self.cause),
             Reason::Interrupted | Reason::InterruptWindow => Exit::Kicked,
         })
     }
@@ -248,6 +287,29 @@ impl Vcpu for KvmVcpu {
 
     fn finish_instruction(&mut self, before: &CpuState, after: &CpuState) -> Result<(), Error> {
         state::after_instruction(&self.fd, &self.vm, before, after)?;
+        self.keep_debugging()?;
+        self.look_again_at_external();
+        Ok(())
+    }
+
+    fn set_debug(&mut self, request: &DebugRequest) -> Result<(), Error> {
+        self.finish_pending()?;
+        let told = self.debugging.set(request, self.vm.features.guest_debug)?;
+        self.tell(&told)
+    }
+
+    fn debug_limits(&self) -> DebugLimits {
+        debug::LIMITS
+    }
+
+    fn registers(&mut self) -> Result<CpuState, Error> {
+        self.instruction_state()
+    }
+
+    fn set_registers(&mut self, state: &CpuState) -> Result<(), Error> {
+        self.finish_pending()?;
+        state::set_registers(&self.fd, &self.vm, state)?;
+        self.keep_debugging()?;
         self.look_again_at_external();
         Ok(())
     }

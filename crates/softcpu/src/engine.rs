@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ostler_accel::ExitCause;
+use ostler_accel::{DebugCause, ExitCause};
 
 use crate::block::{Block, BlockCache, Outcome};
 use crate::fault::Stop;
@@ -27,6 +27,8 @@ pub enum Left {
     Kicked,
     /// Triple fault.
     Shutdown,
+    /// The debugger is to hear of this.
+    Debug(DebugCause),
 }
 
 /// Runs guest instructions until user mode is needed. The vCPU is in guest mode meanwhile: it acknowledges epochs.
@@ -96,6 +98,7 @@ fn run_inside(cpu: &mut Cpu, cache: &mut BlockCache) -> Left {
             Ok(traced) => traced,
             Err(_) => {
                 deliver(cpu);
+                cpu.debugging.end(false);
                 continue;
             }
         };
@@ -117,7 +120,12 @@ fn prepare(cpu: &mut Cpu) -> Ready {
         cpu.replay.rewind();
         return Ready::Go(true);
     }
+    cpu.mmu.running = std::ptr::null();
     loop {
+        if let Some(cause) = cpu.debugging.take_due() {
+            cpu.shared.stats.count_exit(ExitCause::Other);
+            return Ready::Leave(Left::Debug(cause));
+        }
         let bits = cpu.shared.attention.load(Ordering::SeqCst);
         if bits & attention::DROP_WRITES != 0 {
             cpu.shared
@@ -154,6 +162,10 @@ fn prepare(cpu: &mut Cpu) -> Ready {
             Activity::Halted | Activity::WaitForSipi => sleep(cpu),
         }
     }
+    if (cpu.shadow || cpu.mode & mode::ALONE != 0) && cpu.stops_at_breakpoint() {
+        cpu.shared.stats.count_exit(ExitCause::Other);
+        return Ready::Leave(Left::Debug(DebugCause::Breakpoint));
+    }
     cpu.account_if_due();
     cpu.look_at = cpu.instructions + CLOCK_INTERVAL;
     let alone = std::mem::take(&mut cpu.shadow) || cpu.mode & mode::ALONE != 0;
@@ -188,6 +200,7 @@ fn enter_block(cpu: &mut Cpu, block: &Block) -> Outcome {
 
 /// Executes a block of a single instruction, which may write to its own bytes.
 fn one_block(cpu: &mut Cpu, block: &Block) -> Outcome {
+    cpu.debugging.begin();
     let before = cpu.mode;
     cpu.mode |= mode::ALONE;
     let outcome = enter_block(cpu, block);
@@ -296,12 +309,14 @@ fn finish(cpu: &mut Cpu, cache: &mut BlockCache, outcome: Outcome, alone: Option
         Outcome::Fault => {
             cpu.replay.clear();
             deliver(cpu);
+            cpu.debugging.end(false);
         }
         _ => {
             cpu.replay.clear();
             if let Some(traced) = alone {
                 retired_alone(cpu, traced);
             }
+            cpu.debugging.end(true);
         }
     }
     None
@@ -324,6 +339,8 @@ pub(crate) fn deliver(cpu: &mut Cpu) {
     let Some(exception) = cpu.exception.take() else {
         return;
     };
+    // What its delivery writes to is no instruction's access.
+    cpu.mmu.running = std::ptr::null();
     if system::deliver(cpu, exception).is_err() && cpu.exit != PendingExit::None {
         // A stack or descriptor table in a device's memory: no processor promises anything then.
         cpu.activity = Activity::Shutdown;

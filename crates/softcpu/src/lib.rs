@@ -12,6 +12,7 @@
 //! | [`system`] | exceptions, segments, system instructions, MSRs, LAPIC, interrupts |
 //! | `translate` | host code for blocks that are executed often |
 //! | [`engine`] | the run loop |
+//! | [`debugging`] | breakpoints, watchpoints and steps of a debugger outside of the guest |
 //! | [`emulate`] | single instructions for the other accelerator |
 //! | `profile` | where guest code spends its time: samples, and the guest kernel's own symbols |
 //! | [`vm`] | the accelerator's traits |
@@ -20,6 +21,7 @@
 //! state as it was, and is executed again from its start.
 
 pub mod block;
+pub mod debugging;
 pub mod emulate;
 pub mod engine;
 pub mod exec;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ostler_accel::{CpuidLeaf, DescriptorTable, Segment};
 
+use crate::debugging::Debugging;
 use crate::fault::{Exception, Flow, Stop};
 use crate::flags::{self, HostFlags, bit};
 use crate::mmu::{Mmu, Replay};
@@ -339,6 +340,8 @@ pub struct Cpu {
     pub replay: Replay,
     /// Vectors of level-triggered interrupts that ended and that the IOAPIC must hear of.
     pub ended: Vec<u8>,
+    /// What a debugger outside of the guest wants.
+    pub debugging: Debugging,
     /// Sorted answers of CPUID.
     pub cpuid: Arc<[CpuidLeaf]>,
     /// vCPU id, also its x2APIC id.
@@ -409,6 +412,7 @@ impl Cpu {
             exit_data: Box::new([0; EXIT_DATA_SIZE]),
             replay: Replay::default(),
             ended: Vec::new(),
+            debugging: Debugging::default(),
             cpuid: sorted.into(),
             id,
             shared,
@@ -507,7 +511,7 @@ impl Cpu {
         if self.cr0 & cr0::PE != 0 {
             bits |= mode::PROTECTED;
         }
-        if self.rflags_rest & bit::TF != 0 || self.dr7 & 0xff != 0 {
+        if self.rflags_rest & bit::TF != 0 || self.dr7 & 0xff != 0 || self.debugging.steps() {
             bits |= mode::ALONE;
         }
         self.mode = bits | self.vector_mode();

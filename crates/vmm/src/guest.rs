@@ -16,10 +16,12 @@ use ostler_virtio::net::NetControl;
 
 use crate::Error;
 use crate::accelerator;
+use crate::bell::Bell;
 use crate::console::{Console, InputSink};
 use crate::control::ControlServer;
 use crate::devices::{self, Devices, NamedDevice};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
+use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
 use crate::spec::{ConsoleSpec, GuestSpec};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
@@ -35,7 +37,8 @@ pub(crate) struct Consoles {
 
 /// A guest that is built.
 pub(crate) struct Guest {
-    // Dropped in this order: no CPU may touch a machine that is gone.
+    // Dropped in this order: no CPU may touch a machine that is gone, and no debugger a CPU.
+    _debugger: Option<GdbServer>,
     vcpus: Vec<VcpuThread>,
     machine: Arc<Machine>,
     devices: Devices,
@@ -89,7 +92,7 @@ impl Guest {
             descriptors,
             outside,
             Inside {
-                ram,
+                ram: ram.clone(),
                 vm: vm.clone(),
                 functions,
             },
@@ -98,6 +101,15 @@ impl Guest {
         let supported = accelerator
             .supported_cpuid()
             .map_err(|e| Error::part("the CPU model", e))?;
+        let bell = match &spec.gdb {
+            Some(_) => {
+                Some(Arc::new(Bell::new().map_err(|source| {
+                    Error::host("make room for a debugger", source)
+                })?))
+            }
+            None => None,
+        };
+        let reports = bell.clone().map(|bell| Arc::new(Reports::new(bell)));
         let mut vcpus = Vec::new();
         for index in 0..spec.cpus {
             let cpuid = cpuid(spec, &supported, index)?;
@@ -107,6 +119,7 @@ impl Guest {
                 machine: machine.clone(),
                 driver: driver.clone(),
                 emulator,
+                reports: reports.clone(),
             };
             let vcpu = vm
                 .create_vcpu(index, &cpuid)
@@ -118,8 +131,22 @@ impl Guest {
                 surroundings,
             )?);
         }
+        let debugger = match (&spec.gdb, bell, reports) {
+            (Some(gdb), Some(bell), Some(reports)) => {
+                let parts = Parts {
+                    cpus: vcpus.iter().map(VcpuThread::handle).collect(),
+                    ram,
+                    driver: driver.clone(),
+                    reports,
+                };
+                let listener = descriptors.duplicate(gdb.listener)?;
+                Some(GdbServer::start(listener, bell, parts)?)
+            }
+            _ => None,
+        };
         consoles.serial.attach(Arc::new(SerialInput(machine.clone())));
         Ok(Self {
+            _debugger: debugger,
             vcpus,
             machine,
             devices,

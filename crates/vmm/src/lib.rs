@@ -1,7 +1,7 @@
 //! A guest's process: from a validated specification and a set of open descriptors to a machine that runs.
 //!
 //! [`spec`] says what a guest is, [`handoff`] brings it into the process, [`link`] connects the process with the one
-//! that started it; [`process`] is its life. [`driver`] owns the guest's state; [`console`] and [`control`] are what users and tools see of it.
+//! that started it; [`process`] is its life. [`driver`] owns the guest's state; `gdb` is a debugger's way in; [`console`] and [`control`] are what users and tools see of it.
 
 mod accelerator;
 mod bell;
@@ -10,6 +10,7 @@ pub mod control;
 mod devices;
 pub mod driver;
 mod error;
+mod gdb;
 mod guest;
 pub mod handoff;
 pub mod link;

@@ -65,7 +65,12 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
         guest.console_control(),
         spec.ends_with_parent,
     )?;
-    driver.handle().ask(Request::Start, Box::new(|_| ()));
+    let first = match &spec.gdb {
+        // A debugger lets it go on.
+        Some(gdb) if gdb.wait => Request::Pause,
+        _ => Request::Start,
+    };
+    driver.handle().ask(first, Box::new(|_| ()));
     say(&socket, &FromGuest::Started)?;
     let outcome = driver.run(&mut guest);
     drop(guest);

@@ -3,11 +3,16 @@
 //! A thread runs while its [`Gate`] is open. The driver closes the gates to pause or reset the guest: it kicks the
 //! vCPUs out of guest mode and waits until each stands at its gate, where it can be given a new state. No gate opens before
 //! all CPUs have taken their states over: an INIT or start-up IPI that reached a CPU earlier would be lost by that.
+//!
+//! Who needs something of a CPU that only its thread can do sends it a [`Job`]: the thread does that at its gate, or comes back from
+//! guest mode for it. A debugger can also freeze single CPUs, which then stay at their gates although the guest runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ostler_accel::{CpuState, Exit, Kick, KickSource, Vcpu, VcpuStats};
 use ostler_machine::Machine;
@@ -15,6 +20,13 @@ use ostler_softcpu::emulate::Emulator;
 
 use crate::Error;
 use crate::driver::{DriverHandle, Notice};
+use crate::gdb::Reports;
+
+/// How long a CPU may take until it has done a job. It comes back from guest mode at once, and a device answers at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Something to do with a vCPU on its own thread.
+pub(crate) type Job = Box<dyn FnOnce(&mut dyn Vcpu) + Send>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
@@ -33,11 +45,18 @@ struct GateState {
     load: Option<Box<CpuState>>,
     /// There was something to load, and the thread is not back at the gate since.
     loading: bool,
+    /// The debugger holds this CPU.
+    frozen: bool,
+    /// To be done before the next entry.
+    jobs: Vec<Job>,
+    /// The thread is gone, and does no jobs.
+    gone: bool,
 }
 
 /// What a thread does next that comes to its gate.
 enum Pass {
     Load(Box<CpuState>),
+    Work(Vec<Job>),
     Run,
     End,
 }
@@ -57,6 +76,9 @@ impl Gate {
             dead: false,
             load,
             loading: true,
+            frozen: false,
+            jobs: Vec::new(),
+            gone: false,
         };
         Self {
             state: Mutex::new(state),
@@ -80,8 +102,30 @@ impl Gate {
         }
     }
 
+    /// True if the CPU may enter guest mode again straight away.
     fn is_open(&self) -> bool {
-        self.state().wanted == Wanted::Run
+        let state = self.state();
+        state.wanted == Wanted::Run && !state.frozen
+    }
+
+    fn take_jobs(&self) -> Vec<Job> {
+        std::mem::take(&mut self.state().jobs)
+    }
+
+    /// True once `job` will be done, false if there is no one to do it. Also says whether the CPU may be in guest mode.
+    fn submit(&self, job: Job) -> (bool, bool) {
+        let mut state = self.state();
+        if state.gone {
+            return (false, false);
+        }
+        state.jobs.push(job);
+        self.changed.notify_all();
+        (true, !state.held)
+    }
+
+    fn set_frozen(&self, frozen: bool) {
+        self.state().frozen = frozen;
+        self.changed.notify_all();
     }
 
     fn load(&self, next: CpuState) {
@@ -111,7 +155,10 @@ impl Gate {
                 return Pass::Load(next);
             }
             state.loading = false;
-            if state.wanted == Wanted::Run && !state.dead {
+            if !state.jobs.is_empty() {
+                return Pass::Work(std::mem::take(&mut state.jobs));
+            }
+            if state.wanted == Wanted::Run && !state.frozen && !state.dead {
                 state.held = false;
                 self.changed.notify_all();
                 return Pass::Run;
@@ -127,6 +174,9 @@ impl Gate {
         state.held = true;
         state.dead = true;
         state.loading = false;
+        state.gone = true;
+        // Whoever waits for them hears that they are dropped.
+        state.jobs.clear();
         self.changed.notify_all();
     }
 }
@@ -137,6 +187,8 @@ pub(crate) struct Surroundings {
     pub driver: DriverHandle,
     /// For instructions that KVM cannot emulate; the software CPU needs none.
     pub emulator: Option<Emulator>,
+    /// Where stops for the debugger are reported, if there can be one.
+    pub reports: Option<Arc<Reports>>,
 }
 
 /// One vCPU and its thread.
@@ -201,10 +253,52 @@ impl VcpuThread {
         self.gate.load(state);
     }
 
+    /// What a debugger needs of the CPU.
+    pub fn handle(&self) -> CpuHandle {
+        CpuHandle {
+            gate: self.gate.clone(),
+            kicker: self.kicker.clone(),
+        }
+    }
+
     /// Asks the CPU to leave guest mode.
     fn ask(&self, wanted: Wanted) {
         self.gate.want(wanted);
         self.kicker.kick(KickSource::Control);
+    }
+}
+
+/// A way to one CPU for whoever looks into it.
+#[derive(Clone)]
+pub(crate) struct CpuHandle {
+    gate: Arc<Gate>,
+    kicker: Arc<dyn Kick>,
+}
+
+impl CpuHandle {
+    /// Has `work` done on the CPU's thread, between two instructions; `None` if that cannot be.
+    pub fn call<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Vcpu) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (sender, result) = sync_channel(1);
+        let (accepted, may_run) = self.gate.submit(Box::new(move |vcpu| {
+            // Whoever asked may have given up.
+            let _ = sender.send(work(vcpu));
+        }));
+        if may_run {
+            self.kicker.kick(KickSource::Control);
+        }
+        if accepted {
+            result.recv_timeout(PATIENCE).ok()
+        } else {
+            None
+        }
+    }
+
+    /// Keeps the CPU from running, or no longer. It does not come back from guest mode for this.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.gate.set_frozen(frozen);
     }
 }
 
@@ -245,7 +339,11 @@ fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &mut Sur
             Pass::Load(state) => vcpu
                 .set_state(&state)
                 .map_err(|error| Notice::Failed(format!("CPU {index} cannot start: {error}"))),
-            Pass::Run => execute(&mut *vcpu, gate, surroundings),
+            Pass::Work(jobs) => {
+                do_all(jobs, &mut *vcpu);
+                Ok(())
+            }
+            Pass::Run => execute(index, &mut *vcpu, gate, surroundings),
         };
         if let Err(notice) = stopped {
             let notice = match notice {
@@ -259,16 +357,41 @@ fn live(index: u32, mut vcpu: Box<dyn Vcpu>, gate: &Gate, surroundings: &mut Sur
 }
 
 /// The loop: runs the guest until the gate closes, or until the CPU cannot go on.
-fn execute(vcpu: &mut dyn Vcpu, gate: &Gate, surroundings: &mut Surroundings) -> Result<(), Notice> {
+fn execute(
+    index: u32,
+    vcpu: &mut dyn Vcpu,
+    gate: &Gate,
+    surroundings: &mut Surroundings,
+) -> Result<(), Notice> {
     loop {
         match vcpu.run() {
-            Ok(Exit::Kicked) if gate.is_open() => {}
-            Ok(Exit::Kicked) => return Ok(()),
+            Ok(Exit::Kicked) => {
+                do_all(gate.take_jobs(), vcpu);
+                if !gate.is_open() {
+                    return Ok(());
+                }
+            }
+            Ok(Exit::Debug(cause)) => {
+                if let Some(reports) = &surroundings.reports
+                    && reports.are_wanted()
+                {
+                    // Frozen first: whoever reads the report finds it so.
+                    gate.set_frozen(true);
+                    reports.post(index as usize, cause);
+                    return Ok(());
+                }
+            }
             Ok(Exit::Shutdown) => return Err(Notice::TripleFault),
             Ok(Exit::EmulationFailed) => emulate(vcpu, surroundings)?,
             Ok(access) => answer(&surroundings.machine, access),
             Err(error) => return Err(Notice::Failed(error.to_string())),
         }
+    }
+}
+
+fn do_all(jobs: Vec<Job>, vcpu: &mut dyn Vcpu) {
+    for job in jobs {
+        job(vcpu);
     }
 }
 
@@ -292,7 +415,7 @@ fn answer(machine: &Machine, exit: Exit<'_>) {
             machine.memory().write(gpa, data);
         }
         Exit::EndOfInterrupt { vector } => machine.end_of_interrupt(vector),
-        Exit::Kicked | Exit::Shutdown | Exit::EmulationFailed => {}
+        Exit::Kicked | Exit::Shutdown | Exit::EmulationFailed | Exit::Debug(_) => {}
     }
 }
 
@@ -331,7 +454,7 @@ mod tests {
                                 std::thread::sleep(Duration::from_millis(50));
                                 too_early.fetch_or(first_ran.load(Ordering::SeqCst), Ordering::SeqCst);
                             }
-                            Pass::Load(_) => {}
+                            Pass::Load(_) | Pass::Work(_) => {}
                             Pass::Run => {
                                 first_ran.fetch_or(id == 0, Ordering::SeqCst);
                                 while gate.is_open() {

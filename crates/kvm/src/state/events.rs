@@ -96,6 +96,17 @@ fn merge(events: &mut kvm_vcpu_events, pending: &PendingEvents) {
     events.flags = KVM_VCPUEVENT_VALID_SHADOW;
 }
 
+/// What is on its way, before something that makes KVM forget it.
+pub fn hold(fd: &VcpuFd) -> Result<kvm_vcpu_events, Error> {
+    get(fd)
+}
+
+/// Puts it back. NMIs that were posted meanwhile stay.
+pub fn release(fd: &VcpuFd, mut held: kvm_vcpu_events) -> Result<(), Error> {
+    held.flags = KVM_VCPUEVENT_VALID_SHADOW;
+    set(fd, &held)
+}
+
 /// Drops the exception that is on its way.
 pub fn drop_exception(fd: &VcpuFd) -> Result<(), Error> {
     let mut events = get(fd)?;

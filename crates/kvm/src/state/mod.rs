@@ -88,6 +88,38 @@ pub fn after_instruction(fd: &VcpuFd, vm: &Shared, before: &CpuState, after: &Cp
     events::after_instruction(fd, &after.events)
 }
 
+/// Writes registers that a debugger changed. What is on its way into the guest stays there.
+pub fn set_registers(fd: &VcpuFd, vm: &Shared, state: &CpuState) -> Result<(), Error> {
+    let before = read_registers(fd, vm)?;
+    let events = events::hold(fd)?;
+    let special = registers::sregs(&CpuState {
+        cr8: before.cr8,
+        apic_base: before.apic_base,
+        ..state.clone()
+    });
+    if special != registers::sregs(&before) {
+        fd.set_sregs(&special)
+            .map_err(|e| Error::host("set a vCPU's special registers", e))?;
+    }
+    fd.set_regs(&registers::regs(state))
+        .map_err(|e| Error::host("set a vCPU's registers", e))?;
+    if state.xsave != before.xsave {
+        write_xsave(fd, vm, &state.xsave)?;
+    }
+    if state.debug != before.debug {
+        fd.set_debug_regs(&debug_registers(state))
+            .map_err(|e| Error::host("set a vCPU's debug registers", e))?;
+    }
+    let gs: Vec<_> = state
+        .msrs
+        .iter()
+        .filter(|msr| msr.index == msrs::KERNEL_GS_BASE)
+        .copied()
+        .collect();
+    msrs::write(fd, &gs)?;
+    events::release(fd, events)
+}
+
 /// Reads the whole state.
 pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Error> {
     let mp = events::mp_state(fd)?;

@@ -5,6 +5,7 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use ostler_accel::{Error, Msr};
 
 pub const TSC: u32 = 0x10;
+pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// The MSRs of a vCPU's state in the order in which they are set, but for those that other fields of the state carry

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
-    AcceleratorSpec, BootSpec, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, MacAddress, NetBackend, NetSpec,
-    OnReset, SPEC_VERSION, Slot, SoftEngine, default_machine,
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskFormat, DiskSpec, GdbSpec, GuestSpec, MacAddress, NetBackend,
+    NetSpec, OnReset, SPEC_VERSION, Slot, SoftEngine, default_machine,
 };
 use rustix::fs::{MemfdFlags, Mode};
 
 use super::host_memory;
-use super::options::{ConsoleOption, DiskOption, EngineOption, NetOption, RunArgs, Switch};
+use super::options::{ConsoleOption, DiskOption, EngineOption, GdbOption, NetOption, RunArgs, Switch};
 use crate::failure::Failure;
 
 /// Largest kernel or initial RAM disk that is read from a pipe, in bytes.
@@ -95,6 +96,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         Some(path) => Some(descriptors.push(listen(path, &mut leftovers)?)),
         None => None,
     };
+    let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
     let accelerator = match kvm {
         Some(device) => AcceleratorSpec::Kvm {
             device: descriptors.push(device),
@@ -129,6 +131,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         },
         ends_with_parent: true,
         control,
+        gdb,
     };
     spec.validate(descriptors.len()).map_err(Failure::bad_input)?;
     Ok(Opened {
@@ -270,6 +273,29 @@ fn open_console(
             listener: descriptors.push(listen(path, leftovers)?),
         },
     })
+}
+
+/// Listens for a debugger.
+fn open_gdb(
+    args: &RunArgs,
+    descriptors: &mut Descriptors,
+    leftovers: &mut Leftovers,
+) -> Result<Option<GdbSpec>, Failure> {
+    let listener: OwnedFd = match &args.gdb {
+        None => return Ok(None),
+        Some(GdbOption::Socket(path)) => listen(path, leftovers)?.into(),
+        Some(GdbOption::Tcp(address)) => TcpListener::bind(address)
+            .map_err(|error| {
+                Failure::bad_input(format!(
+                    "cannot listen for a debugger at {address}: {error}; choose another port"
+                ))
+            })?
+            .into(),
+    };
+    Ok(Some(GdbSpec {
+        listener: descriptors.push(listener),
+        wait: args.gdb_wait,
+    }))
 }
 
 /// Opens a file that a console's output is appended to.

@@ -1,5 +1,6 @@
 //! The options of `ostler run`, and the grammar of their values.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -53,6 +54,12 @@ pub struct RunArgs {
     /// Unix socket for control by the QEMU Machine Protocol.
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Where GDB may debug the guest: the path of a unix socket, or tcp:127.0.0.1:PORT.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_gdb)]
+    pub gdb: Option<GdbOption>,
+    /// Start paused, and wait for the debugger.
+    #[arg(long, requires = "gdb")]
+    pub gdb_wait: bool,
     /// What the guest is called.
     #[arg(long, value_name = "NAME", default_value = "guest", value_parser = parse_name)]
     pub name: String,
@@ -119,6 +126,14 @@ pub enum ConsoleOption {
     File(PathBuf),
     Socket(PathBuf),
     None,
+}
+
+/// Where a debugger comes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GdbOption {
+    Socket(PathBuf),
+    /// A port of the loopback interface.
+    Tcp(SocketAddr),
 }
 
 /// Longest name of a network interface, in bytes (IFNAMSIZ with its zero).
@@ -202,6 +217,25 @@ fn parse_console(text: &str) -> Result<ConsoleOption, String> {
     }
 }
 
+fn parse_gdb(text: &str) -> Result<GdbOption, String> {
+    let Some(place) = text.strip_prefix("tcp:") else {
+        return match text {
+            "" => Err("the debugger's socket is missing; write a path or tcp:127.0.0.1:PORT".into()),
+            path => Ok(GdbOption::Socket(path.into())),
+        };
+    };
+    let address = place
+        .parse::<SocketAddr>()
+        .map_err(|_| format!("\"{place}\" is no address with a port; write tcp:127.0.0.1:PORT"))?;
+    // Whoever reaches a debugger's socket owns the guest.
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "\"{place}\" could be reached from other machines; write tcp:127.0.0.1:PORT, and use ssh -L from there"
+        ));
+    }
+    Ok(GdbOption::Tcp(address))
+}
+
 fn parse_cpus(text: &str) -> Result<u32, String> {
     let cpus = text
         .parse::<u64>()
@@ -269,6 +303,9 @@ mod tests {
             "socket=con",
             "--control",
             "ctl",
+            "--gdb",
+            "tcp:127.0.0.1:1234",
+            "--gdb-wait",
             "--name",
             "n",
             "--no-reboot",
@@ -301,6 +338,11 @@ mod tests {
         assert_eq!((args.cpus, args.memory), (4, 1 << 30));
         assert_eq!(args.serial, Some(ConsoleOption::File("log".into())));
         assert_eq!(args.console, ConsoleOption::Socket("con".into()));
+        assert_eq!(args.gdb, Some(GdbOption::Tcp(([127, 0, 0, 1], 1234).into())));
+        assert!(args.gdb_wait);
+        let path = parse(&["--gdb", "run/gdb"]).unwrap();
+        assert_eq!(path.gdb, Some(GdbOption::Socket("run/gdb".into())));
+        assert!(parse(&["--gdb-wait"]).is_err(), "nobody could come");
     }
 
     #[test]
@@ -322,6 +364,10 @@ mod tests {
             ["--serial", "tcp=1"],
             ["--serial", "file="],
             ["--accel", "turbo"],
+            ["--gdb", ""],
+            ["--gdb", "tcp:1234"],
+            ["--gdb", "tcp:0.0.0.0:1234"],
+            ["--gdb", "tcp:localhost:1234"],
             ["--name", "a/b"],
         ] {
             assert!(parse(&words).is_err(), "{words:?}");

@@ -8,6 +8,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 use super::op::{Form, Op};
 use super::select::{self, Owner};
 use super::{Block, Outcome, Special};
+use crate::debugging::{Divisions, breakpoint_op};
 use crate::exec::Family;
 use crate::exec::fast::select as fast;
 use crate::fault::{Exception, Result};
@@ -84,7 +85,7 @@ pub fn build(
     let mut bytes = [0u8; 256 + MAX_LENGTH];
     first.copy(&mut bytes[..wanted]);
     let offset = linear & 0xfff;
-    plan.begin(block_mode);
+    plan.begin(block_mode, offset);
     let mut used = plan.decode(&bytes[..wanted], offset, alone);
     let mut second = None;
     let mut versions = [version, (std::ptr::null(), 0)];
@@ -116,6 +117,7 @@ pub fn build(
         }
     }
     plan.finish();
+    let special = second.is_some() || unsure != 0 || plan.breakpoint;
     let ops = plan.ops.len() as u16;
     let form = Form::new(&mut plan.ops, &plan.long_forms, &mut plan.native_forms);
     let block = Block {
@@ -129,7 +131,7 @@ pub fn build(
         offset: offset as u16,
         linkable: !alone && second.is_none(),
         section: 0,
-        special: Cell::new(second.is_some() || unsure != 0),
+        special: Cell::new(special),
         mode: block_mode,
         code: Cell::new(std::ptr::null()),
         heat: Cell::new(0),
@@ -137,7 +139,7 @@ pub fn build(
         translation: OnceCell::new(),
         form: Cell::new(Some(form)),
         gpa,
-        special_part: (second.is_some() || unsure != 0).then(|| {
+        special_part: special.then(|| {
             Box::new(Special {
                 second,
                 second_version: versions[1],
@@ -148,6 +150,7 @@ pub fn build(
                     Box::default()
                 },
                 replaces: std::ptr::null(),
+                breakpoint: plan.breakpoint,
             })
         }),
     };
@@ -170,11 +173,15 @@ pub struct Plan {
     ended: bool,
     /// Page offset behind the last instruction.
     end: u64,
+    /// Where blocks are divided for breakpoints.
+    pub(super) divisions: Divisions,
+    /// The block begins with an op that looks for one.
+    breakpoint: bool,
 }
 
 impl Plan {
-    /// Starts a new block.
-    fn begin(&mut self, mode: u32) {
+    /// Starts a new block at a page offset.
+    fn begin(&mut self, mode: u32, offset: u64) {
         self.mode = mode;
         self.decoded.clear();
         self.ops.clear();
@@ -183,6 +190,14 @@ impl Plan {
         self.instructions = 0;
         self.ended = false;
         self.end = 0;
+        // Before one that executes by itself, the engine looks.
+        self.breakpoint = mode & mode::ALONE == 0 && self.divisions.contains(offset);
+        if self.breakpoint {
+            let mut op = op_of(&Instruction::default());
+            op.handler = breakpoint_op;
+            op.offset = offset as u16;
+            self.ops.push(op);
+        }
     }
 
     fn bitness(&self) -> u32 {
@@ -201,6 +216,9 @@ impl Plan {
         let mut used = 0;
         let mut decoded = std::mem::take(&mut self.decoded);
         while decoder.can_decode() {
+            if used > 0 && self.divisions.contains(offset + used as u64) {
+                break;
+            }
             let i = decoder.decode();
             if i.is_invalid() {
                 if decoder.last_error() == iced_x86::DecoderError::NoMoreBytes

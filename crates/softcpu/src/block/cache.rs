@@ -1,5 +1,7 @@
 //! Where blocks are found.
 
+use ostler_accel::DebugRequest;
+
 use super::index::Index;
 use super::jumps::{Jump, Jumps};
 use super::limit::Limit;
@@ -93,6 +95,13 @@ impl BlockCache {
         }
         if let Some(translator) = &mut self.translator {
             translator.forget(section.code);
+        }
+    }
+
+    /// Takes over the breakpoints of `request`. No block may be executing.
+    pub fn set_breakpoints(&mut self, request: &DebugRequest) {
+        if self.plan.divisions.adapt(request) {
+            self.clear();
         }
     }
 
@@ -234,7 +243,7 @@ impl BlockCache {
         let Some(translator) = &mut self.translator else {
             return;
         };
-        if block.mode & (mode::LONG | mode::ALONE) != mode::LONG {
+        if block.mode & (mode::LONG | mode::ALONE) != mode::LONG || block.has_breakpoint() {
             block.heat.set(u32::MAX);
             return;
         }

@@ -33,7 +33,7 @@ impl Block {
         let same = self.has_bytes(&part.bytes);
         if settled && same {
             part.unsure.set(0);
-            self.special.set(part.second.is_some());
+            self.special.set(part.second.is_some() || part.breakpoint);
         }
         same
     }

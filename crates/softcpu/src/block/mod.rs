@@ -135,6 +135,8 @@ struct Special {
     bytes: Box<[u8]>,
     /// The host code of the block in whose place this one is.
     replaces: *const u8,
+    /// It begins with an op that looks for a breakpoint: it has no host code.
+    breakpoint: bool,
 }
 
 impl Block {
@@ -242,6 +244,7 @@ impl Block {
                 unsure: Cell::new(0),
                 bytes: Box::default(),
                 replaces: code,
+                breakpoint: false,
             })
         });
         part.replaces = code;
@@ -250,6 +253,11 @@ impl Block {
     /// True if there is no form for the interpreter.
     fn ops_are_gone(&self) -> bool {
         self.entry().is_none()
+    }
+
+    /// True if it begins where a breakpoint may be.
+    fn has_breakpoint(&self) -> bool {
+        self.special_part.as_ref().is_some_and(|part| part.breakpoint)
     }
 
     /// Frees the interpreter's form, and says how much memory that gives.

@@ -135,7 +135,7 @@ pub fn again(cpu: &mut Cpu) -> Result<Flow> {
 
 /// True if each step may be followed by a trap of its own: single step, or a breakpoint that it met.
 fn is_debugged(cpu: &Cpu) -> bool {
-    cpu.rflags_rest & bit::TF != 0 || cpu.dr7 & 0xff != 0
+    cpu.rflags_rest & bit::TF != 0 || cpu.dr7 & 0xff != 0 || cpu.debugging.steps()
 }
 
 /// REP: `many` does as much as can be done at once and says how many steps that was; where it says 0, `one` does one.

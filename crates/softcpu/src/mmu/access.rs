@@ -182,7 +182,8 @@ impl Cpu {
         }
     }
 
-    /// Alignment checks and data breakpoints, on the slow path that is the only one while either is on.
+    /// Alignment checks and data breakpoints, on the slow path: the only one while either is on, and for pages that a debugger
+    /// watches.
     fn check_access(&mut self, linear: u64, len: usize, access: Access) -> Result<()> {
         if self.alignment_checked() && len.is_power_of_two() && linear & (len as u64 - 1) != 0 {
             return Err(self.raise(Exception::with_code(crate::fault::vector::AC, 0)));
@@ -190,7 +191,7 @@ impl Cpu {
         if self.dr7 & 0xff != 0 {
             crate::system::note_data_access(self, linear, len, access == Access::Write);
         }
-        Ok(())
+        self.note_watched(linear, len, access == Access::Write)
     }
 
     /// Reads, changes and writes back; with `locked` as one atomic access. `change` may be called more than once, the last call
@@ -387,6 +388,7 @@ impl Cpu {
         linear: u64,
         len: usize,
     ) -> Result<Option<(*mut u8, HostPage<'static>)>> {
+        self.note_watched(linear, len, true)?;
         let gpa = self.translate(linear, Access::Write, Privilege::Current)?.gpa;
         let page = self.writable_page(gpa, len)?;
         Ok(page.map(|page| (page.host.wrapping_add((gpa & 0xfff) as usize), page)))

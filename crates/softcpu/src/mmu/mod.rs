@@ -445,6 +445,7 @@ impl Cpu {
         if self.lapic.page() == Some(translation.gpa & !0xfff) {
             return;
         }
+        let watched = self.debugging.watches_page(linear);
         let plain = writable && !tracker.has_code(page) && !self.vm.dirty_logging.load(Ordering::SeqCst);
         let mut info = translation.gpa & tlb::info::GPA;
         for (set, flag) in [
@@ -458,8 +459,8 @@ impl Cpu {
         }
         let addend = (host as u64).wrapping_sub(linear & !0xfff);
         let uses = Uses {
-            read: translation.read,
-            write: translation.write && plain,
+            read: translation.read && !watched,
+            write: translation.write && plain && !watched,
             wanted_for_write,
             fetch: translation.fetch,
         };

@@ -95,6 +95,11 @@ fn deliver_first(cpu: &mut Cpu) -> Result<bool> {
     if matches!(cpu.activity, Activity::WaitForSipi | Activity::Shutdown) {
         return Ok(false);
     }
+    if cpu.debugging.steps() && cpu.activity == Activity::Running {
+        // A step is one of the program, not one into what happens to wait. HLT still ends by it.
+        request(cpu);
+        return Ok(false);
+    }
     let nmi = cpu.nmis_pending != 0 && !cpu.nmi_masked;
     let maskable = cpu.rflags_rest & bit::IF != 0 && interrupt_waits(cpu);
     if !nmi && !maskable {

@@ -120,6 +120,11 @@ pub(crate) fn take_posted(cpu: &mut Cpu) {
     events::take_posted(cpu);
 }
 
+/// Makes the engine look at what waits before its next block.
+pub fn request_service(cpu: &Cpu) {
+    events::request(cpu);
+}
+
 /// Before an instruction that executes on its own: true if RFLAGS.TF is set. RF ends with the instruction.
 ///
 /// # Errors

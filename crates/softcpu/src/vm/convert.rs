@@ -4,7 +4,7 @@ use ostler_accel::{CpuState, Error, MpState, PendingEvents};
 
 use crate::fault::Exception;
 use crate::state::{Activity, Cpu, VectorRegister, reg};
-use crate::system::{lapic, msr};
+use crate::system::{self, lapic, msr};
 
 /// Bytes of the XSAVE area up to the end of the AVX part.
 const XSAVE_SIZE: usize = 832;
@@ -81,22 +81,7 @@ fn save_vectors(cpu: &Cpu) -> Vec<u8> {
 
 /// Gives `cpu` the state `state`.
 pub fn restore(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
-    cpu.gpr[..16].copy_from_slice(&state.gpr);
-    cpu.gpr[reg::ZERO] = 0;
-    cpu.rip = state.rip;
-    cpu.segs = state.segments;
-    cpu.ldtr = state.ldtr;
-    cpu.tr = state.tr;
-    cpu.gdtr = state.gdtr;
-    cpu.idtr = state.idtr;
-    (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
-    cpu.efer = state.efer;
-    cpu.xcr0 = state.xcr0;
-    cpu.dr.copy_from_slice(&state.debug[..4]);
-    (cpu.dr6, cpu.dr7) = (state.debug[4], state.debug[5]);
-    cpu.cpl = (state.segments[crate::state::seg::SS].rights >> 5 & 3) as u8;
-    cpu.set_rflags(state.rflags);
-    restore_vectors(cpu, &state.xsave)?;
+    take_registers(cpu, state)?;
     msr::restore(cpu, &state.msrs)?;
     cpu.lapic.base = state.apic_base;
     lapic::restore(cpu, &state.lapic);
@@ -118,11 +103,46 @@ pub fn restore(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
     };
     cpu.replay.clear();
     cpu.exit = Default::default();
+    registers_changed(cpu);
+    Ok(())
+}
+
+/// Gives `cpu` the registers of `state` and IA32_KERNEL_GS_BASE, and leaves the rest as it is. Between instructions only.
+pub fn restore_registers(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
+    take_registers(cpu, state)?;
+    msr::restore_kernel_gs_base(cpu, &state.msrs)?;
+    registers_changed(cpu);
+    // What waits for RFLAGS.IF may be deliverable now.
+    cpu.held = true;
+    system::request_service(cpu);
+    Ok(())
+}
+
+/// What depends on registers is computed again.
+fn registers_changed(cpu: &mut Cpu) {
     cpu.update_mode();
     cpu.flush_tlb(true);
     cpu.switch_address_space(false);
     cpu.update_mode();
-    Ok(())
+}
+
+fn take_registers(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
+    cpu.gpr[..16].copy_from_slice(&state.gpr);
+    cpu.gpr[reg::ZERO] = 0;
+    cpu.rip = state.rip;
+    cpu.segs = state.segments;
+    cpu.ldtr = state.ldtr;
+    cpu.tr = state.tr;
+    cpu.gdtr = state.gdtr;
+    cpu.idtr = state.idtr;
+    (cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4) = (state.cr0, state.cr2, state.cr3, state.cr4);
+    cpu.efer = state.efer;
+    cpu.xcr0 = state.xcr0;
+    cpu.dr.copy_from_slice(&state.debug[..4]);
+    (cpu.dr6, cpu.dr7) = (state.debug[4], state.debug[5]);
+    cpu.cpl = (state.segments[crate::state::seg::SS].rights >> 5 & 3) as u8;
+    cpu.set_rflags(state.rflags);
+    restore_vectors(cpu, &state.xsave)
 }
 
 fn restore_vectors(cpu: &mut Cpu, area: &[u8]) -> Result<(), Error> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use ostler_accel::{CpuState, CpuidLeaf, Error, Exit, ExitCause, Kick, KickSource, Vcpu, VcpuStats};
+use ostler_accel::{
+    CpuState, CpuidLeaf, DebugLimits, DebugRequest, Error, Exit, ExitCause, Kick, KickSource, Vcpu, VcpuStats,
+};
 
 use super::convert;
 use crate::block::BlockCache;
@@ -81,7 +83,7 @@ impl Vcpu for SoftVcpu {
         self.cpu.account_user();
         let left = engine::run(&mut self.cpu, &mut self.cache);
         self.cpu.account_guest();
-        if matches!(left, Left::Kicked | Left::Shutdown) {
+        if matches!(left, Left::Kicked | Left::Shutdown | Left::Debug(_)) {
             self.cpu.account_pause();
         }
         let cpu = &mut *self.cpu;
@@ -89,6 +91,7 @@ impl Vcpu for SoftVcpu {
             Left::Ended(vector) => Exit::EndOfInterrupt { vector },
             Left::Kicked => Exit::Kicked,
             Left::Shutdown => Exit::Shutdown,
+            Left::Debug(cause) => Exit::Debug(cause),
             Left::Request => request(cpu),
         })
     }
@@ -101,6 +104,25 @@ impl Vcpu for SoftVcpu {
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
         self.take_map();
         convert::restore(&mut self.cpu, state)
+    }
+
+    fn set_debug(&mut self, request: &DebugRequest) -> Result<(), Error> {
+        self.cache.set_breakpoints(request);
+        self.cpu.set_debugging(request);
+        Ok(())
+    }
+
+    fn debug_limits(&self) -> DebugLimits {
+        DebugLimits {
+            points: usize::MAX,
+            reads: true,
+            aligned: false,
+        }
+    }
+
+    fn set_registers(&mut self, state: &CpuState) -> Result<(), Error> {
+        self.take_map();
+        convert::restore_registers(&mut self.cpu, state)
     }
 
     fn kicker(&self) -> Arc<dyn Kick> {

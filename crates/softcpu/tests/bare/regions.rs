@@ -6,6 +6,7 @@ mod changing_code;
 mod common;
 mod crossing;
 mod debug;
+mod debugger;
 mod exceptions;
 mod hostile;
 mod kernel;

@@ -77,6 +77,19 @@ pub struct GuestSpec {
     pub ends_with_parent: bool,
     /// The listening control socket.
     pub control: Option<Slot>,
+    /// Where a debugger may come in.
+    #[serde(default)]
+    pub gdb: Option<GdbSpec>,
+}
+
+/// A debugger's way in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GdbSpec {
+    /// The listening stream socket.
+    pub listener: Slot,
+    /// Whether the guest starts paused.
+    pub wait: bool,
 }
 
 /// What runs guest instructions.
@@ -275,6 +288,7 @@ impl GuestSpec {
         let mut slots = vec![self.boot.kernel];
         slots.extend(self.boot.initrd);
         slots.extend(self.control);
+        slots.extend(self.gdb.iter().map(|gdb| gdb.listener));
         if let AcceleratorSpec::Kvm { device } = self.accelerator {
             slots.push(device);
         }
@@ -364,6 +378,7 @@ pub(crate) mod tests {
             on_reset: OnReset::Restart,
             ends_with_parent: true,
             control: None,
+            gdb: None,
         }
     }
 
@@ -404,6 +419,12 @@ pub(crate) mod tests {
             |s| s.boot.command_line = "a\0b".into(),
             |s| s.boot.kernel = Slot(1),
             |s| s.control = Some(Slot(u32::MAX)),
+            |s| {
+                s.gdb = Some(GdbSpec {
+                    listener: Slot(7),
+                    wait: true,
+                });
+            },
             |s| s.serial = ConsoleSpec::File { file: Slot(9) },
         ];
         spec().validate(1).unwrap();

@@ -387,17 +387,27 @@ pub fn restore(cpu: &mut Cpu, msrs: &[Msr]) -> std::result::Result<(), Error> {
             index::TSC_ADJUST => cpu.msrs.tsc_adjust = msr.value,
             index::TSC => set_tsc_offset(cpu, msr.value.wrapping_sub(host::tsc())),
             index::TSC_DEADLINE => cpu.lapic.restore_tsc_deadline(msr.value),
-            _ => {
-                if write(cpu, msr.index, msr.value).is_err() {
-                    cpu.exception = None;
-                    let text = format!(
-                        "MSR {:#x} cannot be {:#x} on this CPU model",
-                        msr.index, msr.value
-                    );
-                    return Err(Error::BadState(text));
-                }
-            }
+            _ => restore_one(cpu, msr)?,
         }
     }
     Ok(())
+}
+
+/// Sets IA32_KERNEL_GS_BASE if it is among `msrs`.
+pub fn restore_kernel_gs_base(cpu: &mut Cpu, msrs: &[Msr]) -> std::result::Result<(), Error> {
+    match msrs.iter().find(|msr| msr.index == index::KERNEL_GS_BASE) {
+        Some(msr) => restore_one(cpu, msr),
+        None => Ok(()),
+    }
+}
+
+fn restore_one(cpu: &mut Cpu, msr: &Msr) -> std::result::Result<(), Error> {
+    write(cpu, msr.index, msr.value).map_err(|_| {
+        cpu.exception = None;
+        let text = format!(
+            "MSR {:#x} cannot be {:#x} on this CPU model",
+            msr.index, msr.value
+        );
+        Error::BadState(text)
+    })
 }
