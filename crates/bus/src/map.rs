@@ -113,6 +113,15 @@ impl AddressMap {
         Some(device)
     }
 
+    /// Where devices are at the moment, in order of their addresses.
+    pub fn ranges(&self) -> Vec<Range> {
+        let entries = self.entries.load();
+        entries
+            .iter()
+            .map(|(&base, &(len, _))| Range { base, len })
+            .collect()
+    }
+
     /// Reads `data.len()` bytes at `address`. An address where no device is reads as ones; returns false then.
     ///
     /// An access that runs past its device's end goes to the device whole, as the first byte decides.

@@ -23,6 +23,7 @@ mod tables;
 mod timers;
 
 pub use boot::{Blob, BootSource};
+pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
 pub use config::{MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
 pub use error::Error;
 pub use layout::MAX_CPUS;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use ostler_accel::CpuState;
 use ostler_bus::{AddressMap, Device};
 use ostler_memory::GuestRam;
-use ostler_pci::{Location, PciFunction, Root};
+use ostler_pci::{Location, PciFunction, Root, RootPort};
 
 use crate::boot::{self, BootSource};
 use crate::bridges::{HostBridge, topology};
@@ -116,6 +116,17 @@ impl Machine {
     pub fn request_unplug(&self, slot: u8) -> Result<(), Error> {
         self.chips.root.port(slot_location(slot)?)?.press_attention();
         Ok(())
+    }
+
+    /// Takes the device out of hotplug slot `slot` at once, whatever the guest is doing with it.
+    pub fn pull(&self, slot: u8) -> Result<(), Error> {
+        self.chips.root.pull(slot_location(slot)?)?;
+        Ok(())
+    }
+
+    /// The root port of hotplug slot `slot`.
+    pub fn hotplug_port(&self, slot: u8) -> Result<Arc<RootPort>, Error> {
+        Ok(self.chips.root.port(slot_location(slot)?)?)
     }
 
     /// The PCI root complex.

@@ -1,4 +1,4 @@
-//! A disk that comes and goes while real Linux runs: its `pciehp` and our root ports. No command plugs devices yet, so the test
+//! A disk that comes and goes while real Linux runs: its `pciehp` and our root ports, without a control socket between. The test
 //! owns the machine itself.
 
 mod support;

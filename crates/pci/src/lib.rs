@@ -30,4 +30,4 @@ pub use mapper::Windows;
 pub use msi::MsiCapability;
 pub use msix::Msix;
 pub use root::{Root, RootConfig};
-pub use root_port::{RootPort, SlotEvent};
+pub use root_port::{RootPort, SlotEvent, SlotPower};

@@ -193,6 +193,11 @@ impl Root {
         self.remap();
     }
 
+    /// Waits until the address maps are in line with all BARs. A function that was taken out is held by them no more then.
+    pub fn settle(&self) {
+        self.remap();
+    }
+
     /// The functions on bus 0 with their places, for firmware tables.
     pub fn functions(&self) -> Vec<(Location, Arc<dyn PciFunction>)> {
         self.topology()

@@ -28,6 +28,7 @@ const CONTROL_POWER_OFF: u16 = 1 << 10;
 const CONTROL_LINK_CHANGED: u16 = 1 << 12;
 const CONTROL_POWER_INDICATOR: u16 = 0b11 << 8;
 const POWER_INDICATOR_OFF: u16 = 0b11 << 8;
+const POWER_INDICATOR_BLINK: u16 = 0b10 << 8;
 const CONTROL_ATTENTION_INDICATOR_OFF: u16 = 0b11 << 6;
 
 /// Slot capabilities: attention button, power controller, both indicators, hotplug with surprise removal, and no
@@ -39,6 +40,18 @@ const SLOT_CAPABILITIES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 
 pub enum SlotEvent {
     /// The guest switched the slot's power off: the device has left.
     Ejected,
+}
+
+/// What the guest lets a slot's device know of its fate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotPower {
+    /// Off: whoever pulls the device takes it from no one.
+    Off,
+    /// On, and the guest is about to change that: its power indicator blinks, and a press of the attention button would be
+    /// taken for a change of mind.
+    Changing,
+    /// On.
+    On,
 }
 
 type Listener = Box<dyn Fn(SlotEvent) + Send + Sync>;
@@ -100,6 +113,18 @@ impl RootPort {
     /// The bus behind the port.
     pub fn secondary_bus(&self) -> u8 {
         self.config.u8(regs::SECONDARY_BUS)
+    }
+
+    /// Whether the slot has power.
+    pub fn power(&self) -> SlotPower {
+        let control = self.config.u16(self.express + SLOT_CONTROL);
+        if control & CONTROL_POWER_OFF != 0 {
+            SlotPower::Off
+        } else if control & CONTROL_POWER_INDICATOR == POWER_INDICATOR_BLINK {
+            SlotPower::Changing
+        } else {
+            SlotPower::On
+        }
     }
 
     /// Puts a device into the slot; `cold` before the guest runs, without an event. False if it is occupied.
@@ -191,7 +216,9 @@ impl RootPort {
                 .lock()
                 .unwrap_or_else(|poisoned| poisoned.into_inner())
                 .take();
-            if child.is_some() {
+            if let Some(child) = child {
+                // Who hears of it may be the last one to hold the device.
+                drop(child);
                 self.show_presence(true);
                 if let Some(listener) = self.listener.get() {
                     listener(SlotEvent::Ejected);
@@ -341,13 +368,18 @@ mod tests {
 
         let on = enable & !CONTROL_POWER_OFF;
         port.config_write(port.express + SLOT_CONTROL, &on.to_le_bytes());
+        assert_eq!(port.power(), SlotPower::On);
         port.press_attention();
         assert_eq!(sink.0.load(Ordering::Relaxed), 2);
+        let blinking = on & !CONTROL_POWER_INDICATOR | POWER_INDICATOR_BLINK;
+        port.config_write(port.express + SLOT_CONTROL, &blinking.to_le_bytes());
+        assert_eq!(port.power(), SlotPower::Changing);
         assert!(port.child().is_some());
         port.config_write(port.express + SLOT_STATUS, &0x1ffu16.to_le_bytes());
         port.config_write(port.express + SLOT_CONTROL, &enable.to_le_bytes());
         assert!(port.child().is_none());
         assert_eq!(ejected.load(Ordering::Relaxed), 1);
+        assert_eq!(port.power(), SlotPower::Off);
         assert_eq!(status(&port) & STATUS_PRESENT, 0);
     }
 

@@ -1,11 +1,13 @@
 //! The virtio devices that a specification asks for, in the order of their slots: disks, network cards, console, entropy.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use ostler_disk::{Disk, RawDisk};
 use ostler_netio::{NetBackend, OpenTap, SocketNet, Tap};
-use ostler_virtio::block::{BlockDevice, BlockOptions};
+use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
 use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
 use ostler_virtio::rng::RngDevice;
@@ -25,9 +27,43 @@ const DEFAULT_WINDOW: WindowSize = WindowSize {
 };
 
 /// A device with the name that users see.
+#[derive(Clone)]
 pub(crate) struct NamedDevice {
     pub name: String,
     pub device: Arc<VirtioPci>,
+    pub part: Part,
+}
+
+/// What management reaches of a device, by its kind.
+#[derive(Clone)]
+pub(crate) enum Part {
+    Disk(DiskPart),
+    Net(NetPart),
+    Console,
+    Rng,
+}
+
+/// Of a disk.
+#[derive(Clone)]
+pub(crate) struct DiskPart {
+    pub disk: Arc<dyn Disk>,
+    pub control: BlockControl,
+    pub serial: String,
+    /// What the image was called by whoever opened it.
+    pub filename: String,
+    /// Device and inode of the image, where they are not known otherwise.
+    pub image: Option<(u64, u64)>,
+    /// Whether the host's page cache is passed by.
+    pub direct: bool,
+}
+
+/// Of a network card.
+#[derive(Clone)]
+pub(crate) struct NetPart {
+    pub backend: Arc<dyn NetBackend>,
+    pub control: NetControl,
+    /// "tap" or "socket".
+    pub kind: &'static str,
 }
 
 /// All devices of a guest.
@@ -35,8 +71,6 @@ pub(crate) struct Devices {
     pub list: Vec<NamedDevice>,
     /// Of the virtio console, if there is one.
     pub console: Option<ConsoleControl>,
-    /// Of the network cards, by name.
-    pub nets: Vec<(String, NetControl)>,
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -50,54 +84,134 @@ pub(crate) fn build(
 ) -> Result<Devices, Error> {
     let mut list = Vec::new();
     let mut console_control = None;
-    let mut nets = Vec::new();
-    let mut add = |name: String, device: Box<dyn VirtioDevice>| -> Result<(), Error> {
-        let device = VirtioPci::new(device, platform).map_err(|e| Error::part(name.clone(), e))?;
-        list.push(NamedDevice { name, device });
-        Ok(())
-    };
-    let queues = spec.cpus.min(MAX_QUEUES) as u16;
     for (index, disk) in spec.disks.iter().enumerate() {
         let name = format!("disk{index}");
-        let back = open_disk(disk, descriptors).map_err(|e| Error::part(name.clone(), e))?;
-        let options = BlockOptions {
-            serial: disk.serial.clone(),
-            queues,
-        };
-        add(name, Box::new(BlockDevice::new(back, &options)))?;
+        let opened = open_disk(disk, descriptors).map_err(|e| Error::part(name.clone(), e))?;
+        list.push(make_disk(name, opened, queues(spec.cpus), platform)?);
     }
     for (index, net) in spec.nets.iter().enumerate() {
         let name = format!("net{index}");
         let back = open_net(&net.backend, &spec.accelerator, descriptors)
             .map_err(|e| Error::part(name.clone(), e))?;
+        let kind = match net.backend {
+            spec::NetBackend::Tap { .. } => "tap",
+            spec::NetBackend::Socket { .. } => "socket",
+        };
         let options = NetOptions {
             mac: net.mac.0,
-            pairs: queues,
+            pairs: queues(spec.cpus),
         };
-        let device = NetDevice::new(back, options);
-        nets.push((name.clone(), device.control()));
-        add(name, Box::new(device))?;
+        list.push(make_net(name, (back, kind), options, platform)?);
     }
     if spec.console != ConsoleSpec::None {
         let (device, control) = open_console(console).map_err(|e| Error::part("the virtio console", e))?;
-        add("console".into(), Box::new(device))?;
+        list.push(place(
+            "console".into(),
+            Box::new(device),
+            Part::Console,
+            platform,
+        )?);
         console_control = Some(control);
     }
     if spec.rng {
-        add("rng".into(), Box::new(RngDevice::new()))?;
+        list.push(make_rng("rng".into(), platform)?);
     }
     Ok(Devices {
         list,
         console: console_control,
-        nets,
     })
 }
 
-fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<Arc<dyn Disk>, AnyError> {
+/// Queues of a disk, or pairs of a network card, for so many CPUs.
+pub(crate) fn queues(cpus: u32) -> u16 {
+    cpus.min(MAX_QUEUES) as u16
+}
+
+/// Puts `device` behind a PCI function.
+fn place(
+    name: String,
+    device: Box<dyn VirtioDevice>,
+    part: Part,
+    platform: &Platform,
+) -> Result<NamedDevice, Error> {
+    let device = VirtioPci::new(device, platform).map_err(|e| Error::part(name.clone(), e))?;
+    Ok(NamedDevice { name, device, part })
+}
+
+/// A disk that is open, and how it is to look.
+pub(crate) struct OpenDisk {
+    pub disk: Arc<dyn Disk>,
+    pub serial: String,
+    pub filename: String,
+    pub image: Option<(u64, u64)>,
+    pub direct: bool,
+}
+
+/// A disk as a device.
+pub(crate) fn make_disk(
+    name: String,
+    open: OpenDisk,
+    queues: u16,
+    platform: &Platform,
+) -> Result<NamedDevice, Error> {
+    let options = BlockOptions {
+        serial: open.serial.clone(),
+        queues,
+    };
+    let device = BlockDevice::new(open.disk.clone(), &options);
+    let part = Part::Disk(DiskPart {
+        control: device.control(),
+        disk: open.disk,
+        serial: open.serial,
+        filename: open.filename,
+        image: open.image,
+        direct: open.direct,
+    });
+    place(name, Box::new(device), part, platform)
+}
+
+/// A network card as a device, over a back end of some kind.
+pub(crate) fn make_net(
+    name: String,
+    (backend, kind): (Arc<dyn NetBackend>, &'static str),
+    options: NetOptions,
+    platform: &Platform,
+) -> Result<NamedDevice, Error> {
+    let device = NetDevice::new(backend.clone(), options);
+    let part = Part::Net(NetPart {
+        control: device.control(),
+        backend,
+        kind,
+    });
+    place(name, Box::new(device), part, platform)
+}
+
+/// An entropy source as a device.
+pub(crate) fn make_rng(name: String, platform: &Platform) -> Result<NamedDevice, Error> {
+    place(name, Box::new(RngDevice::new()), Part::Rng, platform)
+}
+
+fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<OpenDisk, AnyError> {
     let file = File::from(descriptors.duplicate(spec.file)?);
-    match spec.format {
-        DiskFormat::Raw => Ok(Arc::new(RawDisk::new(file)?)),
-    }
+    let meta = file.metadata()?;
+    let direct = rustix::fs::fcntl_getfl(&file)?.contains(rustix::fs::OFlags::DIRECT);
+    let filename = name_of(&file);
+    let disk = match spec.format {
+        DiskFormat::Raw => Arc::new(RawDisk::new(file)?),
+    };
+    Ok(OpenDisk {
+        disk,
+        serial: spec.serial.clone(),
+        filename,
+        image: Some((meta.dev(), meta.ino())),
+        direct,
+    })
+}
+
+/// What the host calls an open file, for people to read.
+fn name_of(file: &File) -> String {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).map_or_else(|_| "a file".into(), |path| path.display().to_string())
 }
 
 fn open_net(

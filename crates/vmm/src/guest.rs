@@ -2,27 +2,26 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
 
 use ostler_accel::model::{self, Topology};
-use ostler_accel::{CpuidLeaf, Kind, Profiler, VcpuStats, Vm, VmConfig};
+use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
 use ostler_machine::{Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, SerialBackend};
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
-use ostler_virtio::net::NetControl;
 
 use crate::Error;
 use crate::accelerator;
 use crate::bell::Bell;
 use crate::console::{Console, InputSink};
 use crate::control::ControlServer;
-use crate::devices::{self, Devices, NamedDevice};
+use crate::devices::{self, Devices};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
+use crate::manager::{self, Manager, NamedConsole};
 use crate::spec::{ConsoleSpec, GuestSpec};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
 
@@ -44,6 +43,7 @@ pub(crate) struct Guest {
     devices: Devices,
     serial: Arc<Console>,
     profiler: Option<Arc<dyn Profiler>>,
+    platform: Platform,
     control: Option<ControlServer>,
 }
 
@@ -152,6 +152,7 @@ impl Guest {
             devices,
             serial: consoles.serial.clone(),
             profiler: vm.profiler(),
+            platform,
             control: None,
         })
     }
@@ -166,27 +167,21 @@ impl Guest {
         self.devices.console.clone()
     }
 
-    /// The devices with their counters.
-    pub fn devices(&self) -> &[NamedDevice] {
-        &self.devices.list
-    }
-
-    /// The network cards' control sides, by name.
-    pub fn net_controls(&self) -> Vec<(String, NetControl)> {
-        self.devices.nets.clone()
-    }
-
-    /// Says where the guest's code spends its time, if anything can.
-    pub fn profiler(&self) -> Option<Arc<dyn Profiler>> {
-        self.profiler.clone()
-    }
-
-    /// The counters and the thread of each CPU.
-    pub fn cpu_views(&self) -> Vec<(Arc<VcpuStats>, Arc<AtomicI32>)> {
-        self.vcpus
-            .iter()
-            .map(|vcpu| (vcpu.stats().clone(), vcpu.thread_id()))
-            .collect()
+    /// The guest as management sees it.
+    pub fn manager(&self, spec: &GuestSpec, driver: DriverHandle, consoles: &Consoles) -> Manager {
+        let parts = manager::Parts {
+            driver,
+            machine: self.machine.clone(),
+            platform: self.platform.clone(),
+            cpus: self.vcpus.iter().map(VcpuThread::view).collect(),
+            profiler: self.profiler.clone(),
+            devices: self.devices.list.clone(),
+            consoles: vec![
+                NamedConsole::new("serial", &spec.serial, consoles.serial.clone()),
+                NamedConsole::new("console", &spec.console, consoles.virtio.clone()),
+            ],
+        };
+        Manager::new(spec.clone(), parts)
     }
 }
 

@@ -14,9 +14,12 @@ mod gdb;
 mod guest;
 pub mod handoff;
 pub mod link;
+mod manager;
 pub mod process;
 pub mod spec;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod vcpu;
 
 pub use error::Error;

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ostler_virtio::console::{ConsoleControl, WindowSize};
 
@@ -13,7 +13,6 @@ use crate::driver::{Driver, DriverHandle, Request};
 use crate::guest::{Consoles, Guest};
 use crate::handoff;
 use crate::link::{self, FromGuest, Outcome, ToGuest};
-use crate::stats::Sight;
 
 /// What the guest may take to end when the process that it belongs to is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,34 +29,10 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
         Ok(guest) => guest,
         Err(error) => return say(&socket, &refusal(error)),
     };
-    let sight = Arc::new(Sight {
-        name: spec.name.clone(),
-        accelerator: spec.accelerator.name(),
-        memory: spec.memory,
-        started: Instant::now(),
-        driver: driver.handle(),
-        cpus: guest.cpu_views(),
-        profiler: guest.profiler(),
-        devices: guest
-            .devices()
-            .iter()
-            .map(|named| {
-                (
-                    named.name.clone(),
-                    named.device.kind().name(),
-                    named.device.metrics().clone(),
-                )
-            })
-            .collect(),
-        nets: guest.net_controls(),
-        consoles: vec![
-            ("serial", consoles.serial.clone()),
-            ("console", consoles.virtio.clone()),
-        ],
-    });
     if let Some(slot) = spec.control {
         let listener = UnixListener::from(descriptors.duplicate(slot)?);
-        guest.set_control(ControlServer::start(listener, driver.handle(), sight)?);
+        let manager = guest.manager(&spec, driver.handle(), &consoles);
+        guest.set_control(ControlServer::start(listener, manager)?);
     }
     listen_to_parent(
         &socket,
@@ -106,7 +81,7 @@ fn listen_to_parent(
         while let Ok(Some(message)) = receiver.receive() {
             match message {
                 ToGuest::PowerButton => driver.ask(Request::PowerButton, Box::new(|_| ())),
-                ToGuest::Stop => driver.ask(Request::Quit, Box::new(|_| ())),
+                ToGuest::Stop => driver.ask(Request::Abandon, Box::new(|_| ())),
                 ToGuest::WindowSize { columns, rows } => {
                     if let Some(console) = &console {
                         console.resize(WindowSize { columns, rows });
@@ -115,7 +90,7 @@ fn listen_to_parent(
             }
         }
         if ends_with_parent {
-            driver.ask(Request::Quit, Box::new(|_| ()));
+            driver.ask(Request::Abandon, Box::new(|_| ()));
             // No one would notice a guest that hangs on its way out.
             std::thread::sleep(PATIENCE);
             std::process::abort();

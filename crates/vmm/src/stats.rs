@@ -1,101 +1,58 @@
 //! Everything that is counted, as the control socket shows it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ostler_accel::{Effort, ExitCause, HotSpot, KickSource, Profile, Profiler, TimeSpent, VcpuStats};
-use ostler_virtio::DeviceMetrics;
-use ostler_virtio::net::NetControl;
 use serde_json::{Map, Value, json};
 
-use crate::console::Console;
-use crate::control::View;
-use crate::driver::{DriverHandle, State};
+use crate::manager::Manager;
 
 /// Most addresses of a profile that are shown.
 const SPOTS: usize = 100;
 
-/// What the control socket looks at.
-pub(crate) struct Sight {
-    pub name: String,
-    pub accelerator: &'static str,
-    pub memory: u64,
-    pub started: Instant,
-    pub driver: DriverHandle,
-    pub cpus: Vec<(Arc<VcpuStats>, Arc<AtomicI32>)>,
-    pub profiler: Option<Arc<dyn Profiler>>,
-    pub devices: Vec<(String, &'static str, Arc<DeviceMetrics>)>,
-    pub nets: Vec<(String, NetControl)>,
-    pub consoles: Vec<(&'static str, Arc<Console>)>,
+/// Where guest code was found in the last `newest`; null where that cannot be seen. Watches on for that long.
+pub(crate) fn hot(manager: &Manager, newest: Duration) -> Value {
+    let look = |profiler: &Arc<dyn Profiler>| profile(&profiler.look(newest, SPOTS));
+    manager.profiler.as_ref().map_or(Value::Null, look)
 }
 
-impl View for Sight {
-    fn state(&self) -> State {
-        self.driver.state()
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn accelerator(&self) -> &str {
-        self.accelerator
-    }
-
-    fn vcpu_threads(&self) -> Vec<i32> {
-        self.cpus
-            .iter()
-            .map(|(_, thread)| thread.load(Ordering::Relaxed))
-            .collect()
-    }
-
-    fn nets(&self) -> &[(String, NetControl)] {
-        &self.nets
-    }
-
-    fn hot(&self, newest: Duration) -> Value {
-        self.profiler
-            .as_ref()
-            .map_or(Value::Null, |profiler| profile(&profiler.look(newest, SPOTS)))
-    }
-
-    fn stats(&self) -> Value {
-        let vcpus = self.cpus.iter().enumerate().map(|(index, (stats, thread))| {
-            let mut value = vcpu(stats);
-            value["index"] = index.into();
-            value["thread-id"] = thread.load(Ordering::Relaxed).into();
-            value
-        });
-        let devices = self.devices.iter().map(|(name, kind, metrics)| {
-            let counters = metrics.snapshot().named();
-            let counters: Map<_, _> = counters
-                .into_iter()
-                .map(|(n, v)| (n.replace('_', "-"), v.into()))
-                .collect();
-            json!({ "name": name, "kind": kind, "counters": counters })
-        });
-        let consoles = self.consoles.iter().map(|(name, console)| {
-            let seen = console.counters();
-            json!({
-                "name": name,
-                "output-bytes": seen.output,
-                "input-bytes": seen.input,
-                "lost-bytes": seen.lost,
-                "readers": seen.readers,
-            })
-        });
+/// Everything that is counted.
+pub(crate) fn stats(manager: &Manager) -> Value {
+    let vcpus = manager.cpus.iter().enumerate().map(|(index, cpu)| {
+        let mut value = vcpu(&cpu.stats);
+        value["index"] = index.into();
+        value["thread-id"] = cpu.thread_id().into();
+        value
+    });
+    let devices = manager.devices().iter().map(|device| {
+        let counters = device.named.device.metrics().snapshot().named();
+        let counters: Map<_, _> = counters
+            .into_iter()
+            .map(|(n, v)| (n.replace('_', "-"), v.into()))
+            .collect();
+        json!({ "name": device.id(), "kind": device.named.device.kind().name(), "counters": counters })
+    });
+    let consoles = manager.consoles.iter().map(|named| {
+        let seen = named.console.counters();
         json!({
-            "name": self.name,
-            "state": self.driver.state().name(),
-            "accelerator": self.accelerator,
-            "memory-bytes": self.memory,
-            "uptime-ns": self.started.elapsed().as_nanos() as u64,
-            "vcpus": vcpus.collect::<Vec<_>>(),
-            "devices": devices.collect::<Vec<_>>(),
-            "consoles": consoles.collect::<Vec<_>>(),
+            "name": named.name,
+            "output-bytes": seen.output,
+            "input-bytes": seen.input,
+            "lost-bytes": seen.lost,
+            "readers": seen.readers,
         })
-    }
+    });
+    json!({
+        "name": manager.spec.name,
+        "state": manager.state().name(),
+        "accelerator": manager.spec.accelerator.name(),
+        "memory-bytes": manager.spec.memory,
+        "uptime-ns": manager.started.elapsed().as_nanos() as u64,
+        "vcpus": vcpus.collect::<Vec<_>>(),
+        "devices": devices.collect::<Vec<_>>(),
+        "consoles": consoles.collect::<Vec<_>>(),
+    })
 }
 
 /// The counters of one CPU; what cannot be measured is null.

@@ -229,6 +229,8 @@ impl VcpuThread {
                 its_gate.leave_for_good();
             });
         let thread = thread.map_err(|source| Error::host("start a vCPU's thread", source))?;
+        // Its id is known from here on.
+        gate.wait_until_held();
         Ok(Self {
             gate,
             kicker,
@@ -238,14 +240,13 @@ impl VcpuThread {
         })
     }
 
-    /// The CPU's counters.
-    pub fn stats(&self) -> &Arc<VcpuStats> {
-        &self.stats
-    }
-
-    /// The thread's id, once it has started.
-    pub fn thread_id(&self) -> Arc<AtomicI32> {
-        self.thread_id.clone()
+    /// What management sees of it.
+    pub fn view(&self) -> CpuView {
+        CpuView {
+            stats: self.stats.clone(),
+            thread_id: self.thread_id.clone(),
+            handle: self.handle(),
+        }
     }
 
     /// Gives the CPU a new state; it must be held.
@@ -281,6 +282,15 @@ impl CpuHandle {
         &self,
         work: impl FnOnce(&mut dyn Vcpu) -> R + Send + 'static,
     ) -> Option<R> {
+        self.call_within(PATIENCE, work)
+    }
+
+    /// The same where it must not take longer than `patience`.
+    fn call_within<R: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce(&mut dyn Vcpu) -> R + Send + 'static,
+    ) -> Option<R> {
         let (sender, result) = sync_channel(1);
         let (accepted, may_run) = self.gate.submit(Box::new(move |vcpu| {
             // Whoever asked may have given up.
@@ -290,7 +300,7 @@ impl CpuHandle {
             self.kicker.kick(KickSource::Control);
         }
         if accepted {
-            result.recv_timeout(PATIENCE).ok()
+            result.recv_timeout(patience).ok()
         } else {
             None
         }
@@ -299,6 +309,29 @@ impl CpuHandle {
     /// Keeps the CPU from running, or no longer. It does not come back from guest mode for this.
     pub fn set_frozen(&self, frozen: bool) {
         self.gate.set_frozen(frozen);
+    }
+}
+
+/// What management sees of a CPU.
+#[derive(Clone)]
+pub(crate) struct CpuView {
+    /// The CPU's counters.
+    pub stats: Arc<VcpuStats>,
+    thread_id: Arc<AtomicI32>,
+    handle: CpuHandle,
+}
+
+impl CpuView {
+    /// The id of the CPU's thread.
+    pub fn thread_id(&self) -> i32 {
+        self.thread_id.load(Ordering::Relaxed)
+    }
+
+    /// The CPU's state at one moment, whether it runs or is held; `None` if it does not tell within `patience`.
+    pub fn inspect(&self, patience: Duration) -> Option<CpuState> {
+        self.handle
+            .call_within(patience, |vcpu| vcpu.state().ok())
+            .flatten()
     }
 }
 

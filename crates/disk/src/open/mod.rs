@@ -107,6 +107,22 @@ pub fn open(path: &Path, options: DiskOptions) -> Result<File, Error> {
     }
 }
 
+/// Takes the locks that [`open`] takes, on a file that someone else opened and handed over; `name` is what to call it.
+///
+/// They belong to the open file description: where whoever opened it took them before, nothing changes.
+pub fn lock(file: &File, name: &Path) -> Result<(), Error> {
+    let refused = |source: io::Error| Error::Open {
+        path: name.into(),
+        source,
+    };
+    let flags = rustix::fs::fcntl_getfl(file).map_err(|e| refused(e.into()))?;
+    match lock::acquire(file, flags & OFlags::RWMODE != OFlags::RDONLY) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::InUse { path: name.into() }),
+        Err(source) => Err(refused(source)),
+    }
+}
+
 /// Opens `path`, and tries again for a while if it is a device that someone has to himself: the kernel takes down the
 /// ring of a queue that was just closed later than the call that closes it, and the ring holds the device.
 fn open_patiently(how: &OpenOptions, path: &Path) -> io::Result<File> {

@@ -42,6 +42,30 @@ fn one_writer_or_many_readers() {
 }
 
 #[test]
+fn a_file_that_was_handed_over_is_locked_too() {
+    let disk = image(4096);
+    let name = Path::new("the disk handed over");
+    let handed = |write: bool| {
+        OpenOptions::new()
+            .read(true)
+            .write(write)
+            .open(disk.path())
+            .unwrap()
+    };
+    let (writer, reader) = (handed(true), handed(false));
+    lock(&writer, name).unwrap();
+    lock(&writer, name).unwrap();
+    let refused = lock(&reader, name).unwrap_err();
+    assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+    assert!(refused.to_string().contains("the disk handed over"));
+    drop(writer);
+    let reader = handed(false);
+    lock(&reader, name).unwrap();
+    lock(&handed(false), name).unwrap();
+    assert!(matches!(open(disk.path(), WRITER), Err(Error::InUse { .. })));
+}
+
+#[test]
 fn the_locks_hold_against_qemu_too() {
     let disk = image(1 << 20);
     let qemu_io = |readonly: bool| {

@@ -22,7 +22,7 @@ pub struct Tap {
     vhost: Vec<VhostNet>,
     slots: Slots,
     offloads: Offloads,
-    mtu: u16,
+    mtu: Option<u16>,
     /// How many pairs carry frames.
     active: Mutex<usize>,
 }
@@ -40,13 +40,20 @@ impl Tap {
         let first = open.queues.first().ok_or(Error::NoQueue { index: 0, pairs: 0 })?;
         let described = sys::describe(first).map_err(broken("describing the tap"))?;
         for queue in &open.queues {
-            let header_len = sys::header_len(queue).map_err(broken("asking for the header length"))?;
             let flags = sys::describe(queue)
                 .map_err(broken("describing the tap"))?
                 .flags();
-            if header_len != HEADER_LEN || flags & sys::IFF_VNET_HDR == 0 || flags & sys::IFF_NO_PI == 0 {
-                let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not set up for virtio-net");
+            if flags & sys::IFF_VNET_HDR == 0 || flags & sys::IFF_NO_PI == 0 {
+                let source = io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it is not set up for virtio-net (IFF_VNET_HDR, IFF_NO_PI)",
+                );
                 return Err(broken("taking over a tap")(source));
+            }
+            // A tap that someone else opened comes with the kernel's length, which lacks the last field.
+            if sys::header_len(queue).map_err(broken("asking for the header length"))? != HEADER_LEN {
+                sys::set_header_len(queue, HEADER_LEN)
+                    .map_err(broken("setting the header length of a tap"))?;
             }
             // A tap that blocks would stop the worker.
             let status = rustix::fs::fcntl_getfl(queue).map_err(io::Error::from);
@@ -136,7 +143,7 @@ impl NetBackend for Tap {
     }
 
     fn mtu(&self) -> Option<u16> {
-        Some(self.mtu)
+        self.mtu
     }
 
     fn open_queue(&self, index: usize) -> Result<Box<dyn NetQueue>, Error> {

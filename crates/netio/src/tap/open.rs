@@ -17,8 +17,8 @@ pub struct OpenTap {
     pub queues: Vec<File>,
     /// One descriptor of /dev/vhost-net a queue pair, or none at all.
     pub vhost: Vec<File>,
-    /// The interface's MTU.
-    pub mtu: u16,
+    /// The interface's MTU, if whoever opened it could tell.
+    pub mtu: Option<u16>,
 }
 
 /// Opens the existing tap `name` for a guest with up to `pairs` queue pairs.
@@ -54,7 +54,11 @@ pub fn open_tap(name: &str, pairs: usize, vhost: bool) -> Result<OpenTap, Error>
     } else {
         Vec::new()
     };
-    Ok(OpenTap { queues, vhost, mtu })
+    Ok(OpenTap {
+        queues,
+        vhost,
+        mtu: Some(mtu),
+    })
 }
 
 /// The rules of `dev_valid_name` in Linux.

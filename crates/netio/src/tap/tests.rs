@@ -474,7 +474,7 @@ fn what_is_no_tap_cannot_be_taken_over() {
         Tap::new(OpenTap {
             queues: vec![null()],
             vhost: vec![],
-            mtu: 1500
+            mtu: None
         })
         .is_err()
     );
@@ -482,7 +482,7 @@ fn what_is_no_tap_cannot_be_taken_over() {
         Tap::new(OpenTap {
             queues: vec![],
             vhost: vec![],
-            mtu: 1500
+            mtu: None
         })
         .is_err()
     );

@@ -13,7 +13,11 @@ pub struct Client(BufReader<UnixStream>);
 
 impl Client {
     pub fn connect(path: &Path) -> Self {
-        let stream = UnixStream::connect(path).unwrap();
+        Self::over(UnixStream::connect(path).unwrap())
+    }
+
+    /// The client on a connection that has said nothing yet but perhaps blanks.
+    pub fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let mut client = Self(BufReader::new(stream));
         assert!(
@@ -42,10 +46,16 @@ impl Client {
 
     /// Executes `command`, leaving events out.
     pub fn execute(&mut self, command: &str) -> Value {
-        self.say(&json!({ "execute": command }).to_string());
+        self.execute_with(command, json!({}))
+    }
+
+    /// The same with arguments. It must not fail.
+    pub fn execute_with(&mut self, command: &str, arguments: Value) -> Value {
+        self.say(&json!({ "execute": command, "arguments": arguments }).to_string());
         loop {
             let mut answer = self.hear();
             if answer.get("event").is_none() {
+                assert!(answer.get("error").is_none(), "{command}: {answer}");
                 return answer["return"].take();
             }
         }
@@ -89,6 +99,24 @@ fn a_session_from_greeting_to_quit() {
         json!({ "guest": true, "reason": "guest-shutdown" })
     );
     assert_eq!(guest.wait().status.code(), Some(0));
+}
+
+#[test]
+fn a_signal_is_told_as_one() {
+    let mut tiny = Tiny::new(Kernel::new().print("up\n").halt());
+    let control = tiny.path_option("--control", "", "control");
+    let mut guest = tiny.spawn();
+    guest.expect("up\n");
+    let mut client = Client::connect(&control);
+    guest.signal(rustix::process::Signal::TERM);
+    client.event("POWERDOWN");
+    guest.signal(rustix::process::Signal::TERM);
+    let shutdown = client.event("SHUTDOWN");
+    assert_eq!(
+        shutdown["data"],
+        json!({ "guest": false, "reason": "host-signal" })
+    );
+    guest.wait();
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub mod process;
+pub mod qmp;
 pub mod terminal;
 
 use std::fs;
@@ -240,8 +241,13 @@ impl Running {
 
     /// Waits until the console has shown `text`.
     pub fn expect(&mut self, text: &str, limit: Duration) {
+        self.expect_times(text, 1, limit);
+    }
+
+    /// Waits until the console has shown `text` so many times.
+    pub fn expect_times(&mut self, text: &str, times: usize, limit: Duration) {
         let deadline = Instant::now() + limit;
-        while !self.console().contains(text) {
+        while self.console().matches(text).count() < times {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.output.recv_timeout(left) {
                 Ok(bytes) => self.console.extend(bytes),

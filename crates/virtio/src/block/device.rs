@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 use ostler_disk::Disk;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 
+use super::account::BlockAccount;
 use super::config;
-use super::worker::BlockWorker;
+use super::worker::{BlockWorker, Counters};
 use crate::device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice};
 use crate::error::Error;
 use crate::metrics::DeviceMetrics;
@@ -33,6 +34,7 @@ type SharedNotify = Arc<Mutex<Option<Arc<dyn Notify>>>>;
 #[derive(Clone)]
 pub struct BlockControl {
     notify: SharedNotify,
+    account: Arc<BlockAccount>,
 }
 
 impl BlockControl {
@@ -47,6 +49,11 @@ impl BlockControl {
             notify.config_changed();
         }
     }
+
+    /// What the device has done, by kind of request.
+    pub fn account(&self) -> &BlockAccount {
+        &self.account
+    }
 }
 
 /// A block device over a disk.
@@ -57,6 +64,7 @@ pub struct BlockDevice {
     worker: Option<Worker<Vec<ActiveQueue>>>,
     notify: SharedNotify,
     metrics: Arc<DeviceMetrics>,
+    account: Arc<BlockAccount>,
 }
 
 impl BlockDevice {
@@ -73,6 +81,7 @@ impl BlockDevice {
             worker: None,
             notify: SharedNotify::default(),
             metrics: Arc::default(),
+            account: Arc::default(),
         }
     }
 
@@ -80,6 +89,7 @@ impl BlockDevice {
     pub fn control(&self) -> BlockControl {
         BlockControl {
             notify: self.notify.clone(),
+            account: self.account.clone(),
         }
     }
 
@@ -121,7 +131,10 @@ impl VirtioDevice for BlockDevice {
             self.disk.clone(),
             self.serial,
             flushes,
-            self.metrics.clone(),
+            Counters {
+                metrics: self.metrics.clone(),
+                account: self.account.clone(),
+            },
         )?;
         self.worker = Some(Worker::spawn("block".into(), move |stop| worker.run(&stop))?);
         self.set_notify(Some(notify));

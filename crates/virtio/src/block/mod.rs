@@ -1,5 +1,6 @@
 //! The block device (virtio 1.2, 5.2): several queues over a disk that works asynchronously.
 
+mod account;
 mod config;
 mod device;
 #[cfg(test)]
@@ -11,4 +12,5 @@ mod request;
 mod tests;
 mod worker;
 
+pub use account::{BlockAccount, BlockRequest, KindCounters};
 pub use device::{BlockControl, BlockDevice, BlockOptions};

@@ -6,6 +6,7 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
+use super::account::BlockRequest;
 use crate::chain::Chain;
 use crate::error::GuestError;
 
@@ -61,6 +62,19 @@ impl Ranges {
     pub fn iter(&self) -> impl Iterator<Item = &ByteRange> {
         self.list[..self.len].iter()
     }
+
+    /// Bytes of all ranges; at most 16 times 2 GiB.
+    pub fn bytes(&self) -> u64 {
+        self.iter().map(|range| range.len).sum()
+    }
+
+    /// The end of the range that reaches furthest.
+    pub fn end(&self) -> u64 {
+        self.iter()
+            .map(|range| range.offset + range.len)
+            .max()
+            .unwrap_or(0)
+    }
 }
 
 /// Reads the request in `chain` for a disk of `size` bytes.
@@ -102,6 +116,21 @@ pub(crate) fn parse(chain: &Chain, size: u64, able: Features) -> Result<Request,
         }
         _ => Request::Refuse(S_UNSUPP),
     })
+}
+
+/// What kind of request is in `chain`, for the account; `None` if it is of no kind that is counted.
+pub(crate) fn kind(chain: &Chain) -> Option<BlockRequest> {
+    let mut kind = [0; 4];
+    if chain.read_at(0, &mut kind) < kind.len() {
+        return None;
+    }
+    match u32::from_le_bytes(kind) {
+        VIRTIO_BLK_T_IN => Some(BlockRequest::Read),
+        VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_WRITE_ZEROES => Some(BlockRequest::Write),
+        VIRTIO_BLK_T_FLUSH => Some(BlockRequest::Flush),
+        VIRTIO_BLK_T_DISCARD => Some(BlockRequest::Discard),
+        _ => None,
+    }
 }
 
 /// The byte offset of `len` bytes at `sector`, if these are whole sectors of the disk.

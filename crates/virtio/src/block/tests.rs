@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::recording::{Asked, Recording};
 use super::request::{MAX_RANGE_SECTORS, Request, parse};
-use super::{BlockDevice, BlockOptions};
+use super::{BlockDevice, BlockOptions, BlockRequest};
 use crate::chain::Chain;
 use crate::device::{Activation, VirtioDevice};
 use crate::error::GuestError;
@@ -126,6 +126,20 @@ fn what_is_written_is_read_back_and_lands_on_the_disk() {
         (metrics.requests, metrics.bytes_from_guest, metrics.bytes_to_guest),
         (3, 1536, 1536)
     );
+    let control = guest.device.control();
+    let account = control.account();
+    for (kind, done, bytes) in [
+        (BlockRequest::Read, 1, 1536),
+        (BlockRequest::Write, 1, 1536),
+        (BlockRequest::Flush, 1, 0),
+        (BlockRequest::Discard, 0, 0),
+    ] {
+        let counters = account.kind(kind);
+        assert_eq!((counters.done, counters.bytes), (done, bytes), "{kind:?}");
+        assert_eq!((counters.failed, counters.refused), (0, 0), "{kind:?}");
+        assert_eq!(counters.nanoseconds > 0, done > 0, "{kind:?}");
+    }
+    assert_eq!(account.highest_write(), 3 * 512 + 1536);
     let queues = guest.device.stop();
     assert_eq!((queues.len(), queues[0].vring.next_available()), (1, 3));
 }
@@ -196,6 +210,13 @@ fn bad_requests_get_a_status_and_harm_nothing() {
         "too many ranges"
     );
     assert_eq!(guest.ask(0, 0, &one), (0, 513), "and it still works");
+    let control = guest.device.control();
+    let counters = |kind| {
+        let counters = control.account().kind(kind);
+        (counters.done, counters.refused)
+    };
+    assert_eq!(counters(BlockRequest::Read), (1, 8));
+    assert_eq!(counters(BlockRequest::Write), (0, 3), "write-zeroes are writes");
     assert!(guest.notify.errors.lock().unwrap().is_empty());
 }
 

@@ -5,15 +5,16 @@
 //! flight before.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ostler_disk::{Completion, Disk, DiskQueue, Op, RequestError};
 use ostler_memory::{GuestRam, IoBuf};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::account::{BlockAccount, BlockRequest};
 use super::device::SERIAL_LEN;
-use super::request::{HEADER_LEN, Request, parse};
+use super::request::{HEADER_LEN, Request, kind, parse};
 use crate::chain::Chain;
 use crate::device::{Activation, ActiveQueue, Notify};
 use crate::error::{Error, GuestError};
@@ -47,6 +48,24 @@ struct Slot {
     read_len: usize,
     /// A write that is only done once it is durable, as the driver knows no flush.
     sync: bool,
+    /// What it counts as.
+    counted: Option<Counted>,
+}
+
+/// A request in the device's account.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    kind: BlockRequest,
+    bytes: u64,
+    since: Instant,
+    /// Where a write ends on the disk.
+    write_end: u64,
+}
+
+/// What a worker counts in.
+pub(crate) struct Counters {
+    pub metrics: Arc<DeviceMetrics>,
+    pub account: Arc<BlockAccount>,
 }
 
 pub(crate) struct BlockWorker {
@@ -59,6 +78,7 @@ pub(crate) struct BlockWorker {
     ram: Arc<GuestRam>,
     notify: Arc<dyn Notify>,
     metrics: Arc<DeviceMetrics>,
+    account: Arc<BlockAccount>,
     events: EventLoop,
     slots: Vec<Slot>,
     /// Places in `slots` that are not in flight.
@@ -75,7 +95,7 @@ impl BlockWorker {
         disk: Arc<dyn Disk>,
         serial: [u8; SERIAL_LEN],
         flushes: bool,
-        metrics: Arc<DeviceMetrics>,
+        counters: Counters,
     ) -> Result<Self, Error> {
         let disk_queue = disk.open_queue(DEPTH)?;
         let events = EventLoop::new()?;
@@ -91,7 +111,8 @@ impl BlockWorker {
             flushes,
             ram: activation.ram,
             notify: activation.notify,
-            metrics,
+            metrics: counters.metrics,
+            account: counters.account,
             events,
             slots: Vec::new(),
             free: Vec::new(),
@@ -215,6 +236,7 @@ impl BlockWorker {
                 status: S_OK,
                 read_len: 0,
                 sync: false,
+                counted: None,
             });
             self.slots.len() - 1
         })
@@ -224,21 +246,28 @@ impl BlockWorker {
     fn start(&mut self, place: usize) -> Result<(), GuestError> {
         let slot = &mut self.slots[place];
         (slot.status, slot.pending, slot.read_len, slot.sync) = (S_OK, 0, 0, false);
+        slot.counted = None;
         match parse(&slot.chain, self.disk.size(), self.disk.features())? {
             Request::Read { offset } => {
                 slot.read_len = slot.chain.writable_bytes() - 1;
+                slot.counted = Counted::new(BlockRequest::Read, slot.read_len as u64, 0);
                 cut(slot.chain.writable(), 0, slot.read_len, &mut self.buffers);
                 self.push(place, Op::Read { offset, buffers: &[] }, true);
             }
             Request::Write { offset } => {
                 let len = slot.chain.readable_bytes() - HEADER_LEN;
                 slot.sync = !self.flushes;
+                slot.counted = Counted::new(BlockRequest::Write, len as u64, offset + len as u64);
                 DeviceMetrics::add(&self.metrics.bytes_from_guest, len as u64);
                 cut(slot.chain.readable(), HEADER_LEN, len, &mut self.buffers);
                 self.push(place, Op::Write { offset, buffers: &[] }, true);
             }
-            Request::Flush => self.push(place, Op::Flush, false),
+            Request::Flush => {
+                slot.counted = Counted::new(BlockRequest::Flush, 0, 0);
+                self.push(place, Op::Flush, false);
+            }
             Request::Discard(ranges) => {
+                slot.counted = Counted::new(BlockRequest::Discard, ranges.bytes(), 0);
                 for range in ranges.iter() {
                     self.push(
                         place,
@@ -252,6 +281,7 @@ impl BlockWorker {
             }
             Request::WriteZeroes(ranges) => {
                 slot.sync = !self.flushes;
+                slot.counted = Counted::new(BlockRequest::Write, ranges.bytes(), ranges.end());
                 for range in ranges.iter() {
                     let op = Op::WriteZeroes {
                         offset: range.offset,
@@ -267,6 +297,9 @@ impl BlockWorker {
                 return self.answer(place);
             }
             Request::Refuse(status) => {
+                if let Some(kind) = kind(&slot.chain) {
+                    self.account.refused(kind);
+                }
                 slot.status = status;
                 return self.answer(place);
             }
@@ -348,6 +381,9 @@ impl BlockWorker {
         }
         chain.write_at(chain.writable_bytes() - 1, &[slot.status]);
         DeviceMetrics::add(&self.metrics.requests, 1);
+        if let Some(counted) = slot.counted {
+            counted.settle(slot.status, &self.account);
+        }
         if self.broken {
             return Ok(());
         }
@@ -365,6 +401,28 @@ impl BlockWorker {
             }
         }
         self.queues
+    }
+}
+
+impl Counted {
+    /// A request that starts now.
+    fn new(kind: BlockRequest, bytes: u64, write_end: u64) -> Option<Self> {
+        Some(Self {
+            kind,
+            bytes,
+            since: Instant::now(),
+            write_end,
+        })
+    }
+
+    /// It is over.
+    fn settle(self, status: u8, account: &BlockAccount) {
+        if status == S_OK {
+            account.done(self.kind, self.bytes, self.since.elapsed());
+            account.wrote_up_to(self.write_end);
+        } else {
+            account.failed(self.kind);
+        }
     }
 }
 

@@ -195,6 +195,11 @@ impl NetControl {
         }
     }
 
+    /// False while the cable is out.
+    pub fn is_plugged(&self) -> bool {
+        self.0.is_plugged()
+    }
+
     /// Tells the guest that the back end's link went up or down.
     pub fn link_changed(&self) {
         if let Some((notify, _)) = self.0.running() {

@@ -8,9 +8,9 @@ pub const MAX_DEPTH: usize = 32;
 /// What came out of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// A text whose brackets match. It may be bad JSON all the same.
+    /// A text whose brackets match, or a line that begins with none. It may be bad JSON all the same.
     Text(Vec<u8>),
-    /// Something that is no JSON object, too long or too deep; it was skipped up to the end of its line.
+    /// Something too long or too deep, or a string without an end; it was skipped up to the end of its line.
     Garbage(&'static str),
 }
 
@@ -21,6 +21,8 @@ pub struct Framer {
     depth: usize,
     in_string: bool,
     escaped: bool,
+    /// The text began with no bracket: it ends with its line.
+    bare: bool,
     skipping: bool,
 }
 
@@ -35,23 +37,40 @@ impl Framer {
         for &byte in bytes {
             if self.skipping {
                 self.skipping = byte != b'\n';
+            } else if self.bare {
+                self.bare_byte(byte, frames);
             } else if self.depth == 0 {
-                self.begin(byte, frames);
+                self.begin(byte);
             } else {
                 self.advance(byte, frames);
             }
         }
     }
 
-    fn begin(&mut self, byte: u8, frames: &mut Vec<Frame>) {
+    fn begin(&mut self, byte: u8) {
         match byte {
-            b'{' => {
+            b'{' | b'[' => {
                 self.text.clear();
                 self.text.push(byte);
                 self.depth = 1;
             }
             b' ' | b'\t' | b'\r' | b'\n' => {}
-            _ => self.give_up("it does not begin with an opening brace", frames),
+            _ => {
+                self.text.clear();
+                self.text.push(byte);
+                self.bare = true;
+            }
+        }
+    }
+
+    fn bare_byte(&mut self, byte: u8, frames: &mut Vec<Frame>) {
+        if byte == b'\n' {
+            self.bare = false;
+            frames.push(Frame::Text(std::mem::take(&mut self.text)));
+        } else if self.text.len() == MAX_TEXT {
+            self.give_up("it is longer than 64 KiB", frames);
+        } else {
+            self.text.push(byte);
         }
     }
 
@@ -128,8 +147,10 @@ mod tests {
     fn garbage_ends_with_its_line() {
         assert!(matches!(
             frames(b"quit {}\n{}")[..],
-            [Frame::Garbage(_), Frame::Text(_)]
+            [Frame::Text(_), Frame::Text(_)]
         ));
+        assert_eq!(frames(b"5\n[1]\"x"), [text("5"), text("[1]")]);
+        assert!(matches!(frames(&[b'x'; MAX_TEXT + 1])[..], [Frame::Garbage(_)]));
         assert!(matches!(
             frames(b"{\"open\n{}")[..],
             [Frame::Garbage(_), Frame::Text(_)]

@@ -1,35 +1,52 @@
 //! The control socket's thread: many clients, none of which can hold up another or the guest.
+//!
+//! The thread owns the guest's [`Manager`] and executes commands one at a time. What concerns the guest's state it asks the
+//! driver for, and goes on with other clients meanwhile.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use ostler_machine::ROOT_PORTS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde_json::Value;
 
+use super::events;
 use super::framer::{Frame, Framer};
-use super::session::{self, Session, Step, View};
+use super::session::{self, Promise, Session, Step};
 use crate::Error;
 use crate::bell::Bell;
 use crate::driver::{DriverHandle, Event, Request};
+use crate::manager::Manager;
 
 /// Most clients at a time; further ones are hung up on.
 const MAX_CLIENTS: usize = 32;
 /// Bytes that may wait for a client; one that lets more pile up is hung up on.
 const MAX_WAITING: usize = 1 << 20;
+/// Events that may wait for the thread; more are lost.
+const MAX_EVENTS: usize = 1024;
+/// Most descriptors that come with one piece of a client's text; more are closed.
+const MAX_RIGHTS: usize = 16;
 /// How long clients may take the last answers and events.
 const LINGER: Duration = Duration::from_millis(500);
 
 enum Mail {
+    /// Something to tell every client, with its time.
     Event(Value),
+    /// The guest starts anew, and every client is told so.
+    Reset(Value),
     /// The answer to a client's request.
     Answer(u64, Value),
+    /// The guest switched a slot off.
+    Ejected,
 }
 
 struct Shared {
@@ -40,10 +57,13 @@ struct Shared {
 
 impl Shared {
     fn post(&self, mail: Mail) {
-        self.mail
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(mail);
+        let mut waiting = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(mail, Mail::Event(_)) && waiting.len() >= MAX_EVENTS {
+            tracing::warn!("an event is lost: the control socket's thread does not keep up");
+            return;
+        }
+        waiting.push_back(mail);
+        drop(waiting);
         self.bell.ring();
     }
 }
@@ -56,7 +76,7 @@ pub struct ControlServer {
 
 impl ControlServer {
     /// Serves `listener` on a thread of its own.
-    pub fn start(listener: UnixListener, driver: DriverHandle, view: Arc<dyn View>) -> Result<Self, Error> {
+    pub(crate) fn start(listener: UnixListener, manager: Manager) -> Result<Self, Error> {
         let refused = |source| Error::host("start the control socket", source);
         listener.set_nonblocking(true).map_err(refused)?;
         let shared = Arc::new(Shared {
@@ -64,11 +84,17 @@ impl ControlServer {
             bell: Bell::new().map_err(refused)?,
             finishing: AtomicBool::new(false),
         });
+        for slot in 0..ROOT_PORTS {
+            let port = manager.machine.hotplug_port(slot);
+            let port = port.map_err(|e| Error::part("a hotplug slot", e))?;
+            let shared = shared.clone();
+            port.listen(move |_| shared.post(Mail::Ejected));
+        }
         let server = Server {
             shared: shared.clone(),
             listener,
-            driver,
-            view,
+            driver: manager.driver.clone(),
+            manager,
             clients: Vec::new(),
             next_id: 0,
         };
@@ -83,10 +109,11 @@ impl ControlServer {
 
     /// Tells every client that has negotiated.
     pub fn announce(&self, event: Event) {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.shared.post(Mail::Event(session::event(event, now)));
+        let value = events::stamp(events::of_driver(event));
+        self.shared.post(match event {
+            Event::Reset { .. } => Mail::Reset(value),
+            _ => Mail::Event(value),
+        });
     }
 }
 
@@ -111,6 +138,8 @@ struct Client {
     /// A request is with the driver.
     asked: bool,
     waiting: VecDeque<u8>,
+    /// It says no more; what it said is still answered.
+    ended: bool,
     gone: bool,
 }
 
@@ -118,7 +147,7 @@ struct Server {
     shared: Arc<Shared>,
     listener: UnixListener,
     driver: DriverHandle,
-    view: Arc<dyn View>,
+    manager: Manager,
     clients: Vec<Client>,
     next_id: u64,
 }
@@ -131,7 +160,7 @@ impl Server {
             for client in &mut self.clients {
                 client.write();
             }
-            self.clients.retain(|client| !client.gone);
+            self.clients.retain(|client| !client.gone && !client.is_done());
             if self.shared.finishing.load(Ordering::SeqCst) {
                 let end = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
                 if self.clients.iter().all(|client| client.waiting.is_empty()) || Instant::now() >= end {
@@ -153,7 +182,8 @@ impl Server {
         for client in &self.clients {
             let mut flags = PollFlags::empty();
             // While a request is with the driver the client's next commands wait in its socket.
-            flags.set(PollFlags::IN, !client.asked && client.backlog.is_empty());
+            let listens = !client.asked && client.backlog.is_empty() && !client.ended;
+            flags.set(PollFlags::IN, listens);
             flags.set(PollFlags::OUT, !client.waiting.is_empty());
             polled.push(PollFd::from_borrowed_fd(client.stream.as_fd(), flags));
         }
@@ -200,6 +230,7 @@ impl Server {
             backlog: VecDeque::new(),
             asked: false,
             waiting: VecDeque::new(),
+            ended: false,
             gone: false,
         };
         self.next_id += 1;
@@ -209,18 +240,39 @@ impl Server {
 
     /// Executes a client's commands until one has to wait for the driver.
     fn work_off(&mut self, index: usize) {
-        let client = &mut self.clients[index];
-        while !client.asked
-            && !client.gone
-            && let Some(frame) = client.backlog.pop_front()
-        {
-            match client.session.handle(frame, &*self.view) {
+        loop {
+            let client = &mut self.clients[index];
+            if client.asked || client.gone {
+                return;
+            }
+            let Some(frame) = client.backlog.pop_front() else {
+                return;
+            };
+            let step = client.session.handle(frame, &mut self.manager);
+            // What a command caused is told before its answer.
+            self.tell_events();
+            let client = &mut self.clients[index];
+            match step {
                 Step::Answer(answer) => client.send(&answer),
-                Step::Ask(request, id) => {
+                Step::Ask(request, promise) => {
                     client.asked = true;
-                    ask(&self.driver, &self.shared, client.id, request, id);
+                    ask(&self.driver, &self.shared, client.id, request, promise);
                 }
             }
+        }
+    }
+
+    fn tell(&mut self, event: &Value) {
+        let clients = self.clients.iter_mut();
+        for client in clients.filter(|client| client.session.is_negotiated()) {
+            client.send(event);
+        }
+    }
+
+    /// Tells what the manager has to tell.
+    fn tell_events(&mut self) {
+        for event in self.manager.take_events() {
+            self.tell(&events::stamp(event));
         }
     }
 
@@ -234,14 +286,14 @@ impl Server {
                 .pop_front();
             match mail {
                 None => return,
-                Some(Mail::Event(event)) => {
-                    for client in self
-                        .clients
-                        .iter_mut()
-                        .filter(|client| client.session.is_negotiated())
-                    {
-                        client.send(&event);
-                    }
+                Some(Mail::Event(event)) => self.tell(&event),
+                Some(Mail::Reset(event)) => {
+                    self.manager.forget_requests();
+                    self.tell(&event);
+                }
+                Some(Mail::Ejected) => {
+                    self.manager.collect_ejected();
+                    self.tell_events();
                 }
                 Some(Mail::Answer(id, answer)) => {
                     if let Some(index) = self.clients.iter().position(|client| client.id == id) {
@@ -255,22 +307,44 @@ impl Server {
     }
 }
 
-fn ask(driver: &DriverHandle, shared: &Arc<Shared>, client: u64, request: Request, id: Option<Value>) {
+fn ask(driver: &DriverHandle, shared: &Arc<Shared>, client: u64, request: Request, promise: Promise) {
     let shared = shared.clone();
     driver.ask(
         request,
-        Box::new(move |result| shared.post(Mail::Answer(client, session::finished(result, id)))),
+        Box::new(move |result| shared.post(Mail::Answer(client, promise.kept(result)))),
     );
 }
 
 impl Client {
+    /// True once everything that it said is answered, and it says no more.
+    fn is_done(&self) -> bool {
+        self.ended && !self.asked && self.backlog.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Takes a piece of what it says, and the descriptors that come along.
     fn read(&mut self) {
         let mut chunk = [0; 4096];
-        match rustix::io::read(&self.stream, &mut chunk) {
-            Ok(0) => self.gone = true,
-            Ok(count) => {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_RIGHTS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            &self.stream,
+            &mut [IoSliceMut::new(&mut chunk)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                rights.for_each(|fd| self.session.fds.receive(fd));
+            }
+        }
+        match received {
+            Ok(got) if got.bytes == 0 => self.ended = true,
+            Ok(got) => {
+                if got.flags.contains(ReturnFlags::CTRUNC) {
+                    tracing::warn!("descriptors of a control client are lost: too many at once");
+                }
                 let mut frames = Vec::new();
-                self.framer.feed(&chunk[..count], &mut frames);
+                self.framer.feed(&chunk[..got.bytes], &mut frames);
                 self.backlog.extend(frames);
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -304,37 +378,12 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Driver, Hardware, State};
+    use crate::driver::{Driver, Hardware};
     use crate::link::Outcome;
     use crate::spec::OnReset;
+    use crate::testing;
     use serde_json::json;
     use std::io::{BufRead, BufReader, Write};
-
-    struct Looks(DriverHandle);
-
-    impl View for Looks {
-        fn hot(&self, _newest: Duration) -> Value {
-            Value::Null
-        }
-        fn nets(&self) -> &[(String, ostler_virtio::net::NetControl)] {
-            &[]
-        }
-        fn state(&self) -> State {
-            self.0.state()
-        }
-        fn name(&self) -> &str {
-            "test"
-        }
-        fn accelerator(&self) -> &str {
-            "soft"
-        }
-        fn vcpu_threads(&self) -> Vec<i32> {
-            Vec::new()
-        }
-        fn stats(&self) -> Value {
-            json!({ "padding": "x".repeat(10_000) })
-        }
-    }
 
     struct Nothing(ControlServer);
 
@@ -370,7 +419,8 @@ mod tests {
         let driver = Driver::new(OnReset::Restart);
         let handle = driver.handle();
         handle.ask(Request::Start, Box::new(|_| ()));
-        let server = ControlServer::start(listener, handle.clone(), Arc::new(Looks(handle))).unwrap();
+        let guest = testing::guest(&handle);
+        let server = ControlServer::start(listener, guest.manager()).unwrap();
         let driving = std::thread::spawn(move || driver.run(&mut Nothing(server)));
         test(&|| {
             let mut peer = Peer(BufReader::new(UnixStream::connect(&path).unwrap()));

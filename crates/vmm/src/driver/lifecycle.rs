@@ -75,8 +75,10 @@ pub enum Request {
     PowerButton,
     /// Press the reset button.
     Reset,
-    /// End now.
+    /// End now, as a client wants.
     Quit,
+    /// End now, as the process that started the guest wants: a signal came, or it is gone.
+    Abandon,
 }
 
 /// What the machine, or the driver's own work, reports.
@@ -197,6 +199,7 @@ impl Lifecycle {
                 _ => Ok(self.reset(false)),
             },
             Request::Quit => Ok(self.over(Outcome::Stopped, false, "host-qmp-quit")),
+            Request::Abandon => Ok(self.over(Outcome::Stopped, false, "host-signal")),
         }
     }
 
@@ -361,6 +364,7 @@ mod tests {
             4 => prop_oneof![Just(Notice::Reset), Just(Notice::ResetDone)].prop_map(Input::Happens),
             1 => prop_oneof![
                 Just(Input::Ask(Request::Quit)),
+                Just(Input::Ask(Request::Abandon)),
                 Just(Input::Happens(Notice::PoweredOff)),
                 Just(Input::Happens(Notice::Panicked)),
                 Just(Input::Happens(Notice::TripleFault)),

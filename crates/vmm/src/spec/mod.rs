@@ -182,8 +182,8 @@ pub enum NetBackend {
         queues: Vec<Slot>,
         /// /dev/vhost-net, one descriptor for each queue pair, or none to move frames in this process.
         vhost: Vec<Slot>,
-        /// The interface's MTU.
-        mtu: u16,
+        /// The interface's MTU, if it is known.
+        mtu: Option<u16>,
     },
     /// A connected unix socket.
     Socket {
@@ -395,7 +395,7 @@ pub(crate) mod tests {
             backend: NetBackend::Tap {
                 queues: vec![Slot(2)],
                 vhost: vec![],
-                mtu: 1500,
+                mtu: Some(1500),
             },
             mac: "52:54:00:01:02:03".parse().unwrap(),
         });

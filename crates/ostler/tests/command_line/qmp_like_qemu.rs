@@ -1,0 +1,358 @@
+//! Our QMP against the one of the QEMU that is installed: the shapes of answers by its own schema, and its words for what is wrong.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::control::Client;
+use crate::tiny::{Kernel, Tiny};
+
+/// QEMU before its first instruction, with QMP at its standard streams.
+struct Qemu {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Qemu {
+    /// `None`, with a word to the reader, where there is none.
+    fn start(test: &str) -> Option<Self> {
+        let spawned = Command::new("qemu-system-x86_64")
+            .args([
+                "-M",
+                "q35",
+                "-m",
+                "16",
+                "-S",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-qmp",
+                "stdio",
+            ])
+            .args(["-device", "pcie-root-port,id=rp1,chassis=1,slot=1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let Ok(mut child) = spawned else {
+            eprintln!("SKIPPED {test}: qemu-system-x86_64 is not installed");
+            return None;
+        };
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut qemu = Self { child, input, output };
+        assert!(qemu.hear()["QMP"].is_object());
+        qemu.ask(r#"{"execute":"qmp_capabilities"}"#);
+        Some(qemu)
+    }
+
+    fn hear(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn ask(&mut self, text: &str) -> Value {
+        writeln!(self.input, "{text}").unwrap();
+        loop {
+            let heard = self.hear();
+            if heard.get("event").is_none() {
+                return heard;
+            }
+        }
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `query-qmp-schema` tells, by name.
+struct Schema(HashMap<String, Value>);
+
+impl Schema {
+    fn of(qemu: &mut Qemu) -> Self {
+        let list = qemu.ask(r#"{"execute":"query-qmp-schema"}"#)["return"].take();
+        let named = |entry: &Value| (entry["name"].as_str().unwrap().to_owned(), entry.clone());
+        Self(list.as_array().unwrap().iter().map(named).collect())
+    }
+
+    /// The entry of a command or an event.
+    fn called(&self, name: &str, kind: &str) -> Option<&Value> {
+        self.0.get(name).filter(|entry| entry["meta-type"] == kind)
+    }
+
+    /// Says what about `value` is not of the type named `kind`.
+    fn check(&self, value: &Value, kind: &str, at: &str) -> Result<(), String> {
+        let entry = &self.0[kind];
+        let wrong = |what: &str| Err(format!("{at}: {what}: {value}"));
+        match entry["meta-type"].as_str().unwrap() {
+            "builtin" => {
+                let good = match entry["json-type"].as_str().unwrap() {
+                    "string" => value.is_string(),
+                    "int" => value.is_i64() || value.is_u64(),
+                    "number" => value.is_number(),
+                    "boolean" => value.is_boolean(),
+                    "null" => value.is_null(),
+                    _ => true,
+                };
+                if good {
+                    Ok(())
+                } else {
+                    wrong(&format!("no {kind}"))
+                }
+            }
+            "enum" => {
+                let known = entry["values"].as_array().unwrap();
+                if known.contains(value) {
+                    Ok(())
+                } else {
+                    wrong("not one of the values")
+                }
+            }
+            "array" => {
+                let Some(list) = value.as_array() else {
+                    return wrong("no list");
+                };
+                let element = entry["element-type"].as_str().unwrap();
+                let mut items = list.iter().enumerate();
+                items.try_for_each(|(index, item)| self.check(item, element, &format!("{at}[{index}]")))
+            }
+            "alternate" => {
+                let members = entry["members"].as_array().unwrap();
+                let kinds = members.iter().map(|member| member["type"].as_str().unwrap());
+                let good = kinds.into_iter().any(|kind| self.check(value, kind, at).is_ok());
+                if good { Ok(()) } else { wrong("of no alternative") }
+            }
+            "object" => self.check_object(value, entry, at),
+            other => wrong(&format!("a {other} is no type of a value")),
+        }
+    }
+
+    fn check_object(&self, value: &Value, entry: &Value, at: &str) -> Result<(), String> {
+        let Some(map) = value.as_object() else {
+            return Err(format!("{at}: no object: {value}"));
+        };
+        let mut members = entry["members"].as_array().unwrap().clone();
+        if let Some(tag) = entry["tag"].as_str() {
+            let mut variants = entry["variants"].as_array().unwrap().iter();
+            if let Some(variant) = variants.find(|variant| variant["case"] == map[tag]) {
+                let more = &self.0[variant["type"].as_str().unwrap()];
+                members.extend(more["members"].as_array().unwrap().iter().cloned());
+            }
+        }
+        for member in &members {
+            let name = member["name"].as_str().unwrap();
+            match map.get(name) {
+                Some(value) => {
+                    self.check(value, member["type"].as_str().unwrap(), &format!("{at}.{name}"))?
+                }
+                None if member.get("default").is_some() => {}
+                None => return Err(format!("{at}: {name} is missing")),
+            }
+        }
+        let known =
+            |name: &str| name.starts_with("x-ostler-") || members.iter().any(|member| member["name"] == name);
+        match map.keys().find(|name| !known(name)) {
+            Some(name) => Err(format!("{at}: {name} is unknown")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The names of the commands that we have and QEMU has not.
+const OURS: [&str; 2] = ["x-ostler-hot", "x-ostler-stats"];
+
+#[test]
+fn answers_and_events_have_the_shapes_of_qemus_schema() {
+    let Some(mut qemu) = Qemu::start("answers_and_events_have_the_shapes_of_qemus_schema") else {
+        return;
+    };
+    let schema = Schema::of(&mut qemu);
+    let mut tiny = Tiny::new(Kernel::new().print("up\n").wait_for_button().power_off());
+    let control = tiny.path_option("--control", "", "control");
+    let folder = tiny.folder.clone();
+    let socket = folder.path().join("cable");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let disk = folder.path().join("disk.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    tiny = tiny.args(&["--disk", disk.to_str().unwrap()]);
+    tiny = tiny.args(&["--net", &format!("socket={}", socket.display())]);
+    let mut guest = tiny.spawn();
+    let _cable = listener.accept().unwrap();
+    guest.expect("up\n");
+    let mut client = Client::connect(&control);
+    client.execute_with("device_add", json!({ "driver": "virtio-rng-pci", "id": "dice" }));
+
+    let listed = client.execute("query-commands");
+    let names: Vec<&str> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    let mut looked_at = 0;
+    for name in names.iter().filter(|name| !OURS.contains(name)) {
+        let entry = schema
+            .called(name, "command")
+            .unwrap_or_else(|| panic!("QEMU has no {name}"));
+        // Whatever only looks and needs no arguments.
+        if !name.starts_with("query-") || *name == "query-balloon" {
+            continue;
+        }
+        let answer = client.execute(name);
+        schema
+            .check(&answer, entry["ret-type"].as_str().unwrap(), name)
+            .unwrap();
+        looked_at += 1;
+    }
+    assert!(looked_at >= 20, "{looked_at} queries");
+    for (name, arguments) in [
+        ("qom-list", json!({ "path": "/machine/peripheral" })),
+        (
+            "qom-get",
+            json!({ "path": "/machine/peripheral/dice", "property": "type" }),
+        ),
+        ("human-monitor-command", json!({ "command-line": "info pci" })),
+    ] {
+        let answer = client.execute_with(name, arguments.clone());
+        let entry = schema.called(name, "command").unwrap();
+        schema
+            .check(&answer, entry["ret-type"].as_str().unwrap(), name)
+            .unwrap();
+        schema
+            .check(&arguments, entry["arg-type"].as_str().unwrap(), name)
+            .unwrap();
+    }
+
+    client.say(r#"{"execute":"device_del","arguments":{"id":"dice"}}"#);
+    for command in ["stop", "cont", "system_reset", "system_powerdown"] {
+        client.say(&json!({ "execute": command }).to_string());
+    }
+    let wanted = [
+        "DEVICE_DELETED",
+        "STOP",
+        "RESUME",
+        "RESET",
+        "POWERDOWN",
+        "SHUTDOWN",
+    ];
+    let mut seen = Vec::new();
+    while !seen.contains(&"SHUTDOWN".to_owned()) {
+        let mut heard = client.hear();
+        let Some(name) = heard["event"].as_str().map(str::to_owned) else {
+            continue;
+        };
+        let entry = schema
+            .called(&name, "event")
+            .unwrap_or_else(|| panic!("QEMU has no event {name}"));
+        let data = heard.get_mut("data").map_or(json!({}), Value::take);
+        schema
+            .check(&data, entry["arg-type"].as_str().unwrap(), &name)
+            .unwrap();
+        let stamp = &heard["timestamp"];
+        assert!(
+            stamp["seconds"].is_u64() && stamp["microseconds"].as_u64() < Some(1_000_000),
+            "{heard}"
+        );
+        seen.push(name);
+    }
+    assert_eq!(seen, wanted);
+    assert_eq!(guest.wait().status.code(), Some(0));
+}
+
+/// Texts to which both say the same, word by word.
+const WRONG: &[&str] = &[
+    "[1]",
+    "5",
+    r#""s""#,
+    "{}",
+    r#"{"execute":7}"#,
+    r#"{"exec":"stop"}"#,
+    r#"{"execute":"fly"}"#,
+    r#"{"execute":"stop","arguments":5}"#,
+    r#"{"execute":"stop","arguments":{"x":1}}"#,
+    r#"{"execute":"stop","foo":{"x":1}}"#,
+    r#"{"execute":"stop","execute":"stop"}"#,
+    r#"{"execute":"qmp_capabilities","id":[1]}"#,
+    r#"{"execute":"set_link","id":{"a":null}}"#,
+    r#"{"execute":"set_link","arguments":{"name":5,"up":true}}"#,
+    r#"{"execute":"set_link","arguments":{"name":"a","up":"yes"}}"#,
+    r#"{"execute":"set_link","arguments":{"name":"a","up":true,"now":1}}"#,
+    r#"{"execute":"set_link","arguments":{"name":"a","up":true}}"#,
+    r#"{"execute":"device_del","arguments":{"id":"x"}}"#,
+    r#"{"execute":"device_add","arguments":{"id":"x"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"foo"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"a","bus":"rp9"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"a","bus":"pcie.0"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"a","bus":"rp1"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-blk-pci","id":"a","bus":"rp1","drive":"nope"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-rng-pci","id":"a","bus":"rp1","foo":1}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-net-pci","id":"a","bus":"rp1","netdev":"nope"}}"#,
+    r#"{"execute":"device_add","arguments":{"driver":"virtio-rng-pci","id":"1a","bus":"rp1"}}"#,
+    r#"{"execute":"blockdev-del","arguments":{"node-name":"x"}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"x"}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"foo","node-name":"x"}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"x","file":{"driver":"file"}}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"file","filename":"/dev/fdset/1"}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"x","filename":"/dev/fdset/1"}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"x","filename":"/dev/fdset/1","foo":1}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"raw","node-name":"x","file":"y"}}"#,
+    r#"{"execute":"blockdev-add","arguments":{"driver":"file","node-name":"1x","filename":"/dev/fdset/1"}}"#,
+    r#"{"execute":"netdev_add","arguments":{"type":"tap"}}"#,
+    r#"{"execute":"netdev_add","arguments":{"type":"foo","id":"n"}}"#,
+    r#"{"execute":"netdev_add","arguments":{"type":"tap","id":"n","fd":"f"}}"#,
+    r#"{"execute":"netdev_add","arguments":{"type":"socket","id":"n","fd":"f"}}"#,
+    r#"{"execute":"netdev_del","arguments":{"id":"n"}}"#,
+    r#"{"execute":"block_resize","arguments":{"device":"n","size":512}}"#,
+    r#"{"execute":"block_resize","arguments":{"node-name":"n","size":-1}}"#,
+    r#"{"execute":"block_resize","arguments":{"size":512}}"#,
+    r#"{"execute":"block_resize","arguments":{"node-name":"n"}}"#,
+    r#"{"execute":"block_resize","arguments":{"node-name":"n","size":"1"}}"#,
+    r#"{"execute":"getfd","arguments":{"fdname":"n"}}"#,
+    r#"{"execute":"closefd","arguments":{"fdname":"n"}}"#,
+    r#"{"execute":"add-fd","arguments":{}}"#,
+    r#"{"execute":"remove-fd","arguments":{"fdset-id":1}}"#,
+    r#"{"execute":"remove-fd","arguments":{"fdset-id":1,"fd":4}}"#,
+    r#"{"execute":"query-fdsets","id":"same"}"#,
+    r#"{"execute":"query-iothreads"}"#,
+    r#"{"execute":"query-memory-devices"}"#,
+    r#"{"execute":"query-balloon"}"#,
+    r#"{"execute":"system_wakeup"}"#,
+    r#"{"execute":"qom-list","arguments":{"path":"/nope"}}"#,
+    r#"{"execute":"query-rx-filter","arguments":{"name":"q"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":""}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"fly"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"info fly"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"system_reset now"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"info registers","cpu-index":7}}"#,
+];
+
+#[test]
+fn what_is_wrong_is_said_in_qemus_words() {
+    let Some(mut qemu) = Qemu::start("what_is_wrong_is_said_in_qemus_words") else {
+        return;
+    };
+    let mut tiny = Tiny::new(Kernel::new().print("up\n").halt());
+    let control = tiny.path_option("--control", "", "control");
+    let mut guest = tiny.spawn();
+    guest.expect("up\n");
+    let mut client = Client::connect(&control);
+    let mut different = Vec::new();
+    for text in WRONG {
+        client.say(text);
+        let (ours, theirs) = (client.hear(), qemu.ask(text));
+        if ours != theirs {
+            different.push(format!("{text}\n  ours:   {ours}\n  QEMU's: {theirs}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    client.say(r#"{"execute":"quit"}"#);
+    assert_eq!(guest.wait().status.code(), Some(0));
+}

@@ -1,0 +1,110 @@
+//! What the machine is made of: CPUs, memory, consoles.
+
+use ostler_machine::{MAX_CPUS, MachineType};
+use serde_json::{Value, json};
+
+use super::{Answer, Context, Reply};
+use crate::control::arguments::Arguments;
+use crate::control::failure::{Class, Failure};
+use crate::manager::Manager;
+
+/// Where CPU `index` is: one socket, a core for each.
+fn place(index: usize) -> Value {
+    json!({ "socket-id": 0, "core-id": index, "thread-id": 0 })
+}
+
+pub(super) fn cpu_path(index: usize) -> String {
+    format!("/machine/unattached/device[{index}]")
+}
+
+/// The type of a CPU in the object tree.
+pub(super) fn cpu_type(manager: &Manager) -> String {
+    format!("{}-x86_64-cpu", manager.spec.cpu_model)
+}
+
+pub(super) fn cpus(manager: &Manager) -> Value {
+    let cpu = |(index, cpu): (usize, &crate::vcpu::CpuView)| {
+        json!({
+            "cpu-index": index,
+            "thread-id": cpu.thread_id(),
+            "target": "x86_64",
+            "qom-path": cpu_path(index),
+            "props": place(index),
+        })
+    };
+    manager.cpus.iter().enumerate().map(cpu).collect()
+}
+
+/// CPUs cannot be plugged in: the list has those that are there.
+pub(super) fn cpu_places(manager: &Manager) -> Value {
+    let cpu = |index| {
+        json!({
+            "type": cpu_type(manager),
+            "vcpus-count": 1,
+            "props": place(index),
+            "qom-path": cpu_path(index),
+        })
+    };
+    (0..manager.cpus.len()).map(cpu).collect()
+}
+
+pub(super) fn types(_: &Manager) -> Value {
+    let describe = |machine: MachineType| {
+        let mut value = json!({
+            "name": machine.name(),
+            "cpu-max": MAX_CPUS,
+            "hotpluggable-cpus": false,
+            "numa-mem-supported": false,
+            "deprecated": false,
+            "default-cpu-type": "max-x86_64-cpu",
+        });
+        if machine == MachineType::default() {
+            value["is-default"] = true.into();
+        }
+        value
+    };
+    MachineType::ALL.into_iter().map(describe).collect()
+}
+
+pub(super) fn current(_: &Manager) -> Value {
+    json!({ "wakeup-suspend-support": false })
+}
+
+pub(super) fn memory(manager: &Manager) -> Value {
+    json!({ "base-memory": manager.spec.memory, "plugged-memory": 0 })
+}
+
+pub(super) fn chardevs(manager: &Manager) -> Value {
+    let chardev =
+        |label: &str, filename: &str| json!({ "label": label, "filename": filename, "frontend-open": true });
+    let mut list: Vec<Value> = manager
+        .consoles
+        .iter()
+        .filter(|console| console.leads_to != "null")
+        .map(|console| chardev(console.name, console.leads_to))
+        .collect();
+    list.push(chardev("control", "unix"));
+    list.into()
+}
+
+pub(super) fn balloon(_: &mut Context, arguments: Arguments) -> Answer {
+    arguments.finish()?;
+    let text = "No balloon device has been activated";
+    Err(Failure::new(Class::DeviceNotActive, text))
+}
+
+pub(super) fn wake_up(_: &mut Context, arguments: Arguments) -> Answer {
+    arguments.finish()?;
+    Err(Failure::generic(
+        "Unable to wake up: guest is not in suspended state",
+    ))
+}
+
+pub(super) fn inject_nmi(context: &mut Context, arguments: Arguments) -> Answer {
+    arguments.finish()?;
+    if context.manager.state().is_final() {
+        return Err(Failure::generic("the guest is over"));
+    }
+    context.manager.inject_nmi();
+    Ok(Reply::nothing())
+}

@@ -1,0 +1,159 @@
+//! A small part of QEMU's object tree: what management tools look up of CPUs and devices.
+//!
+//! ```text
+//! /machine/peripheral/ID            each device by its id, and the root ports
+//! /machine/unattached/device[N]     the CPUs
+//! ```
+
+use ostler_machine::ROOT_PORTS;
+use serde_json::{Value, json};
+
+use super::machine::{cpu_path, cpu_type};
+use super::{Answer, Context, Reply};
+use crate::control::arguments::Arguments;
+use crate::control::failure::Failure;
+use crate::devices::Part;
+use crate::manager::{Device, Manager, Place, port_name};
+use crate::spec::MacAddress;
+
+/// A property: its name, its type, and its value or the type of the object that it leads to.
+struct Property {
+    name: String,
+    kind: String,
+    value: Option<Value>,
+}
+
+fn value(name: &str, kind: &str, value: impl Into<Value>) -> Property {
+    Property {
+        name: name.into(),
+        kind: kind.into(),
+        value: Some(value.into()),
+    }
+}
+
+fn child(name: impl Into<String>, kind: &str) -> Property {
+    Property {
+        name: name.into(),
+        kind: format!("child<{kind}>"),
+        value: None,
+    }
+}
+
+fn device(manager: &Manager, device: &Device) -> Vec<Property> {
+    let hotplugged = matches!(device.place, Place::Port(_));
+    let mut list = vec![
+        value("type", "string", device.model()),
+        value("realized", "bool", true),
+        value("hotplugged", "bool", hotplugged),
+        value("hotpluggable", "bool", hotplugged),
+        value("parent_bus", "link<bus>", device.place.bus()),
+    ];
+    match &device.named.part {
+        Part::Disk(part) => {
+            let mut nodes = manager.nodes.iter();
+            let node = nodes.find(|node| node.device.as_deref() == Some(device.id()));
+            list.push(value("drive", "str", node.map_or("", |node| &*node.name)));
+            list.push(value("serial", "str", &*part.serial));
+        }
+        Part::Net(part) => {
+            let mut netdevs = manager.netdevs.iter();
+            let netdev = netdevs.find(|netdev| netdev.card.as_deref() == Some(device.id()));
+            list.push(value("netdev", "str", netdev.map_or("", |netdev| &*netdev.id)));
+            list.push(value("mac", "str", MacAddress(part.control.mac()).to_string()));
+        }
+        Part::Console | Part::Rng => {}
+    }
+    list
+}
+
+/// The properties of the object at `path`.
+fn object(manager: &Manager, path: &str) -> Option<Vec<Property>> {
+    let ports = || (0..ROOT_PORTS).map(port_name);
+    Some(match path {
+        "/" => vec![
+            value("type", "string", "container"),
+            child("machine", &manager.spec.machine),
+        ],
+        "/machine" => vec![
+            value("type", "string", format!("{}-machine", manager.spec.machine)),
+            child("peripheral", "container"),
+            child("unattached", "container"),
+        ],
+        "/machine/peripheral" => {
+            let devices = manager
+                .devices()
+                .iter()
+                .map(|device| child(device.id(), device.model()));
+            let ports = ports().map(|port| child(port, "pcie-root-port"));
+            std::iter::once(value("type", "string", "container"))
+                .chain(ports)
+                .chain(devices)
+                .collect()
+        }
+        "/machine/unattached" => {
+            let cpus = (0..manager.cpus.len()).map(|n| child(format!("device[{n}]"), &cpu_type(manager)));
+            std::iter::once(value("type", "string", "container"))
+                .chain(cpus)
+                .collect()
+        }
+        _ => {
+            if (0..manager.cpus.len()).any(|cpu| cpu_path(cpu) == path) {
+                return Some(vec![
+                    value("type", "string", cpu_type(manager)),
+                    value("realized", "bool", true),
+                    value("hotplugged", "bool", false),
+                ]);
+            }
+            let id = path.strip_prefix("/machine/peripheral/")?;
+            if ports().any(|port| port == id) {
+                return Some(vec![
+                    value("type", "string", "pcie-root-port"),
+                    value("realized", "bool", true),
+                    value("hotplugged", "bool", false),
+                    value("parent_bus", "link<bus>", "pcie.0"),
+                ]);
+            }
+            device(manager, manager.device(id)?)
+        }
+    })
+}
+
+fn find(manager: &Manager, path: &str) -> Result<Vec<Property>, Failure> {
+    // A relative path is taken as one from the root, of which there is one here.
+    let absolute = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    let trimmed = match absolute.trim_end_matches('/') {
+        "" => "/",
+        path => path,
+    };
+    object(manager, trimmed).ok_or_else(|| Failure::no_device(path))
+}
+
+pub(super) fn list(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let path = arguments.string("path")?;
+    arguments.finish()?;
+    let found = find(context.manager, &path)?;
+    let entry = |property: Property| json!({ "name": property.name, "type": property.kind });
+    Ok(Reply::Value(found.into_iter().map(entry).collect()))
+}
+
+pub(super) fn get(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let path = arguments.string("path")?;
+    let name = arguments.string("property")?;
+    arguments.finish()?;
+    let found = find(context.manager, &path)?;
+    let kind = match found.first().and_then(|property| property.value.as_ref()) {
+        Some(Value::String(kind)) => kind.clone(),
+        _ => String::new(),
+    };
+    let property = found.into_iter().find(|property| property.name == name);
+    let property = property.ok_or_else(|| Failure::generic(format!("Property '{kind}.{name}' not found")))?;
+    // A child's value is its path.
+    let path = path.trim_end_matches('/');
+    Ok(Reply::Value(
+        property.value.unwrap_or_else(|| format!("{path}/{name}").into()),
+    ))
+}

@@ -1,0 +1,577 @@
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::control::commands::COMMANDS;
+use crate::driver::Driver;
+use crate::spec::OnReset;
+use crate::testing::{self, TestGuest};
+
+/// A client of a guest that no driver drives.
+struct Talk {
+    session: Session,
+    manager: Manager,
+    _guest: TestGuest,
+    _driver: Driver,
+}
+
+impl Talk {
+    fn new() -> Self {
+        let driver = Driver::new(OnReset::Restart);
+        let guest = testing::guest(&driver.handle());
+        Self {
+            session: Session::default(),
+            manager: guest.manager(),
+            _guest: guest,
+            _driver: driver,
+        }
+    }
+
+    fn negotiated() -> Self {
+        let mut talk = Self::new();
+        let answer = talk.answer(r#"{"execute":"qmp_capabilities","id":1}"#);
+        assert_eq!(answer, json!({ "return": {}, "id": 1 }));
+        talk
+    }
+
+    fn ask(&mut self, text: &str) -> Step {
+        let frame = Frame::Text(text.as_bytes().to_vec());
+        self.session.handle(frame, &mut self.manager)
+    }
+
+    fn answer(&mut self, text: &str) -> Value {
+        match self.ask(text) {
+            Step::Answer(value) => value,
+            step => panic!("{text} led to {step:?}"),
+        }
+    }
+
+    fn execute(&mut self, command: &str, arguments: Value) -> Value {
+        self.answer(&json!({ "execute": command, "arguments": arguments }).to_string())
+    }
+
+    /// What comes of a command that must succeed.
+    fn good(&mut self, command: &str, arguments: Value) -> Value {
+        let mut answer = self.execute(command, arguments);
+        assert!(answer.get("error").is_none(), "{command}: {answer}");
+        answer["return"].take()
+    }
+
+    /// Class and text of a command that must fail.
+    fn bad(&mut self, command: &str, arguments: Value) -> (String, String) {
+        let answer = self.execute(command, arguments);
+        let member = |name: &str| answer["error"][name].as_str().map(str::to_owned);
+        match (member("class"), member("desc")) {
+            (Some(class), Some(text)) => (class, text),
+            _ => panic!("{command}: {answer}"),
+        }
+    }
+
+    fn line(&mut self, line: &str) -> String {
+        let said = self.good("human-monitor-command", json!({ "command-line": line }));
+        said.as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn nothing_goes_before_the_negotiation() {
+    let mut talk = Talk::new();
+    let refused = talk.answer(r#"{"execute":"query-status","id":"a"}"#);
+    assert_eq!(
+        refused,
+        json!({ "error": { "class": "CommandNotFound",
+            "desc": "Expecting capabilities negotiation with 'qmp_capabilities'" }, "id": "a" })
+    );
+    for wrong in [
+        json!({ "enable": ["oob"] }),
+        json!({ "enable": "oob" }),
+        json!({ "x": 1 }),
+    ] {
+        assert_eq!(talk.bad("qmp_capabilities", wrong).0, "GenericError");
+    }
+    assert!(!talk.session.is_negotiated());
+    talk.good("qmp_capabilities", json!({ "enable": [] }));
+    assert!(talk.session.is_negotiated());
+    assert_eq!(talk.bad("qmp_capabilities", json!({})).0, "CommandNotFound");
+}
+
+/// What QEMU 7.2 says to the same texts.
+#[test]
+fn malformed_texts_are_refused_in_qemus_words() {
+    let mut talk = Talk::negotiated();
+    for (text, class, words) in [
+        ("[1]", "GenericError", "QMP input must be a JSON object"),
+        ("5", "GenericError", "QMP input must be a JSON object"),
+        ("\"s\"", "GenericError", "QMP input must be a JSON object"),
+        (
+            r#"{"execute":7}"#,
+            "GenericError",
+            "QMP input member 'execute' must be a string",
+        ),
+        (
+            r#"{"exec":"stop"}"#,
+            "GenericError",
+            "QMP input member 'exec' is unexpected",
+        ),
+        ("{}", "GenericError", "QMP input lacks member 'execute'"),
+        (
+            r#"{"execute":"stop","arguments":5}"#,
+            "GenericError",
+            "QMP input member 'arguments' must be an object",
+        ),
+        (
+            r#"{"execute":"stop","arguments":{"x":1}}"#,
+            "GenericError",
+            "Parameter 'x' is unexpected",
+        ),
+        (
+            r#"{"execute":"stop","foo":{"x":1}}"#,
+            "GenericError",
+            "QMP input member 'foo' is unexpected",
+        ),
+        (
+            r#"{"execute":"stop","execute":"stop"}"#,
+            "GenericError",
+            "JSON parse error, duplicate key",
+        ),
+        (
+            r#"{"exec-oob":"stop"}"#,
+            "GenericError",
+            "QMP input member 'exec-oob' is unexpected",
+        ),
+        (
+            r#"{"execute":"fly"}"#,
+            "CommandNotFound",
+            "The command fly has not been found",
+        ),
+    ] {
+        assert_eq!(
+            talk.answer(text)["error"],
+            json!({ "class": class, "desc": words }),
+            "{text}"
+        );
+    }
+    for text in ["hello", "{1}", "{\"execute\":", "\u{0}"] {
+        let answer = talk.answer(text);
+        let words = answer["error"]["desc"].as_str().unwrap();
+        assert!(words.starts_with("JSON parse error, "), "{text}: {words}");
+    }
+}
+
+#[test]
+fn every_command_is_there_and_refuses_what_it_does_not_know() {
+    let mut talk = Talk::negotiated();
+    let listed = talk.good("query-commands", json!({}));
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| &entry["name"])
+        .collect();
+    assert_eq!(names.len(), COMMANDS.len());
+    assert!(COMMANDS.is_sorted_by_key(|command| command.name));
+    for command in COMMANDS {
+        let text = json!({ "execute": command.name, "arguments": { "zz-surprise": 1 }, "id": 5 }).to_string();
+        let answer = talk.answer(&text);
+        assert!(answer["error"]["desc"].is_string(), "{}: {answer}", command.name);
+        assert_eq!(answer["id"], 5);
+    }
+}
+
+#[test]
+fn the_manual_lists_every_command() {
+    let manual = include_str!("../../../../docs/qmp.md");
+    let listed: Vec<_> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name)
+        .collect();
+    for command in COMMANDS {
+        assert!(
+            listed.contains(&command.name),
+            "docs/qmp.md lacks {}",
+            command.name
+        );
+    }
+}
+
+#[test]
+fn queries_answer_in_qemus_shape() {
+    let mut talk = Talk::negotiated();
+    assert_eq!(talk.good("query-name", json!({})), json!({ "name": "mare" }));
+    assert_eq!(talk.good("query-status", json!({}))["status"], "prelaunch");
+    assert_eq!(talk.good("query-kvm", json!({}))["enabled"], false);
+    let cpus = talk.good("query-cpus-fast", json!({}));
+    assert!(cpus[1]["thread-id"].as_i64().unwrap() > 0);
+    assert_eq!(cpus[1]["props"]["core-id"], 1);
+    assert_eq!(
+        talk.good("query-memory-size-summary", json!({}))["base-memory"],
+        16 << 20
+    );
+    let block = talk.good("query-block", json!({}));
+    assert_eq!(block[0]["inserted"]["node-name"], "disk0");
+    assert_eq!(block[0]["inserted"]["image"]["virtual-size"], testing::DISK_SIZE);
+    let stats = talk.good("query-blockstats", json!({}));
+    assert_eq!(stats[0]["stats"]["rd_operations"], 0);
+    let filters = talk.good("query-rx-filter", json!({ "name": "net0" }));
+    assert_eq!(filters[0]["main-mac"], "52:54:00:01:02:03");
+    assert_eq!(
+        talk.bad("query-balloon", json!({})),
+        (
+            "DeviceNotActive".into(),
+            "No balloon device has been activated".into()
+        )
+    );
+    let pci = talk.good("query-pci", json!({}));
+    let disk = pci[0]["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|d| d["qdev_id"] == "disk0")
+        .unwrap();
+    assert_eq!(
+        (&disk["slot"], &disk["id"]["device"]),
+        (&json!(1), &json!(0x1042))
+    );
+    assert_eq!(disk["regions"][0]["type"], "memory");
+}
+
+#[test]
+fn changes_go_to_the_driver() {
+    let mut talk = Talk::negotiated();
+    match talk.ask(r#"{"execute":"stop","id":7}"#) {
+        Step::Ask(Request::Pause, promise) => {
+            assert_eq!(promise.kept(Ok(())), json!({ "return": {}, "id": 7 }));
+        }
+        step => panic!("{step:?}"),
+    }
+    match talk.ask(r#"{"execute":"human-monitor-command","arguments":{"command-line":"system_reset"}}"#) {
+        Step::Ask(Request::Reset, promise) => assert_eq!(promise.kept(Ok(())), json!({ "return": "" })),
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn links_are_set_and_announced_by_name() {
+    let mut talk = Talk::negotiated();
+    for (arguments, text) in [
+        (json!({}), "Parameter 'name' is missing"),
+        (json!({ "name": "net0" }), "Parameter 'up' is missing"),
+        (
+            json!({ "name": 5, "up": true }),
+            "Invalid parameter type for 'name', expected: string",
+        ),
+        (
+            json!({ "name": "net0", "up": "yes" }),
+            "Invalid parameter type for 'up', expected: boolean",
+        ),
+        (
+            json!({ "name": "net0", "up": true, "now": 1 }),
+            "Parameter 'now' is unexpected",
+        ),
+        (json!({ "name": "net7", "up": true }), "Device 'net7' not found"),
+    ] {
+        assert_eq!(talk.bad("set_link", arguments).1, text);
+    }
+    talk.good("set_link", json!({ "name": "net0", "up": false }));
+    assert!(talk.line("info network").contains("link=down"));
+    talk.good("set_link", json!({ "name": "net0", "up": true }));
+    let times = json!({ "initial": 50, "max": 550, "rounds": 5, "step": 50 });
+    talk.good("announce-self", times);
+    talk.good("announce-self", json!({ "interfaces": ["net0"] }));
+    assert_eq!(
+        talk.bad("announce-self", json!({ "interfaces": ["net7"] })).0,
+        "DeviceNotFound"
+    );
+}
+
+#[test]
+fn a_disk_comes_and_goes_where_no_guest_listens() {
+    let mut talk = Talk::negotiated();
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let open = File::options().read(true).write(true).open(image.path()).unwrap();
+    talk.session.fds.receive(OwnedFd::from(open));
+    talk.good("add-fd", json!({ "fdset-id": 9, "opaque": "the disk" }));
+    assert_eq!(
+        talk.good("query-fdsets", json!({}))[0]["fds"][0]["opaque"],
+        "the disk"
+    );
+    let node = json!({ "driver": "raw", "node-name": "n", "file": { "driver": "file", "filename": "/dev/fdset/9" } });
+    talk.good("blockdev-add", node);
+    let device =
+        json!({ "driver": "virtio-blk-pci", "id": "hp", "drive": "n", "bus": "rp2", "serial": "hot" });
+    for (property, value, text) in [
+        (
+            "driver",
+            json!("e1000"),
+            "'e1000' is not a valid device model name",
+        ),
+        ("id", json!("1"), "Parameter 'id' expects an identifier"),
+        ("id", json!("disk0"), "Duplicate device ID 'disk0'"),
+        ("id", json!("rp1"), "Duplicate device ID 'rp1'"),
+        ("bus", json!("rp9"), "Bus 'rp9' not found"),
+        (
+            "bus",
+            json!("pcie.0"),
+            "Bus 'pcie.0' does not support hotplugging",
+        ),
+        (
+            "drive",
+            json!("x"),
+            "Property 'virtio-blk-device.drive' can't find value 'x'",
+        ),
+        ("drive", json!("disk0"), "Node 'disk0' is in use"),
+        (
+            "bootindex",
+            json!(1),
+            "Property 'virtio-blk-pci.bootindex' not found",
+        ),
+        (
+            "num-queues",
+            json!(99),
+            "Parameter 'num-queues' expects a number from 1 to 2",
+        ),
+        (
+            "serial",
+            json!("x".repeat(21)),
+            "Parameter 'serial' expects at most 20 ASCII characters",
+        ),
+    ] {
+        let mut wrong = device.clone();
+        wrong[property] = value;
+        assert_eq!(talk.bad("device_add", wrong).1, text);
+    }
+    talk.good("device_add", device.clone());
+    let mut second = device.clone();
+    second["id"] = json!("other");
+    assert_eq!(
+        talk.bad("device_add", second).1,
+        "PCI: slot 0 function 0 not available for virtio-blk-pci, in use by virtio-blk-pci,id=hp"
+    );
+    assert_eq!(
+        talk.bad("blockdev-del", json!({ "node-name": "n" })).1,
+        "Node n is in use"
+    );
+    assert_eq!(
+        talk.good("query-block", json!({}))[1]["qdev"],
+        "/machine/peripheral/hp/virtio-backend"
+    );
+    let kind = json!({ "path": "/machine/peripheral/hp", "property": "serial" });
+    assert_eq!(talk.good("qom-get", kind), "hot");
+    talk.good("block_resize", json!({ "node-name": "n", "size": 2 << 20 }));
+    assert_eq!(image.as_file().metadata().unwrap().len(), 2 << 20);
+    assert!(
+        talk.bad("block_resize", json!({ "node-name": "n", "size": 77 }))
+            .1
+            .contains("77 bytes")
+    );
+
+    assert_eq!(
+        talk.bad("device_del", json!({ "id": "disk0" })).1,
+        "Bus 'pcie.0' does not support hotplugging"
+    );
+    assert_eq!(talk.bad("device_del", json!({ "id": "x" })).0, "DeviceNotFound");
+    // The slot has no power: no one has to be asked.
+    talk.good("device_del", json!({ "id": "hp" }));
+    assert_eq!(
+        talk.manager.take_events(),
+        [json!({ "event": "DEVICE_DELETED", "data": { "device": "hp", "path": "/machine/peripheral/hp" } })]
+    );
+    talk.good("blockdev-del", json!({ "node-name": "n" }));
+    talk.good("remove-fd", json!({ "fdset-id": 9 }));
+    ostler_disk::open::open(image.path(), ostler_disk::open::DiskOptions::default()).unwrap();
+}
+
+#[test]
+fn cards_and_entropy_sources_fill_the_ports() {
+    let mut talk = Talk::negotiated();
+    let (ours, _cable) = UnixStream::pair().unwrap();
+    talk.session.fds.receive(OwnedFd::from(ours));
+    talk.good("getfd", json!({ "fdname": "cable" }));
+    talk.good(
+        "netdev_add",
+        json!({ "type": "socket", "id": "n1", "fd": "cable" }),
+    );
+    let card = |id: &str| json!({ "driver": "virtio-net-pci", "id": id, "netdev": "n1", "mac": "52:54:00:00:00:09" });
+    talk.good("device_add", card("c1"));
+    assert!(talk.bad("device_add", card("c2")).1.contains("in use"));
+    assert!(talk.bad("netdev_del", json!({ "id": "n1" })).1.contains("in use"));
+    for id in ["r1", "r2", "r3"] {
+        talk.good("device_add", json!({ "driver": "virtio-rng-pci", "id": id }));
+    }
+    let full = talk.bad("device_add", json!({ "driver": "virtio-rng-pci", "id": "r4" }));
+    assert_eq!(full.1, "No root port is free; unplug a device first");
+    assert!(talk.line("info network").contains("macaddr=52:54:00:00:00:09"));
+    talk.good("set_link", json!({ "name": "n1", "up": false }));
+    talk.good("device_del", json!({ "id": "/machine/peripheral/c1" }));
+    talk.good("netdev_del", json!({ "id": "n1" }));
+    assert_eq!(talk.manager.devices().len(), 3 + 3);
+}
+
+#[test]
+fn the_object_tree_can_be_walked() {
+    let mut talk = Talk::negotiated();
+    let mut todo = vec!["/".to_owned()];
+    let mut seen = Vec::new();
+    while let Some(path) = todo.pop() {
+        for entry in talk.good("qom-list", json!({ "path": path })).as_array().unwrap() {
+            let name = entry["name"].as_str().unwrap();
+            let found = talk.good("qom-get", json!({ "path": path, "property": name }));
+            if entry["type"].as_str().unwrap().starts_with("child<") {
+                todo.push(format!("{}/{name}", path.trim_end_matches('/')));
+                assert_eq!(found, todo.last().unwrap().replace("//", "/"));
+            }
+        }
+        seen.push(path);
+    }
+    for path in [
+        "/machine/peripheral/disk0",
+        "/machine/peripheral/rp4",
+        "/machine/unattached/device[1]",
+    ] {
+        assert!(seen.iter().any(|seen| seen == path), "{seen:?}");
+    }
+    assert_eq!(
+        talk.bad("qom-list", json!({ "path": "/nope" })).0,
+        "DeviceNotFound"
+    );
+    let nope = json!({ "path": "/machine", "property": "nope" });
+    assert_eq!(
+        talk.bad("qom-get", nope).1,
+        "Property 'ostler-q35-1-machine.nope' not found"
+    );
+}
+
+#[test]
+fn people_get_lines() {
+    let mut talk = Talk::negotiated();
+    assert_eq!(talk.line(""), "");
+    assert_eq!(talk.line("fly"), "unknown command: 'fly'\r\n");
+    assert_eq!(talk.line("info fly"), "unknown command: 'info fly'\r\n");
+    assert_eq!(talk.line("info status"), "VM status: paused (prelaunch)\r\n");
+    assert_eq!(talk.line("info name"), "mare\r\n");
+    assert_eq!(
+        talk.line("system_reset now"),
+        "system_reset: extraneous characters at the end of line\r\nTry \"help system_reset\" for more information\r\n"
+    );
+    assert!(talk.line("set_link net0").contains("expected"));
+    assert_eq!(
+        talk.line("set_link net9 off"),
+        "Error: Device 'net9' not found\r\n"
+    );
+    assert_eq!(talk.line("set_link net0 off"), "");
+    for (line, words) in [
+        ("help", "system_reset"),
+        ("info", "info registers"),
+        ("info cpus", "* CPU #0: thread_id="),
+        ("info version", "(ostler "),
+        ("info block", "disk0: "),
+        ("info network", "model=virtio-net-pci"),
+        ("info pci", "id \"disk0\""),
+        ("info mtree", "disk0 BAR 4"),
+        ("info registers", "CPU#0"),
+        ("info registers -a", "CPU#1"),
+        ("info registers 1", "EFER="),
+    ] {
+        let said = talk.line(line);
+        assert!(said.contains(words), "{line}: {said}");
+        assert!(
+            said.ends_with("\r\n") && !said.replace("\r\n", "").contains('\n'),
+            "{line}"
+        );
+    }
+    let far = json!({ "command-line": "info registers", "cpu-index": 7 });
+    assert_eq!(
+        talk.bad("human-monitor-command", far).1,
+        "Parameter 'cpu-index' expects a CPU number"
+    );
+}
+
+#[test]
+fn a_profile_is_of_some_seconds() {
+    let mut talk = Talk::negotiated();
+    talk.good("x-ostler-hot", json!({}));
+    talk.good("x-ostler-hot", json!({ "seconds": 3600 }));
+    for wrong in [
+        json!(0),
+        json!(3601),
+        json!(-1),
+        json!(1.5),
+        json!("1"),
+        json!(null),
+    ] {
+        let refused = talk.bad("x-ostler-hot", json!({ "seconds": wrong }));
+        assert_eq!(refused.0, "GenericError", "{wrong}");
+    }
+}
+
+/// A value that a client could send as an argument.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+        proptest::sample::select(vec![
+            "disk0",
+            "net0",
+            "/dev/fdset/0",
+            "raw",
+            "file",
+            "rp1",
+            "virtio-blk-pci",
+            "tap",
+            "info pci"
+        ])
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::hash_map(argument(), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// A name that some command knows, or none.
+fn argument() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => proptest::sample::select(vec![
+            "name", "up", "id", "driver", "bus", "drive", "netdev", "file", "filename", "node-name", "type", "fd",
+            "fdset-id", "fdname", "path", "property", "command-line", "device", "size", "interfaces", "addr", "cache",
+        ]).prop_map(str::to_owned),
+        1 => ".{0,8}",
+    ]
+}
+
+#[test]
+fn whatever_is_asked_has_one_answer() {
+    let talk = RefCell::new(Talk::negotiated());
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
+    let calls = (
+        proptest::sample::select(names),
+        proptest::collection::hash_map(argument(), value(), 0..5),
+    );
+    let result = runner.run(&calls, |(execute, arguments)| {
+        let text = json!({ "execute": execute, "arguments": arguments, "id": "echo" }).to_string();
+        if let Step::Answer(answer) = talk.borrow_mut().ask(&text) {
+            prop_assert_eq!(&answer["id"], "echo");
+            prop_assert!(answer.get("return").is_some() != answer.get("error").is_some());
+        }
+        Ok(())
+    });
+    result.unwrap();
+    let result = runner.run(&proptest::collection::vec(any::<u8>(), 0..200), |bytes| {
+        let Talk { session, manager, .. } = &mut *talk.borrow_mut();
+        session.handle(Frame::Text(bytes), manager);
+        Ok(())
+    });
+    result.unwrap();
+}

@@ -1,0 +1,201 @@
+//! A guest as management sees it: what it is made of, and what can be added and taken away while it runs.
+//!
+//! One thread owns the manager, that of the control socket; so nothing here has a lock. The guest's state belongs to the
+//! [driver](crate::driver) all the same.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `slots` | devices that are plugged into root ports, and unplugged |
+//! | `nodes` | block nodes: `blockdev-add` |
+//! | `netdevs` | network back ends: `netdev_add` |
+//! | `fdsets` | descriptors that clients handed over |
+
+mod fdsets;
+mod netdevs;
+mod nodes;
+mod slots;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ostler_accel::{CpuState, Profiler};
+use ostler_bus::Msi;
+use ostler_machine::Machine;
+use ostler_memory::GuestRam;
+use ostler_virtio::Platform;
+use serde_json::{Value, json};
+
+use crate::console::Console;
+use crate::devices::{DiskPart, NamedDevice, NetPart, Part};
+use crate::driver::{DriverHandle, State};
+use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec};
+use crate::vcpu::CpuView;
+
+pub(crate) use fdsets::{ClientFds, FdSets};
+pub(crate) use netdevs::Netdevs;
+pub(crate) use nodes::{Node, Nodes, Origin};
+pub(crate) use slots::{Device, Place, port_device, port_name};
+
+/// How long a CPU may take to tell its registers.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A console as management lists it.
+pub(crate) struct NamedConsole {
+    pub name: &'static str,
+    /// "null", "stdio", "file" or "unix".
+    pub leads_to: &'static str,
+    pub console: Arc<Console>,
+}
+
+impl NamedConsole {
+    pub fn new(name: &'static str, spec: &ConsoleSpec, console: Arc<Console>) -> Self {
+        let leads_to = match spec {
+            ConsoleSpec::None => "null",
+            ConsoleSpec::Terminal { .. } => "stdio",
+            ConsoleSpec::File { .. } => "file",
+            ConsoleSpec::Socket { .. } => "unix",
+        };
+        Self {
+            name,
+            leads_to,
+            console,
+        }
+    }
+}
+
+/// What the manager is made of.
+pub(crate) struct Parts {
+    pub driver: DriverHandle,
+    pub machine: Arc<Machine>,
+    pub platform: Platform,
+    pub cpus: Vec<CpuView>,
+    pub profiler: Option<Arc<dyn Profiler>>,
+    pub devices: Vec<NamedDevice>,
+    pub consoles: Vec<NamedConsole>,
+}
+
+/// A guest under management.
+pub(crate) struct Manager {
+    pub spec: GuestSpec,
+    pub started: Instant,
+    pub driver: DriverHandle,
+    pub machine: Arc<Machine>,
+    pub cpus: Vec<CpuView>,
+    pub profiler: Option<Arc<dyn Profiler>>,
+    pub consoles: Vec<NamedConsole>,
+    pub nodes: Nodes,
+    pub netdevs: Netdevs,
+    pub fdsets: FdSets,
+    platform: Platform,
+    devices: Vec<Device>,
+    /// When each root port that was in use lost its device.
+    emptied: BTreeMap<u8, Instant>,
+    events: Vec<Value>,
+}
+
+impl Manager {
+    pub fn new(spec: GuestSpec, parts: Parts) -> Self {
+        let (mut nodes, mut netdevs) = (Nodes::default(), Netdevs::default());
+        let mut devices = Vec::new();
+        for (index, named) in (0..).zip(parts.devices) {
+            match &named.part {
+                Part::Disk(part) => nodes.built(&named.name, part),
+                Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
+                Part::Console | Part::Rng => {}
+            }
+            devices.push(Device::built(named, index));
+        }
+        Self {
+            spec,
+            started: Instant::now(),
+            driver: parts.driver,
+            machine: parts.machine,
+            cpus: parts.cpus,
+            profiler: parts.profiler,
+            consoles: parts.consoles,
+            nodes,
+            netdevs,
+            fdsets: FdSets::default(),
+            platform: parts.platform,
+            devices,
+            emptied: BTreeMap::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.driver.state()
+    }
+
+    /// True if KVM runs the guest.
+    pub fn on_kvm(&self) -> bool {
+        matches!(self.spec.accelerator, AcceleratorSpec::Kvm { .. })
+    }
+
+    /// Every device, in the order in which they came.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    pub fn device(&self, id: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.id() == id)
+    }
+
+    /// The disks among the devices.
+    pub fn disks(&self) -> impl Iterator<Item = (&Device, &DiskPart)> {
+        self.devices.iter().filter_map(|device| match &device.named.part {
+            Part::Disk(part) => Some((device, part)),
+            _ => None,
+        })
+    }
+
+    /// The network cards among the devices.
+    pub fn cards(&self) -> impl Iterator<Item = (&Device, &NetPart)> {
+        self.devices.iter().filter_map(|device| match &device.named.part {
+            Part::Net(part) => Some((device, part)),
+            _ => None,
+        })
+    }
+
+    /// The card with this id, or the one whose back end has it.
+    pub fn card(&self, name: &str) -> Option<&NetPart> {
+        let card = self.netdevs.get(name).and_then(|netdev| netdev.card.as_deref());
+        let by_netdev = card.unwrap_or(name);
+        let mut cards = self.cards();
+        cards
+            .find(|(device, _)| device.id() == by_netdev)
+            .map(|(_, part)| part)
+    }
+
+    /// Guest memory.
+    pub fn ram(&self) -> &GuestRam {
+        &self.platform.ram
+    }
+
+    /// The registers of CPU `index`; `None` if it does not answer.
+    pub fn registers(&self, index: usize) -> Option<CpuState> {
+        self.cpus.get(index)?.inspect(PATIENCE)
+    }
+
+    /// Sends every CPU an NMI, as a message (SDM vol. 3, 11.11).
+    pub fn inject_nmi(&self) {
+        const DELIVERY_NMI: u32 = 4 << 8;
+        for cpu in 0..self.spec.cpus {
+            self.platform.msi.signal(Msi {
+                address: 0xfee0_0000 | u64::from(cpu) << 12,
+                data: DELIVERY_NMI,
+            });
+        }
+    }
+
+    /// Every client is to be told of `event`.
+    fn tell(&mut self, name: &'static str, data: Value) {
+        self.events.push(json!({ "event": name, "data": data }));
+    }
+
+    /// What happened since the last call: events without their times.
+    pub fn take_events(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.events)
+    }
+}

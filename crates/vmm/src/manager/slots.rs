@@ -1,0 +1,383 @@
+//! Devices that come and go while the guest runs: virtio devices in the slots of the root ports, by PCIe native hotplug.
+//!
+//! ```text
+//! device_add ─▶ in the slot ─▶ the guest hears "presence changed", switches the slot on, uses the device
+//! device_del ─▶ attention button ─▶ the guest lets go and switches the slot off ─▶ out of the slot, DEVICE_DELETED
+//! ```
+//!
+//! A slot without power is emptied at once, as no guest has the device.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ostler_disk::Disk;
+use ostler_machine::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
+use ostler_pci::{PciFunction, SlotPower};
+use ostler_virtio::net::NetOptions;
+use serde_json::json;
+
+use super::Manager;
+use super::nodes::is_identifier;
+use crate::control::{Arguments, Failure};
+use crate::devices::{self, NamedDevice, OpenDisk, Part};
+use crate::driver::State;
+use crate::spec::MacAddress;
+
+/// For so long after a press of the attention button it is not pressed again: the guest would take that for a change of
+/// mind (PCIe 4.0, 6.7.1.5; Linux's driver blinks for five seconds).
+const UNPLUG_TIME: Duration = Duration::from_secs(6);
+/// Longest serial number of a disk, in bytes.
+const MAX_SERIAL: usize = 20;
+/// The one name of the bus that the guest was built with.
+const ROOT_BUS: &str = "pcie.0";
+
+/// Where a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On bus 0, with this device number.
+    RootBus(u8),
+    /// In the slot of this root port, from 0.
+    Port(u8),
+}
+
+impl Place {
+    /// The name of the bus.
+    pub fn bus(self) -> String {
+        match self {
+            Place::RootBus(_) => ROOT_BUS.into(),
+            Place::Port(port) => port_name(port),
+        }
+    }
+}
+
+/// Root ports are named after their slots' numbers, which guests count from 1.
+pub(crate) fn port_name(port: u8) -> String {
+    format!("rp{}", port + 1)
+}
+
+/// The device number of a root port on bus 0.
+pub(crate) fn port_device(port: u8) -> u8 {
+    FIRST_ROOT_PORT + port
+}
+
+/// A device with its place.
+pub(crate) struct Device {
+    pub named: NamedDevice,
+    pub place: Place,
+    /// When the guest was asked to let it go.
+    leaving: Option<Instant>,
+}
+
+impl Device {
+    /// Device `index` of those that the guest was built with.
+    pub fn built(named: NamedDevice, index: u8) -> Self {
+        let place = Place::RootBus(FIRST_DEVICE + index);
+        let leaving = None;
+        Self {
+            named,
+            place,
+            leaving,
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.named.name
+    }
+
+    /// The name of its kind in `device_add`.
+    pub fn model(&self) -> &'static str {
+        match self.named.part {
+            Part::Disk(_) => "virtio-blk-pci",
+            Part::Net(_) => "virtio-net-pci",
+            Part::Console => "virtio-serial-pci",
+            Part::Rng => "virtio-rng-pci",
+        }
+    }
+
+    pub fn qom_path(&self) -> String {
+        format!("/machine/peripheral/{}", self.id())
+    }
+}
+
+/// What can be plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Model {
+    Disk,
+    Net,
+    Rng,
+}
+
+impl Model {
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "virtio-blk-pci" | "virtio-blk-pci-non-transitional" | "virtio-blk" => Some(Self::Disk),
+            "virtio-net-pci" | "virtio-net-pci-non-transitional" | "virtio-net" => Some(Self::Net),
+            "virtio-rng-pci" | "virtio-rng-pci-non-transitional" | "virtio-rng" => Some(Self::Rng),
+            _ => None,
+        }
+    }
+}
+
+/// The properties of a device to be.
+enum Wish {
+    Disk {
+        drive: String,
+        serial: String,
+        queues: u16,
+    },
+    Net {
+        netdev: String,
+        mac: MacAddress,
+    },
+    Rng,
+}
+
+impl Manager {
+    /// `device_add`.
+    pub fn plug(&mut self, mut properties: Arguments) -> Result<(), Failure> {
+        let driver = properties.string("driver")?;
+        let model = Model::from_name(&driver)
+            .ok_or_else(|| Failure::generic(format!("'{driver}' is not a valid device model name")))?;
+        let id = properties.string_if_given("id")?;
+        let id = properties.need("id", id)?;
+        if !is_identifier(&id) {
+            return Err(Failure::expects("id", "an identifier"));
+        }
+        let is_port = (0..ROOT_PORTS).any(|port| port_name(port) == id);
+        if is_port || self.device(&id).is_some() {
+            return Err(Failure::generic(format!("Duplicate device ID '{id}'")));
+        }
+        let bus = properties.string_if_given("bus")?;
+        let port = self.free_port(bus.as_deref(), &driver)?;
+        if let Some(address) = properties
+            .number_if_given("addr")?
+            .filter(|address| *address != 0)
+        {
+            return Err(Failure::generic(format!(
+                "PCI: slot {address} is not there: a root port has slot 0"
+            )));
+        }
+        modern_only(&mut properties)?;
+        let wish = self.read_wish(model, &id, &mut properties)?;
+        if let Some(name) = properties.first_left() {
+            return Err(Failure::generic(format!("Property '{driver}.{name}' not found")));
+        }
+        match self.state() {
+            State::Created | State::Running | State::Paused | State::ShuttingDown => {}
+            state => {
+                return Err(Failure::generic(format!(
+                    "the guest is {}: nothing can be plugged in now",
+                    state.name()
+                )));
+            }
+        }
+        let named = self.realize(wish, &id).inspect_err(|_| self.forget(&id))?;
+        let function: Arc<dyn PciFunction> = named.device.clone();
+        if let Err(error) = self.machine.plug(port, function) {
+            drop(named);
+            self.forget(&id);
+            return Err(Failure::generic(error.to_string()));
+        }
+        self.devices.push(Device {
+            named,
+            place: Place::Port(port),
+            leaving: None,
+        });
+        Ok(())
+    }
+
+    /// The root port that `bus` names, or the free one that was emptied the longest ago: Linux's driver looks at nothing in
+    /// a slot for a second after it has switched it off.
+    fn free_port(&self, bus: Option<&str>, driver: &str) -> Result<u8, Failure> {
+        let user = |port| {
+            self.devices
+                .iter()
+                .find(|device| device.place == Place::Port(port))
+        };
+        let Some(bus) = bus else {
+            let free = (0..ROOT_PORTS).filter(|port| user(*port).is_none());
+            let free = free.min_by_key(|port| self.emptied.get(port));
+            return free.ok_or_else(|| Failure::generic("No root port is free; unplug a device first"));
+        };
+        if bus == ROOT_BUS {
+            return Err(Failure::generic("Bus 'pcie.0' does not support hotplugging"));
+        }
+        let port = (0..ROOT_PORTS).find(|port| port_name(*port) == bus);
+        let port = port.ok_or_else(|| Failure::generic(format!("Bus '{bus}' not found")))?;
+        match user(port) {
+            None => Ok(port),
+            Some(device) => Err(Failure::generic(format!(
+                "PCI: slot 0 function 0 not available for {driver}, in use by {},id={}",
+                device.model(),
+                device.id()
+            ))),
+        }
+    }
+
+    fn read_wish(&self, model: Model, id: &str, properties: &mut Arguments) -> Result<Wish, Failure> {
+        Ok(match model {
+            Model::Rng => Wish::Rng,
+            Model::Disk => {
+                let drive = properties.string_if_given("drive")?;
+                let serial = properties.string_if_given("serial")?.unwrap_or_default();
+                if serial.len() > MAX_SERIAL || !serial.is_ascii() {
+                    return Err(Failure::expects("serial", "at most 20 ASCII characters"));
+                }
+                let most = devices::queues(self.spec.cpus);
+                let queues = match properties.number_if_given("num-queues")? {
+                    None => most,
+                    Some(count) => u16::try_from(count)
+                        .ok()
+                        .filter(|count| (1..=most).contains(count))
+                        .ok_or_else(|| {
+                            Failure::expects("num-queues", &format!("a number from 1 to {most}"))
+                        })?,
+                };
+                let drive = drive.ok_or_else(|| Failure::generic("drive property not set"))?;
+                Wish::Disk {
+                    drive,
+                    serial,
+                    queues,
+                }
+            }
+            Model::Net => {
+                let netdev = properties.string_if_given("netdev")?;
+                let mac = properties.string_if_given("mac")?;
+                // There are as many queues as the back end has, and vectors for all of them.
+                properties.switch_if_given("mq")?;
+                properties.number_if_given("vectors")?;
+                let mac = match mac {
+                    Some(text) => text.parse().map_err(Failure::generic)?,
+                    None => MacAddress::derived(&format!("{}/{id}", self.spec.name)),
+                };
+                Wish::Net {
+                    netdev: netdev.ok_or_else(|| Failure::generic("netdev property not set"))?,
+                    mac,
+                }
+            }
+        })
+    }
+
+    /// Makes the device. After an error [`Manager::forget`] frees what it took.
+    fn realize(&mut self, wish: Wish, id: &str) -> Result<NamedDevice, Failure> {
+        let failed = |error: crate::Error| Failure::generic(error.to_string());
+        match wish {
+            Wish::Rng => devices::make_rng(id.into(), &self.platform).map_err(failed),
+            Wish::Disk {
+                drive,
+                serial,
+                queues,
+            } => {
+                let disk: Arc<dyn Disk> = self.nodes.attach(&drive, id, "virtio-blk-device.drive")?;
+                let (filename, direct) = self
+                    .nodes
+                    .get(&drive)
+                    .map_or_else(Default::default, |node| (node.filename.clone(), node.direct));
+                let open = OpenDisk {
+                    disk,
+                    serial,
+                    filename,
+                    image: None,
+                    direct,
+                };
+                devices::make_disk(id.into(), open, queues, &self.platform).map_err(failed)
+            }
+            Wish::Net { netdev, mac } => {
+                let backend = self.netdevs.attach(&netdev, id)?;
+                let kind = self.netdevs.get(&netdev).map_or("", |netdev| netdev.kind);
+                let options = NetOptions {
+                    mac: mac.0,
+                    pairs: u16::try_from(backend.queue_pairs()).unwrap_or(1),
+                };
+                devices::make_net(id.into(), (backend, kind), options, &self.platform).map_err(failed)
+            }
+        }
+    }
+
+    /// Device `id` uses nothing any more.
+    fn forget(&mut self, id: &str) {
+        self.nodes.detach(id);
+        self.netdevs.detach(id);
+    }
+
+    /// `device_del`, by id or by path: asks the guest to let the device go.
+    pub fn unplug(&mut self, id: &str) -> Result<(), Failure> {
+        let short = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
+        let found = self.devices.iter_mut().find(|device| device.id() == short);
+        let device = found.ok_or_else(|| Failure::no_device(id))?;
+        let Place::Port(port) = device.place else {
+            return Err(Failure::generic("Bus 'pcie.0' does not support hotplugging"));
+        };
+        let failed = |error: ostler_machine::Error| Failure::generic(error.to_string());
+        match self.machine.hotplug_port(port).map_err(failed)?.power() {
+            SlotPower::Off => {
+                self.machine.pull(port).map_err(failed)?;
+                self.collect_ejected();
+            }
+            SlotPower::Changing => {
+                return Err(Failure::generic(
+                    "Hot-unplug failed: guest is busy (power indicator blinking)",
+                ));
+            }
+            SlotPower::On if device.leaving.is_some_and(|asked| asked.elapsed() < UNPLUG_TIME) => {
+                return Err(Failure::generic(format!(
+                    "Device {short} is already in the process of unplug"
+                )));
+            }
+            SlotPower::On => {
+                device.leaving = Some(Instant::now());
+                self.machine.request_unplug(port).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A reset makes a guest forget that it was asked to let devices go.
+    pub fn forget_requests(&mut self) {
+        for device in &mut self.devices {
+            device.leaving = None;
+        }
+    }
+
+    /// Takes leave of the devices that are in no slot any more.
+    pub fn collect_ejected(&mut self) {
+        let machine = self.machine.clone();
+        let is_there = |device: &Device| match device.place {
+            Place::RootBus(_) => true,
+            Place::Port(port) => {
+                let child = machine.hotplug_port(port).ok().and_then(|port| port.child());
+                let function: Arc<dyn PciFunction> = device.named.device.clone();
+                child.is_some_and(|child| Arc::ptr_eq(&child, &function))
+            }
+        };
+        let (there, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.devices).into_iter().partition(is_there);
+        self.devices = there;
+        if gone.is_empty() {
+            return;
+        }
+        // The CPU that switched the slot off may not be done with the map of addresses, which holds the device too.
+        self.machine.pci().settle();
+        for device in gone {
+            let (id, path) = (device.id().to_owned(), device.qom_path());
+            if let Place::Port(port) = device.place {
+                self.emptied.insert(port, Instant::now());
+            }
+            // Stops it, if its driver has not.
+            drop(device);
+            self.forget(&id);
+            self.tell("DEVICE_DELETED", json!({ "device": id, "path": path }));
+        }
+    }
+}
+
+/// The options of other PCI devices that say what ours are anyway.
+fn modern_only(properties: &mut Arguments) -> Result<(), Failure> {
+    if properties.switch_if_given("disable-legacy")? == Some(false) {
+        return Err(Failure::not_accepted("disable-legacy", "off"));
+    }
+    if properties.switch_if_given("disable-modern")? == Some(true) {
+        return Err(Failure::not_accepted("disable-modern", "on"));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! A guest for unit tests: built like any other, with a kernel of one instruction that no one runs.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use crate::console::Console;
+use crate::driver::DriverHandle;
+use crate::guest::{Consoles, Guest};
+use crate::handoff::Descriptors;
+use crate::manager::Manager;
+use crate::spec::{ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, NetBackend, NetSpec};
+
+/// Bytes of its disk.
+pub(crate) const DISK_SIZE: u64 = 1 << 20;
+
+pub(crate) struct TestGuest {
+    guest: Guest,
+    spec: GuestSpec,
+    driver: DriverHandle,
+    consoles: Consoles,
+    /// The other end of its network card.
+    _cable: std::os::unix::net::UnixStream,
+}
+
+impl TestGuest {
+    pub fn manager(&self) -> Manager {
+        self.guest
+            .manager(&self.spec, self.driver.clone(), &self.consoles)
+    }
+}
+
+/// A Multiboot kernel that sleeps for ever.
+fn kernel() -> File {
+    const MAGIC: u32 = 0x1bad_b002;
+    const FLAGS: u32 = 1 << 16;
+    const BASE: u32 = 0x10_0000;
+    let header = [
+        MAGIC,
+        FLAGS,
+        0u32.wrapping_sub(MAGIC + FLAGS),
+        BASE,
+        BASE,
+        0,
+        0,
+        BASE + 32,
+    ];
+    let mut file = tempfile::tempfile().unwrap();
+    for word in header {
+        file.write_all(&word.to_le_bytes()).unwrap();
+    }
+    // cli; hlt; jump back to the hlt
+    file.write_all(&[0xfa, 0xf4, 0xeb, 0xfd]).unwrap();
+    file
+}
+
+/// A guest with two CPUs on the software CPU, a disk `disk0`, a network card `net0` and an entropy source.
+pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
+    let mut descriptors = Descriptors::new();
+    let mut spec = crate::spec::tests::spec();
+    spec.name = "mare".into();
+    spec.cpus = 2;
+    spec.memory = 16 << 20;
+    spec.boot.kernel = descriptors.push(kernel());
+    let image = tempfile::tempfile().unwrap();
+    image.set_len(DISK_SIZE).unwrap();
+    spec.disks.push(DiskSpec {
+        file: descriptors.push(image),
+        format: DiskFormat::Raw,
+        readonly: false,
+        serial: "one".into(),
+    });
+    let (ours, cable) = std::os::unix::net::UnixStream::pair().unwrap();
+    spec.nets.push(NetSpec {
+        backend: NetBackend::Socket {
+            connection: descriptors.push(ours),
+        },
+        mac: "52:54:00:01:02:03".parse().unwrap(),
+    });
+    let console = || Arc::new(Console::open("console", &ConsoleSpec::None, &descriptors).unwrap());
+    let consoles = Consoles {
+        serial: console(),
+        virtio: console(),
+    };
+    let guest = Guest::build(&spec, &descriptors, driver, &consoles).unwrap();
+    TestGuest {
+        guest,
+        spec,
+        driver: driver.clone(),
+        consoles,
+        _cable: cable,
+    }
+}
