@@ -5,6 +5,10 @@ GUEST=target/guest
 # The guest with a system disk.
 SYSTEM=$GUEST/debian
 RUST_NEEDED=1.95
+# The guest with the drivers of a PC.
+PC=$GUEST/pc
+# What it loads beside the standard modules.
+PC_MODULES="ahci sd_mod sr_mod isofs crc32c_generic ext4"
 # Seconds that the guest of a check may take.
 CHECK_LIMIT=180
 
@@ -127,6 +131,42 @@ need_guest() {
 	if [ ! -e "$GUEST/disk.img" ]; then
 		make_disk "$GUEST/disk.img"
 	fi
+}
+
+# Debian's ordinary kernel, for the tests of devices that the cloud kernel has no drivers for; after need_guest.
+need_pc_guest() {
+	local module modules=()
+	[ -e "$PC/complete" ] || fetch_pc_guest
+	if [ ! -e "$PC/initrd.img" ] || [ -n "$(find tools/guest-image tools/sh -newer "$PC/initrd.img" -type f)" ]; then
+		say "Making the initramfs of the guest with a PC's drivers"
+		for module in $PC_MODULES; do
+			modules+=(--module "$module")
+		done
+		cargo run --quiet --release -p ostler-guest-image -- --root "$PC/root" --output "$PC/initrd.img" \
+			"${modules[@]}" || die "the initramfs could not be made"
+	fi
+}
+
+fetch_pc_guest() {
+	local kernel package
+	rm -rf "$PC"
+	mkdir -p "$PC/packages" "$PC/root/bin"
+	kernel=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-[0-9]/ {print $2; exit}')
+	[ -n "$kernel" ] || die "apt knows no linux-image-amd64; is this Debian for amd64?"
+	say "Fetching Debian's ordinary kernel for some tests, unpacked under $PC and not installed:"
+	apt-cache show --no-all-versions "$kernel" |
+		awk '/^Package:/ {p=$2} /^Size:/ {printf "    %s, %.1f MB\n", p, $2/1e6}'
+	(cd "$PC/packages" && apt-get download -qq "$kernel" 2>/dev/null) ||
+		die "apt-get download $kernel failed; is there a network?"
+	package=$(echo "$PC"/packages/*.deb)
+	# Without what is largest and never loaded.
+	dpkg-deb --fsys-tarfile "$package" |
+		tar --extract --directory "$PC/root" --exclude='*/drivers/gpu' --exclude='*/drivers/media' --exclude='*/kernel/sound' \
+			--exclude='*/drivers/infiniband' --exclude='*/net/wireless' --exclude='*/drivers/staging' ./boot ./lib/modules ||
+		die "cannot unpack $package"
+	cp "$GUEST/root/bin/busybox" "$PC/root/bin/busybox"
+	ln -sf "root/boot/$(basename "$PC"/root/boot/vmlinuz-*)" "$PC/vmlinuz"
+	touch "$PC/complete"
 }
 
 fetch_guest() {

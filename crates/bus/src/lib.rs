@@ -7,6 +7,7 @@
 mod doorbell;
 mod interrupt;
 mod map;
+pub mod registers;
 
 pub use doorbell::{Doorbell, DoorbellRegistry, Space};
 pub use interrupt::{InterruptLine, Msi, MsiSink};

@@ -78,6 +78,8 @@ pub struct MachineConfig {
     pub boot: BootSource,
     /// PCI functions of the guest's devices, placed in this order in slots 1 to 15.
     pub functions: Vec<Arc<dyn PciFunction>>,
+    /// The SATA controller, placed where Q35 has it (slot 31, function 2).
+    pub sata: Option<Arc<dyn PciFunction>>,
     /// Outside end of COM1; without one the port has no device.
     pub serial: Option<Arc<dyn SerialBackend>>,
     /// Who hears of power-off, reset, panic.

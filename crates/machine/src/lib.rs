@@ -18,9 +18,10 @@ mod interrupts;
 mod layout;
 mod machine;
 mod recipe;
-mod registers;
 mod tables;
 mod timers;
+
+use ostler_bus::registers;
 
 pub use boot::{Blob, BootSource};
 pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};

@@ -51,6 +51,7 @@ impl Machine {
             cpus,
             boot,
             functions,
+            sata,
             serial,
             events,
             debug_exit,
@@ -93,6 +94,10 @@ impl Machine {
         let reset_control = Arc::new(ResetControl::new(events));
         let (root, host_bridge) = pci_root(&buses, windows, reset_control, &router, &pm)?;
         plug_devices(&root, &router, &functions)?;
+        if let Some(sata) = sata {
+            let line = topology::line(&router, topology::SATA, &*sata);
+            root.add(topology::SATA, sata, line)?;
+        }
         add_root_ports(&root, &router, &(vm as Arc<dyn MsiSink>))?;
 
         let chips = Chips {

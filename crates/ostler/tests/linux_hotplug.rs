@@ -105,6 +105,7 @@ impl Guest {
                 command_line: "console=ttyS0 panic=-1".into(),
             },
             functions: Vec::new(),
+            sata: None,
             serial: Some(outside.clone()),
             events: outside.clone(),
             debug_exit: None,

@@ -117,6 +117,7 @@ fn main() {
             command_line: append,
         },
         functions: Vec::new(),
+        sata: None,
         serial: Some(end.clone()),
         events: end.clone(),
         debug_exit: Some(0xf4),

@@ -1,7 +1,5 @@
 //! What can go wrong, by whose fault.
 
-use std::io;
-
 /// Why a device could not be made or started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -9,26 +7,14 @@ pub enum Error {
     #[error("the guest's driver set the device up wrongly: {0}")]
     Guest(#[from] GuestError),
     /// The host refused a thread, an event or a poll.
-    #[error("the host refused {what} for a virtio device: {source}")]
-    Host {
-        /// What was asked for.
-        what: &'static str,
-        /// What the host said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Host(#[from] ostler_worker::Error),
     /// The disk behind a block device.
     #[error("the disk behind the device could not be used: {0}")]
     Disk(#[from] ostler_disk::Error),
     /// The network back end behind a network device.
     #[error("the network behind the device could not be used: {0}")]
     Net(#[from] ostler_netio::Error),
-}
-
-impl Error {
-    /// An error of the host while `what` was asked for.
-    pub fn host(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Host { what, source }
-    }
 }
 
 /// What a guest's driver did against the specification. The device then needs a reset; nothing else is harmed.

@@ -12,10 +12,8 @@ mod chain;
 pub mod console;
 mod device;
 mod error;
-mod event_loop;
 #[cfg(test)]
 mod hostile_tests;
-mod metrics;
 pub mod net;
 mod queue_server;
 pub mod rng;
@@ -23,11 +21,11 @@ pub mod rng;
 mod testing;
 mod transport;
 mod vring;
-mod worker;
 
 pub use chain::{Chain, MAX_SEGMENTS, Segment};
 pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice};
 pub use error::{Error, GuestError};
-pub use metrics::{DeviceMetrics, MetricsSnapshot};
+pub use ostler_worker::{DeviceMetrics, MetricsSnapshot};
+use ostler_worker::{event_loop, metrics, worker};
 pub use transport::{Platform, VirtioPci};
 pub use vring::{QueueSettings, Vring};

@@ -1,22 +1,26 @@
-//! The virtio devices that a specification asks for, in the order of their slots: disks, network cards, console, entropy.
+//! The devices that a specification asks for: those of virtio in the order of their slots (disks, network cards, console,
+//! entropy), and the SATA controller with its drives.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use ostler_ahci::{Ahci, DriveKind, DriveOptions};
 use ostler_disk::{Disk, RawDisk};
 use ostler_netio::{NetBackend, OpenTap, SocketNet, Tap};
 use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
 use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
 use ostler_virtio::rng::RngDevice;
-use ostler_virtio::{Platform, VirtioDevice, VirtioPci};
+use ostler_virtio::{DeviceMetrics, Platform, VirtioDevice, VirtioPci};
 
 use crate::Error;
 use crate::console::{Console, PortStream};
 use crate::handoff::Descriptors;
-use crate::spec::{self, AcceleratorSpec, ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, Slot};
+use crate::spec::{
+    self, AcceleratorSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, Slot,
+};
 
 /// Most queues of a disk, and most queue pairs of a network card; more than CPUs of the host bring nothing.
 const MAX_QUEUES: u32 = 8;
@@ -46,15 +50,8 @@ pub(crate) enum Part {
 /// Of a disk.
 #[derive(Clone)]
 pub(crate) struct DiskPart {
-    pub disk: Arc<dyn Disk>,
+    pub image: OpenDisk,
     pub control: BlockControl,
-    pub serial: String,
-    /// What the image was called by whoever opened it.
-    pub filename: String,
-    /// Device and inode of the image, where they are not known otherwise.
-    pub image: Option<(u64, u64)>,
-    /// Whether the host's page cache is passed by.
-    pub direct: bool,
 }
 
 /// Of a network card.
@@ -66,9 +63,26 @@ pub(crate) struct NetPart {
     pub kind: &'static str,
 }
 
+/// A drive of the SATA controller.
+#[derive(Clone)]
+pub(crate) struct SataDrive {
+    pub name: String,
+    pub kind: DriveKind,
+    pub image: OpenDisk,
+    pub metrics: Arc<DeviceMetrics>,
+}
+
+/// The SATA controller and its drives, in the order of its ports.
+pub(crate) struct Sata {
+    pub controller: Arc<Ahci>,
+    pub drives: Vec<SataDrive>,
+}
+
 /// All devices of a guest.
 pub(crate) struct Devices {
     pub list: Vec<NamedDevice>,
+    /// Only where there are drives for it.
+    pub sata: Option<Sata>,
     /// Of the virtio console, if there is one.
     pub console: Option<ConsoleControl>,
 }
@@ -84,10 +98,15 @@ pub(crate) fn build(
 ) -> Result<Devices, Error> {
     let mut list = Vec::new();
     let mut console_control = None;
+    let mut drives = Vec::new();
     for (index, disk) in spec.disks.iter().enumerate() {
         let name = format!("disk{index}");
         let opened = open_disk(disk, descriptors).map_err(|e| Error::part(name.clone(), e))?;
-        list.push(make_disk(name, opened, queues(spec.cpus), platform)?);
+        match (disk.bus, disk.device) {
+            (DiskBus::Virtio, _) => list.push(make_disk(name, opened, queues(spec.cpus), platform)?),
+            (DiskBus::Sata, DiskDevice::Disk) => drives.push((name, DriveKind::Disk, opened)),
+            (DiskBus::Sata, DiskDevice::Cdrom) => drives.push((name, DriveKind::Cdrom, opened)),
+        }
     }
     for (index, net) in spec.nets.iter().enumerate() {
         let name = format!("net{index}");
@@ -118,6 +137,7 @@ pub(crate) fn build(
     }
     Ok(Devices {
         list,
+        sata: make_sata(drives, platform)?,
         console: console_control,
     })
 }
@@ -139,11 +159,15 @@ fn place(
 }
 
 /// A disk that is open, and how it is to look.
+#[derive(Clone)]
 pub(crate) struct OpenDisk {
     pub disk: Arc<dyn Disk>,
     pub serial: String,
+    /// What the image was called by whoever opened it.
     pub filename: String,
-    pub image: Option<(u64, u64)>,
+    /// Device and inode of the image, where they are not known otherwise.
+    pub inode: Option<(u64, u64)>,
+    /// Whether the host's page cache is passed by.
     pub direct: bool,
 }
 
@@ -161,13 +185,36 @@ pub(crate) fn make_disk(
     let device = BlockDevice::new(open.disk.clone(), &options);
     let part = Part::Disk(DiskPart {
         control: device.control(),
-        disk: open.disk,
-        serial: open.serial,
-        filename: open.filename,
-        image: open.image,
-        direct: open.direct,
+        image: open,
     });
     place(name, Box::new(device), part, platform)
+}
+
+/// The controller of `drives`, if there are any.
+fn make_sata(drives: Vec<(String, DriveKind, OpenDisk)>, platform: &Platform) -> Result<Option<Sata>, Error> {
+    if drives.is_empty() {
+        return Ok(None);
+    }
+    let options = drives.iter().map(|(_, kind, open)| DriveOptions {
+        kind: *kind,
+        disk: open.disk.clone(),
+        serial: open.serial.clone(),
+    });
+    let controller = Ahci::new(options.collect(), platform.ram.clone(), platform.msi.clone())
+        .map_err(|e| Error::part("the SATA controller", e))?;
+    let drives = drives
+        .into_iter()
+        .enumerate()
+        .map(|(port, (name, kind, image))| SataDrive {
+            name,
+            kind,
+            image,
+            metrics: controller.metrics(port),
+        });
+    Ok(Some(Sata {
+        drives: drives.collect(),
+        controller,
+    }))
 }
 
 /// A network card as a device, over a back end of some kind.
@@ -203,7 +250,7 @@ fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<OpenDisk, Any
         disk,
         serial: spec.serial.clone(),
         filename,
-        image: Some((meta.dev(), meta.ino())),
+        inode: Some((meta.dev(), meta.ino())),
         direct,
     })
 }

@@ -95,6 +95,10 @@ impl Guest {
                 ram: ram.clone(),
                 vm: vm.clone(),
                 functions,
+                sata: devices
+                    .sata
+                    .as_ref()
+                    .map(|sata| sata.controller.clone() as Arc<dyn PciFunction>),
             },
         )?;
 
@@ -176,6 +180,11 @@ impl Guest {
             cpus: self.vcpus.iter().map(VcpuThread::view).collect(),
             profiler: self.profiler.clone(),
             devices: self.devices.list.clone(),
+            drives: self
+                .devices
+                .sata
+                .as_ref()
+                .map_or_else(Vec::new, |sata| sata.drives.clone()),
             consoles: vec![
                 NamedConsole::new("serial", &spec.serial, consoles.serial.clone()),
                 NamedConsole::new("console", &spec.console, consoles.virtio.clone()),
@@ -238,6 +247,7 @@ struct Inside {
     ram: Arc<GuestRam>,
     vm: Arc<dyn Vm>,
     functions: Vec<Arc<dyn PciFunction>>,
+    sata: Option<Arc<dyn PciFunction>>,
 }
 
 fn build_machine(
@@ -264,6 +274,7 @@ fn build_machine(
         cpus: spec.cpus,
         boot,
         functions: inside.functions,
+        sata: inside.sata,
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),
         events: Arc::new(Events(outside.driver)),
         debug_exit: spec.debug_exit.then_some(DEBUG_EXIT_PORT),

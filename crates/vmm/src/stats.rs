@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_accel::{Effort, ExitCause, HotSpot, KickSource, Profile, Profiler, TimeSpent, VcpuStats};
+use ostler_virtio::DeviceMetrics;
 use serde_json::{Map, Value, json};
 
 use crate::manager::Manager;
@@ -26,13 +27,13 @@ pub(crate) fn stats(manager: &Manager) -> Value {
         value
     });
     let devices = manager.devices().iter().map(|device| {
-        let counters = device.named.device.metrics().snapshot().named();
-        let counters: Map<_, _> = counters
-            .into_iter()
-            .map(|(n, v)| (n.replace('_', "-"), v.into()))
-            .collect();
-        json!({ "name": device.id(), "kind": device.named.device.kind().name(), "counters": counters })
+        let function = &device.named.device;
+        device_counters(device.id(), function.kind().name(), function.metrics())
     });
+    let drives = manager
+        .drives
+        .iter()
+        .map(|drive| device_counters(&drive.name, drive.kind.name(), &drive.metrics));
     let consoles = manager.consoles.iter().map(|named| {
         let seen = named.console.counters();
         json!({
@@ -50,9 +51,16 @@ pub(crate) fn stats(manager: &Manager) -> Value {
         "memory-bytes": manager.spec.memory,
         "uptime-ns": manager.started.elapsed().as_nanos() as u64,
         "vcpus": vcpus.collect::<Vec<_>>(),
-        "devices": devices.collect::<Vec<_>>(),
+        "devices": devices.chain(drives).collect::<Vec<_>>(),
         "consoles": consoles.collect::<Vec<_>>(),
     })
+}
+
+/// What one device counts.
+fn device_counters(name: &str, kind: &str, metrics: &DeviceMetrics) -> Value {
+    let counters = metrics.snapshot().named().into_iter();
+    let counters: Map<_, _> = counters.map(|(n, v)| (n.replace('_', "-"), v.into())).collect();
+    json!({ "name": name, "kind": kind, "counters": counters })
 }
 
 /// The counters of one CPU; what cannot be measured is null.

@@ -14,6 +14,11 @@ use crate::interrupts::{FIRST_PIRQ_GSI, Input, Router};
 pub const HOST_BRIDGE: Location = Location::device(0);
 /// The LPC bridge.
 pub const LPC_BRIDGE: Location = Location::device(31);
+/// The SATA controller, if there is one.
+pub const SATA: Location = Location {
+    device: 31,
+    function: 2,
+};
 /// Slot of the first device; the others follow.
 pub const FIRST_DEVICE: u8 = 1;
 /// Devices that fit on bus 0.

@@ -129,6 +129,7 @@ impl Parts {
                 command_line: "quiet".into(),
             },
             functions: self.functions,
+            sata: None,
             serial: Some(outside.clone()),
             events: outside.clone(),
             debug_exit: self.test_devices.then_some(0xf4),

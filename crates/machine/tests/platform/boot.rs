@@ -38,6 +38,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
             command_line: "console=ttyS0".into(),
         },
         functions: Vec::new(),
+        sata: None,
         serial: Some(outside.clone()),
         events: outside,
         debug_exit: None,

@@ -46,6 +46,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
             command_line: COMMAND_LINE.into(),
         },
         functions: Vec::new(),
+        sata: None,
         serial: Some(outside.clone()),
         events: outside.clone(),
         debug_exit: Some(0xf4),

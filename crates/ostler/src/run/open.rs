@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
-    AcceleratorSpec, BootSpec, ConsoleSpec, DiskFormat, DiskSpec, GdbSpec, GuestSpec, MacAddress, NetBackend,
-    NetSpec, OnReset, SPEC_VERSION, Slot, SoftEngine, default_machine,
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GdbSpec, GuestSpec,
+    MacAddress, NetBackend, NetSpec, OnReset, SPEC_VERSION, Slot, SoftEngine, default_machine,
 };
 use rustix::fs::{MemfdFlags, Mode};
 
@@ -75,12 +75,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     }
     let mut descriptors = Descriptors::new();
     let boot = open_boot(args, &mut descriptors)?;
-    let disks = args
-        .disks
-        .iter()
-        .enumerate()
-        .map(|(index, disk)| open_disk(index, disk, &mut descriptors))
-        .collect::<Result<_, _>>()?;
+    let disks = open_disks(args, &mut descriptors)?;
     // The kernel's worker writes to guest RAM behind the software CPU's back.
     let vhost = kvm.is_some();
     let nets = open_nets(args, vhost, &mut descriptors)?;
@@ -193,6 +188,27 @@ fn open_image(what: &str, path: &Path) -> Result<File, Failure> {
     Ok(copy)
 }
 
+/// Opens the disks, and after them what is in the CD-ROM drives.
+fn open_disks(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Vec<DiskSpec>, Failure> {
+    let mut disks = Vec::new();
+    for disk in &args.disks {
+        disks.push(open_disk(disks.len(), disk, descriptors)?);
+    }
+    for path in &args.cdroms {
+        let medium = DiskOption {
+            path: path.clone(),
+            format: DiskFormat::Raw,
+            bus: DiskBus::Sata,
+            readonly: true,
+        };
+        disks.push(DiskSpec {
+            device: DiskDevice::Cdrom,
+            ..open_disk(disks.len(), &medium, descriptors)?
+        });
+    }
+    Ok(disks)
+}
+
 fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> Result<DiskSpec, Failure> {
     let format = match disk.format {
         DiskFormat::Raw => Format::Raw,
@@ -206,6 +222,8 @@ fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> 
     Ok(DiskSpec {
         file: descriptors.push(file),
         format: disk.format,
+        bus: disk.bus,
+        device: DiskDevice::Disk,
         readonly: disk.readonly,
         serial: format!("disk{index}"),
     })

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ostler_vmm::spec::{self, DiskFormat, MacAddress, parse_size};
+use ostler_vmm::spec::{self, DiskBus, DiskFormat, MacAddress, parse_size};
 
 use super::outcome;
 
@@ -21,9 +21,12 @@ pub struct RunArgs {
     /// Kernel command line.
     #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
     pub append: String,
-    /// Disk image or block device: FILE[,format=raw][,readonly]. Repeat for more disks.
+    /// Disk image or block device: FILE[,format=raw][,bus=virtio|sata][,readonly]. Repeat for more disks.
     #[arg(long = "disk", value_name = "FILE[,...]", value_parser = parse_disk)]
     pub disks: Vec<DiskOption>,
+    /// CD-ROM drive with this image in it, on the SATA controller. Repeat for more drives.
+    #[arg(long = "cdrom", value_name = "FILE")]
+    pub cdroms: Vec<PathBuf>,
     /// Network card: tap=NAME[,mac=M], socket=PATH[,mac=M] or none. Repeat for more cards.
     #[arg(long = "net", value_name = "KIND", value_parser = parse_net)]
     pub nets: Vec<NetOption>,
@@ -108,6 +111,7 @@ pub enum EngineOption {
 pub struct DiskOption {
     pub path: PathBuf,
     pub format: DiskFormat,
+    pub bus: DiskBus,
     pub readonly: bool,
 }
 
@@ -142,7 +146,7 @@ const MAX_INTERFACE: usize = 15;
 fn parse_disk(text: &str) -> Result<DiskOption, String> {
     // A path may contain commas: only trailing words that are options are taken off.
     let mut rest = text;
-    let (mut format, mut readonly) = (None, false);
+    let (mut format, mut bus, mut readonly) = (None, None, false);
     while let Some((head, word)) = rest.rsplit_once(',') {
         match word.split_once('=') {
             None if word == "readonly" => readonly = true,
@@ -150,9 +154,16 @@ fn parse_disk(text: &str) -> Result<DiskOption, String> {
             Some(("format", other)) => {
                 return Err(format!("there is no disk format \"{other}\"; raw is known"));
             }
+            Some(("bus", "virtio")) => bus = Some(DiskBus::Virtio),
+            Some(("bus", "sata")) => bus = Some(DiskBus::Sata),
+            Some(("bus", other)) => {
+                return Err(format!(
+                    "there is no disk bus \"{other}\"; virtio and sata are known"
+                ));
+            }
             Some((key, _)) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase()) => {
                 return Err(format!(
-                    "a disk has no option \"{key}\"; format=raw and readonly are known"
+                    "a disk has no option \"{key}\"; format=raw, bus=virtio, bus=sata and readonly are known"
                 ));
             }
             _ => break,
@@ -160,11 +171,14 @@ fn parse_disk(text: &str) -> Result<DiskOption, String> {
         rest = head;
     }
     if rest.is_empty() {
-        return Err("the disk's file is missing; write FILE[,format=raw][,readonly]".into());
+        return Err(
+            "the disk's file is missing; write FILE[,format=raw][,bus=virtio|sata][,readonly]".into(),
+        );
     }
     Ok(DiskOption {
         path: rest.into(),
         format: format.unwrap_or(DiskFormat::Raw),
+        bus: bus.unwrap_or_default(),
         readonly,
     })
 }
@@ -283,6 +297,10 @@ mod tests {
             "a.img,format=raw,readonly",
             "--disk",
             "b,c.img",
+            "--disk",
+            "d.img,bus=sata",
+            "--cdrom",
+            "e,bus=sata.iso",
             "--net",
             "tap=tap0,mac=52:54:00:12:34:56",
             "--net",
@@ -314,12 +332,19 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(args.append, "-v quiet");
-        let disk = |path: &str, readonly| DiskOption {
+        let disk = |path: &str, bus, readonly| DiskOption {
             path: path.into(),
             format: DiskFormat::Raw,
+            bus,
             readonly,
         };
-        assert_eq!(args.disks, [disk("a.img", true), disk("b,c.img", false)]);
+        let disks = [
+            disk("a.img", DiskBus::Virtio, true),
+            disk("b,c.img", DiskBus::Virtio, false),
+            disk("d.img", DiskBus::Sata, false),
+        ];
+        assert_eq!(args.disks, disks);
+        assert_eq!(args.cdroms, [PathBuf::from("e,bus=sata.iso")]);
         let mac = Some("52:54:00:12:34:56".parse().unwrap());
         assert_eq!(
             args.nets[0],
@@ -356,6 +381,7 @@ mod tests {
             ["--disk", ",readonly"],
             ["--disk", "a,format=qcow3"],
             ["--disk", "a,speed=9"],
+            ["--disk", "a,bus=scsi"],
             ["--net", "bridge=br0"],
             ["--net", "tap="],
             ["--net", "tap=sixteen-letters!"],

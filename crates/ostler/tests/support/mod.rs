@@ -86,6 +86,18 @@ impl Guest {
         }
     }
 
+    /// The same with Debian's ordinary kernel, which has drivers for what PCs have.
+    pub fn pc(cpus: u32) -> Self {
+        let folder = guest_folder().join("pc");
+        assert!(
+            folder.join("initrd.img").exists(),
+            "no guest under target/guest/pc: ./test puts it there"
+        );
+        Self::new(cpus)
+            .kernel(&folder.join("vmlinuz"))
+            .initrd(&folder.join("initrd.img"))
+    }
+
     /// Further options of `ostler run`.
     pub fn args<S: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.command.args(args);

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::chain::Chain;
-use crate::error::{Error, GuestError};
+use crate::error::GuestError;
 use crate::event_loop::{EventLoop, Interest};
 use crate::queue_server::{Answer, QueueServer, Served};
 
@@ -139,7 +139,7 @@ impl Port {
     }
 
     /// Listens for input only while the guest can take it.
-    pub fn watch(&mut self, events: &EventLoop, running: bool) -> Result<(), Error> {
+    pub fn watch(&mut self, events: &EventLoop, running: bool) -> Result<(), ostler_worker::Error> {
         let wanted = running && self.guest_open && !self.ended && !self.starved && self.receive.is_some();
         let readable = if wanted { self.stream.readable() } else { None };
         self.interest.set(events, readable, None)

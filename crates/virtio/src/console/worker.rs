@@ -86,7 +86,7 @@ impl ConsoleWorker {
                     broken,
                 })
             }
-            Err(error) => Err((error, ports)),
+            Err(error) => Err((error.into(), ports)),
         }
     }
 

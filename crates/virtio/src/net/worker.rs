@@ -221,7 +221,7 @@ impl NetWorker {
     }
 
     /// Listens to the back end for frames only while there are buffers for them, and for room only while frames wait.
-    fn watch_backend(&mut self, received: Round) -> Result<(), Error> {
+    fn watch_backend(&mut self, received: Round) -> Result<(), ostler_worker::Error> {
         let alive = !self.broken && self.moves();
         let readable = (alive && received != Round::NoBuffers)
             .then(|| self.pair.queue.readable())

@@ -27,7 +27,7 @@ use ostler_virtio::Platform;
 use serde_json::{Value, json};
 
 use crate::console::Console;
-use crate::devices::{DiskPart, NamedDevice, NetPart, Part};
+use crate::devices::{DiskPart, NamedDevice, NetPart, Part, SataDrive};
 use crate::driver::{DriverHandle, State};
 use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec};
 use crate::vcpu::CpuView;
@@ -72,6 +72,7 @@ pub(crate) struct Parts {
     pub cpus: Vec<CpuView>,
     pub profiler: Option<Arc<dyn Profiler>>,
     pub devices: Vec<NamedDevice>,
+    pub drives: Vec<SataDrive>,
     pub consoles: Vec<NamedConsole>,
 }
 
@@ -87,6 +88,8 @@ pub(crate) struct Manager {
     pub nodes: Nodes,
     pub netdevs: Netdevs,
     pub fdsets: FdSets,
+    /// What is at the SATA controller.
+    pub drives: Vec<SataDrive>,
     platform: Platform,
     devices: Vec<Device>,
     /// When each root port that was in use lost its device.
@@ -100,11 +103,14 @@ impl Manager {
         let mut devices = Vec::new();
         for (index, named) in (0..).zip(parts.devices) {
             match &named.part {
-                Part::Disk(part) => nodes.built(&named.name, part),
+                Part::Disk(part) => nodes.built(&named.name, &part.image),
                 Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
                 Part::Console | Part::Rng => {}
             }
             devices.push(Device::built(named, index));
+        }
+        for drive in &parts.drives {
+            nodes.built(&drive.name, &drive.image);
         }
         Self {
             spec,
@@ -117,6 +123,7 @@ impl Manager {
             nodes,
             netdevs,
             fdsets: FdSets::default(),
+            drives: parts.drives,
             platform: parts.platform,
             devices,
             emptied: BTreeMap::new(),

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 
 use super::fdsets::FdSets;
 use crate::control::{Arguments, Failure};
-use crate::devices::DiskPart;
+use crate::devices::OpenDisk;
 
 /// Most nodes of a guest.
 const MAX_NODES: usize = 256;
@@ -115,15 +115,15 @@ impl Nodes {
     }
 
     /// The disk of a device that the guest was built with.
-    pub fn built(&mut self, name: &str, part: &DiskPart) {
+    pub fn built(&mut self, name: &str, open: &OpenDisk) {
         self.list.push(Node {
             name: name.into(),
             driver: "raw",
-            filename: part.filename.clone(),
-            disk: part.disk.clone(),
-            direct: part.direct,
+            filename: open.filename.clone(),
+            disk: open.disk.clone(),
+            direct: open.direct,
             origin: Origin::Built,
-            image: part.image,
+            image: open.inode,
             child: None,
             device: Some(name.into()),
         });

@@ -277,7 +277,7 @@ impl Manager {
                     disk,
                     serial,
                     filename,
-                    image: None,
+                    inode: None,
                     direct,
                 };
                 devices::make_disk(id.into(), open, queues, &self.platform).map_err(failed)

@@ -24,8 +24,10 @@ pub const MAX_CPUS: u32 = if ostler_machine::MAX_CPUS < ostler_accel::model::MAX
 };
 /// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
 pub const MIN_MEMORY: u64 = 2 << 20;
-/// Most disks and network cards of a guest together: the root bus has 15 slots, console and entropy source take two.
+/// Most virtio disks and network cards of a guest together: the root bus has 15 slots, console and entropy source take two.
 pub const MAX_DEVICES: usize = 13;
+/// Most SATA drives of a guest: the ports of its controller.
+pub const MAX_SATA_DRIVES: usize = ostler_ahci::PORTS;
 /// Longest kernel command line, in bytes (boot protocols have lower limits of their own).
 pub const MAX_COMMAND_LINE: usize = 65_535;
 /// Longest name, in bytes.
@@ -57,7 +59,7 @@ pub struct GuestSpec {
     pub memory: u64,
     /// What it boots.
     pub boot: BootSpec,
-    /// Virtio disks, in the order of their slots.
+    /// Disks: virtio ones in the order of their slots, SATA drives in that of their ports.
     pub disks: Vec<DiskSpec>,
     /// Virtio network cards, in the order of their slots.
     pub nets: Vec<NetSpec>,
@@ -148,7 +150,29 @@ pub enum DiskFormat {
     Raw,
 }
 
-/// A virtio disk.
+/// What a disk is connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskBus {
+    /// A PCI device of its own.
+    #[default]
+    Virtio,
+    /// A port of the SATA controller.
+    Sata,
+}
+
+/// What kind of drive a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskDevice {
+    /// A disk.
+    #[default]
+    Disk,
+    /// A CD-ROM drive with its medium.
+    Cdrom,
+}
+
+/// A disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpec {
@@ -156,6 +180,12 @@ pub struct DiskSpec {
     pub file: Slot,
     /// Its layout.
     pub format: DiskFormat,
+    /// What it is connected to.
+    #[serde(default)]
+    pub bus: DiskBus,
+    /// Disk or CD-ROM drive.
+    #[serde(default)]
+    pub device: DiskDevice,
     /// Whether the guest may only read.
     pub readonly: bool,
     /// Serial number that the guest sees; at most 20 bytes.
@@ -244,10 +274,21 @@ impl GuestSpec {
                 "the kernel command line must have at most {MAX_COMMAND_LINE} bytes and no NUL"
             ));
         }
-        if self.disks.len() + self.nets.len() > MAX_DEVICES {
+        let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count();
+        if self.disks.len() - sata + self.nets.len() > MAX_DEVICES {
             return refuse(format!(
-                "a guest has at most {MAX_DEVICES} disks and network cards together"
+                "a guest has at most {MAX_DEVICES} virtio disks and network cards together"
             ));
+        }
+        if sata > MAX_SATA_DRIVES {
+            return refuse(format!(
+                "a guest has at most {MAX_SATA_DRIVES} SATA disks and CD-ROM drives together, not {sata}"
+            ));
+        }
+        if let Some(disk) = self.disks.iter().find(|disk| disk.device == DiskDevice::Cdrom)
+            && (disk.bus != DiskBus::Sata || !disk.readonly)
+        {
+            return refuse("a CD-ROM drive is a SATA drive and read-only".into());
         }
         if let Some(disk) = self
             .disks
@@ -388,6 +429,8 @@ pub(crate) mod tests {
         good.disks.push(DiskSpec {
             file: Slot(1),
             format: DiskFormat::Raw,
+            bus: DiskBus::Virtio,
+            device: DiskDevice::Disk,
             readonly: true,
             serial: "disk0".into(),
         });
@@ -402,6 +445,18 @@ pub(crate) mod tests {
         good.validate(3).unwrap();
         let text = serde_json::to_string(&good).unwrap();
         assert_eq!(serde_json::from_str::<GuestSpec>(&text).unwrap(), good);
+    }
+
+    fn drives(count: usize, bus: DiskBus) -> Vec<DiskSpec> {
+        let drive = DiskSpec {
+            file: Slot(0),
+            format: DiskFormat::Raw,
+            bus,
+            device: DiskDevice::Disk,
+            readonly: true,
+            serial: String::new(),
+        };
+        vec![drive; count]
     }
 
     #[test]
@@ -426,8 +481,23 @@ pub(crate) mod tests {
                 });
             },
             |s| s.serial = ConsoleSpec::File { file: Slot(9) },
+            |s| s.disks = drives(MAX_SATA_DRIVES + 1, DiskBus::Sata),
+            |s| s.disks = drives(MAX_DEVICES + 1, DiskBus::Virtio),
+            |s| {
+                s.disks = drives(1, DiskBus::Virtio);
+                s.disks[0].device = DiskDevice::Cdrom;
+            },
+            |s| {
+                s.disks = drives(1, DiskBus::Sata);
+                (s.disks[0].device, s.disks[0].readonly) = (DiskDevice::Cdrom, false);
+            },
         ];
         spec().validate(1).unwrap();
+        let mut most = spec();
+        most.disks = drives(MAX_DEVICES, DiskBus::Virtio);
+        most.disks.extend(drives(MAX_SATA_DRIVES, DiskBus::Sata));
+        most.disks[MAX_DEVICES].device = DiskDevice::Cdrom;
+        most.validate(1).unwrap();
         for (number, spoil) in spoils.iter().enumerate() {
             let mut bad = spec();
             spoil(&mut bad);

@@ -1,12 +1,13 @@
 //! Disks and block nodes.
 
+use ostler_ahci::DriveKind;
 use ostler_virtio::block::BlockRequest;
 use serde_json::{Value, json};
 
 use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
-use crate::devices::DiskPart;
+use crate::devices::{DiskPart, SataDrive};
 use crate::manager::{Device, Manager, Node, Origin};
 
 pub(super) fn add(context: &mut Context, arguments: Arguments) -> Answer {
@@ -39,6 +40,16 @@ pub(super) fn resize(context: &mut Context, mut arguments: Arguments) -> Answer 
     let unknown = || Failure::generic(format!("Cannot find device='{device}' nor node-name='{node}'"));
     let node = found.ok_or_else(unknown)?;
     let size = u64::try_from(size).map_err(|_| Failure::expects("size", "a >0 size"))?;
+    if manager
+        .drives
+        .iter()
+        .any(|drive| node.device.as_deref() == Some(&*drive.name))
+    {
+        return Err(Failure::generic(format!(
+            "'{}' is a SATA drive, whose size cannot change while the guest runs",
+            node.name
+        )));
+    }
     let failed = |error: ostler_disk::Error| Failure::generic(error.to_string());
     node.disk.resize(size).map_err(failed)?;
     let user = nodes.device_above(&node.name);
@@ -107,7 +118,26 @@ pub(super) fn query(manager: &Manager) -> Value {
         }
         value
     };
-    manager.disks().map(disk).collect()
+    let drive = |(port, drive): (usize, &SataDrive)| {
+        let removable = drive.kind == DriveKind::Cdrom;
+        let mut value = json!({
+            "device": drive.name,
+            "qdev": format!("/machine/sata/{port}"),
+            "type": "unknown",
+            "removable": removable,
+            "locked": false,
+        });
+        if removable {
+            value["tray_open"] = false.into();
+        }
+        let mut nodes = manager.nodes.iter();
+        if let Some(inserted) = nodes.find(|node| node.device.as_deref() == Some(&*drive.name)) {
+            value["inserted"] = node(inserted);
+        }
+        value
+    };
+    let drives = manager.drives.iter().enumerate().map(drive);
+    manager.disks().map(disk).chain(drives).collect()
 }
 
 pub(super) fn nodes(context: &mut Context, mut arguments: Arguments) -> Answer {

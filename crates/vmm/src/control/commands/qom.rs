@@ -53,7 +53,7 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
             let mut nodes = manager.nodes.iter();
             let node = nodes.find(|node| node.device.as_deref() == Some(device.id()));
             list.push(value("drive", "str", node.map_or("", |node| &*node.name)));
-            list.push(value("serial", "str", &*part.serial));
+            list.push(value("serial", "str", &*part.image.serial));
         }
         Part::Net(part) => {
             let mut netdevs = manager.netdevs.iter();

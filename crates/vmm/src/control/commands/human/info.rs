@@ -126,12 +126,12 @@ fn disks(manager: &Manager) -> String {
             Some(node) => (&*node.name, node.driver, &*node.filename),
             None => ("", "", ""),
         };
-        let readonly = if part.disk.features().readonly {
+        let readonly = if part.image.disk.features().readonly {
             ", read-only"
         } else {
             ""
         };
-        let caching = if part.direct {
+        let caching = if part.image.direct {
             "writeback, direct"
         } else {
             "writeback"

@@ -21,7 +21,7 @@ fn borrow(fd: &impl AsRawFd) -> BorrowedFd<'_> {
 }
 
 /// An epoll set and the poll window of the worker that waits on it.
-pub(crate) struct EventLoop {
+pub struct EventLoop {
     epoll: OwnedFd,
     window: Duration,
     max_window: Duration,
@@ -111,7 +111,7 @@ impl EventLoop {
 }
 
 /// What is listened for on the one or two descriptors of a back end, changed only where it differs.
-pub(crate) struct Interest {
+pub struct Interest {
     token: u64,
     /// Descriptors in the set, with what is waited for.
     watched: Vec<(RawFd, epoll::EventFlags)>,

@@ -9,7 +9,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::error::Error;
 
 /// A worker thread that gives back a `T` when it is stopped.
-pub(crate) struct Worker<T> {
+pub struct Worker<T> {
     thread: JoinHandle<T>,
     stop: Arc<EventFd>,
 }
@@ -38,12 +38,12 @@ impl<T: Send + 'static> Worker<T> {
 }
 
 /// A new event that never blocks its reader.
-pub(crate) fn new_event() -> Result<EventFd, Error> {
+pub fn new_event() -> Result<EventFd, Error> {
     EventFd::new(EFD_NONBLOCK).map_err(Error::host("an event"))
 }
 
 /// Clears an event; one that was not signalled is left as it is.
-pub(crate) fn clear(event: &EventFd) {
+pub fn clear(event: &EventFd) {
     match event.read() {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
