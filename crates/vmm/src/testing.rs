@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::console::Console;
@@ -9,7 +10,7 @@ use crate::driver::DriverHandle;
 use crate::guest::{Consoles, Guest};
 use crate::handoff::Descriptors;
 use crate::manager::Manager;
-use crate::spec::{ConsoleSpec, DiskFormat, DiskSpec, GuestSpec, NetBackend, NetSpec};
+use crate::spec::{ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, NetBackend, NetSpec};
 
 /// Bytes of its disk.
 pub(crate) const DISK_SIZE: u64 = 1 << 20;
@@ -54,7 +55,7 @@ fn kernel() -> File {
     file
 }
 
-/// A guest with two CPUs on the software CPU, a disk `disk0`, a network card `net0` and an entropy source.
+/// A guest with two CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0` and an entropy source.
 pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let mut descriptors = Descriptors::new();
     let mut spec = crate::spec::tests::spec();
@@ -69,6 +70,19 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
         format: DiskFormat::Raw,
         readonly: false,
         serial: "one".into(),
+        bus: DiskBus::Virtio,
+        device: DiskDevice::Disk,
+    });
+    let medium = tempfile::tempfile().unwrap();
+    medium.set_len(DISK_SIZE).unwrap();
+    let medium = File::open(format!("/proc/self/fd/{}", medium.as_raw_fd())).unwrap();
+    spec.disks.push(DiskSpec {
+        file: descriptors.push(medium),
+        format: DiskFormat::Raw,
+        readonly: true,
+        serial: "two".into(),
+        bus: DiskBus::Sata,
+        device: DiskDevice::Cdrom,
     });
     let (ours, cable) = std::os::unix::net::UnixStream::pair().unwrap();
     spec.nets.push(NetSpec {

@@ -448,6 +448,26 @@ fn the_object_tree_can_be_walked() {
 }
 
 #[test]
+fn a_sata_drive_is_shown_with_its_medium_and_keeps_its_size() {
+    let mut talk = Talk::negotiated();
+    let block = talk.good("query-block", json!({}));
+    let drive = &block[1];
+    assert_eq!(drive["device"], "disk1");
+    assert_eq!(
+        (&drive["removable"], &drive["tray_open"]),
+        (&json!(true), &json!(false))
+    );
+    assert_eq!(drive["inserted"]["node-name"], "disk1");
+    assert_eq!(drive["inserted"]["ro"], true);
+    let stats = talk.good("x-ostler-stats", json!({}));
+    let named = |device: &&Value| device["name"] == "disk1";
+    let device = stats["devices"].as_array().unwrap().iter().find(named).unwrap();
+    assert_eq!(device["kind"], "cdrom");
+    let (_, refused) = talk.bad("block_resize", json!({ "device": "disk1", "size": 4096 }));
+    assert!(refused.contains("SATA"), "{refused}");
+}
+
+#[test]
 fn people_get_lines() {
     let mut talk = Talk::negotiated();
     assert_eq!(talk.line(""), "");
