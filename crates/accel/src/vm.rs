@@ -52,7 +52,8 @@ pub trait Vm: MsiSink + DoorbellRegistry {
     /// Makes vCPU `id`, in the state after RESET.
     fn create_vcpu(&self, id: u32, cpuid: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error>;
 
-    /// Replaces the memory map as a whole. No vCPU may be in guest mode.
+    /// Replaces the memory map as a whole. A vCPU has the new map when it enters guest mode next; one that is in guest mode comes
+    /// out of it and enters again soon. Memory that both maps have stays reachable all the time.
     fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error>;
 
     /// Tells the message that each IOAPIC pin sends, so that the end of a level-triggered one arrives as

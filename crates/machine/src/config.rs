@@ -6,7 +6,7 @@ use ostler_accel::Vm;
 use ostler_memory::GuestRam;
 use ostler_pci::PciFunction;
 
-use crate::BootSource;
+use crate::{BootSource, Firmware};
 
 /// A version of the platform. A guest keeps its version for life; new ones are added here, old ones stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +64,14 @@ pub trait SerialBackend: Send + Sync {
     fn input_room(&self);
 }
 
+/// What a machine starts with.
+pub enum Boot {
+    /// A kernel with initrd and command line; what firmware would do is done for it.
+    Kernel(BootSource),
+    /// Firmware, which finds out itself what to boot.
+    Firmware(Firmware),
+}
+
 /// What a machine is built from.
 pub struct MachineConfig {
     /// Version of the platform.
@@ -74,8 +82,8 @@ pub struct MachineConfig {
     pub vm: Arc<dyn Vm>,
     /// Number of CPUs, with APIC ids 0 to `cpus - 1`.
     pub cpus: u32,
-    /// Kernel, initrd, command line.
-    pub boot: BootSource,
+    /// What it starts with.
+    pub boot: Boot,
     /// PCI functions of the guest's devices, placed in this order in slots 1 to 15.
     pub functions: Vec<Arc<dyn PciFunction>>,
     /// The SATA controller, placed where Q35 has it (slot 31, function 2).

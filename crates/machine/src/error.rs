@@ -62,6 +62,20 @@ pub enum Error {
     /// The tables that describe the machine outgrew their place.
     #[error("the firmware tables do not fit into their place; give the guest fewer CPUs")]
     TablesTooLarge,
+    /// Firmware of this size has no place.
+    #[error(
+        "the {what} has {size} bytes, and must have {least} to {most} in pages of 4096; use an image for x86-64 machines"
+    )]
+    FirmwareSize {
+        /// Which image.
+        what: &'static str,
+        /// Its size in bytes.
+        size: u64,
+        /// Least bytes.
+        least: u64,
+        /// Most bytes.
+        most: u64,
+    },
     /// Bus 0 is full.
     #[error(
         "a machine has room for {MAX_DEVICES} PCI devices, not {0}; give the guest fewer disks and network cards"

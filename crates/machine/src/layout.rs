@@ -63,5 +63,7 @@ pub const RESET_CONTROL: u64 = 0xcf9;
 pub const PCI_CONFIG_PORTS: u64 = 0xcf8;
 /// pvpanic.
 pub const PVPANIC: u64 = 0x505;
+/// Where firmware writes its log, if someone listens.
+pub const DEBUG_CONSOLES: [u64; 2] = [0x402, 0xe9];
 /// fw_cfg: selector, data, and DMA address.
 pub const FW_CFG: u64 = 0x510;

@@ -14,6 +14,7 @@ mod bridges;
 mod chips;
 mod config;
 mod error;
+mod firmware;
 mod interrupts;
 mod layout;
 mod machine;
@@ -25,7 +26,8 @@ use ostler_bus::registers;
 
 pub use boot::{Blob, BootSource};
 pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
-pub use config::{MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
+pub use config::{Boot, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
 pub use error::Error;
+pub use firmware::{Firmware, FirmwareChip, Variables, disk_path, sata_path};
 pub use layout::MAX_CPUS;
 pub use machine::Machine;

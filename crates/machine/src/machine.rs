@@ -7,8 +7,8 @@
 use std::sync::{Arc, Mutex};
 
 use ostler_accel::CpuState;
-use ostler_bus::{AddressMap, Device};
-use ostler_memory::GuestRam;
+use ostler_bus::{AddressMap, Device, Range};
+use ostler_memory::{GuestRam, RamSlot};
 use ostler_pci::{Location, PciFunction, Root, RootPort};
 
 use crate::boot::{self, BootSource};
@@ -19,8 +19,9 @@ use crate::chips::pit_bus::PitBus;
 use crate::chips::pm_bus::PmBus;
 use crate::chips::rtc_bus::RtcBus;
 use crate::chips::serial_port::SerialPort;
+use crate::firmware::Board;
 use crate::interrupts::Router;
-use crate::layout::PCI_CONFIG_PORTS;
+use crate::layout::{ECAM_BASE, ECAM_SIZE, PCI_CONFIG_PORTS};
 use crate::registers::lock;
 use crate::tables::{self, Description};
 use crate::timers::TimerThread;
@@ -49,7 +50,10 @@ pub struct Machine {
     pub(crate) memory: Arc<AddressMap>,
     pub(crate) ram: Arc<GuestRam>,
     pub(crate) cpus: u32,
-    pub(crate) boot: Arc<BootSource>,
+    /// What the platform itself loads.
+    pub(crate) boot: Option<Arc<BootSource>>,
+    /// What loads everything else instead.
+    pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
     pub(crate) chips: Chips,
     pub(crate) _timers: TimerThread,
@@ -78,11 +82,18 @@ impl Machine {
 
     /// The state in which CPU `cpu` starts after a build or a reset; all but CPU 0 wait for a start-up IPI.
     pub fn boot_state(&self, cpu: u32) -> CpuState {
-        if cpu == 0 {
+        if let Some(firmware) = &self.firmware {
+            firmware.boot_state(cpu)
+        } else if cpu == 0 {
             lock(&self.first_cpu).clone()
         } else {
             boot::cpu::firmware_state(cpu)
         }
+    }
+
+    /// The memory map that the accelerator has now, where firmware changes it.
+    pub fn changing_slots(&self) -> Option<Arc<[RamSlot]>> {
+        self.firmware.as_ref().map(|firmware| firmware.slots())
     }
 
     /// Carries [`ostler_accel::Exit::EndOfInterrupt`] to the IOAPIC.
@@ -134,7 +145,7 @@ impl Machine {
         &self.chips.root
     }
 
-    /// Brings every chip to its reset state and loads the kernel again. All vCPUs must be paused.
+    /// Brings every chip to its reset state, and loads the kernel again unless firmware does. All vCPUs must be paused.
     pub fn reset(&self) -> Result<(), Error> {
         let chips = &self.chips;
         chips.root.reset();
@@ -147,11 +158,17 @@ impl Machine {
         chips.rtc.reset();
         chips.router.reset();
         chips.pit.reset();
+        if let Some(firmware) = &self.firmware {
+            firmware.reset();
+        }
         self.start_over()
     }
 
-    /// What firmware would do: gives PCI its addresses, describes the machine, loads the kernel.
+    /// What firmware would do, where there is none: gives PCI its addresses, describes the machine, loads the kernel.
     pub(crate) fn start_over(&self) -> Result<(), Error> {
+        let Some(source) = &self.boot else {
+            return Ok(());
+        };
         let chips = &self.chips;
         chips.root.assign_resources()?;
         for (at, function) in chips.root.functions() {
@@ -167,10 +184,12 @@ impl Machine {
             machine_type: self.machine_type,
             cpus: self.cpus,
             windows: topology::windows(&self.ram),
+            ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
+            firmware: false,
         })?;
-        let state = boot::load(&self.ram, &self.boot)?;
-        if boot::is_multiboot(&self.boot)? {
+        let state = boot::load(&self.ram, source)?;
+        if boot::is_multiboot(source)? {
             self.start_bios_timer();
         }
         *lock(&self.first_cpu) = state;

@@ -10,12 +10,14 @@ use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
 use crate::chips::fw_cfg_bus::{self, FwCfg};
 use crate::chips::i8042_bus::{CommandPort, DataPort, I8042Bus};
 use crate::chips::pit_bus::{PitBus, SystemControlPort};
+use crate::chips::pm::Pm;
 use crate::chips::pm_bus::{PmBus, SmiCommandPorts};
 use crate::chips::rtc_bus::RtcBus;
 use crate::chips::serial_port::SerialPort;
 use crate::chips::signals::{
     DebugExit, FastReset, PvPanic, ResetControl, TestLines, TestMemory, TestScratch,
 };
+use crate::firmware::Board;
 use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
 use crate::layout::{
     COM1, COM1_IRQ, ELCR_PORTS, FW_CFG, IOAPIC_BASE, MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI,
@@ -23,7 +25,7 @@ use crate::layout::{
 };
 use crate::machine::{Chips, Machine};
 use crate::timers::{Clock, TimerThread, Timers};
-use crate::{Error, MachineConfig, MachineEvents, SerialBackend};
+use crate::{Boot, Error, MachineConfig, MachineEvents, SerialBackend};
 
 /// The buses under construction.
 struct Buses {
@@ -60,7 +62,13 @@ impl Machine {
         if !(1..=MAX_CPUS).contains(&cpus) {
             return Err(Error::Cpus(cpus));
         }
-        let boot = Arc::new(boot);
+        let (boot, firmware) = match boot {
+            Boot::Kernel(source) => (Some(Arc::new(source)), None),
+            Boot::Firmware(firmware) => {
+                let what = (machine_type, cpus, serial.is_some());
+                (None, Some(Board::new(firmware, vm.clone(), ram.clone(), what)?))
+            }
+        };
         let buses = Buses {
             ports: Arc::new(AddressMap::new()),
             memory: Arc::new(AddressMap::new()),
@@ -71,18 +79,26 @@ impl Machine {
         let router = interrupt_controllers(&buses, &vm)?;
         let isa = |irq: u8| router.line(Input::Isa(irq));
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
-        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, cpus);
+        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, cpus, firmware.is_some());
         buses.port(0x70, 2, rtc.clone())?;
         let keyboard = keyboard_controller(&buses, isa(1), isa(12), &events)?;
         let serial = serial
             .map(|outside| serial_port(&buses, isa(COM1_IRQ), outside))
             .transpose()?;
-        let pm = PmBus::new(isa(SCI), clock, timers, events.clone());
+        let pm = if firmware.is_some() {
+            Pm::without_smm()
+        } else {
+            Pm::default()
+        };
+        let pm = PmBus::new(pm, isa(SCI), clock, timers, events.clone());
         buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone())))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
         let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), cpus)?);
         buses.port(FW_CFG, fw_cfg_bus::SIZE, fw_cfg.clone())?;
+        if let Some(firmware) = &firmware {
+            firmware_board(&buses, firmware, &fw_cfg)?;
+        }
         if let Some(port) = debug_exit {
             buses.port(u64::from(port), 4, Arc::new(DebugExit(events.clone())))?;
         }
@@ -90,9 +106,11 @@ impl Machine {
             test_device_ports(&buses, &router)?;
         }
 
-        let windows = topology::windows(&ram);
+        let windows = firmware
+            .as_ref()
+            .map_or_else(|| topology::windows(&ram), |board| board.pci_windows());
         let reset_control = Arc::new(ResetControl::new(events));
-        let (root, host_bridge) = pci_root(&buses, windows, reset_control, &router, &pm)?;
+        let (root, host_bridge) = pci_root(&buses, windows, reset_control, &router, &pm, &firmware)?;
         plug_devices(&root, &router, &functions)?;
         if let Some(sata) = sata {
             let line = topology::line(&router, topology::SATA, &*sata);
@@ -118,6 +136,7 @@ impl Machine {
             ram,
             cpus,
             boot,
+            firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,
             _timers: timer_thread,
@@ -125,6 +144,16 @@ impl Machine {
         machine.start_over()?;
         Ok(machine)
     }
+}
+
+fn firmware_board(buses: &Buses, board: &Board, fw_cfg: &Arc<FwCfg>) -> Result<(), Error> {
+    for (range, device) in board.windows() {
+        buses.window(range.base, range.len, device)?;
+    }
+    for (range, device) in board.ports() {
+        buses.port(range.base, range.len, device)?;
+    }
+    board.connect(fw_cfg.clone())
 }
 
 fn interrupt_controllers(buses: &Buses, vm: &Arc<dyn Vm>) -> Result<Arc<Router>, Error> {
@@ -197,6 +226,7 @@ fn pci_root(
     reset_control: Arc<dyn Device>,
     router: &Arc<Router>,
     pm: &Arc<PmBus>,
+    firmware: &Option<Arc<Board>>,
 ) -> Result<(Arc<Root>, Arc<HostBridge>), Error> {
     let root = Root::new(RootConfig {
         memory: buses.memory.clone(),
@@ -205,9 +235,16 @@ fn pci_root(
     });
     buses.port(PCI_CONFIG_PORTS, 8, root.config_ports(Some(reset_control)))?;
 
-    let host_bridge = Arc::new(HostBridge::new(Movable::new(buses.memory.clone(), root.ecam())));
+    let host_bridge = Arc::new(HostBridge::new(
+        Movable::new(buses.memory.clone(), root.ecam()),
+        firmware.clone(),
+    ));
     root.add(topology::HOST_BRIDGE, host_bridge.clone(), None)?;
-    let lpc_bridge = LpcBridge::new(router.clone(), Movable::new(buses.ports.clone(), pm.clone()));
+    let lpc_bridge = LpcBridge::new(
+        router.clone(),
+        Movable::new(buses.ports.clone(), pm.clone()),
+        firmware.is_some(),
+    );
     root.add(topology::LPC_BRIDGE, Arc::new(lpc_bridge), None)?;
     Ok((root, host_bridge))
 }

@@ -13,7 +13,7 @@ use ostler_accel::model::{self, Topology};
 use ostler_accel::{Accelerator, Exit, Kick, KickSource, Vcpu, Vm, VmConfig};
 use ostler_disk::RawDisk;
 use ostler_machine::{
-    Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
+    Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_softcpu::vm::SoftCpu;
@@ -99,11 +99,11 @@ impl Guest {
             ram: ram.clone(),
             vm: vm.clone(),
             cpus: 1,
-            boot: BootSource {
+            boot: Boot::Kernel(BootSource {
                 kernel: Blob::File(File::open(guest_folder().join("vmlinuz")).unwrap()),
                 initrd: Some(Blob::Bytes(initrd)),
                 command_line: "console=ttyS0 panic=-1".into(),
-            },
+            }),
             functions: Vec::new(),
             sata: None,
             serial: Some(outside.clone()),

@@ -13,7 +13,7 @@ use ostler_accel::{
     Accelerator, Exit, ExitCause, Kick, KickSource, TimeSpent, Vcpu, VcpuStats, Vm, VmConfig,
 };
 use ostler_machine::{
-    Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
+    Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
 };
 use ostler_memory::{RamOptions, RamSlot};
 use ostler_softcpu::vm::SoftCpu;
@@ -111,11 +111,11 @@ fn main() {
         ram,
         vm: vm.clone(),
         cpus,
-        boot: BootSource {
+        boot: Boot::Kernel(BootSource {
             kernel: open(1),
             initrd: Some(open(2)),
             command_line: append,
-        },
+        }),
         functions: Vec::new(),
         sata: None,
         serial: Some(end.clone()),

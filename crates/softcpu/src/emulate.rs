@@ -8,6 +8,7 @@ use ostler_memory::RamSlot;
 
 use crate::block::BlockCache;
 use crate::engine;
+use crate::mmu::memory_map::MemoryMap;
 use crate::shared::{VcpuShared, VmShared};
 use crate::state::{Activity, Cpu};
 use crate::system::lapic::{self, register};
@@ -28,6 +29,8 @@ pub struct Emulator {
     vm: Arc<VmShared>,
     id: u32,
     cpuid: Vec<CpuidLeaf>,
+    /// The memory map that was given last, if it can change.
+    slots: Option<Arc<[RamSlot]>>,
     /// Made when it is first needed: most guests never do.
     cpu: Option<Box<Cpu>>,
 }
@@ -51,8 +54,26 @@ impl Emulator {
             vm,
             id,
             cpuid: cpuid.to_vec(),
+            slots: None,
             cpu: None,
         }
+    }
+
+    /// Works on the memory map `slots` from now on.
+    pub fn use_slots(&mut self, slots: Arc<[RamSlot]>) {
+        if self
+            .slots
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &slots))
+        {
+            return;
+        }
+        let map = Arc::new(MemoryMap::new(slots.to_vec()));
+        self.vm.map.store(map.clone());
+        if let Some(cpu) = &mut self.cpu {
+            cpu.mmu.set_map(map);
+        }
+        self.slots = Some(slots);
     }
 
     /// Executes the instruction at which `vcpu` left with [`Exit::EmulationFailed`], so that it goes on behind it. Ports and

@@ -2,10 +2,14 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
-use ostler_machine::{Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, SerialBackend};
+use ostler_machine::{
+    Blob, Boot, BootSource, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent, MachineEvents,
+    SerialBackend, Variables, disk_path, sata_path,
+};
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
@@ -22,7 +26,7 @@ use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
 use crate::manager::{self, Manager, NamedConsole};
-use crate::spec::{ConsoleSpec, GuestSpec};
+use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Slot};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
 
 /// Port of the debug-exit device, where one is asked for.
@@ -32,6 +36,8 @@ const DEBUG_EXIT_PORT: u16 = 0xf4;
 pub(crate) struct Consoles {
     pub serial: Arc<Console>,
     pub virtio: Arc<Console>,
+    /// The firmware's log.
+    pub debug: Arc<Console>,
 }
 
 /// A guest that is built.
@@ -86,7 +92,11 @@ impl Guest {
         let outside = Outside {
             driver: driver.clone(),
             serial: consoles.serial.clone(),
+            debug: consoles.debug.clone(),
         };
+        let supported = accelerator
+            .supported_cpuid()
+            .map_err(|e| Error::part("the CPU model", e))?;
         let machine = build_machine(
             spec,
             descriptors,
@@ -99,12 +109,9 @@ impl Guest {
                     .sata
                     .as_ref()
                     .map(|sata| sata.controller.clone() as Arc<dyn PciFunction>),
+                physical_bits: physical_bits(&cpuid(spec, &supported, 0)?),
             },
         )?;
-
-        let supported = accelerator
-            .supported_cpuid()
-            .map_err(|e| Error::part("the CPU model", e))?;
         let bell = match &spec.gdb {
             Some(_) => {
                 Some(Arc::new(Bell::new().map_err(|source| {
@@ -236,10 +243,23 @@ fn cpuid(spec: &GuestSpec, supported: &[CpuidLeaf], index: u32) -> Result<Vec<Cp
     model::build(&spec.cpu_model, supported, topology, index).map_err(|e| Error::Specification(e.to_string()))
 }
 
+/// Bits of a physical address that every x86-64 CPU has.
+const LEAST_PHYSICAL_BITS: u8 = 36;
+
+/// Bits of a physical address that a CPU with these answers has.
+fn physical_bits(cpuid: &[CpuidLeaf]) -> u8 {
+    const ADDRESS_SIZES: u32 = 0x8000_0008;
+    cpuid
+        .iter()
+        .find(|leaf| leaf.leaf == ADDRESS_SIZES)
+        .map_or(LEAST_PHYSICAL_BITS, |leaf| leaf.eax as u8)
+}
+
 /// Whom the machine talks to.
 struct Outside {
     driver: DriverHandle,
     serial: Arc<Console>,
+    debug: Arc<Console>,
 }
 
 /// What the machine is made of.
@@ -248,6 +268,47 @@ struct Inside {
     vm: Arc<dyn Vm>,
     functions: Vec<Arc<dyn PciFunction>>,
     sata: Option<Arc<dyn PciFunction>>,
+    physical_bits: u8,
+}
+
+fn file(descriptors: &Descriptors, slot: Slot) -> Result<File, Error> {
+    descriptors.duplicate(slot).map(File::from)
+}
+
+/// What firmware tries to start from: the disks as the user gave them.
+fn boot_order(disks: &[DiskSpec]) -> Vec<String> {
+    let (mut functions, mut ports) = (0.., 0..);
+    let paths = disks.iter().filter_map(|disk| match disk.bus {
+        DiskBus::Virtio => functions.next().map(disk_path),
+        DiskBus::Sata => ports.next().map(sata_path),
+    });
+    paths.collect()
+}
+
+fn open_firmware(
+    spec: &FirmwareSpec,
+    descriptors: &Descriptors,
+    debug: &Arc<Console>,
+) -> Result<Firmware, Error> {
+    let chip = match &spec.variables {
+        None => FirmwareChip::Rom,
+        Some(variables) => FirmwareChip::Flash(Variables {
+            contents: Blob::File(file(descriptors, variables.file)?),
+            file: variables
+                .kept
+                .then(|| file(descriptors, variables.file))
+                .transpose()?,
+        }),
+    };
+    let log: Arc<dyn SerialBackend> = Arc::new(SerialOutput(debug.clone()));
+    Ok(Firmware {
+        code: Blob::File(file(descriptors, spec.code)?),
+        chip,
+        physical_bits: LEAST_PHYSICAL_BITS,
+        boot_order: Vec::new(),
+        boot_menu: spec.boot_menu.map(|time| Duration::from_millis(time.into())),
+        debug: (spec.debug != ConsoleSpec::None).then_some(log),
+    })
 }
 
 fn build_machine(
@@ -256,15 +317,21 @@ fn build_machine(
     outside: Outside,
     inside: Inside,
 ) -> Result<Arc<Machine>, Error> {
-    let open = |slot| {
-        descriptors
-            .duplicate(slot)
-            .map(|descriptor| Blob::File(File::from(descriptor)))
-    };
-    let boot = BootSource {
-        kernel: open(spec.boot.kernel)?,
-        initrd: spec.boot.initrd.map(open).transpose()?,
-        command_line: spec.boot.command_line.clone(),
+    let boot = match &spec.boot {
+        BootSpec::Kernel(kernel) => {
+            let open = |slot| file(descriptors, slot).map(Blob::File);
+            Boot::Kernel(BootSource {
+                kernel: open(kernel.kernel)?,
+                initrd: kernel.initrd.map(open).transpose()?,
+                command_line: kernel.command_line.clone(),
+            })
+        }
+        BootSpec::Firmware(firmware) => {
+            let mut firmware = open_firmware(firmware, descriptors, &outside.debug)?;
+            firmware.physical_bits = inside.physical_bits;
+            firmware.boot_order = boot_order(&spec.disks);
+            Boot::Firmware(firmware)
+        }
     };
     let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(outside.serial));
     let machine = Machine::build(MachineConfig {

@@ -145,7 +145,7 @@ fn receive_batch(socket: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::tests::spec;
+    use crate::spec::tests::{kernel, spec};
     use std::fs::File;
     use std::io::{Seek, SeekFrom};
 
@@ -159,12 +159,12 @@ mod tests {
             assert_eq!(descriptors.push(file), Slot(number));
         }
         let mut sent = spec();
-        sent.boot.kernel = Slot(149);
+        sent.boot = kernel(149, "");
         send(&mut ours, &sent, &descriptors).unwrap();
         let (got, descriptors) = receive(&mut theirs).unwrap();
         assert_eq!(got, sent);
         assert_eq!(descriptors.len(), 150);
-        let mut file = File::from(descriptors.duplicate(got.boot.kernel).unwrap());
+        let mut file = File::from(descriptors.duplicate(Slot(149)).unwrap());
         file.seek(SeekFrom::Start(0)).unwrap();
         let mut bytes = [0; 4];
         file.read_exact(&mut bytes).unwrap();

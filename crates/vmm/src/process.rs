@@ -13,6 +13,7 @@ use crate::driver::{Driver, DriverHandle, Request};
 use crate::guest::{Consoles, Guest};
 use crate::handoff;
 use crate::link::{self, FromGuest, Outcome, ToGuest};
+use crate::spec::{BootSpec, ConsoleSpec, GuestSpec};
 
 /// What the guest may take to end when the process that it belongs to is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +25,7 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
     let consoles = Consoles {
         serial: Arc::new(Console::open("serial", &spec.serial, &descriptors)?),
         virtio: Arc::new(Console::open("console", &spec.console, &descriptors)?),
+        debug: Arc::new(Console::open("debug", debug_console(&spec), &descriptors)?),
     };
     let mut guest = match Guest::build(&spec, &descriptors, &driver.handle(), &consoles) {
         Ok(guest) => guest,
@@ -51,7 +53,16 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
     drop(guest);
     consoles.serial.finish();
     consoles.virtio.finish();
+    consoles.debug.finish();
     say(&socket, &FromGuest::Ended(outcome))
+}
+
+/// Where firmware writes its log.
+fn debug_console(spec: &GuestSpec) -> &ConsoleSpec {
+    match &spec.boot {
+        BootSpec::Firmware(firmware) => &firmware.debug,
+        BootSpec::Kernel(_) => &ConsoleSpec::None,
+    }
 }
 
 /// What the user gave that cannot be is refused; anything else is the host's failure.

@@ -10,7 +10,10 @@ use crate::driver::DriverHandle;
 use crate::guest::{Consoles, Guest};
 use crate::handoff::Descriptors;
 use crate::manager::Manager;
-use crate::spec::{ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, NetBackend, NetSpec};
+use crate::spec::{
+    BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, KernelSpec, NetBackend,
+    NetSpec,
+};
 
 /// Bytes of its disk.
 pub(crate) const DISK_SIZE: u64 = 1 << 20;
@@ -62,7 +65,11 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     spec.name = "mare".into();
     spec.cpus = 2;
     spec.memory = 16 << 20;
-    spec.boot.kernel = descriptors.push(kernel());
+    spec.boot = BootSpec::Kernel(KernelSpec {
+        kernel: descriptors.push(kernel()),
+        initrd: None,
+        command_line: String::new(),
+    });
     let image = tempfile::tempfile().unwrap();
     image.set_len(DISK_SIZE).unwrap();
     spec.disks.push(DiskSpec {
@@ -95,6 +102,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let consoles = Consoles {
         serial: console(),
         virtio: console(),
+        debug: console(),
     };
     let guest = Guest::build(&spec, &descriptors, driver, &consoles).unwrap();
     TestGuest {

@@ -459,6 +459,9 @@ fn emulate(vcpu: &mut dyn Vcpu, surroundings: &mut Surroundings) -> Result<(), N
         return Err(Notice::Failed("it cannot emulate an instruction".into()));
     };
     let machine = &surroundings.machine;
+    if let Some(slots) = machine.changing_slots() {
+        emulator.use_slots(slots);
+    }
     match emulator.help(vcpu, &mut |exit| answer(machine, exit)) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Notice::TripleFault),

@@ -6,6 +6,7 @@ use ostler_bus::{Device, InterruptLine, Range};
 use ostler_pci::{ConfigSpace, Identity, PciFunction};
 
 use super::movable::Movable;
+use crate::firmware::Board;
 use crate::layout::ECAM_BASE;
 
 const PCIEXBAR: u16 = 0x60;
@@ -14,15 +15,17 @@ const PAM: u16 = 0x90;
 const SMRAM: u16 = 0x9d;
 const EXTENDED_SMRAM: u16 = 0x9e;
 
-/// The bridge. PAM and SMRAM control are kept for firmware; without ROM and SMM memory they switch nothing.
+/// The bridge. PAM switches shadow RAM where there is firmware, else nothing; SMRAM control is plain storage, as there is no
+/// SMM memory.
 pub struct HostBridge {
     config: ConfigSpace,
     ecam: Movable,
+    firmware: Option<Arc<Board>>,
 }
 
 impl HostBridge {
-    /// A bridge that places `ecam` by its PCIEXBAR.
-    pub fn new(ecam: Movable) -> Self {
+    /// A bridge that places `ecam` by its PCIEXBAR, set up as `firmware` would unless it is there to do that itself.
+    pub fn new(ecam: Movable, firmware: Option<Arc<Board>>) -> Self {
         let identity = Identity {
             vendor: 0x8086,
             device: 0x29c0,
@@ -32,7 +35,8 @@ impl HostBridge {
             ..Identity::default()
         };
         let mut builder = ConfigSpace::type0(identity);
-        builder.put_u32(PCIEXBAR, ECAM_BASE as u32 | PCIEXBAR_ENABLE as u32, 0xf000_0007);
+        let enable = if firmware.is_none() { PCIEXBAR_ENABLE } else { 0 };
+        builder.put_u32(PCIEXBAR, ECAM_BASE as u32 | enable as u32, 0xf000_0007);
         builder.put_u32(PCIEXBAR + 4, 0, 0xf);
         builder.put_u8(PAM, 0, 0x30);
         for register in PAM + 1..=PAM + 6 {
@@ -43,8 +47,10 @@ impl HostBridge {
         let bridge = Self {
             config: builder.build(),
             ecam,
+            firmware,
         };
         bridge.place_ecam();
+        bridge.switch_shadow();
         bridge
     }
 
@@ -63,8 +69,17 @@ impl HostBridge {
             _ => 0,
         };
         let range = Range::new(register & 0xf_f000_0000, size);
-        self.ecam
-            .move_to((register & PCIEXBAR_ENABLE != 0 && size != 0).then_some(range));
+        let place = (register & PCIEXBAR_ENABLE != 0 && size != 0).then_some(range);
+        self.ecam.move_to(place);
+        if let Some(firmware) = &self.firmware {
+            firmware.ecam_moved(place);
+        }
+    }
+
+    fn switch_shadow(&self) {
+        if let Some(firmware) = &self.firmware {
+            firmware.set_shadow(std::array::from_fn(|number| self.config.u8(PAM + number as u16)));
+        }
     }
 }
 
@@ -77,6 +92,9 @@ impl PciFunction for HostBridge {
         self.config.write(offset, data);
         if offset < PCIEXBAR + 8 && usize::from(offset) + data.len() > usize::from(PCIEXBAR) {
             self.place_ecam();
+        }
+        if offset < PAM + 7 && usize::from(offset) + data.len() > usize::from(PAM) {
+            self.switch_shadow();
         }
     }
 
@@ -91,5 +109,6 @@ impl PciFunction for HostBridge {
     fn reset(&self) {
         self.config.reset();
         self.place_ecam();
+        self.switch_shadow();
     }
 }

@@ -29,8 +29,8 @@ pub struct LpcBridge {
 }
 
 impl LpcBridge {
-    /// A bridge that routes PIRQs and places `pm`, set up as firmware would.
-    pub fn new(router: Arc<Router>, pm: Movable) -> Self {
+    /// A bridge that routes PIRQs and places `pm`, set up as firmware would unless there is some to do it (`firmware`).
+    pub fn new(router: Arc<Router>, pm: Movable, firmware: bool) -> Self {
         let identity = Identity {
             vendor: 0x8086,
             device: 0x2918,
@@ -41,10 +41,11 @@ impl LpcBridge {
         };
         let mut builder = ConfigSpace::type0(identity);
         builder.multifunction();
-        builder.put_u32(PMBASE, PM_BASE as u32 | 1, 0xff80);
-        builder.put_u8(ACPI_CONTROL, ACPI_ENABLE, 0x87);
+        let (base, control) = if firmware { (0, 0) } else { (PM_BASE, ACPI_ENABLE) };
+        builder.put_u32(PMBASE, base as u32 | 1, 0xff80);
+        builder.put_u8(ACPI_CONTROL, control, 0x87);
         for (n, isa) in (0..).zip(PIRQ_ISA) {
-            builder.put_u8(pirq_register(n), isa, 0x8f);
+            builder.put_u8(pirq_register(n), if firmware { PIRQ_OFF } else { isa }, 0x8f);
         }
         builder.put_u32(ROOT_COMPLEX_BASE, 0, 0xffff_c001);
         let bridge = Self {

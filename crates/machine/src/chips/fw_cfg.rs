@@ -28,6 +28,8 @@ pub mod item {
     pub const KERNEL_SIZE: u16 = 0x08;
     /// Bytes of the initrd.
     pub const INITRD_SIZE: u16 = 0x0b;
+    /// Whether there is a boot menu, 16 bits.
+    pub const BOOT_MENU: u16 = 0x0e;
     /// Most CPUs, 16 bits.
     pub const MAX_CPUS: u16 = 0x0f;
     /// The kernel's payload.
@@ -56,8 +58,9 @@ pub mod item {
 const FEATURES: u32 = 1 | 1 << 1;
 /// Bytes of a file's name with its terminating zero.
 const NAME: usize = 56;
-/// Only the low bits of a selector number an item.
-const SELECTOR_MASK: u16 = 0x3fff;
+/// All bits of a selector but the one that asks for a write number an item. (Bit 15 is for items of one architecture, of which there
+/// are none here: their numbers are others, not those of common items again.)
+const SELECTOR_MASK: u16 = !0x4000;
 
 /// What an item's bytes come from.
 #[derive(Debug, Clone)]
@@ -75,12 +78,13 @@ pub enum Content {
 pub struct Items {
     contents: BTreeMap<u16, Content>,
     files: Vec<(String, u32)>,
-    boot: Arc<BootSource>,
+    /// What the kernel's items come from.
+    boot: Option<Arc<BootSource>>,
 }
 
 impl Items {
     /// Signature, features and an empty directory.
-    pub fn new(boot: Arc<BootSource>) -> Self {
+    pub fn new(boot: Option<Arc<BootSource>>) -> Self {
         let mut items = Self {
             contents: BTreeMap::new(),
             files: Vec::new(),
@@ -101,6 +105,19 @@ impl Items {
     pub fn add_file(&mut self, name: &str, bytes: Vec<u8>) {
         let number = item::FIRST_FILE + self.files.len() as u16;
         self.files.push((name.into(), bytes.len() as u32));
+        self.add(number, Content::Bytes(bytes));
+        self.write_directory();
+    }
+
+    /// Gives a file other contents, or adds it.
+    pub fn set_file(&mut self, name: &str, bytes: Vec<u8>) {
+        let known = (item::FIRST_FILE..)
+            .zip(&mut self.files)
+            .find(|(_, (known, _))| known == name);
+        let Some((number, (_, size))) = known else {
+            return self.add_file(name, bytes);
+        };
+        *size = bytes.len() as u32;
         self.add(number, Content::Bytes(bytes));
         self.write_directory();
     }
@@ -136,15 +153,19 @@ impl Items {
         };
         let here = self.len(number).saturating_sub(offset).min(data.len() as u64) as usize;
         let part = &mut data[..here];
-        let done = match (content, &self.boot.initrd) {
+        let boot = self.boot.as_deref();
+        let done = match (content, boot) {
             _ if here == 0 => return,
             (Content::Bytes(bytes), _) => {
                 part.copy_from_slice(&bytes[offset as usize..offset as usize + here]);
                 return;
             }
-            (Content::Kernel(start, _), _) => self.boot.kernel.read_at("kernel", start + offset, part),
-            (Content::Initrd(_), Some(initrd)) => initrd.read_at("initrd", offset, part),
-            (Content::Initrd(_), None) => return,
+            (Content::Kernel(start, _), Some(boot)) => boot.kernel.read_at("kernel", start + offset, part),
+            (Content::Initrd(_), Some(boot)) => match &boot.initrd {
+                Some(initrd) => initrd.read_at("initrd", offset, part),
+                None => return,
+            },
+            (Content::Kernel(..) | Content::Initrd(_), None) => return,
         };
         if let Err(error) = done {
             tracing::warn!(%error, "the guest read a boot file that is no longer whole");
@@ -198,7 +219,7 @@ mod tests {
             initrd: Some(Blob::Bytes(vec![7; 10])),
             command_line: String::new(),
         };
-        let mut items = Items::new(Arc::new(boot));
+        let mut items = Items::new(Some(Arc::new(boot)));
         items.add(item::KERNEL_DATA, Content::Kernel(20, 30));
         items.add(item::INITRD_DATA, Content::Initrd(10));
         items.add_file("etc/one", vec![1, 2, 3]);
@@ -221,9 +242,11 @@ mod tests {
         cursor.select(item::INITRD_DATA | 0x4000);
         cursor.read(&items, &mut data);
         assert_eq!(data, [7; 3]);
-        cursor.select(0x3fff);
-        cursor.read(&items, &mut data);
-        assert_eq!(data, [0; 3]);
+        for nothing in [0x3fff, 0x8000, 0x8000 | item::INITRD_DATA] {
+            cursor.select(nothing);
+            cursor.read(&items, &mut data);
+            assert_eq!(data, [0; 3]);
+        }
     }
 
     #[test]
@@ -239,6 +262,22 @@ mod tests {
         let mut data = [0; 3];
         cursor.read(&items, &mut data);
         assert_eq!(data, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_file_keeps_its_number_when_its_contents_change() {
+        let (mut items, mut cursor) = (items(), Cursor::default());
+        items.set_file("etc/one", vec![9; 5]);
+        items.set_file("etc/three", vec![8]);
+        cursor.select(item::FILE_DIRECTORY);
+        let mut directory = [0; 4 + 3 * 64];
+        cursor.read(&items, &mut directory);
+        assert_eq!(directory[..10], [0, 0, 0, 3, 0, 0, 0, 5, 0, 0x20]);
+        assert_eq!(directory[132..138], [0, 0, 0, 1, 0, 0x22]);
+        cursor.select(0x20);
+        let mut data = [0; 6];
+        cursor.read(&items, &mut data);
+        assert_eq!(data, [9, 9, 9, 9, 9, 0]);
     }
 
     proptest! {

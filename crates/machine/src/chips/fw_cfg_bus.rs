@@ -1,6 +1,6 @@
 //! fw_cfg on the bus: selector and data at ports 0x510 and 0x511, the DMA address (big-endian) at 0x514.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use ostler_bus::Device;
 use ostler_memory::GuestRam;
@@ -32,16 +32,16 @@ const CHUNK: usize = 64 * 1024;
 /// How far a command may read past its item's end, where there are only zeroes: a vCPU's thread does the work.
 const MAX_PAST_END: u64 = CHUNK as u64;
 
-/// The device.
+/// The device. Lock order: the cursor, then the items.
 pub struct FwCfg {
-    items: Items,
+    items: RwLock<Items>,
     cursor: Mutex<Cursor>,
     ram: Arc<GuestRam>,
 }
 
 impl FwCfg {
-    /// The device of a machine with `cpus` CPUs.
-    pub fn new(ram: Arc<GuestRam>, boot: Arc<BootSource>, cpus: u32) -> Result<Self, Error> {
+    /// The device of a machine with `cpus` CPUs that boots `boot`, or firmware that adds items of its own.
+    pub fn new(ram: Arc<GuestRam>, boot: Option<Arc<BootSource>>, cpus: u32) -> Result<Self, Error> {
         let mut items = Items::new(boot.clone());
         let mut bytes = |number: u16, bytes: &[u8]| items.add(number, Content::Bytes(bytes.to_vec()));
         bytes(item::UUID, &[0; 16]);
@@ -49,13 +49,24 @@ impl FwCfg {
         bytes(item::NO_GRAPHICS, &1u16.to_le_bytes());
         bytes(item::CPUS, &(cpus as u16).to_le_bytes());
         bytes(item::MAX_CPUS, &(cpus as u16).to_le_bytes());
-        add_boot_items(&mut items, &boot)?;
-        items.add_file("etc/e820", e820(&ram));
+        if let Some(boot) = boot {
+            add_boot_items(&mut items, &boot)?;
+            items.add_file("etc/e820", e820(&ram));
+        }
         Ok(Self {
-            items,
+            items: RwLock::new(items),
             cursor: Mutex::default(),
             ram,
         })
+    }
+
+    /// Changes what the guest can read.
+    pub fn change<R>(&self, change: impl FnOnce(&mut Items) -> R) -> R {
+        change(&mut self.items.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn items(&self) -> RwLockReadGuard<'_, Items> {
+        self.items.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Back to the reset state.
@@ -95,7 +106,8 @@ impl FwCfg {
 
     /// Copies `length` bytes to `address`: the item's, then zeroes. Returns whether all of them were, and how many.
     fn copy(&self, cursor: &mut Cursor, address: u64, length: u32) -> (bool, u64) {
-        if u64::from(length) > cursor.left(&self.items) + MAX_PAST_END {
+        let items = self.items();
+        if u64::from(length) > cursor.left(&items) + MAX_PAST_END {
             return (false, 0);
         }
         let mut chunk = vec![0; CHUNK.min(length as usize)];
@@ -103,7 +115,7 @@ impl FwCfg {
         while done < u64::from(length) {
             let here = (u64::from(length) - done).min(CHUNK as u64) as usize;
             let part = &mut chunk[..here];
-            cursor.read(&self.items, part);
+            cursor.read(&items, part);
             let Some(target) = address.checked_add(done) else {
                 return (false, done);
             };
@@ -119,7 +131,10 @@ impl FwCfg {
 impl Device for FwCfg {
     fn read(&self, offset: u64, data: &mut [u8]) {
         match offset {
-            DATA => lock(&self.cursor).read(&self.items, data),
+            DATA => {
+                let mut cursor = lock(&self.cursor);
+                cursor.read(&self.items(), data);
+            }
             DMA..SIZE => {
                 let signature = DMA_SIGNATURE.to_be_bytes();
                 for (at, byte) in ((offset - DMA) as usize..).zip(data) {
@@ -197,7 +212,7 @@ mod tests {
             initrd: Some(Blob::Bytes(vec![0x66; 200_000])),
             command_line: "quiet".into(),
         };
-        FwCfg::new(ram, Arc::new(boot), 3).unwrap()
+        FwCfg::new(ram, Some(Arc::new(boot)), 3).unwrap()
     }
 
     fn command(device: &FwCfg, control: u32, length: u32, address: u64) -> u32 {

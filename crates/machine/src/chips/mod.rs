@@ -1,9 +1,12 @@
 //! The chips of the south bridge and of the ISA bus: pure state machines, and beside each its glue to the bus.
 
-mod fw_cfg;
+pub mod debug_console;
+pub mod fw_cfg;
 pub mod fw_cfg_bus;
 mod i8042;
 pub mod i8042_bus;
+pub mod pflash;
+pub mod pflash_bus;
 mod pit;
 pub mod pit_bus;
 pub mod pm;

@@ -23,6 +23,9 @@ const CONTROL_SLEEP: u16 = 1 << 13;
 /// Sleep type and the bits that are plain storage.
 const CONTROL_BITS: u16 = CONTROL_SCI | 1 << 1 | 7 << 10;
 
+/// Writes to the SMI command port raise SMIs.
+const SMI_BY_COMMAND: u32 = 1 << 5;
+
 const TIMER_FREQUENCY: u64 = 3_579_545;
 const TIMER_MASK: u32 = 0xff_ffff;
 /// The timer's top bit changes after this many ticks.
@@ -56,6 +59,15 @@ fn ticks(now: u64) -> u64 {
 }
 
 impl Pm {
+    /// The reset state of a machine with firmware. It says that SMIs are set up already, from which firmware knows that it is
+    /// not to set up any: there is no SMM.
+    pub fn without_smm() -> Self {
+        Self {
+            smi_enable: SMI_BY_COMMAND,
+            ..Self::default()
+        }
+    }
+
     /// Reads the 32-bit register at `offset`, at `now` nanoseconds.
     pub fn read(&mut self, offset: u64, now: u64) -> u32 {
         self.note_time(now);

@@ -17,6 +17,7 @@ pub const ACPI_DISABLE: u8 = 3;
 /// The block at PMBASE.
 pub struct PmBus {
     pm: Mutex<Pm>,
+    reset: Pm,
     sci: Arc<dyn InterruptLine>,
     clock: Clock,
     timers: Timers,
@@ -25,8 +26,9 @@ pub struct PmBus {
 }
 
 impl PmBus {
-    /// A block in its reset state.
+    /// A block in its reset state `reset`.
     pub fn new(
+        reset: Pm,
         sci: Arc<dyn InterruptLine>,
         clock: Clock,
         timers: Timers,
@@ -35,7 +37,8 @@ impl PmBus {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let timer = timers.register(me.clone());
             Self {
-                pm: Mutex::default(),
+                pm: Mutex::new(reset.clone()),
+                reset,
                 sci,
                 clock,
                 timers,
@@ -47,7 +50,7 @@ impl PmBus {
 
     /// Back to the reset state.
     pub fn reset(&self) {
-        self.change(|pm, _| *pm = Pm::default());
+        self.change(|pm, _| *pm = self.reset.clone());
     }
 
     /// Presses the power button.

@@ -21,16 +21,21 @@ pub struct RtcBus {
 }
 
 impl RtcBus {
-    /// A clock that shows host time, with the sizes of `ram` and the number of CPUs in its memory.
+    /// A clock that shows host time, with the sizes of `ram` and the number of CPUs in its memory, and with `firmware` what that
+    /// looks for there.
     pub fn new(
         line: Arc<dyn InterruptLine>,
         clock: Clock,
         timers: Timers,
         ram: &GuestRam,
         cpus: u32,
+        firmware: bool,
     ) -> Arc<Self> {
         let mut rtc = Rtc::new(clock.wall());
         describe_memory(&mut rtc, ram, cpus);
+        for (index, value) in BOOT_ORDER.into_iter().filter(|_| firmware) {
+            rtc.set_memory(index, value);
+        }
         Arc::new_cyclic(|me: &Weak<Self>| {
             let timer = timers.register(me.clone());
             Self {
@@ -64,6 +69,9 @@ impl RtcBus {
         result
     }
 }
+
+/// The order of what to boot from, where a BIOS keeps it: hard disk, optical disk, network, and no check of floppy disks.
+const BOOT_ORDER: [(usize, u8); 2] = [(0x3d, 0x32), (0x38, 0x41)];
 
 /// Memory sizes where PC firmware keeps them, and the number of CPUs where QEMU's does.
 fn describe_memory(rtc: &mut Rtc, ram: &GuestRam, cpus: u32) {

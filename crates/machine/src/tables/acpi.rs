@@ -5,17 +5,18 @@ use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::mcfg::MCFG;
-use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
-use super::{Area, Description, dsdt};
+use ostler_bus::Range;
+
+use super::{Description, dsdt};
 use crate::Error;
 use crate::bridges::PIRQ_ISA;
 use crate::chips::pm_bus::{ACPI_DISABLE, ACPI_ENABLE};
 use crate::chips::rtc::CENTURY;
 use crate::chips::signals::RESET_VALUE;
-use crate::layout::{ECAM_BASE, IOAPIC_BASE, PM_BASE, RESET_CONTROL, SCI, SMI_COMMAND};
+use crate::layout::{IOAPIC_BASE, PM_BASE, RESET_CONTROL, SCI, SMI_COMMAND};
 
 const OEM: [u8; 6] = *b"OSTLER";
 const TABLE: [u8; 8] = *b"OSTLERPC";
@@ -36,20 +37,108 @@ const NO_C3: u16 = 1001;
 /// WAET: the PM timer needs to be read once only, and the RTC no extra access.
 const WAET_FLAGS: u32 = 1 | 1 << 1;
 
-/// Writes all tables and returns the address of the XSDT.
-pub fn install(machine: &Description, area: &mut Area) -> Result<u64, Error> {
-    let facs = area.place(&bytes(&FACS::new()), 64)?;
-    let dsdt = area.place(table(*b"DSDT", 2, &dsdt::body(machine)).as_slice(), 16)?;
-    let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
-    for table in [fadt(facs, dsdt), madt(machine.cpus), mcfg(), waet()] {
-        xsdt.add_entry(area.place(&table, 16)?);
+/// Where the FADT points to the FACS and to the DSDT, and with how many bytes.
+const FADT_POINTERS: [(usize, u8); 3] = [(36, 4), (40, 4), (140, 8)];
+/// Where the XSDT's entries start.
+const XSDT_ENTRIES: usize = 36;
+
+/// Bytes of the RSDP.
+pub const RSDP_LEN: usize = 36;
+/// Where it points to the XSDT.
+pub const RSDP_XSDT: usize = 24;
+/// Its checksum over what ACPI 1.0 had of it, and how much that is.
+pub const RSDP_CHECKSUM: usize = 8;
+/// See [`RSDP_CHECKSUM`].
+pub const RSDP_CHECKSUM_LEN: usize = 20;
+/// Its checksum over all of it.
+pub const RSDP_EXTENDED_CHECKSUM: usize = 32;
+
+/// All tables but the RSDP, one after the other.
+pub struct Built {
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// Address of the first of them.
+    base: u64,
+    /// Address of the XSDT.
+    pub xsdt: u64,
+    /// Where in the bytes there are addresses of other tables.
+    pub pointers: Vec<Pointer>,
+    /// The tables that have a header, with a checksum at byte 9, in the order in which their checksums can be computed.
+    pub tables: Vec<Place>,
+}
+
+/// An address in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pointer {
+    /// Where in the bytes it is.
+    pub at: usize,
+    /// Bytes that it has.
+    pub size: u8,
+}
+
+/// A table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Where in the bytes it starts.
+    pub at: usize,
+    /// Bytes that it has.
+    pub len: usize,
+}
+
+impl Built {
+    /// Adds `bytes` at the next multiple of `alignment`, and returns their place.
+    fn place(&mut self, bytes: &[u8], alignment: usize) -> Place {
+        let at = self.bytes.len().next_multiple_of(alignment);
+        self.bytes.resize(at, 0);
+        self.bytes.extend(bytes);
+        Place { at, len: bytes.len() }
     }
-    area.place(&bytes(&xsdt), 16)
+
+    /// Adds a table, and returns its address.
+    fn table(&mut self, bytes: &[u8]) -> u64 {
+        let place = self.place(bytes, 16);
+        self.tables.push(place);
+        self.base + place.at as u64
+    }
+}
+
+/// Builds all tables for the address `base`, a multiple of 64.
+pub fn build(machine: &Description, base: u64) -> Result<Built, Error> {
+    let mut built = Built {
+        bytes: Vec::new(),
+        base,
+        xsdt: 0,
+        pointers: Vec::new(),
+        tables: Vec::new(),
+    };
+    let facs = base + built.place(&bytes(&FACS::new()), 64).at as u64;
+    let dsdt = built.table(table(*b"DSDT", 2, &dsdt::body(machine)).as_slice());
+    let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
+    let mut entries = 0;
+    for table in [fadt(facs, dsdt), madt(machine.cpus), mcfg(machine.ecam), waet()] {
+        xsdt.add_entry(built.table(&table));
+        entries += 1;
+    }
+    built.xsdt = built.table(&bytes(&xsdt));
+    let at = |address: u64| (address - base) as usize;
+    let fadt = built.tables[1].at;
+    let pointers = FADT_POINTERS.map(|(offset, size)| Pointer {
+        at: fadt + offset,
+        size,
+    });
+    built.pointers.extend(pointers);
+    let first = at(built.xsdt) + XSDT_ENTRIES;
+    let entries = (0..entries).map(|entry| Pointer {
+        at: first + 8 * entry,
+        size: 8,
+    });
+    built.pointers.extend(entries);
+    Ok(built)
 }
 
 /// The pointer by which a guest finds the XSDT.
 pub fn rsdp(xsdt: u64) -> Vec<u8> {
-    bytes(&Rsdp::new(OEM, xsdt))
+    bytes(&acpi_tables::rsdp::Rsdp::new(OEM, xsdt))
 }
 
 fn bytes(object: &dyn Aml) -> Vec<u8> {
@@ -132,9 +221,10 @@ fn madt(cpus: u32) -> Vec<u8> {
     table(*b"APIC", 5, &body).as_slice().to_vec()
 }
 
-fn mcfg() -> Vec<u8> {
+fn mcfg(ecam: Range) -> Vec<u8> {
     let mut mcfg = MCFG::new(OEM, TABLE, REVISION);
-    mcfg.add_ecam(ECAM_BASE, 0, 0, 255);
+    // A mebibyte a bus.
+    mcfg.add_ecam(ecam.base, 0, 0, ((ecam.len >> 20).saturating_sub(1)) as u8);
     bytes(&mcfg)
 }
 

@@ -7,10 +7,12 @@ use acpi_tables::aml::{
     ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
 };
 
+use ostler_bus::Range;
+
 use super::Description;
 use crate::bridges::{PIRQ_ISA, topology};
 use crate::chips::pm::SLEEP_TYPE_OFF;
-use crate::layout::{COM1, COM1_IRQ, ECAM_BASE, ECAM_SIZE, FW_CFG, PM_BASE, PVPANIC};
+use crate::layout::{COM1, COM1_IRQ, FW_CFG, PM_BASE, PVPANIC};
 
 /// PCI host bridge capabilities (PCI Firmware 3.2, 4.5.1).
 const HOST_BRIDGE_UUID: &str = "33db4d5b-1ff7-401c-9657-7441c03dd766";
@@ -28,7 +30,7 @@ pub fn body(machine: &Description) -> Vec<u8> {
     .to_aml_bytes(&mut body);
     let mut system_bus = Vec::new();
     pci_root(machine, &mut system_bus);
-    motherboard(&mut system_bus);
+    motherboard(machine, &mut system_bus);
     for cpu in 0..machine.cpus {
         processor(cpu, &mut system_bus);
     }
@@ -54,29 +56,30 @@ fn interrupt_model(body: &mut Vec<u8>) {
 
 fn pci_root(machine: &Description, body: &mut Vec<u8>) {
     let windows = machine.windows;
-    let last32 = (windows.memory32.base + windows.memory32.len - 1) as u32;
+    let memory32: Vec<_> = around(windows.memory32, machine.ecam)
+        .into_iter()
+        .map(|window| {
+            let last = (window.base + window.len - 1) as u32;
+            let cacheable = AddressSpaceCacheable::NotCacheable;
+            AddressSpace::<u32>::new_memory(cacheable, true, window.base as u32, last, None)
+        })
+        .collect();
+    let memory64 = AddressSpace::<u64>::new_memory(
+        AddressSpaceCacheable::NotCacheable,
+        true,
+        windows.memory64.base,
+        windows.memory64.base + windows.memory64.len - 1,
+        None,
+    );
+    let buses = AddressSpace::<u16>::new_bus_number(0, (machine.ecam.len >> 20).saturating_sub(1) as u16);
+    let config_ports = IO::new(0xcf8, 0xcf8, 1, 8);
+    let low_ports = AddressSpace::<u16>::new_io(0, 0xcf7, None);
+    let high_ports = AddressSpace::<u16>::new_io(0xd00, 0xffff, None);
+    let mut all: Vec<&dyn Aml> = vec![&buses, &config_ports, &low_ports, &high_ports];
+    all.extend(memory32.iter().map(|window| window as &dyn Aml));
+    all.push(&memory64);
     let mut resources = Vec::new();
-    ResourceTemplate::new(vec![
-        &AddressSpace::<u16>::new_bus_number(0, 255),
-        &IO::new(0xcf8, 0xcf8, 1, 8),
-        &AddressSpace::<u16>::new_io(0, 0xcf7, None),
-        &AddressSpace::<u16>::new_io(0xd00, 0xffff, None),
-        &AddressSpace::<u32>::new_memory(
-            AddressSpaceCacheable::NotCacheable,
-            true,
-            windows.memory32.base as u32,
-            last32,
-            None,
-        ),
-        &AddressSpace::<u64>::new_memory(
-            AddressSpaceCacheable::NotCacheable,
-            true,
-            windows.memory64.base,
-            windows.memory64.base + windows.memory64.len - 1,
-            None,
-        ),
-    ])
-    .to_aml_bytes(&mut resources);
+    ResourceTemplate::new(all).to_aml_bytes(&mut resources);
     Device::new(
         "PCI0".into(),
         vec![
@@ -103,6 +106,20 @@ fn pci_root(machine: &Description, body: &mut Vec<u8>) {
         ],
     )
     .to_aml_bytes(body);
+}
+
+/// What of `window` lies below `hole`, and what above it.
+fn around(window: Range, hole: Range) -> Vec<Range> {
+    let end = window.base + window.len;
+    let (hole_start, hole_end) = (
+        hole.base.clamp(window.base, end),
+        (hole.base + hole.len).clamp(window.base, end),
+    );
+    [(window.base, hole_start), (hole_end, end)]
+        .into_iter()
+        .filter(|(start, end)| start < end)
+        .map(|(start, end)| Range::new(start, end - start))
+        .collect()
 }
 
 /// The interrupt of each pin of each slot on bus 0 (ACPI 6.5, 6.2.13).
@@ -199,9 +216,9 @@ fn device(name: &str, id: &str, resources: &[&dyn Aml], body: &mut Vec<u8>) {
 }
 
 /// Addresses that belong to the board, and the devices for guests under a hypervisor.
-fn motherboard(body: &mut Vec<u8>) {
+fn motherboard(machine: &Description, body: &mut Vec<u8>) {
     let resources: [&dyn Aml; 2] = [
-        &Memory32Fixed::new(true, ECAM_BASE as u32, ECAM_SIZE as u32),
+        &Memory32Fixed::new(true, machine.ecam.base as u32, machine.ecam.len as u32),
         &IO::new(PM_BASE as u16, PM_BASE as u16, 1, 0x80),
     ];
     device("MBRD", "PNP0C02", &resources, body);

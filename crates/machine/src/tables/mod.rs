@@ -1,10 +1,11 @@
 //! What firmware would tell the guest about the machine: ACPI, the MP table, SMBIOS.
 
-mod acpi;
+pub mod acpi;
 mod dsdt;
 mod mp;
-mod smbios;
+pub mod smbios;
 
+use ostler_bus::Range;
 use ostler_memory::GuestRam;
 use ostler_pci::Windows;
 use vm_memory::{Bytes, GuestAddress};
@@ -23,16 +24,20 @@ pub struct Description<'a> {
     pub cpus: u32,
     /// Windows of the PCI root.
     pub windows: Windows,
+    /// The window for configuration space.
+    pub ecam: Range,
     /// Whether there is a COM1.
     pub serial: bool,
+    /// Whether firmware describes itself.
+    pub firmware: bool,
 }
 
 /// Writes all tables to guest memory.
 pub fn install(machine: &Description) -> Result<(), Error> {
-    let mut acpi = Area::new(machine.ram, ACPI_TABLES, ACPI_TABLES_END);
-    let xsdt = acpi::install(machine, &mut acpi)?;
+    let acpi = acpi::build(machine, ACPI_TABLES)?;
+    Area::new(machine.ram, ACPI_TABLES, ACPI_TABLES_END).place(&acpi.bytes, 64)?;
     let mut bios = Area::new(machine.ram, RSDP, BIOS_TABLES);
-    bios.place(&acpi::rsdp(xsdt), 16)?;
+    bios.place(&acpi::rsdp(acpi.xsdt), 16)?;
     let mut tables = Area::new(machine.ram, BIOS_TABLES, BIOS_TABLES_END);
     mp::install(machine, &mut bios, &mut tables)?;
     smbios::install(machine, &mut bios, &mut tables)

@@ -12,6 +12,12 @@ pub fn install(machine: &Description, pointers: &mut Area, tables: &mut Area) ->
     Ok(())
 }
 
+/// Both as files for firmware, which places the structures itself: the entry point of 2.8 and the structures.
+pub fn files(machine: &Description) -> (Vec<u8>, Vec<u8>) {
+    let structures = structures(machine);
+    (entry_2_8(0, &structures), structures.bytes)
+}
+
 struct Structures {
     bytes: Vec<u8>,
     count: u16,
@@ -48,11 +54,13 @@ fn structures(machine: &Description) -> Structures {
     let name = machine.machine_type.name();
     let megabytes = ostler_memory::total_size(machine.ram) >> 20;
 
-    // 0: firmware. Its characteristics say: none of the old ones, a virtual machine.
-    let mut firmware = vec![1, 2, 0x00, 0xf0, 3, 0];
-    firmware.extend((1u64 << 3).to_le_bytes());
-    firmware.extend([0, 0x10, 0xff, 0xff, 0xff, 0xff]);
-    all.add(0, &firmware, &["Ostler", version, "01/01/2026"]);
+    if !machine.firmware {
+        // 0: firmware. Its characteristics say: none of the old ones, a virtual machine.
+        let mut firmware = vec![1, 2, 0x00, 0xf0, 3, 0];
+        firmware.extend((1u64 << 3).to_le_bytes());
+        firmware.extend([0, 0x10, 0xff, 0xff, 0xff, 0xff]);
+        all.add(0, &firmware, &["Ostler", version, "01/01/2026"]);
+    }
     // 1: system; no serial number, an unset UUID, woken by the power switch.
     let mut system = vec![1, 2, 3, 0];
     system.extend([0; 16]);
@@ -145,7 +153,9 @@ mod tests {
             machine_type: MachineType::default(),
             cpus: 2,
             windows,
+            ecam: nothing,
             serial: true,
+            firmware: false,
         });
         let (mut at, mut kinds) = (0, Vec::new());
         while at < all.bytes.len() {

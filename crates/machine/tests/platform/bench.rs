@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, Vcpu, Vm};
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_machine::{
-    Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
+    Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
 };
 use ostler_memory::{GuestRam, RamSlot};
 use ostler_pci::PciFunction;
@@ -16,6 +16,8 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct MockVm {
     pub messages: Mutex<Vec<Msi>>,
     pub pins: Mutex<Vec<IoapicPin>>,
+    /// The memory map that was set last.
+    pub slots: Mutex<Vec<RamSlot>>,
     pub external: Mutex<Option<Arc<dyn ExternalInterrupts>>>,
 }
 
@@ -41,7 +43,8 @@ impl Vm for MockVm {
     fn create_vcpu(&self, _: u32, _: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error> {
         Err(Error::Unsupported("this machine has no CPUs".into()))
     }
-    fn set_slots(&self, _: Vec<RamSlot>) -> Result<(), Error> {
+    fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
+        *self.slots.lock().unwrap() = slots;
         Ok(())
     }
     fn set_ioapic_pins(&self, pins: &[IoapicPin]) -> Result<(), Error> {
@@ -95,6 +98,8 @@ pub struct Bench {
 /// What a test may choose about its machine.
 pub struct Parts {
     pub kernel: Vec<u8>,
+    /// What it boots instead of the kernel.
+    pub boot: Option<Boot>,
     pub cpus: u32,
     pub ram: Arc<GuestRam>,
     pub functions: Vec<Arc<dyn PciFunction>>,
@@ -107,6 +112,7 @@ impl Default for Parts {
     fn default() -> Self {
         Self {
             kernel: kernel(),
+            boot: None,
             cpus: 1,
             ram: ostler_memory::allocate(64 << 20, Default::default()).unwrap(),
             functions: Vec::new(),
@@ -118,16 +124,17 @@ impl Default for Parts {
 impl Parts {
     pub fn build(self) -> Result<Bench, ostler_machine::Error> {
         let (vm, outside) = (Arc::new(MockVm::default()), Arc::new(Outside::default()));
+        let kernel = Boot::Kernel(BootSource {
+            kernel: Blob::Bytes(self.kernel),
+            initrd: None,
+            command_line: "quiet".into(),
+        });
         let machine = Machine::build(MachineConfig {
             machine_type: MachineType::default(),
             ram: self.ram.clone(),
             vm: vm.clone(),
             cpus: self.cpus,
-            boot: BootSource {
-                kernel: Blob::Bytes(self.kernel),
-                initrd: None,
-                command_line: "quiet".into(),
-            },
+            boot: self.boot.unwrap_or(kernel),
             functions: self.functions,
             sata: None,
             serial: Some(outside.clone()),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ostler_machine::{Blob, BootSource, Machine, MachineConfig, MachineType};
+use ostler_machine::{Blob, Boot, BootSource, Machine, MachineConfig, MachineType};
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::bench::{MockVm, Outside};
@@ -32,11 +32,11 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         ram: ram.clone(),
         vm: Arc::new(MockVm::default()),
         cpus: 2,
-        boot: BootSource {
+        boot: Boot::Kernel(BootSource {
             kernel: Blob::File(File::open(&kernel).unwrap()),
             initrd: Some(Blob::File(File::open(&initrd).unwrap())),
             command_line: "console=ttyS0".into(),
-        },
+        }),
         functions: Vec::new(),
         sata: None,
         serial: Some(outside.clone()),

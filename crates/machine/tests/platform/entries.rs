@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ostler_accel::model::Topology;
 use ostler_accel::{Accelerator, Exit, KickSource, Vcpu, VmConfig};
-use ostler_machine::{Blob, BootSource, Machine, MachineConfig, MachineEvent, MachineType};
+use ostler_machine::{Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineType};
 use ostler_memory::RamSlot;
 use ostler_softcpu::vm::SoftCpu;
 
@@ -40,11 +40,11 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         ram,
         vm: vm.clone(),
         cpus: 1,
-        boot: BootSource {
+        boot: Boot::Kernel(BootSource {
             kernel: Blob::Bytes(kernel),
             initrd: Some(Blob::Bytes(initrd())),
             command_line: COMMAND_LINE.into(),
-        },
+        }),
         functions: Vec::new(),
         sata: None,
         serial: Some(outside.clone()),

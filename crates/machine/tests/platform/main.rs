@@ -6,6 +6,8 @@ mod boot;
 mod card;
 mod clock;
 mod entries;
+mod firmware;
+mod flash_peer;
 mod hotplug;
 mod machine;
 mod routing;

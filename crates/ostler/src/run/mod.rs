@@ -5,6 +5,7 @@
 
 mod attend;
 mod crash;
+mod firmware;
 mod host_memory;
 mod launch;
 mod open;

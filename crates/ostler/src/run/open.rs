@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
-    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GdbSpec, GuestSpec,
-    MacAddress, NetBackend, NetSpec, OnReset, SPEC_VERSION, Slot, SoftEngine, default_machine,
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
+    GuestSpec, KernelSpec, MacAddress, NetBackend, NetSpec, OnReset, SPEC_VERSION, Slot, SoftEngine,
+    VariablesSpec, default_machine,
 };
 use rustix::fs::{MemfdFlags, Mode};
 
-use super::host_memory;
 use super::options::{ConsoleOption, DiskOption, EngineOption, GdbOption, NetOption, RunArgs, Switch};
+use super::{firmware, host_memory};
 use crate::failure::Failure;
 
 /// Largest kernel or initial RAM disk that is read from a pipe, in bytes.
@@ -68,13 +69,22 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         ConsoleOption::Stdio => ConsoleOption::None,
         _ => ConsoleOption::Stdio,
     });
-    if serial == ConsoleOption::Stdio && args.console == ConsoleOption::Stdio {
+    let in_terminal =
+        [&serial, &args.console, &args.debug_console].map(|where_to| *where_to == ConsoleOption::Stdio);
+    if in_terminal.into_iter().filter(|it| *it).count() > 1 {
         return Err(Failure::bad_input(
-            "--serial and --console cannot both have the terminal; give one of them a file",
+            "two of --serial, --console and --debug-console cannot both have the terminal; give one of them a file",
         ));
     }
     let mut descriptors = Descriptors::new();
-    let boot = open_boot(args, &mut descriptors)?;
+    let firmware = match &args.firmware {
+        Some(which) => Some(firmware::open(which, args.nvram.as_deref())?),
+        None => None,
+    };
+    let kernel = match &args.kernel {
+        Some(kernel) => Some(open_kernel(kernel, args, &mut descriptors)?),
+        None => None,
+    };
     let disks = open_disks(args, &mut descriptors)?;
     // The kernel's worker writes to guest RAM behind the software CPU's back.
     let vhost = kvm.is_some();
@@ -87,11 +97,26 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     };
     let serial = console(&serial, &mut descriptors)?;
     let virtio_console = console(&args.console, &mut descriptors)?;
+    let debug = console(&args.debug_console, &mut descriptors)?;
     let control = match &args.control {
         Some(path) => Some(descriptors.push(listen(path, &mut leftovers)?)),
         None => None,
     };
     let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
+    let boot = match (kernel, firmware) {
+        (Some(kernel), _) => BootSpec::Kernel(kernel),
+        (None, Some(firmware)) => BootSpec::Firmware(FirmwareSpec {
+            code: descriptors.push(firmware.code),
+            variables: firmware.variables.map(|(file, kept)| VariablesSpec {
+                file: descriptors.push(file),
+                kept,
+            }),
+            boot_menu: args.boot_menu.map(|seconds| seconds.saturating_mul(1000)),
+            debug,
+        }),
+        // The command line's grammar asks for one of them.
+        (None, None) => return Err(Failure::bad_input("a guest needs --kernel or --firmware")),
+    };
     let accelerator = match kvm {
         Some(device) => AcceleratorSpec::Kvm {
             device: descriptors.push(device),
@@ -137,8 +162,8 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     })
 }
 
-fn open_boot(args: &RunArgs, descriptors: &mut Descriptors) -> Result<BootSpec, Failure> {
-    let kernel = descriptors.push(open_image("kernel", &args.kernel)?);
+fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> Result<KernelSpec, Failure> {
+    let kernel = descriptors.push(open_image("kernel", kernel)?);
     let initrd = match &args.initrd {
         Some(path) => {
             let file = open_image("initial RAM disk", path)?;
@@ -155,7 +180,7 @@ fn open_boot(args: &RunArgs, descriptors: &mut Descriptors) -> Result<BootSpec, 
         }
         None => None,
     };
-    Ok(BootSpec {
+    Ok(KernelSpec {
         kernel,
         initrd,
         command_line: args.append.clone(),
@@ -163,7 +188,7 @@ fn open_boot(args: &RunArgs, descriptors: &mut Descriptors) -> Result<BootSpec, 
 }
 
 /// Opens a boot image. One that comes through a pipe is read now, because every reset loads it again.
-fn open_image(what: &str, path: &Path) -> Result<File, Failure> {
+pub fn open_image(what: &str, path: &Path) -> Result<File, Failure> {
     let refused = |error: io::Error| cannot("read the", what, path, &error);
     let file = OpenOptions::new()
         .read(true)
@@ -365,7 +390,7 @@ fn listen(path: &Path, leftovers: &mut Leftovers) -> Result<UnixListener, Failur
     Ok(listener)
 }
 
-fn cannot(action: &str, what: &str, path: &Path, error: &io::Error) -> Failure {
+pub fn cannot(action: &str, what: &str, path: &Path, error: &io::Error) -> Failure {
     let why = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file or folder".into(),
         io::ErrorKind::PermissionDenied => "you have no permission".into(),

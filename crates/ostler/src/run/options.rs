@@ -13,14 +13,32 @@ use super::outcome;
 #[command(after_help = outcome::help())]
 pub struct RunArgs {
     /// Kernel to boot: bzImage, ELF vmlinux (PVH) or Multiboot.
-    #[arg(long, value_name = "FILE")]
-    pub kernel: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "firmware")]
+    pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "firmware")]
     pub initrd: Option<PathBuf>,
     /// Kernel command line.
-    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true,
+        conflicts_with = "firmware"
+    )]
     pub append: String,
+    /// Start with firmware instead of a kernel, and boot from the disks: bios (SeaBIOS), uefi (OVMF), or the FILE of an image.
+    #[arg(long, value_name = "WHICH", value_parser = parse_firmware, conflicts_with = "kernel")]
+    pub firmware: Option<FirmwareOption>,
+    /// Keep UEFI variables in FILE, made from the firmware's template if it is not there. [default: forget them]
+    #[arg(long, value_name = "FILE", requires = "firmware", conflicts_with = "kernel")]
+    pub nvram: Option<PathBuf>,
+    /// Have the firmware offer its boot menu for so many seconds.
+    #[arg(long, value_name = "SECONDS", requires = "firmware", conflicts_with = "kernel", value_parser = clap::value_parser!(u16).range(1..=65))]
+    pub boot_menu: Option<u16>,
+    /// The firmware's log (ports 0x402 and 0xe9): stdio, file=FILE, socket=PATH or none.
+    #[arg(long, value_name = "WHERE", default_value = "none", requires = "firmware", conflicts_with = "kernel", value_parser = parse_console)]
+    pub debug_console: ConsoleOption,
     /// Disk image or block device: FILE[,format=raw][,bus=virtio|sata][,readonly]. Repeat for more disks.
     #[arg(long = "disk", value_name = "FILE[,...]", value_parser = parse_disk)]
     pub disks: Vec<DiskOption>,
@@ -106,6 +124,17 @@ pub enum EngineOption {
     Translator,
 }
 
+/// What `--firmware` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirmwareOption {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
+    /// Any image.
+    File(PathBuf),
+}
+
 /// A disk as the user describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskOption {
@@ -181,6 +210,15 @@ fn parse_disk(text: &str) -> Result<DiskOption, String> {
         bus: bus.unwrap_or_default(),
         readonly,
     })
+}
+
+fn parse_firmware(text: &str) -> Result<FirmwareOption, String> {
+    match text {
+        "" => Err("the firmware is missing; write bios, uefi or a file".into()),
+        "bios" => Ok(FirmwareOption::Bios),
+        "uefi" => Ok(FirmwareOption::Uefi),
+        path => Ok(FirmwareOption::File(path.into())),
+    }
 }
 
 fn parse_net(text: &str) -> Result<NetOption, String> {

@@ -234,3 +234,38 @@ fn a_control_socket_that_another_guest_listens_at() {
     assert!(first.wait().status.success());
     assert!(!control.exists(), "the control socket goes with its guest");
 }
+
+#[test]
+fn firmware_that_cannot_be() {
+    let folder = folder_with_kernel();
+    let at = folder.path();
+    fs::write(at.join("small"), [0; 4096]).unwrap();
+    fs::write(at.join("rom"), vec![0; 65_536]).unwrap();
+    // The signature of a UEFI image, without a template of its variables.
+    let mut image = vec![0; 65_536];
+    image[0x28..0x2c].copy_from_slice(b"_FVH");
+    fs::write(at.join("volume"), image).unwrap();
+    fs::write(at.join("short"), [0; 100]).unwrap();
+    assert_refused(at, &["--firmware", ""], "bios, uefi or a file");
+    assert_refused(at, &["--firmware", "missing"], "missing");
+    assert_refused(at, &["--firmware", "small"], "the firmware has 4096 bytes");
+    assert_refused(at, &["--firmware", "rom", "--nvram", "new"], "no UEFI image");
+    assert_refused(at, &["--firmware", "volume", "--nvram", "new"], "no template");
+    assert_refused(
+        at,
+        &["--firmware", "volume", "--nvram", "short"],
+        "the variable store has 100 bytes",
+    );
+    assert_refused(at, &["--firmware", "rom", "--boot-menu", "0"], "--boot-menu");
+    let terminal = ["--firmware", "rom", "--debug-console", "stdio"];
+    assert_refused(at, &terminal, "cannot both have the terminal");
+    for with_kernel in [
+        ["--firmware", "rom"],
+        ["--nvram", "new"],
+        ["--debug-console", "file=log"],
+    ] {
+        let args = [&["--kernel", "kernel"][..], &with_kernel].concat();
+        assert_refused(at, &args, "--");
+    }
+    assert_refused(at, &["--firmware", "rom", "--append", "quiet"], "--append");
+}

@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::host;
 use crate::mmu::memory_map::MemoryMap;
 use crate::profile::SoftProfiler;
-use crate::shared::{QUIESCENT, VmShared};
+use crate::shared::{QUIESCENT, VmShared, attention};
 use crate::system::{self, lapic};
 pub(crate) use account::{Account, Counts};
 use vcpu::SoftVcpu;
@@ -123,7 +123,17 @@ impl Vm for SoftVm {
     }
 
     fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
-        self.shared.map.store(Arc::new(MemoryMap::new(slots)));
+        let map = Arc::new(MemoryMap::new(slots));
+        if self.shared.dirty_logging.load(Ordering::SeqCst) {
+            for tracker in map.trackers().filter(|tracker| !tracker.is_logging()) {
+                tracker.set_logging(true);
+            }
+        }
+        self.shared.map.store(map);
+        // A vCPU looks for another map when it enters guest mode.
+        for vcpu in self.shared.vcpus() {
+            vcpu.poke(attention::KICK);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod basic;
 mod bounds;
 mod changing_code;
+mod changing_map;
 mod common;
 mod crossing;
 mod debug;

@@ -57,7 +57,7 @@ pub struct GuestSpec {
     pub cpus: u32,
     /// RAM in bytes.
     pub memory: u64,
-    /// What it boots.
+    /// What it starts with.
     pub boot: BootSpec,
     /// Disks: virtio ones in the order of their slots, SATA drives in that of their ports.
     pub disks: Vec<DiskSpec>,
@@ -130,10 +130,44 @@ impl AcceleratorSpec {
     }
 }
 
-/// What a guest boots.
+/// What a guest starts with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum BootSpec {
+    /// A kernel, without firmware.
+    Kernel(KernelSpec),
+    /// Firmware, which boots from the guest's disks in their order.
+    Firmware(FirmwareSpec),
+}
+
+/// Firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BootSpec {
+pub struct FirmwareSpec {
+    /// The image.
+    pub code: Slot,
+    /// The store of its variables, if it has one: then both are flash, else the image is ROM.
+    pub variables: Option<VariablesSpec>,
+    /// For how many milliseconds a boot menu is offered.
+    pub boot_menu: Option<u16>,
+    /// Where its debug output goes.
+    pub debug: ConsoleSpec,
+}
+
+/// The variables of firmware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VariablesSpec {
+    /// What they are at the start.
+    pub file: Slot,
+    /// Whether the guest's changes are written to the file, or end with the guest.
+    pub kept: bool,
+}
+
+/// A kernel to boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelSpec {
     /// The kernel image.
     pub kernel: Slot,
     /// The initial RAM disk.
@@ -269,7 +303,9 @@ impl GuestSpec {
         self.machine_type()?;
         check_cpus(u64::from(self.cpus))?;
         check_memory(self.memory)?;
-        if self.boot.command_line.len() > MAX_COMMAND_LINE || self.boot.command_line.contains('\0') {
+        if let BootSpec::Kernel(kernel) = &self.boot
+            && (kernel.command_line.len() > MAX_COMMAND_LINE || kernel.command_line.contains('\0'))
+        {
             return refuse(format!(
                 "the kernel command line must have at most {MAX_COMMAND_LINE} bytes and no NUL"
             ));
@@ -326,10 +362,18 @@ impl GuestSpec {
 
     /// Every descriptor that the specification names.
     fn slots(&self) -> Vec<Slot> {
-        let mut slots = vec![self.boot.kernel];
-        slots.extend(self.boot.initrd);
-        slots.extend(self.control);
+        let mut slots: Vec<Slot> = self.control.into_iter().collect();
         slots.extend(self.gdb.iter().map(|gdb| gdb.listener));
+        match &self.boot {
+            BootSpec::Kernel(kernel) => {
+                slots.push(kernel.kernel);
+                slots.extend(kernel.initrd);
+            }
+            BootSpec::Firmware(firmware) => {
+                slots.push(firmware.code);
+                slots.extend(firmware.variables.iter().map(|variables| variables.file));
+            }
+        }
         if let AcceleratorSpec::Kvm { device } = self.accelerator {
             slots.push(device);
         }
@@ -340,7 +384,11 @@ impl GuestSpec {
                 NetBackend::Socket { connection } => slots.push(*connection),
             }
         }
-        for console in [&self.serial, &self.console] {
+        let debug = match &self.boot {
+            BootSpec::Firmware(firmware) => &firmware.debug,
+            BootSpec::Kernel(_) => &ConsoleSpec::None,
+        };
+        for console in [&self.serial, &self.console, debug] {
             match console {
                 ConsoleSpec::None => {}
                 ConsoleSpec::Terminal { stream: slot }
@@ -393,6 +441,26 @@ pub fn check_memory(bytes: u64) -> Result<(), Error> {
 pub(crate) mod tests {
     use super::*;
 
+    pub(crate) fn kernel(slot: u32, command_line: &str) -> BootSpec {
+        BootSpec::Kernel(KernelSpec {
+            kernel: Slot(slot),
+            initrd: None,
+            command_line: command_line.into(),
+        })
+    }
+
+    fn firmware(code: u32, variables: u32, debug: u32) -> BootSpec {
+        BootSpec::Firmware(FirmwareSpec {
+            code: Slot(code),
+            variables: Some(VariablesSpec {
+                file: Slot(variables),
+                kept: true,
+            }),
+            boot_menu: Some(2000),
+            debug: ConsoleSpec::File { file: Slot(debug) },
+        })
+    }
+
     pub(crate) fn spec() -> GuestSpec {
         GuestSpec {
             version: SPEC_VERSION,
@@ -404,11 +472,7 @@ pub(crate) mod tests {
             cpu_model: "max".into(),
             cpus: 1,
             memory: 512 << 20,
-            boot: BootSpec {
-                kernel: Slot(0),
-                initrd: None,
-                command_line: String::new(),
-            },
+            boot: kernel(0, ""),
             disks: Vec::new(),
             nets: Vec::new(),
             serial: ConsoleSpec::None,
@@ -442,9 +506,12 @@ pub(crate) mod tests {
             },
             mac: "52:54:00:01:02:03".parse().unwrap(),
         });
-        good.validate(3).unwrap();
-        let text = serde_json::to_string(&good).unwrap();
-        assert_eq!(serde_json::from_str::<GuestSpec>(&text).unwrap(), good);
+        for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
+            good.boot = boot;
+            good.validate(3).unwrap();
+            let text = serde_json::to_string(&good).unwrap();
+            assert_eq!(serde_json::from_str::<GuestSpec>(&text).unwrap(), good);
+        }
     }
 
     fn drives(count: usize, bus: DiskBus) -> Vec<DiskSpec> {
@@ -471,8 +538,11 @@ pub(crate) mod tests {
             |s| s.cpus = 1000,
             |s| s.memory = 1 << 20,
             |s| s.memory += 1,
-            |s| s.boot.command_line = "a\0b".into(),
-            |s| s.boot.kernel = Slot(1),
+            |s| s.boot = kernel(0, "a\0b"),
+            |s| s.boot = kernel(1, ""),
+            |s| s.boot = firmware(1, 0, 0),
+            |s| s.boot = firmware(0, 1, 0),
+            |s| s.boot = firmware(0, 0, 1),
             |s| s.control = Some(Slot(u32::MAX)),
             |s| {
                 s.gdb = Some(GdbSpec {

@@ -1,0 +1,70 @@
+//! What fw_cfg tells firmware beyond what it tells everyone.
+
+use ostler_memory::GuestRam;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use super::Firmware;
+use super::table_loader::{POINTER, SCRIPT, TABLES, files, script};
+use crate::Error;
+use crate::chips::fw_cfg::{Content, Items, item};
+use crate::layout::COM1;
+use crate::tables::{self, Description};
+
+/// Where KVM keeps a page table and the task state of its real mode on some hosts.
+const ACCELERATOR_PAGES: (u64, u64) = (0xfeff_c000, 0x4000);
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+/// S3 and S4 are off, S5 has the sleep type of our tables in its low bits.
+const SYSTEM_STATES: [u8; 6] = [0x80, 0, 0, 0x01, 0x02, 0x80];
+
+/// Adds everything that does not change while the machine runs.
+pub fn add(items: &mut Items, firmware: &Firmware, machine: &Description) {
+    let menu = firmware.boot_menu.map(|time| time.as_millis().min(0xffff) as u16);
+    items.add(
+        item::BOOT_MENU,
+        Content::Bytes(u16::from(menu.is_some()).to_le_bytes().to_vec()),
+    );
+    if let Some(milliseconds) = menu {
+        items.add_file("etc/boot-menu-wait", milliseconds.to_le_bytes().to_vec());
+    }
+    if !firmware.boot_order.is_empty() {
+        let mut order = firmware.boot_order.join("\n").into_bytes();
+        order.push(0);
+        items.add_file("bootorder", order);
+    }
+    if machine.serial {
+        // Without a display the BIOS shows its text there.
+        items.add_file("etc/sercon-port", (COM1 as u16).to_le_bytes().to_vec());
+    }
+    items.add_file("etc/system-states", SYSTEM_STATES.to_vec());
+    items.add_file("etc/e820", e820(machine.ram));
+    let (anchor, structures) = tables::smbios::files(machine);
+    items.add_file("etc/smbios/smbios-anchor", anchor);
+    items.add_file("etc/smbios/smbios-tables", structures);
+}
+
+/// Describes the machine by ACPI as it is now, in the place of an older description.
+pub fn describe(items: &mut Items, machine: &Description) -> Result<(), Error> {
+    let tables = tables::acpi::build(machine, 0)?;
+    let (all, rsdp) = files(&tables, &tables::acpi::rsdp(tables.xsdt));
+    items.set_file(SCRIPT, script(&tables));
+    items.set_file(TABLES, all);
+    items.set_file(POINTER, rsdp);
+    Ok(())
+}
+
+/// RAM, and what is no one's. Firmware finds its own regions itself.
+fn e820(ram: &GuestRam) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut entry = |base: u64, len: u64, usage: u32| {
+        bytes.extend(base.to_le_bytes());
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(usage.to_le_bytes());
+    };
+    let (base, len) = ACCELERATOR_PAGES;
+    entry(base, len, E820_RESERVED);
+    for region in ram.iter() {
+        entry(region.start_addr().0, region.len(), E820_RAM);
+    }
+    bytes
+}
