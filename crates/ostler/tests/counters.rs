@@ -224,7 +224,8 @@ fn only_who_looks_for_hot_addresses_has_them_sampled() {
 
 #[test]
 fn a_sleeping_cpu_is_not_woken_up_to_be_sampled() {
-    let guest = Guest::start("soft", SLEEP);
+    // mov al, 0xff; out 0x21, al: nothing wakes it, not even the timer, which Multiboot leaves running as a BIOS does.
+    let guest = Guest::start("soft", &[&[0xb0, 0xff, 0xe6, 0x21], SLEEP].concat());
     let halts = |look: &Value| count(look, "exits/halt");
     let asleep = guest.look_until("a sleep", |look| halts(look) > 0);
     let look = guest.look_with(&["--hot", "5"]);
