@@ -27,7 +27,14 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket.
     pub fn new(rate: Rate) -> Self {
-        Self { rate: Rate { per_second: rate.per_second.max(1), ..rate }, full_at: 0, remainder: 0 }
+        Self {
+            rate: Rate {
+                per_second: rate.per_second.max(1),
+                ..rate
+            },
+            full_at: 0,
+            remainder: 0,
+        }
     }
 
     /// Takes `amount` if it is there. An amount above the burst goes through a full bucket only, which then owes the rest.
@@ -62,19 +69,35 @@ mod tests {
 
     #[test]
     fn the_rate_is_kept_within_one_in_a_thousand() {
-        for (per_second, piece, step) in
-            [(1000, 1, 1_000_000 / 7), (125_000, 1514, 100_003), (1_250_000_000, 60, 10_007), (7, 1, 1_000_000)]
-        {
+        for (per_second, piece, step) in [
+            (1000, 1, 1_000_000 / 7),
+            (125_000, 1514, 100_003),
+            (1_250_000_000, 60, 10_007),
+            (7, 1, 1_000_000),
+        ] {
             let offered = 10_000_000_000 / step * piece;
-            let got = passes(Rate { per_second, burst: 10 * piece }, piece, step);
+            let got = passes(
+                Rate {
+                    per_second,
+                    burst: 10 * piece,
+                },
+                piece,
+                step,
+            );
             let want = (per_second * 10).min(offered);
-            assert!(got <= want + 10 * piece && got * 1000 + piece * 1000 >= want * 990, "{per_second}: {got} of {want}");
+            assert!(
+                got <= want + 10 * piece && got * 1000 + piece * 1000 >= want * 990,
+                "{per_second}: {got} of {want}"
+            );
         }
     }
 
     #[test]
     fn a_burst_passes_at_once_and_comes_back() {
-        let mut bucket = Bucket::new(Rate { per_second: 10, burst: 5 });
+        let mut bucket = Bucket::new(Rate {
+            per_second: 10,
+            burst: 5,
+        });
         let burst = |bucket: &mut Bucket, at| (0..20).filter(|_| bucket.take(1, at)).count();
         assert_eq!(burst(&mut bucket, Time::from_secs(1)), 5);
         assert_eq!(burst(&mut bucket, Time::from_nanos(1_100_000_000)), 1);
@@ -83,7 +106,10 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_burst_waits_for_a_full_bucket() {
-        let mut bucket = Bucket::new(Rate { per_second: 100, burst: 10 });
+        let mut bucket = Bucket::new(Rate {
+            per_second: 100,
+            burst: 10,
+        });
         assert!(bucket.take(50, Time::from_secs(1)));
         assert!(!bucket.take(1, Time::from_nanos(1_400_000_000)));
         assert!(bucket.take(1, Time::from_nanos(1_500_000_000)));

@@ -45,7 +45,12 @@ impl SwitchConfig {
             return Err(Error::NotAStation(self.mac));
         }
         within("the ageing time", self.ageing.into(), 10, 1_000_000)?;
-        within("the size of the forwarding table", self.fdb_entries as u64, 16, MAX_FDB as u64)?;
+        within(
+            "the size of the forwarding table",
+            self.fdb_entries as u64,
+            16,
+            MAX_FDB as u64,
+        )?;
         let mut never = 0b110;
         if let Some(tree) = &self.spanning_tree {
             tree.check()?;
@@ -59,7 +64,16 @@ impl SwitchConfig {
 }
 
 pub(crate) fn within(what: &'static str, value: u64, least: u64, most: u64) -> Result<(), Error> {
-    if (least..=most).contains(&value) { Ok(()) } else { Err(Error::Range { what, value, least, most }) }
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::Range {
+            what,
+            value,
+            least,
+            most,
+        })
+    }
 }
 
 /// Which frames a port takes by their tag (802.1Q-2005, 8.6.1: acceptable frame types).
@@ -114,7 +128,11 @@ impl PortVlans {
             pvid: native,
             tagged,
             untagged: native.into_iter().collect(),
-            admit: if native.is_some() { Admit::All } else { Admit::Tagged },
+            admit: if native.is_some() {
+                Admit::All
+            } else {
+                Admit::Tagged
+            },
             ingress_filtering: true,
             foreign_tags: true,
         }
@@ -149,7 +167,11 @@ pub struct Flood {
 
 impl Default for Flood {
     fn default() -> Self {
-        Self { unknown: true, multicast: true, broadcast: true }
+        Self {
+            unknown: true,
+            multicast: true,
+            broadcast: true,
+        }
     }
 }
 
@@ -226,7 +248,11 @@ impl PortConfig {
         self.vlans.check()?;
         within("the MTU", self.mtu.into(), 68, 65_535)?;
         let storm = [self.storm.unknown, self.storm.multicast, self.storm.broadcast];
-        for rate in storm.into_iter().chain([self.ingress_rate, self.egress_rate]).flatten() {
+        for rate in storm
+            .into_iter()
+            .chain([self.ingress_rate, self.egress_rate])
+            .flatten()
+        {
             within("a rate", rate.per_second, 1, 1 << 40)?;
             within("a burst", rate.burst, 1, 1 << 40)?;
         }

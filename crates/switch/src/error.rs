@@ -76,10 +76,14 @@ pub enum Error {
     #[error("port {0} cannot be mirrored to itself; choose another destination")]
     MirrorLoop(PortIndex),
     /// Reserved addresses that are never forwarded.
-    #[error("01:80:c2:00:00:0{0:x} cannot be forwarded; the switch answers it itself, or it concerns one link only")]
+    #[error(
+        "01:80:c2:00:00:0{0:x} cannot be forwarded; the switch answers it itself, or it concerns one link only"
+    )]
     NeverForwarded(u8),
     /// No room for another static entry.
-    #[error("the forwarding table holds {0} static entries and has no room for another; remove one or enlarge the table")]
+    #[error(
+        "the forwarding table holds {0} static entries and has no room for another; remove one or enlarge the table"
+    )]
     FdbFull(usize),
     /// No such static entry.
     #[error("there is no entry for {mac} in VLAN {vlan}")]

@@ -15,7 +15,10 @@ pub struct RxFrame<'a> {
 
 impl<'a> From<&'a [u8]> for RxFrame<'a> {
     fn from(bytes: &'a [u8]) -> Self {
-        Self { bytes, wire_len: bytes.len() }
+        Self {
+            bytes,
+            wire_len: bytes.len(),
+        }
     }
 }
 
@@ -64,7 +67,13 @@ impl<'a> Frame<'a> {
         } else {
             (None, outer, rest)
         };
-        Some(Self { destination: Mac(*destination), source: Mac(*source), tag, ether_type, payload })
+        Some(Self {
+            destination: Mac(*destination),
+            source: Mac(*source),
+            tag,
+            ether_type,
+            payload,
+        })
     }
 
     /// Whether there is another tag of the switch's kind behind the first one.
@@ -97,15 +106,24 @@ mod tests {
     fn an_untagged_frame() {
         let bytes = frame(&[0x08, 0x00, 7, 8]);
         let view = Frame::parse(&bytes, TagType::Customer).unwrap();
-        assert_eq!((view.destination, view.source), (Mac::BROADCAST, Mac([2, 0, 0, 0, 0, 1])));
-        assert_eq!((view.tag, view.ether_type, view.payload), (None, 0x800, &[7, 8][..]));
+        assert_eq!(
+            (view.destination, view.source),
+            (Mac::BROADCAST, Mac([2, 0, 0, 0, 0, 1]))
+        );
+        assert_eq!(
+            (view.tag, view.ether_type, view.payload),
+            (None, 0x800, &[7, 8][..])
+        );
     }
 
     #[test]
     fn a_tag_of_the_own_kind_is_a_tag_and_one_of_the_other_is_payload() {
         let customer = frame(&[0x81, 0, 0xa0, 5, 8, 0, 9]);
         let view = Frame::parse(&customer, TagType::Customer).unwrap();
-        assert_eq!((view.tag, view.ether_type, view.payload), (Some(Tci(0xa005)), 0x800, &[9][..]));
+        assert_eq!(
+            (view.tag, view.ether_type, view.payload),
+            (Some(Tci(0xa005)), 0x800, &[9][..])
+        );
         let view = Frame::parse(&customer, TagType::Service).unwrap();
         assert_eq!((view.tag, view.ether_type), (None, 0x8100));
         assert!(view.has_foreign_tag(TagType::Service));
@@ -127,7 +145,10 @@ mod tests {
     fn frames_that_end_early_are_no_frames() {
         let tagged = frame(&[0x81, 0, 0, 1, 8, 0]);
         for length in 0..18 {
-            assert!(Frame::parse(&tagged[..length], TagType::Customer).is_none(), "{length}");
+            assert!(
+                Frame::parse(&tagged[..length], TagType::Customer).is_none(),
+                "{length}"
+            );
         }
         assert!(Frame::parse(&tagged, TagType::Customer).is_some());
         let plain = frame(&[8, 0]);

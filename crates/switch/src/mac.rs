@@ -74,7 +74,11 @@ impl FromStr for Mac {
             }
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }
-        if parts.next().is_some() { Err(wrong()) } else { Ok(Self(mac)) }
+        if parts.next().is_some() {
+            Err(wrong())
+        } else {
+            Ok(Self(mac))
+        }
     }
 }
 
@@ -92,7 +96,14 @@ mod tests {
 
     #[test]
     fn text_that_is_no_address_is_refused() {
-        for text in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:01:02", "52:54:00:ab:cd:0g", "52:54:00:ab:cd:+1", "5254:00:ab:cd:01:1"] {
+        for text in [
+            "",
+            "52:54:00:ab:cd",
+            "52:54:00:ab:cd:01:02",
+            "52:54:00:ab:cd:0g",
+            "52:54:00:ab:cd:+1",
+            "5254:00:ab:cd:01:1",
+        ] {
             assert!(text.parse::<Mac>().is_err(), "{text}");
         }
     }

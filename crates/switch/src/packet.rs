@@ -63,7 +63,11 @@ fn ipv4(packet: &[u8]) -> Option<Packet> {
     let body = packet.get(length..total.min(packet.len()))?;
     let first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
     let source = Ipv4Addr::from([header[12], header[13], header[14], header[15]]).into();
-    let what = if first && header[9] == UDP { udp(body)? } else { What::Other };
+    let what = if first && header[9] == UDP {
+        udp(body)?
+    } else {
+        What::Other
+    };
     Some(Packet::Ip { source, what })
 }
 
@@ -77,19 +81,37 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
     let mut next = header[6];
     for _ in 0..MOST_HEADERS {
         let length = match next {
-            UDP => return Some(Packet::Ip { source, what: udp(body)? }),
-            ICMPV6 => return Some(Packet::Ip { source, what: icmpv6(body)? }),
+            UDP => {
+                return Some(Packet::Ip {
+                    source,
+                    what: udp(body)?,
+                });
+            }
+            ICMPV6 => {
+                return Some(Packet::Ip {
+                    source,
+                    what: icmpv6(body)?,
+                });
+            }
             // Hop-by-hop, routing, destination options.
             0 | 43 | 60 => usize::from(*body.get(1)?) * 8 + 8,
             // Authentication (RFC 4302).
             51 => usize::from(*body.get(1)?) * 4 + 8,
             44 => {
                 if u16::from_be_bytes([*body.get(2)?, *body.get(3)?]) & 0xfff8 != 0 {
-                    return Some(Packet::Ip { source, what: What::Other });
+                    return Some(Packet::Ip {
+                        source,
+                        what: What::Other,
+                    });
                 }
                 8
             }
-            _ => return Some(Packet::Ip { source, what: What::Other }),
+            _ => {
+                return Some(Packet::Ip {
+                    source,
+                    what: What::Other,
+                });
+            }
         };
         next = *body.first()?;
         body = body.get(length..)?;
@@ -100,7 +122,10 @@ fn ipv6(packet: &[u8]) -> Option<Packet> {
 
 fn udp(body: &[u8]) -> Option<What> {
     let [a, b, c, d] = *body.first_chunk()?;
-    Some(What::Udp { from: u16::from_be_bytes([a, b]), to: u16::from_be_bytes([c, d]) })
+    Some(What::Udp {
+        from: u16::from_be_bytes([a, b]),
+        to: u16::from_be_bytes([c, d]),
+    })
 }
 
 fn icmpv6(body: &[u8]) -> Option<What> {

@@ -50,7 +50,10 @@ impl Protection {
                 self.check_role(what, source)?;
                 self.owns(source, starts_without_address(what))?;
                 match what {
-                    What::Icmpv6 { kind: NEIGHBOUR_ADVERTISEMENT, target: Some(target) } => self.owns(target.into(), false),
+                    What::Icmpv6 {
+                        kind: NEIGHBOUR_ADVERTISEMENT,
+                        target: Some(target),
+                    } => self.owns(target.into(), false),
                     _ => Ok(()),
                 }
             }
@@ -69,7 +72,10 @@ impl Protection {
         let server = if source.is_ipv4() { 67 } else { 547 };
         match what {
             What::Udp { from, .. } if self.dhcp_client_only && from == server => Err(Drop::Rogue),
-            What::Icmpv6 { kind: ROUTER_ADVERTISEMENT | REDIRECT, .. } if self.ra_guard => Err(Drop::Rogue),
+            What::Icmpv6 {
+                kind: ROUTER_ADVERTISEMENT | REDIRECT,
+                ..
+            } if self.ra_guard => Err(Drop::Rogue),
             _ => Ok(()),
         }
     }
@@ -77,7 +83,14 @@ impl Protection {
 
 /// DHCP requests (RFC 2131, 4.1), neighbour solicitations (RFC 4862, 5.4.2) and multicast reports (RFC 3810, 5.2.13).
 fn starts_without_address(what: What) -> bool {
-    matches!(what, What::Udp { from: 68, to: 67 } | What::Icmpv6 { kind: 135 | 131 | 143, .. })
+    matches!(
+        what,
+        What::Udp { from: 68, to: 67 }
+            | What::Icmpv6 {
+                kind: 135 | 131 | 143,
+                ..
+            }
+    )
 }
 
 #[cfg(test)]
@@ -108,13 +121,32 @@ mod tests {
 
     fn ipv4(source: [u8; 4], protocol: u8, fragment: u16, body: &[u8]) -> Vec<u8> {
         let total = (20 + body.len()) as u16;
-        let header = [0x45, 0, (total >> 8) as u8, total as u8, 0, 0, (fragment >> 8) as u8, fragment as u8, 64, protocol, 0, 0];
+        let header = [
+            0x45,
+            0,
+            (total >> 8) as u8,
+            total as u8,
+            0,
+            0,
+            (fragment >> 8) as u8,
+            fragment as u8,
+            64,
+            protocol,
+            0,
+            0,
+        ];
         [&header[..], &source, &[255; 4], body].concat()
     }
 
     fn ipv6(source: &str, next: u8, body: &[u8]) -> Vec<u8> {
         let source: std::net::Ipv6Addr = source.parse().unwrap();
-        [&[0x60, 0, 0, 0, 0, body.len() as u8, next, 255][..], &source.octets(), &[0xff; 16], body].concat()
+        [
+            &[0x60, 0, 0, 0, 0, body.len() as u8, next, 255][..],
+            &source.octets(),
+            &[0xff; 16],
+            body,
+        ]
+        .concat()
     }
 
     fn udp(from: u16, to: u16) -> Vec<u8> {
@@ -158,14 +190,21 @@ mod tests {
             (0x86dd, ipv6("fe80::5", 58, &claim), Drop::SpoofedIp),
             (0x88a8, vec![0, 5, 8, 0], Drop::DoubleTag),
         ] {
-            assert_eq!(check(&strict(), kind, &payload), Err(reason), "{kind:x} {payload:x?}");
+            assert_eq!(
+                check(&strict(), kind, &payload),
+                Err(reason),
+                "{kind:x} {payload:x?}"
+            );
         }
     }
 
     /// RFC 7113: router advertisements behind extension headers and in fragments.
     #[test]
     fn router_advertisements_do_not_hide() {
-        let guard = Protection { ra_guard: true, ..Protection::default() };
+        let guard = Protection {
+            ra_guard: true,
+            ..Protection::default()
+        };
         let ra = [134, 0, 0, 0, 64, 0, 0, 0];
         let option = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
         let fragment = |next: u8, offset: u16| [next, 0, (offset >> 8) as u8, offset as u8, 0, 0, 0, 9];
@@ -180,11 +219,27 @@ mod tests {
         ] {
             assert_eq!(check(&guard, 0x86dd, &packet), Err(Drop::Rogue), "{packet:x?}");
         }
-        for hidden in [v6(44, &[&fragment(60, 1), &option(58)]), v6(60, &[&[60, 200, 0, 0]]), v6(60, &[&[60; 8], &option(60).repeat(20)])] {
-            assert_eq!(check(&guard, 0x86dd, &hidden), Err(Drop::SpoofedIp), "{hidden:x?}");
+        for hidden in [
+            v6(44, &[&fragment(60, 1), &option(58)]),
+            v6(60, &[&[60, 200, 0, 0]]),
+            v6(60, &[&[60; 8], &option(60).repeat(20)]),
+        ] {
+            assert_eq!(
+                check(&guard, 0x86dd, &hidden),
+                Err(Drop::SpoofedIp),
+                "{hidden:x?}"
+            );
         }
-        assert_eq!(check(&guard, 0x86dd, &v6(44, &[&fragment(58, 8), &ra])), Ok(()), "a later fragment");
-        assert_eq!(check(&guard, 0x86dd, &v6(58, &[&[133, 0, 0, 0]])), Ok(()), "a solicitation");
+        assert_eq!(
+            check(&guard, 0x86dd, &v6(44, &[&fragment(58, 8), &ra])),
+            Ok(()),
+            "a later fragment"
+        );
+        assert_eq!(
+            check(&guard, 0x86dd, &v6(58, &[&[133, 0, 0, 0]])),
+            Ok(()),
+            "a solicitation"
+        );
     }
 
     proptest! {

@@ -213,11 +213,27 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_shown() {
-        for (text, shown) in [("1", "1"), ("1,3,2", "1-3"), ("10-12,5,4094", "5,10-12,4094"), ("1-4094", "1-4094")] {
+        for (text, shown) in [
+            ("1", "1"),
+            ("1,3,2", "1-3"),
+            ("10-12,5,4094", "5,10-12,4094"),
+            ("1-4094", "1-4094"),
+        ] {
             assert_eq!(text.parse::<VlanSet>().unwrap().to_string(), shown);
         }
         assert_eq!(VlanSet::all(), "1-4094".parse().unwrap());
-        for text in ["", "0", "4095", "5-", "-5", "7-5", "1,,2", "a", "70000", "99999999999"] {
+        for text in [
+            "",
+            "0",
+            "4095",
+            "5-",
+            "-5",
+            "7-5",
+            "1,,2",
+            "a",
+            "70000",
+            "99999999999",
+        ] {
             assert!(text.parse::<VlanSet>().is_err(), "{text}");
         }
     }
@@ -229,7 +245,10 @@ mod tests {
         assert_eq!(TagAction::Push([0x81, 0, 0, 5]).parts(&plain).concat(), tagged);
         assert_eq!(TagAction::Strip.parts(&tagged).concat(), plain);
         assert_eq!(TagAction::Keep.parts(&tagged).concat(), tagged);
-        assert_eq!(TagAction::Replace([0x81, 0, 0x20, 7]).parts(&tagged).concat()[12..16], [0x81, 0, 0x20, 7]);
+        assert_eq!(
+            TagAction::Replace([0x81, 0, 0x20, 7]).parts(&tagged).concat()[12..16],
+            [0x81, 0, 0x20, 7]
+        );
     }
 
     proptest! {

@@ -18,7 +18,10 @@ fn tag(hash: u64) -> u32 {
 impl Index {
     pub fn new(capacity: usize) -> Self {
         let places = (capacity * 2).next_power_of_two();
-        Self { places: vec![0; places].into_boxed_slice(), mask: places - 1 }
+        Self {
+            places: vec![0; places].into_boxed_slice(),
+            mask: places - 1,
+        }
     }
 
     pub fn bytes(&self) -> usize {

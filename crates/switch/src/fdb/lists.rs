@@ -14,7 +14,11 @@ pub struct List {
 }
 
 impl List {
-    pub const EMPTY: Self = Self { first: NONE, last: NONE, len: 0 };
+    pub const EMPTY: Self = Self {
+        first: NONE,
+        last: NONE,
+        len: 0,
+    };
 
     pub fn len(&self) -> u32 {
         self.len

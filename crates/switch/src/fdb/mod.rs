@@ -114,8 +114,16 @@ impl Fdb {
             entries: vec![FREE; capacity].into_boxed_slice(),
             index: Index::new(capacity),
             key: HashKey(key),
-            ports: vec![PortPart { list: List::EMPTY, generation: 0, cleaned: 0, limit: u32::MAX }; MAX_PORTS]
-                .into_boxed_slice(),
+            ports: vec![
+                PortPart {
+                    list: List::EMPTY,
+                    generation: 0,
+                    cleaned: 0,
+                    limit: u32::MAX
+                };
+                MAX_PORTS
+            ]
+            .into_boxed_slice(),
             vlans: vec![0; 4096].into_boxed_slice(),
             stale: List::EMPTY,
             free: List::EMPTY,
@@ -163,7 +171,8 @@ impl Fdb {
 
     #[inline]
     fn find(&self, key: u64) -> Option<u32> {
-        self.index.find(self.key.hash(key), |at| self.entries[at as usize].key == key)
+        self.index
+            .find(self.key.hash(key), |at| self.entries[at as usize].key == key)
     }
 
     #[inline]
@@ -211,7 +220,9 @@ impl Fdb {
                 return Learned::AboveLimit;
             }
         }
-        let Some(at) = self.allocate() else { return Learned::Full };
+        let Some(at) = self.allocate() else {
+            return Learned::Full;
+        };
         self.entries[at as usize] = Entry {
             key,
             heard: now,
@@ -243,7 +254,9 @@ impl Fdb {
     /// Takes an entry out of index and list, and frees it.
     fn remove(&mut self, at: u32) {
         let entry = self.entries[at as usize];
-        self.index.remove(self.key.hash(entry.key), at, |other| self.key.hash(self.entries[other as usize].key));
+        self.index.remove(self.key.hash(entry.key), at, |other| {
+            self.key.hash(self.entries[other as usize].key)
+        });
         let port = &mut self.ports[usize::from(entry.port)];
         if entry.fixed {
             self.fixed -= 1;
@@ -310,7 +323,9 @@ impl Fdb {
 
     /// Forgets all that was learned.
     pub fn flush(&mut self) {
-        (0..MAX_PORTS).filter_map(PortIndex::new).for_each(|port| self.flush_port(port));
+        (0..MAX_PORTS)
+            .filter_map(PortIndex::new)
+            .for_each(|port| self.flush_port(port));
     }
 
     /// Sets a static entry, in place of any other for that station.
@@ -320,7 +335,12 @@ impl Fdb {
             self.remove(at);
         }
         let at = self.allocate().ok_or(Error::FdbFull(self.fixed))?;
-        self.entries[at as usize] = Entry { key, port: port.get() as u16, fixed: true, ..FREE };
+        self.entries[at as usize] = Entry {
+            key,
+            port: port.get() as u16,
+            fixed: true,
+            ..FREE
+        };
         self.fixed += 1;
         self.index.insert(self.key.hash(key), at);
         Ok(())

@@ -32,7 +32,11 @@ fn a_station_is_learned_and_ages() {
     assert_eq!(fdb.learn(V1, mac(1), port(3), 200), Learned::Known);
     assert_eq!(fdb.lookup(V1, mac(1), 499), Some(port(3)));
     assert_eq!(fdb.lookup(V1, mac(1), 500), None);
-    assert_eq!(fdb.learn(V1, mac(1), port(4), 500), Learned::New, "what has aged does not move");
+    assert_eq!(
+        fdb.learn(V1, mac(1), port(4), 500),
+        Learned::New,
+        "what has aged does not move"
+    );
     fdb.age(1000, usize::MAX);
     assert_eq!(fdb.ports[4].list.len(), 0);
     assert_eq!(fdb.free.len(), 64);
@@ -62,14 +66,23 @@ fn static_entries_beat_learned_ones() {
     let mut fdb = fdb(64);
     fdb.learn(V1, mac(1), port(3), 0);
     fdb.set_static(V1, mac(1), port(7)).unwrap();
-    assert_eq!(fdb.learn(V1, mac(1), port(3), 1), Learned::StaticElsewhere(port(7)));
+    assert_eq!(
+        fdb.learn(V1, mac(1), port(3), 1),
+        Learned::StaticElsewhere(port(7))
+    );
     assert_eq!(fdb.learn(V1, mac(1), port(7), 1), Learned::Known);
     fdb.flush();
     fdb.flush_vlan(V1);
     assert_eq!(fdb.lookup(V1, mac(1), 1_000_000), Some(port(7)));
     fdb.forget(V1, mac(1)).unwrap();
     assert_eq!(fdb.lookup(V1, mac(1), 1), None);
-    assert_eq!(fdb.forget(V1, mac(1)), Err(Error::NoEntry { mac: mac(1), vlan: V1 }));
+    assert_eq!(
+        fdb.forget(V1, mac(1)),
+        Err(Error::NoEntry {
+            mac: mac(1),
+            vlan: V1
+        })
+    );
     fdb.set_static(V1, mac(1), port(7)).unwrap();
     fdb.remove_static(port(7), |_| true);
     assert_eq!((fdb.fixed, fdb.free.len()), (0, 64));
@@ -93,10 +106,18 @@ fn a_port_has_no_more_stations_than_it_may() {
     assert_eq!(fdb.learn(V1, mac(2), port(1), 0), Learned::New);
     assert_eq!(fdb.learn(V1, mac(3), port(1), 0), Learned::AboveLimit);
     assert_eq!(fdb.learn(V1, mac(3), port(2), 0), Learned::New);
-    assert_eq!(fdb.learn(V1, mac(4), port(1), 300), Learned::New, "aged stations make room");
+    assert_eq!(
+        fdb.learn(V1, mac(4), port(1), 300),
+        Learned::New,
+        "aged stations make room"
+    );
     fdb.learn(V1, mac(5), port(1), 300);
     fdb.flush_vlan(V1);
-    assert_eq!(fdb.learn(V1, mac(6), port(1), 300), Learned::New, "stations of a flushed VLAN make room");
+    assert_eq!(
+        fdb.learn(V1, mac(6), port(1), 300),
+        Learned::New,
+        "stations of a flushed VLAN make room"
+    );
 }
 
 /// A flood of addresses from one port does not push out the stations of the others.
@@ -160,7 +181,11 @@ fn lookups_look_at_few_places_however_many_stations_there_are() {
         assert!(found.is_some());
     }
     assert!(looked_at.get() < 50_100, "entries looked at: {}", looked_at.get());
-    assert!(table.index.longest_run() < 64, "longest run: {}", table.index.longest_run());
+    assert!(
+        table.index.longest_run() < 64,
+        "longest run: {}",
+        table.index.longest_run()
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -10,12 +10,20 @@ pub enum State {
 }
 
 pub(super) fn begin(port: &mut Port) {
-    enter(port, if port.config.admin_edge { State::Edge } else { State::NotEdge });
+    enter(
+        port,
+        if port.config.admin_edge {
+            State::Edge
+        } else {
+            State::NotEdge
+        },
+    );
 }
 
 pub(super) fn step(port: &mut Port) -> bool {
     let admin_edge = port.config.admin_edge;
-    let quiet = port.timers.edge_delay_while == 0 && port.config.auto_edge && port.send_rstp && port.proposing;
+    let quiet =
+        port.timers.edge_delay_while == 0 && port.config.auto_edge && port.send_rstp && port.proposing;
     let next = match port.states.bdm {
         State::Edge if (!port.port_enabled && !admin_edge) || !port.oper_edge => State::NotEdge,
         State::NotEdge if (!port.port_enabled && admin_edge) || quiet => State::Edge,

@@ -88,7 +88,11 @@ impl Bpdu {
                     topology_change_ack: flags & FLAG_TCA != 0,
                     ..Flags::default()
                 };
-                Some(Self::Config { priority, times, flags })
+                Some(Self::Config {
+                    priority,
+                    times,
+                    flags,
+                })
             }
             TYPE_RST if version >= 2 && body.len() >= 32 => {
                 let (bits, priority, times) = vector(body)?;
@@ -106,7 +110,12 @@ impl Bpdu {
                     2 => Role::Root,
                     _ => Role::Designated,
                 };
-                Some(Self::Rapid { priority, times, flags, role })
+                Some(Self::Rapid {
+                    priority,
+                    times,
+                    flags,
+                    role,
+                })
             }
             _ => None,
         }
@@ -118,11 +127,20 @@ impl Bpdu {
         writer.put(&LLC);
         match self {
             Self::TopologyChange => writer.put(&[0, 0, 0, TYPE_TCN]),
-            Self::Config { priority, times, flags } => {
+            Self::Config {
+                priority,
+                times,
+                flags,
+            } => {
                 writer.put(&[0, 0, 0, TYPE_CONFIG, bits(flags) & (FLAG_TC | FLAG_TCA)]);
                 writer.vector(priority, times);
             }
-            Self::Rapid { priority, times, flags, role } => {
+            Self::Rapid {
+                priority,
+                times,
+                flags,
+                role,
+            } => {
                 let role = match role {
                     Role::Disabled => 0,
                     Role::Alternate | Role::Backup => 1,
@@ -218,21 +236,38 @@ mod tests {
     }
 
     fn priority() -> Priority {
-        Priority { root: BridgeId(0x8000_0200_0000_0001), cost: 20_000, bridge: BridgeId(0x9000_0200_0000_0002), port: PortId(0x8003) }
+        Priority {
+            root: BridgeId(0x8000_0200_0000_0001),
+            cost: 20_000,
+            bridge: BridgeId(0x9000_0200_0000_0002),
+            port: PortId(0x8003),
+        }
     }
 
-    const TIMES: Times = Times { message_age: 1, max_age: 20, hello: 2, forward_delay: 15 };
+    const TIMES: Times = Times {
+        message_age: 1,
+        max_age: 20,
+        hello: 2,
+        forward_delay: 15,
+    };
 
     /// 802.1D-2004, 9.3.1, figure 9-1, byte for byte.
     #[test]
     fn a_configuration_bpdu() {
-        let flags = Flags { topology_change: true, ..Flags::default() };
-        let bpdu = Bpdu::Config { priority: priority(), times: TIMES, flags };
+        let flags = Flags {
+            topology_change: true,
+            ..Flags::default()
+        };
+        let bpdu = Bpdu::Config {
+            priority: priority(),
+            times: TIMES,
+            flags,
+        };
         let mut frame = [0; MAX_FRAME];
         let length = bpdu.write(MAC, &mut frame);
         let want = [
-            0x01, 0x80, 0xc2, 0, 0, 0, 2, 0, 0, 0, 0, 9, 0, 38, 0x42, 0x42, 3, 0, 0, 0, 0, 1, 0x80, 0, 2, 0, 0, 0, 0, 1, 0, 0,
-            0x4e, 0x20, 0x90, 0, 2, 0, 0, 0, 0, 2, 0x80, 3, 1, 0, 20, 0, 2, 0, 15, 0,
+            0x01, 0x80, 0xc2, 0, 0, 0, 2, 0, 0, 0, 0, 9, 0, 38, 0x42, 0x42, 3, 0, 0, 0, 0, 1, 0x80, 0, 2, 0,
+            0, 0, 0, 1, 0, 0, 0x4e, 0x20, 0x90, 0, 2, 0, 0, 0, 0, 2, 0x80, 3, 1, 0, 20, 0, 2, 0, 15, 0,
         ];
         assert_eq!(frame[..length], want);
         assert_eq!(parse(&frame[..length]), Some(bpdu));
@@ -250,8 +285,17 @@ mod tests {
     /// 802.1D-2004, 9.3.3, figure 9-3: version 2, type 2, 36 bytes, the last of them 0.
     #[test]
     fn a_rapid_bpdu() {
-        let flags = Flags { proposal: true, learning: true, ..Flags::default() };
-        let bpdu = Bpdu::Rapid { priority: priority(), times: TIMES, flags, role: Role::Designated };
+        let flags = Flags {
+            proposal: true,
+            learning: true,
+            ..Flags::default()
+        };
+        let bpdu = Bpdu::Rapid {
+            priority: priority(),
+            times: TIMES,
+            flags,
+            role: Role::Designated,
+        };
         let mut frame = [0; MAX_FRAME];
         let length = bpdu.write(MAC, &mut frame);
         assert_eq!(length, 14 + 3 + 36);
@@ -263,7 +307,12 @@ mod tests {
     /// 802.1D-2004, 9.3.4: what is discarded.
     #[test]
     fn invalid_ones_are_refused() {
-        let bpdu = Bpdu::Rapid { priority: priority(), times: TIMES, flags: Flags::default(), role: Role::Root };
+        let bpdu = Bpdu::Rapid {
+            priority: priority(),
+            times: TIMES,
+            flags: Flags::default(),
+            role: Role::Root,
+        };
         let mut frame = [0; MAX_FRAME];
         let length = bpdu.write(MAC, &mut frame);
         let with = |at: usize, value: u8| {
@@ -272,7 +321,18 @@ mod tests {
             parse(&other[..length])
         };
         assert!(with(0, 1).is_some());
-        for (at, value) in [(13, 38), (13, 255), (14, 0), (16, 0xf3), (17, 1), (18, 1), (19, 0), (20, 1), (20, 0x81), (44, 20)] {
+        for (at, value) in [
+            (13, 38),
+            (13, 255),
+            (14, 0),
+            (16, 0xf3),
+            (17, 1),
+            (18, 1),
+            (19, 0),
+            (20, 1),
+            (20, 0x81),
+            (44, 20),
+        ] {
             assert_eq!(with(at, value), None, "byte {at} = {value}");
         }
         for short in 14..length {
@@ -283,7 +343,12 @@ mod tests {
     /// 802.1D-2004, 9.3.4: unknown versions above are read as what is known of them.
     #[test]
     fn later_versions_are_read_as_rapid() {
-        let bpdu = Bpdu::Rapid { priority: priority(), times: TIMES, flags: Flags::default(), role: Role::Alternate };
+        let bpdu = Bpdu::Rapid {
+            priority: priority(),
+            times: TIMES,
+            flags: Flags::default(),
+            role: Role::Alternate,
+        };
         let mut frame = [0; MAX_FRAME];
         bpdu.write(MAC, &mut frame);
         frame[19] = 3;
@@ -293,11 +358,24 @@ mod tests {
     #[test]
     fn absurd_times_are_brought_into_range() {
         let mut frame = [0; MAX_FRAME];
-        Bpdu::Config { priority: priority(), times: TIMES, flags: Flags::default() }.write(MAC, &mut frame);
+        Bpdu::Config {
+            priority: priority(),
+            times: TIMES,
+            flags: Flags::default(),
+        }
+        .write(MAC, &mut frame);
         frame[44..52].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0, 0]);
         match parse(&frame) {
             Some(Bpdu::Config { times, .. }) => {
-                assert_eq!(times, Times { message_age: 0, max_age: 40, hello: 1, forward_delay: 4 });
+                assert_eq!(
+                    times,
+                    Times {
+                        message_age: 0,
+                        max_age: 40,
+                        hello: 1,
+                        forward_delay: 4
+                    }
+                );
             }
             other => panic!("{other:?}"),
         }

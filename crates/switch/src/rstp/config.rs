@@ -50,9 +50,18 @@ impl BridgeConfig {
     pub(crate) fn check(&self) -> Result<(), Error> {
         within("the bridge priority", self.priority.into(), 0, 61_440)?;
         if !self.priority.is_multiple_of(4096) {
-            return Err(Error::Step { what: "the bridge priority", value: self.priority.into(), step: 4096 });
+            return Err(Error::Step {
+                what: "the bridge priority",
+                value: self.priority.into(),
+                step: 4096,
+            });
         }
-        within("the extension of the bridge priority", self.extension.into(), 0, 4095)?;
+        within(
+            "the extension of the bridge priority",
+            self.extension.into(),
+            0,
+            4095,
+        )?;
         within("max age", self.max_age.into(), 6, 40)?;
         within("the hello time", self.hello.into(), 1, 10)?;
         within("the forward delay", self.forward_delay.into(), 4, 30)?;
@@ -61,7 +70,11 @@ impl BridgeConfig {
         if fits {
             Ok(())
         } else {
-            Err(Error::Times { max_age: self.max_age, hello: self.hello, forward_delay: self.forward_delay })
+            Err(Error::Times {
+                max_age: self.max_age,
+                hello: self.hello,
+                forward_delay: self.forward_delay,
+            })
         }
     }
 }
@@ -111,7 +124,11 @@ impl StpPortConfig {
         if self.priority.is_multiple_of(16) {
             Ok(())
         } else {
-            Err(Error::Step { what: "the port priority", value: self.priority.into(), step: 16 })
+            Err(Error::Step {
+                what: "the port priority",
+                value: self.priority.into(),
+                step: 16,
+            })
         }
     }
 }
@@ -123,7 +140,14 @@ mod tests {
     /// 802.1D-2004, table 17-3.
     #[test]
     fn costs_of_the_table() {
-        let table = [(10, 2_000_000), (100, 200_000), (1000, 20_000), (10_000, 2000), (100_000, 200), (1_000_000, 20)];
+        let table = [
+            (10, 2_000_000),
+            (100, 200_000),
+            (1000, 20_000),
+            (10_000, 2000),
+            (100_000, 200),
+            (1_000_000, 20),
+        ];
         for (megabits, cost) in table {
             assert_eq!(path_cost(megabits), cost);
         }
@@ -135,33 +159,92 @@ mod tests {
     fn settings_out_of_range_are_refused() {
         let good = BridgeConfig::default();
         assert_eq!(good.check(), Ok(()));
-        let slow = BridgeConfig { max_age: 40, forward_delay: 30, hello: 10, ..good.clone() };
+        let slow = BridgeConfig {
+            max_age: 40,
+            forward_delay: 30,
+            hello: 10,
+            ..good.clone()
+        };
         assert_eq!(slow.check(), Ok(()));
-        let fast = BridgeConfig { max_age: 6, forward_delay: 4, hello: 2, ..good.clone() };
+        let fast = BridgeConfig {
+            max_age: 6,
+            forward_delay: 4,
+            hello: 2,
+            ..good.clone()
+        };
         assert_eq!(fast.check(), Ok(()));
         for bad in [
-            BridgeConfig { priority: 4095, ..good.clone() },
-            BridgeConfig { priority: 65_000, ..good.clone() },
-            BridgeConfig { extension: 4096, ..good.clone() },
-            BridgeConfig { max_age: 5, ..good.clone() },
-            BridgeConfig { max_age: 41, forward_delay: 30, ..good.clone() },
-            BridgeConfig { hello: 0, ..good.clone() },
-            BridgeConfig { hello: 10, ..good.clone() },
-            BridgeConfig { forward_delay: 3, ..good.clone() },
-            BridgeConfig { forward_delay: 10, ..good.clone() },
-            BridgeConfig { forward_delay: 255, ..good.clone() },
-            BridgeConfig { transmit_hold: 0, ..good.clone() },
-            BridgeConfig { transmit_hold: 11, ..good },
+            BridgeConfig {
+                priority: 4095,
+                ..good.clone()
+            },
+            BridgeConfig {
+                priority: 65_000,
+                ..good.clone()
+            },
+            BridgeConfig {
+                extension: 4096,
+                ..good.clone()
+            },
+            BridgeConfig {
+                max_age: 5,
+                ..good.clone()
+            },
+            BridgeConfig {
+                max_age: 41,
+                forward_delay: 30,
+                ..good.clone()
+            },
+            BridgeConfig {
+                hello: 0,
+                ..good.clone()
+            },
+            BridgeConfig {
+                hello: 10,
+                ..good.clone()
+            },
+            BridgeConfig {
+                forward_delay: 3,
+                ..good.clone()
+            },
+            BridgeConfig {
+                forward_delay: 10,
+                ..good.clone()
+            },
+            BridgeConfig {
+                forward_delay: 255,
+                ..good.clone()
+            },
+            BridgeConfig {
+                transmit_hold: 0,
+                ..good.clone()
+            },
+            BridgeConfig {
+                transmit_hold: 11,
+                ..good
+            },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
         let port = StpPortConfig::default();
         assert_eq!(port.check(), Ok(()));
         for bad in [
-            StpPortConfig { path_cost: 0, ..port.clone() },
-            StpPortConfig { path_cost: 200_000_001, ..port.clone() },
-            StpPortConfig { priority: 8, ..port.clone() },
-            StpPortConfig { priority: 255, ..port },
+            StpPortConfig {
+                path_cost: 0,
+                ..port.clone()
+            },
+            StpPortConfig {
+                path_cost: 200_000_001,
+                ..port.clone()
+            },
+            StpPortConfig {
+                priority: 8,
+                ..port.clone()
+            },
+            StpPortConfig {
+                priority: 255,
+                ..port
+            },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

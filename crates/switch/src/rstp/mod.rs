@@ -84,8 +84,18 @@ impl Bridge {
     pub(crate) fn new(config: BridgeConfig, mac: Mac) -> Self {
         let id = BridgeId::new(config.priority | config.extension, mac);
         let mut bridge = Self {
-            root_priority: Priority { root: id, cost: 0, bridge: id, port: PortId(0) },
-            root_times: Times { message_age: 0, max_age: 0, hello: 0, forward_delay: 0 },
+            root_priority: Priority {
+                root: id,
+                cost: 0,
+                bridge: id,
+                port: PortId(0),
+            },
+            root_times: Times {
+                message_age: 0,
+                max_age: 0,
+                hello: 0,
+                forward_delay: 0,
+            },
             config,
             id,
             slots: Vec::new(),
@@ -281,21 +291,25 @@ impl Bridge {
         }
     }
 
-    /// Runs the machines until none of them moves.
+    /// Runs the machines until none of them moves. Port Transmit comes when all others are at rest: so what changed together
+    /// is sent together, and the transmit hold count lasts longer.
     fn run(&mut self) {
         for _ in 0..MOST_ROUNDS {
-            let mut moved = false;
-            for i in 0..self.slots.len() {
-                if self.slots[i].is_some() {
-                    moved |= self.run_port(i);
-                }
-            }
+            let mut moved = self.run_ports(Self::run_port);
             moved |= prs::step(self);
-            if !moved {
+            if !moved && !self.run_ports(ptx::step) {
                 return;
             }
         }
         self.gave_up += 1;
+    }
+
+    fn run_ports(&mut self, step: impl Fn(&mut Self, usize) -> bool) -> bool {
+        let mut moved = false;
+        for i in 0..self.slots.len() {
+            moved |= self.slots[i].is_some() && step(self, i);
+        }
+        moved
     }
 
     fn run_port(&mut self, i: usize) -> bool {
@@ -307,8 +321,7 @@ impl Bridge {
         moved |= pim::step(self, i);
         moved |= prt::step(self, i);
         moved |= pst::step(self, i);
-        moved |= tcm::step(self, i);
-        moved | ptx::step(self, i)
+        moved | tcm::step(self, i)
     }
 
     fn slot_mut(&mut self, port: PortIndex) -> Option<&mut Port> {
@@ -316,11 +329,15 @@ impl Bridge {
     }
 
     fn port(&self, i: usize) -> &Port {
-        self.slots[i].as_deref().expect("machines run on ports that are there")
+        self.slots[i]
+            .as_deref()
+            .expect("machines run on ports that are there")
     }
 
     fn port_mut(&mut self, i: usize) -> &mut Port {
-        self.slots[i].as_deref_mut().expect("machines run on ports that are there")
+        self.slots[i]
+            .as_deref_mut()
+            .expect("machines run on ports that are there")
     }
 
     fn ports(&self) -> impl Iterator<Item = &Port> {
@@ -356,8 +373,9 @@ impl Bridge {
 
     /// allSynced (17.20.3).
     fn all_synced(&self) -> bool {
-        self.ports()
-            .all(|port| port.selected && port.role == port.selected_role && (port.synced || port.role == Role::Root))
+        self.ports().all(|port| {
+            port.selected && port.role == port.selected_role && (port.synced || port.role == Role::Root)
+        })
     }
 
     /// reRooted (17.20.10), for port `i`.

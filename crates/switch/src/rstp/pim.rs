@@ -146,11 +146,24 @@ fn contents(port: &Port) -> Option<(Priority, Role, Flags)> {
     match port.message {
         Bpdu::TopologyChange => None,
         Bpdu::Config { priority, flags, .. } => Some((priority, Role::Designated, flags)),
-        Bpdu::Rapid { priority, flags, role: Role::Disabled, .. } => {
-            let flags = Flags { topology_change: flags.topology_change, ..Flags::default() };
+        Bpdu::Rapid {
+            priority,
+            flags,
+            role: Role::Disabled,
+            ..
+        } => {
+            let flags = Flags {
+                topology_change: flags.topology_change,
+                ..Flags::default()
+            };
             Some((priority, Role::Designated, flags))
         }
-        Bpdu::Rapid { priority, flags, role, .. } => Some((priority, role, flags)),
+        Bpdu::Rapid {
+            priority,
+            flags,
+            role,
+            ..
+        } => Some((priority, role, flags)),
     }
 }
 
@@ -166,7 +179,11 @@ fn rcv_info(port: &mut Port) -> RcvdInfo {
     port.msg_priority = priority;
     let of_port = &port.port_priority;
     if role != Role::Designated {
-        return if priority >= *of_port { RcvdInfo::InferiorRootAlternate } else { RcvdInfo::Other };
+        return if priority >= *of_port {
+            RcvdInfo::InferiorRootAlternate
+        } else {
+            RcvdInfo::Other
+        };
     }
     if priority == *of_port {
         return match (port.msg_times == port.port_times, port.info_is) {
@@ -175,12 +192,22 @@ fn rcv_info(port: &mut Port) -> RcvdInfo {
             (false, _) => RcvdInfo::SuperiorDesignated,
         };
     }
-    if priority.is_superior_to(of_port) { RcvdInfo::SuperiorDesignated } else { RcvdInfo::InferiorDesignated }
+    if priority.is_superior_to(of_port) {
+        RcvdInfo::SuperiorDesignated
+    } else {
+        RcvdInfo::InferiorDesignated
+    }
 }
 
 /// recordAgreement (17.21.9).
 fn record_agreement(port: &mut Port, rstp: bool) {
-    let agreement = matches!(port.message, Bpdu::Rapid { flags: Flags { agreement: true, .. }, .. });
+    let agreement = matches!(
+        port.message,
+        Bpdu::Rapid {
+            flags: Flags { agreement: true, .. },
+            ..
+        }
+    );
     port.agreed = rstp && port.config.point_to_point && agreement;
     if port.agreed {
         port.proposing = false;
@@ -227,6 +254,9 @@ fn set_tc_flags(port: &mut Port) {
 /// updtRcvdInfoWhile (17.21.23): three hellos, or nothing if the information is too old one bridge on.
 fn updt_rcvd_info_while(port: &mut Port) {
     let times = &port.port_times;
-    port.timers.rcvd_info_while =
-        if times.message_age + 1 <= times.max_age { 3 * times.hello } else { 0 };
+    port.timers.rcvd_info_while = if times.message_age + 1 <= times.max_age {
+        3 * times.hello
+    } else {
+        0
+    };
 }

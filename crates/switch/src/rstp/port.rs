@@ -108,7 +108,12 @@ impl Port {
     /// A port as it is before its machines begin.
     pub fn new(config: StpPortConfig, number: u16, bridge: BridgeId, times: Times) -> Self {
         let port_id = PortId::new(config.priority, number);
-        let own = Priority { root: bridge, cost: 0, bridge, port: port_id };
+        let own = Priority {
+            root: bridge,
+            cost: 0,
+            bridge,
+            port: port_id,
+        };
         Self {
             config,
             port_id,
@@ -182,12 +187,20 @@ impl Port {
 
     /// forwardDelay (17.20.5): short where the neighbour speaks RSTP.
     pub fn forward_delay(&self) -> u16 {
-        if self.send_rstp { self.hello_time() } else { self.fwd_delay() }
+        if self.send_rstp {
+            self.hello_time()
+        } else {
+            self.fwd_delay()
+        }
     }
 
     /// EdgeDelay (17.20.4).
     pub fn edge_delay(&self) -> u16 {
-        if self.config.point_to_point { MIGRATE_TIME } else { self.max_age() }
+        if self.config.point_to_point {
+            MIGRATE_TIME
+        } else {
+            self.max_age()
+        }
     }
 }
 

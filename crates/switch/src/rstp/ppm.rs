@@ -20,9 +20,15 @@ pub(super) fn step(bridge: &mut Bridge, i: usize) -> bool {
     let port = bridge.port(i);
     let next = match port.states.ppm {
         State::CheckingRstp if port.timers.mdelay_while == 0 => State::Sensing,
-        State::CheckingRstp if port.timers.mdelay_while != MIGRATE_TIME && !port.port_enabled => State::CheckingRstp,
-        State::SelectingStp if port.timers.mdelay_while == 0 || !port.port_enabled || port.mcheck => State::Sensing,
-        State::Sensing if !port.port_enabled || port.mcheck || (rstp && !port.send_rstp && port.rcvd_rstp) => {
+        State::CheckingRstp if port.timers.mdelay_while != MIGRATE_TIME && !port.port_enabled => {
+            State::CheckingRstp
+        }
+        State::SelectingStp if port.timers.mdelay_while == 0 || !port.port_enabled || port.mcheck => {
+            State::Sensing
+        }
+        State::Sensing
+            if !port.port_enabled || port.mcheck || (rstp && !port.send_rstp && port.rcvd_rstp) =>
+        {
             State::CheckingRstp
         }
         State::Sensing if port.send_rstp && port.rcvd_stp => State::SelectingStp,

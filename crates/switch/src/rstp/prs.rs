@@ -24,11 +24,20 @@ pub(super) fn step(bridge: &mut Bridge) -> bool {
 /// updtRolesTree (17.21.25).
 fn updt_roles_tree(bridge: &mut Bridge) {
     select_root(bridge);
-    let designated = Priority { bridge: bridge.id, ..bridge.root_priority };
-    let times = Times { hello: bridge.config.hello.into(), ..bridge.root_times };
+    let designated = Priority {
+        bridge: bridge.id,
+        ..bridge.root_priority
+    };
+    let times = Times {
+        hello: bridge.config.hello.into(),
+        ..bridge.root_times
+    };
     let (id, root_port) = (bridge.id, bridge.root_port);
     bridge.each_port(|port| {
-        port.designated_priority = Priority { port: port.port_id, ..designated };
+        port.designated_priority = Priority {
+            port: port.port_id,
+            ..designated
+        };
         port.designated_times = times;
         select_role(port, id.mac(), root_port);
     });
@@ -46,15 +55,30 @@ fn select_root(bridge: &mut Bridge) {
         })
         .map(|port| {
             let cost = port.port_priority.cost.saturating_add(port.config.path_cost);
-            (Priority { cost, ..port.port_priority }, port.port_id, port.port_times)
+            (
+                Priority {
+                    cost,
+                    ..port.port_priority
+                },
+                port.port_id,
+                port.port_times,
+            )
         })
         .min_by_key(|&(priority, port, _)| (priority, port));
-    let own_priority = Priority { root: own, cost: 0, bridge: own, port: PortId(0) };
+    let own_priority = Priority {
+        root: own,
+        cost: 0,
+        bridge: own,
+        port: PortId(0),
+    };
     match best {
         Some((priority, port, times)) if priority < own_priority => {
             bridge.root_priority = priority;
             bridge.root_port = Some(port);
-            bridge.root_times = Times { message_age: times.message_age + 1, ..times };
+            bridge.root_times = Times {
+                message_age: times.message_age + 1,
+                ..times
+            };
         }
         _ => {
             bridge.root_priority = own_priority;

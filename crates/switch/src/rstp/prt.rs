@@ -105,7 +105,11 @@ fn root(bridge: &Bridge, i: usize) -> Option<State> {
     if !port.forward {
         let at_once = || bridge.rstp_version() && port.timers.rb_while == 0 && bridge.re_rooted(i);
         if port.timers.fd_while == 0 || at_once() {
-            return Some(if port.learn { State::RootForward } else { State::RootLearn });
+            return Some(if port.learn {
+                State::RootForward
+            } else {
+                State::RootLearn
+            });
         }
     }
     None
@@ -117,7 +121,11 @@ fn designated(port: &Port) -> Option<State> {
         return Some(State::DesignatedPropose);
     }
     let still = !port.learning && !port.forwarding && !port.synced;
-    if still || (port.agreed && !port.synced) || (port.oper_edge && !port.synced) || (port.sync && port.synced) {
+    if still
+        || (port.agreed && !port.synced)
+        || (port.oper_edge && !port.synced)
+        || (port.sync && port.synced)
+    {
         return Some(State::DesignatedSynced);
     }
     if port.timers.rr_while == 0 && port.re_root {
@@ -129,7 +137,11 @@ fn designated(port: &Port) -> Option<State> {
     }
     let may = port.timers.fd_while == 0 || port.agreed || port.oper_edge;
     if may && (port.timers.rr_while == 0 || !port.re_root) && !port.sync && !port.forward {
-        return Some(if port.learn { State::DesignatedForward } else { State::DesignatedLearn });
+        return Some(if port.learn {
+            State::DesignatedForward
+        } else {
+            State::DesignatedLearn
+        });
     }
     None
 }

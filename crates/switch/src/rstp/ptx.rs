@@ -89,7 +89,11 @@ fn tx_config(port: &Port) -> Bpdu {
         topology_change_ack: port.tc_ack,
         ..Flags::default()
     };
-    Bpdu::Config { priority: port.designated_priority, times: port.designated_times, flags }
+    Bpdu::Config {
+        priority: port.designated_priority,
+        times: port.designated_times,
+        flags,
+    }
 }
 
 /// txRstp (17.21.20).
@@ -102,5 +106,10 @@ fn tx_rstp(port: &Port) -> Bpdu {
         agreement: port.agree,
         topology_change_ack: false,
     };
-    Bpdu::Rapid { priority: port.designated_priority, times: port.designated_times, flags, role: port.role }
+    Bpdu::Rapid {
+        priority: port.designated_priority,
+        times: port.designated_times,
+        flags,
+        role: port.role,
+    }
 }

@@ -90,7 +90,11 @@ fn enter(bridge: &mut Bridge, i: usize, state: State) {
 
 /// Sets fdbFlush (17.19.7) and has the entries removed, or aged faster by a bridge of version STP.
 fn flush(bridge: &mut Bridge, i: usize) {
-    let action = if bridge.rstp_version() { Action::Flush } else { Action::AgeFast };
+    let action = if bridge.rstp_version() {
+        Action::Flush
+    } else {
+        Action::AgeFast
+    };
     bridge.act(i, action);
     bridge.port_mut(i).fdb_flush = false;
 }

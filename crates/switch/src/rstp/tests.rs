@@ -30,13 +30,20 @@ fn rapid(n: u64, ports: usize) -> Bridge {
 }
 
 fn old(n: u64, ports: usize) -> Bridge {
-    let config = BridgeConfig { version: Version::Stp, ..BridgeConfig::default() };
+    let config = BridgeConfig {
+        version: Version::Stp,
+        ..BridgeConfig::default()
+    };
     bridge(n, config, &vec![StpPortConfig::default(); ports])
 }
 
 impl Wire {
     fn new(bridges: Vec<Bridge>, links: &[[(usize, usize); 2]]) -> Self {
-        let mut wire = Self { bridges, links: links.to_vec(), log: Vec::new() };
+        let mut wire = Self {
+            bridges,
+            links: links.to_vec(),
+            log: Vec::new(),
+        };
         for link in links {
             for &(b, p) in link {
                 wire.bridges[b].set_enabled(at(p), true);
@@ -114,8 +121,18 @@ impl Wire {
 fn message(root: u64, bridge: u64, port: u16) -> Bpdu {
     let id = |n| BridgeId::new(32_768, mac(n));
     Bpdu::Rapid {
-        priority: Priority { root: id(root), cost: 0, bridge: id(bridge), port: PortId(0x8000 | port) },
-        times: Times { message_age: 0, max_age: 20, hello: 2, forward_delay: 15 },
+        priority: Priority {
+            root: id(root),
+            cost: 0,
+            bridge: id(bridge),
+            port: PortId(0x8000 | port),
+        },
+        times: Times {
+            message_age: 0,
+            max_age: 20,
+            hello: 2,
+            forward_delay: 15,
+        },
         flags: Flags::default(),
         role: Role::Designated,
     }
@@ -123,7 +140,16 @@ fn message(root: u64, bridge: u64, port: u16) -> Bpdu {
 
 fn as_config(bpdu: Bpdu) -> Bpdu {
     match bpdu {
-        Bpdu::Rapid { priority, times, flags, .. } => Bpdu::Config { priority, times, flags },
+        Bpdu::Rapid {
+            priority,
+            times,
+            flags,
+            ..
+        } => Bpdu::Config {
+            priority,
+            times,
+            flags,
+        },
         other => other,
     }
 }
@@ -134,12 +160,22 @@ fn the_lowest_identifier_is_root_both_ways() {
     for (a, b, root) in [(1, 2, 0), (2, 1, 1)] {
         let wire = Wire::new(vec![rapid(a, 1), rapid(b, 1)], &[[(0, 0), (1, 0)]]);
         assert_eq!(wire.bridges[1 - root].root(), wire.bridges[root].id());
-        assert_eq!((wire.role(root, 0), wire.role(1 - root, 0)), (Role::Designated, Role::Root));
+        assert_eq!(
+            (wire.role(root, 0), wire.role(1 - root, 0)),
+            (Role::Designated, Role::Root)
+        );
         assert_eq!(wire.bridges[root].root_port(), None);
         assert_eq!(wire.bridges[1 - root].root_port(), Some(at(0)));
         assert_eq!(wire.bridges[1 - root].root_path_cost(), 2000);
     }
-    let favoured = bridge(9, BridgeConfig { priority: 4096, ..BridgeConfig::default() }, &[StpPortConfig::default()]);
+    let favoured = bridge(
+        9,
+        BridgeConfig {
+            priority: 4096,
+            ..BridgeConfig::default()
+        },
+        &[StpPortConfig::default()],
+    );
     let wire = Wire::new(vec![rapid(1, 1), favoured], &[[(0, 0), (1, 0)]]);
     assert_eq!(wire.bridges[0].root(), wire.bridges[1].id());
 }
@@ -148,8 +184,17 @@ fn the_lowest_identifier_is_root_both_ways() {
 #[test]
 fn a_point_to_point_link_forwards_at_once() {
     let wire = Wire::new(vec![rapid(1, 1), rapid(2, 1)], &[[(0, 0), (1, 0)]]);
-    assert_eq!((wire.state(0, 0), wire.state(1, 0)), (PortState::Forwarding, PortState::Forwarding));
-    let flags = |bpdu: &Bpdu| if let Bpdu::Rapid { flags, .. } = bpdu { *flags } else { Flags::default() };
+    assert_eq!(
+        (wire.state(0, 0), wire.state(1, 0)),
+        (PortState::Forwarding, PortState::Forwarding)
+    );
+    let flags = |bpdu: &Bpdu| {
+        if let Bpdu::Rapid { flags, .. } = bpdu {
+            *flags
+        } else {
+            Flags::default()
+        }
+    };
     assert!(wire.sent(0, 0).iter().any(|bpdu| flags(bpdu).proposal));
     assert!(wire.sent(1, 0).iter().any(|bpdu| flags(bpdu).agreement));
 }
@@ -157,7 +202,10 @@ fn a_point_to_point_link_forwards_at_once() {
 /// 17.21.9: on a shared medium no agreement counts, and the delay runs.
 #[test]
 fn a_shared_medium_waits() {
-    let shared = [StpPortConfig { point_to_point: false, ..StpPortConfig::default() }];
+    let shared = [StpPortConfig {
+        point_to_point: false,
+        ..StpPortConfig::default()
+    }];
     let two = vec![bridge(1, BridgeConfig::default(), &shared), rapid(2, 1)];
     let mut wire = Wire::new(two, &[[(0, 0), (1, 0)]]);
     assert_eq!(wire.state(0, 0), PortState::Discarding);
@@ -171,14 +219,35 @@ fn ties_are_broken_in_order() {
     let links = [[(0, 0), (1, 0)], [(0, 1), (1, 1)]];
     let wire = Wire::new(vec![rapid(1, 2), rapid(2, 2)], &links);
     assert_eq!((wire.role(1, 0), wire.role(1, 1)), (Role::Root, Role::Alternate));
-    assert_eq!((wire.state(1, 1), wire.state(0, 1)), (PortState::Discarding, PortState::Forwarding));
+    assert_eq!(
+        (wire.state(1, 1), wire.state(0, 1)),
+        (PortState::Discarding, PortState::Forwarding)
+    );
 
-    let dear = [StpPortConfig { path_cost: 2001, ..StpPortConfig::default() }, StpPortConfig::default()];
-    let wire = Wire::new(vec![rapid(1, 2), bridge(2, BridgeConfig::default(), &dear)], &links);
+    let dear = [
+        StpPortConfig {
+            path_cost: 2001,
+            ..StpPortConfig::default()
+        },
+        StpPortConfig::default(),
+    ];
+    let wire = Wire::new(
+        vec![rapid(1, 2), bridge(2, BridgeConfig::default(), &dear)],
+        &links,
+    );
     assert_eq!((wire.role(1, 0), wire.role(1, 1)), (Role::Alternate, Role::Root));
 
-    let low = [StpPortConfig::default(), StpPortConfig { priority: 112, ..StpPortConfig::default() }];
-    let wire = Wire::new(vec![bridge(1, BridgeConfig::default(), &low), rapid(2, 2)], &links);
+    let low = [
+        StpPortConfig::default(),
+        StpPortConfig {
+            priority: 112,
+            ..StpPortConfig::default()
+        },
+    ];
+    let wire = Wire::new(
+        vec![bridge(1, BridgeConfig::default(), &low), rapid(2, 2)],
+        &links,
+    );
     assert_eq!((wire.role(1, 0), wire.role(1, 1)), (Role::Alternate, Role::Root));
 }
 
@@ -187,17 +256,26 @@ fn ties_are_broken_in_order() {
 fn a_bridge_joined_to_itself_has_a_backup_port() {
     let mut wire = Wire::new(vec![rapid(1, 2)], &[[(0, 0), (0, 1)]]);
     wire.ticks(6);
-    assert_eq!((wire.role(0, 0), wire.role(0, 1)), (Role::Designated, Role::Backup));
+    assert_eq!(
+        (wire.role(0, 0), wire.role(0, 1)),
+        (Role::Designated, Role::Backup)
+    );
     assert_eq!(wire.state(0, 1), PortState::Discarding);
 }
 
 /// 17.29.2: an alternate port takes over as soon as the root port fails.
 #[test]
 fn an_alternate_port_takes_over_at_once() {
-    let mut wire = Wire::new(vec![rapid(1, 2), rapid(2, 2)], &[[(0, 0), (1, 0)], [(0, 1), (1, 1)]]);
+    let mut wire = Wire::new(
+        vec![rapid(1, 2), rapid(2, 2)],
+        &[[(0, 0), (1, 0)], [(0, 1), (1, 1)]],
+    );
     wire.ticks(4);
     wire.cut(0);
-    assert_eq!((wire.role(1, 1), wire.state(1, 1)), (Role::Root, PortState::Forwarding));
+    assert_eq!(
+        (wire.role(1, 1), wire.state(1, 1)),
+        (Role::Root, PortState::Forwarding)
+    );
     wire.ticks(4);
     assert_eq!(wire.state(0, 1), PortState::Forwarding);
 }
@@ -205,7 +283,10 @@ fn an_alternate_port_takes_over_at_once() {
 /// 17.13.1 and 17.25: an edge port forwards at once, and is none any more when it hears a BPDU.
 #[test]
 fn edge_ports() {
-    let edge = [StpPortConfig { admin_edge: true, ..StpPortConfig::default() }];
+    let edge = [StpPortConfig {
+        admin_edge: true,
+        ..StpPortConfig::default()
+    }];
     let mut one = bridge(5, BridgeConfig::default(), &edge);
     one.set_enabled(at(0), true);
     let view = one.view(at(0)).unwrap();
@@ -217,7 +298,10 @@ fn edge_ports() {
 /// 17.25, 17.13.3: a port that hears no BPDU for the migrate time is an edge port, unless it may not find out.
 #[test]
 fn edge_ports_are_found() {
-    let manual = StpPortConfig { auto_edge: false, ..StpPortConfig::default() };
+    let manual = StpPortConfig {
+        auto_edge: false,
+        ..StpPortConfig::default()
+    };
     let mut one = bridge(5, BridgeConfig::default(), &[StpPortConfig::default(), manual]);
     (0..2).for_each(|p| one.set_enabled(at(p), true));
     one.tick();
@@ -248,9 +332,28 @@ fn information_ages_after_three_hellos() {
 fn information_beyond_max_age_is_not_taken() {
     let mut wire = Wire::new(vec![rapid(5, 1)], &[]);
     wire.bridges[0].set_enabled(at(0), true);
-    let Bpdu::Rapid { priority, times, flags, role } = message(1, 1, 1) else { unreachable!() };
-    let times = Times { message_age: 20, ..times };
-    wire.bridges[0].receive(at(0), Bpdu::Rapid { priority, times, flags, role });
+    let Bpdu::Rapid {
+        priority,
+        times,
+        flags,
+        role,
+    } = message(1, 1, 1)
+    else {
+        unreachable!()
+    };
+    let times = Times {
+        message_age: 20,
+        ..times
+    };
+    wire.bridges[0].receive(
+        at(0),
+        Bpdu::Rapid {
+            priority,
+            times,
+            flags,
+            role,
+        },
+    );
     assert_eq!(wire.bridges[0].root(), wire.bridges[0].id());
 }
 
@@ -262,13 +365,23 @@ fn a_port_speaks_what_its_neighbour_speaks() {
     wire.ticks(4);
     wire.bridges[0].receive(at(0), as_config(message(9, 9, 1)));
     assert!(!wire.bridges[0].view(at(0)).unwrap().rapid);
-    assert!(wire.bridges[0].view(at(1)).unwrap().rapid, "the other port stays as it is");
+    assert!(
+        wire.bridges[0].view(at(1)).unwrap().rapid,
+        "the other port stays as it is"
+    );
     wire.log.clear();
     wire.ticks(2);
     assert!(matches!(wire.sent(0, 0)[..], [Bpdu::Config { .. }, ..]));
-    assert!(wire.sent(0, 1).iter().all(|bpdu| matches!(bpdu, Bpdu::Rapid { .. })));
+    assert!(
+        wire.sent(0, 1)
+            .iter()
+            .all(|bpdu| matches!(bpdu, Bpdu::Rapid { .. }))
+    );
     wire.bridges[0].receive(at(0), message(9, 9, 1));
-    assert!(!wire.bridges[0].view(at(0)).unwrap().rapid, "within the migrate time");
+    assert!(
+        !wire.bridges[0].view(at(0)).unwrap().rapid,
+        "within the migrate time"
+    );
     wire.ticks(2);
     wire.bridges[0].receive(at(0), message(9, 9, 1));
     assert!(wire.bridges[0].view(at(0)).unwrap().rapid);
@@ -293,7 +406,11 @@ fn stp_takes_twice_the_forward_delay() {
     assert!((14..=20).contains(&seconds(PortState::Discarding)), "{states:?}");
     assert_eq!(seconds(PortState::Learning), 15);
     assert_eq!(states.last(), Some(&PortState::Forwarding));
-    assert!(wire.sent(0, 0).iter().all(|bpdu| matches!(bpdu, Bpdu::Config { .. })));
+    assert!(
+        wire.sent(0, 0)
+            .iter()
+            .all(|bpdu| matches!(bpdu, Bpdu::Config { .. }))
+    );
     wire.bridges[0].receive(at(0), message(0, 0, 1));
     assert_eq!(wire.bridges[0].root(), wire.bridges[0].id());
 }
@@ -301,28 +418,60 @@ fn stp_takes_twice_the_forward_delay() {
 /// 802.1Q-2005, 13.25.14: a better root behind a port with root guard blocks the port only.
 #[test]
 fn root_guard() {
-    let guard = StpPortConfig { root_guard: true, ..StpPortConfig::default() };
+    let guard = StpPortConfig {
+        root_guard: true,
+        ..StpPortConfig::default()
+    };
     let mut wire = Wire::new(vec![bridge(5, BridgeConfig::default(), &[guard])], &[]);
     wire.bridges[0].set_enabled(at(0), true);
     wire.ticks(4);
     wire.bridges[0].receive(at(0), message(1, 1, 1));
-    assert_eq!((wire.role(0, 0), wire.state(0, 0)), (Role::Alternate, PortState::Discarding));
+    assert_eq!(
+        (wire.role(0, 0), wire.state(0, 0)),
+        (Role::Alternate, PortState::Discarding)
+    );
     assert_eq!(wire.bridges[0].root(), wire.bridges[0].id());
     wire.ticks(7);
-    assert_eq!(wire.role(0, 0), Role::Designated, "it comes back when the other is silent");
+    assert_eq!(
+        wire.role(0, 0),
+        Role::Designated,
+        "it comes back when the other is silent"
+    );
 }
 
 /// 17.21.10: an inferior neighbour that learns does not hear this port, which stops forwarding.
 #[test]
 fn a_link_that_carries_one_way_only_is_blocked() {
-    let manual = StpPortConfig { auto_edge: false, ..StpPortConfig::default() };
+    let manual = StpPortConfig {
+        auto_edge: false,
+        ..StpPortConfig::default()
+    };
     let mut wire = Wire::new(vec![bridge(1, BridgeConfig::default(), &[manual])], &[]);
     wire.bridges[0].set_enabled(at(0), true);
     wire.ticks(30);
     assert_eq!(wire.state(0, 0), PortState::Forwarding);
-    let Bpdu::Rapid { priority, times, role, .. } = message(9, 9, 1) else { unreachable!() };
-    let flags = Flags { learning: true, ..Flags::default() };
-    wire.bridges[0].receive(at(0), Bpdu::Rapid { priority, times, flags, role });
+    let Bpdu::Rapid {
+        priority,
+        times,
+        role,
+        ..
+    } = message(9, 9, 1)
+    else {
+        unreachable!()
+    };
+    let flags = Flags {
+        learning: true,
+        ..Flags::default()
+    };
+    wire.bridges[0].receive(
+        at(0),
+        Bpdu::Rapid {
+            priority,
+            times,
+            flags,
+            role,
+        },
+    );
     assert_eq!(wire.state(0, 0), PortState::Discarding);
 }
 
@@ -344,28 +493,42 @@ fn bpdus_are_held_back() {
 /// 17.31: a port that starts to forward tells all others, which forget their stations and tell on.
 #[test]
 fn topology_changes_flush_the_other_ports() {
-    let mut wire =
-        Wire::new(vec![rapid(1, 2), rapid(2, 2), rapid(3, 2)], &[[(0, 0), (1, 0)], [(1, 1), (2, 0)], [(2, 1), (0, 1)]]);
+    let mut wire = Wire::new(
+        vec![rapid(1, 2), rapid(2, 2), rapid(3, 2)],
+        &[[(0, 0), (1, 0)], [(1, 1), (2, 0)], [(2, 1), (0, 1)]],
+    );
     wire.ticks(10);
     assert_eq!(wire.state(2, 0), PortState::Discarding);
     wire.log.clear();
     let before: u64 = wire.bridges.iter().map(Bridge::topology_changes).sum();
     wire.cut(2);
     wire.ticks(3);
-    assert_eq!((wire.role(2, 0), wire.state(2, 0)), (Role::Root, PortState::Forwarding));
+    assert_eq!(
+        (wire.role(2, 0), wire.state(2, 0)),
+        (Role::Root, PortState::Forwarding)
+    );
     assert!(wire.bridges.iter().map(Bridge::topology_changes).sum::<u64>() > before);
     let flushed = |b, p| wire.log.contains(&(b, p, Action::Flush));
     assert!(flushed(1, 0) && flushed(2, 1), "{:?}", wire.log);
     wire.log.clear();
     wire.ticks(10);
-    assert!(!wire.log.iter().any(|entry| entry.2 == Action::Flush), "it comes to an end");
+    assert!(
+        !wire.log.iter().any(|entry| entry.2 == Action::Flush),
+        "it comes to an end"
+    );
 }
 
 /// 17.31, 9.3.2: a notification of an STP neighbour is acknowledged and passed on.
 #[test]
 fn a_notification_is_acknowledged() {
-    let manual = StpPortConfig { auto_edge: false, ..StpPortConfig::default() };
-    let mut wire = Wire::new(vec![bridge(1, BridgeConfig::default(), &[manual.clone(), manual])], &[]);
+    let manual = StpPortConfig {
+        auto_edge: false,
+        ..StpPortConfig::default()
+    };
+    let mut wire = Wire::new(
+        vec![bridge(1, BridgeConfig::default(), &[manual.clone(), manual])],
+        &[],
+    );
     (0..2).for_each(|p| wire.bridges[0].set_enabled(at(p), true));
     wire.ticks(4);
     wire.bridges[0].receive(at(0), as_config(message(9, 9, 1)));
@@ -387,21 +550,51 @@ fn a_ports_own_bpdu_is_ignored() {
     let mut one = rapid(5, 1);
     one.set_enabled(at(0), true);
     let before = one.view(at(0));
-    let Bpdu::Config { times, flags, priority } = as_config(message(1, 1, 1)) else { unreachable!() };
-    let own = Priority { bridge: one.id(), port: one.view(at(0)).unwrap().id, ..priority };
-    one.receive(at(0), Bpdu::Config { times, flags, priority: own });
+    let Bpdu::Config {
+        times,
+        flags,
+        priority,
+    } = as_config(message(1, 1, 1))
+    else {
+        unreachable!()
+    };
+    let own = Priority {
+        bridge: one.id(),
+        port: one.view(at(0)).unwrap().id,
+        ..priority
+    };
+    one.receive(
+        at(0),
+        Bpdu::Config {
+            times,
+            flags,
+            priority: own,
+        },
+    );
     assert_eq!(one.view(at(0)), before);
 }
 
 /// 17.13, 17.14: settings changed while it runs count at once.
 #[test]
 fn settings_change_while_it_runs() {
-    let mut wire = Wire::new(vec![rapid(1, 2), rapid(2, 2)], &[[(0, 0), (1, 0)], [(0, 1), (1, 1)]]);
+    let mut wire = Wire::new(
+        vec![rapid(1, 2), rapid(2, 2)],
+        &[[(0, 0), (1, 0)], [(0, 1), (1, 1)]],
+    );
     wire.ticks(10);
-    wire.bridges[1].set_port(at(1), StpPortConfig { path_cost: 1, ..StpPortConfig::default() });
+    wire.bridges[1].set_port(
+        at(1),
+        StpPortConfig {
+            path_cost: 1,
+            ..StpPortConfig::default()
+        },
+    );
     wire.settle();
     assert_eq!((wire.role(1, 0), wire.role(1, 1)), (Role::Alternate, Role::Root));
-    wire.bridges[1].set_config(BridgeConfig { priority: 0, ..BridgeConfig::default() });
+    wire.bridges[1].set_config(BridgeConfig {
+        priority: 0,
+        ..BridgeConfig::default()
+    });
     wire.settle();
     wire.ticks(2);
     assert_eq!(wire.bridges[0].root(), wire.bridges[1].id());

@@ -17,18 +17,28 @@ impl Switch {
         out: &mut impl Output,
     ) -> bool {
         let (tags, now) = (self.config.tags, self.now);
-        let Some(slot) = self.slot_mut(port) else { return false };
+        let Some(slot) = self.slot_mut(port) else {
+            return false;
+        };
         slot.counters.offered += 1;
         let untagged = slot.config.vlans.untagged.contains(vlan);
         let tag = tag_action(transit, vlan, untagged, tags);
         let length = transit.rx.bytes.len().saturating_add_signed(tag.growth()) as u64;
-        let wire_len = transit.rx.wire_len.min(transit.rx.bytes.len()).saturating_add_signed(tag.growth());
+        let wire_len = transit
+            .rx
+            .wire_len
+            .min(transit.rx.bytes.len())
+            .saturating_add_signed(tag.growth());
         let header = if untagged { 14 } else { 18 };
         let refused = if wire_len > slot.config.mtu as usize + header {
             Some(EgressDrop::TooLong)
         } else if tag == TagAction::Strip && transit.frame.is_double_tagged(tags) {
             Some(EgressDrop::DoubleTag)
-        } else if slot.egress_rate.as_mut().is_some_and(|rate| !rate.take(length, now)) {
+        } else if slot
+            .egress_rate
+            .as_mut()
+            .is_some_and(|rate| !rate.take(length, now))
+        {
             Some(EgressDrop::RateLimit)
         } else if !out.send(port, transit.index, tag) {
             Some(EgressDrop::QueueFull)

@@ -42,7 +42,11 @@ impl Switch {
         for port in ports.iter() {
             sent |= self.send_one(transit, vlan, port, out);
         }
-        if sent { Ok(Fate::Forwarded) } else { Err(Drop::NoDestination) }
+        if sent {
+            Ok(Fate::Forwarded)
+        } else {
+            Err(Drop::NoDestination)
+        }
     }
 
     fn send(
@@ -53,12 +57,18 @@ impl Switch {
         out: &mut impl Output,
         may: bool,
     ) -> Result<Fate, Drop> {
-        if may && self.send_one(transit, vlan, port, out) { Ok(Fate::Forwarded) } else { Err(Drop::NoDestination) }
+        if may && self.send_one(transit, vlan, port, out) {
+            Ok(Fate::Forwarded)
+        } else {
+            Err(Drop::NoDestination)
+        }
     }
 
     /// Ports of the VLAN that forward, except the one that the frame came from and, from an isolated port, isolated ones.
     fn reachable(&self, from: PortIndex, vlan: VlanId) -> PortSet {
-        let Some(members) = &self.members[usize::from(vlan.get())] else { return PortSet::EMPTY };
+        let Some(members) = &self.members[usize::from(vlan.get())] else {
+            return PortSet::EMPTY;
+        };
         let mut ports = members.and(&self.sets.forwarding);
         ports.set(from, false);
         if self.sets.isolated.contains(from) {

@@ -46,9 +46,20 @@ impl Switch {
         }
     }
 
-    fn process(&mut self, from: PortIndex, index: usize, rx: RxFrame<'_>, out: &mut impl Output) -> Result<Fate, Drop> {
+    fn process(
+        &mut self,
+        from: PortIndex,
+        index: usize,
+        rx: RxFrame<'_>,
+        out: &mut impl Output,
+    ) -> Result<Fate, Drop> {
         let frame = self.admit(from, &rx)?;
-        let transit = Transit { from, index, rx, frame };
+        let transit = Transit {
+            from,
+            index,
+            rx,
+            frame,
+        };
         self.mirror_ingress(&transit, out);
         if let Some(number) = frame.destination.reserved() {
             if number == 0 && frame.tag.is_none() && self.listens(from) {
@@ -115,7 +126,11 @@ impl Switch {
         };
         if !admitted {
             let double = frame.tag.is_some() && frame.is_double_tagged(tags);
-            return Err(if double { Drop::DoubleTag } else { Drop::NotAdmitted });
+            return Err(if double {
+                Drop::DoubleTag
+            } else {
+                Drop::NotAdmitted
+            });
         }
         // A second tag behind a priority tag or on an access port: somebody wants another VLAN than the one that is his.
         let second = frame.tag.is_some() && frame.is_double_tagged(tags);
@@ -138,7 +153,9 @@ impl Switch {
     /// The learning process (802.1D-2004, 7.8).
     fn learn(&mut self, transit: &Transit<'_>, vlan: VlanId) -> Result<(), Drop> {
         let seconds = self.seconds();
-        let Some(slot) = self.slots[transit.from.get()].as_deref_mut() else { return Ok(()) };
+        let Some(slot) = self.slots[transit.from.get()].as_deref_mut() else {
+            return Ok(());
+        };
         // A VLAN without members would fill the table for nothing (802.1Q-2005, 8.7: the VLAN has to be the port's).
         if !slot.config.learning || !slot.config.vlans.contains(vlan) {
             return Ok(());

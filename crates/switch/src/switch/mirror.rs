@@ -86,7 +86,9 @@ impl Switch {
     }
 
     fn copy(&mut self, to: PortIndex, transit: &Transit<'_>, tag: TagAction, out: &mut impl Output) {
-        let Some(slot) = self.slot_mut(to).filter(|slot| slot.up) else { return };
+        let Some(slot) = self.slot_mut(to).filter(|slot| slot.up) else {
+            return;
+        };
         if out.send(to, transit.index, tag) {
             slot.counters.mirrored += 1;
         }

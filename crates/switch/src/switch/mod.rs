@@ -4,9 +4,9 @@ mod egress;
 mod forward;
 mod ingress;
 mod mirror;
-mod tree;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use mirror::Mirror;
 
@@ -47,7 +47,10 @@ struct Slot {
 }
 
 /// BPDUs that a port listens to. A neighbour has to send a tenth of them at most.
-const BPDU_RATE: Rate = Rate { per_second: 50, burst: 100 };
+const BPDU_RATE: Rate = Rate {
+    per_second: 50,
+    burst: 100,
+};
 
 impl Slot {
     fn new(config: PortConfig) -> Self {
@@ -128,7 +131,10 @@ impl Switch {
             },
             members,
             fdb: Fdb::new(config.fdb_entries, key, config.ageing),
-            tree: config.spanning_tree.clone().map(|tree| Bridge::new(tree, config.mac)),
+            tree: config
+                .spanning_tree
+                .clone()
+                .map(|tree| Bridge::new(tree, config.mac)),
             mirrors: Vec::new(),
             now,
             next_second: now + std::time::Duration::from_secs(1),
@@ -141,7 +147,11 @@ impl Switch {
     /// Adds a port, whose link is down, and returns its number: the lowest that is free.
     pub fn add_port(&mut self, config: PortConfig) -> Result<PortIndex, Error> {
         config.check()?;
-        let place = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
+        let place = self
+            .slots
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.slots.len());
         let port = PortIndex::new(place).ok_or(Error::Full(MAX_PORTS))?;
         if place == self.slots.len() {
             self.slots.push(None);
@@ -156,7 +166,13 @@ impl Switch {
 
     /// Changes a port's settings. What was learned on it is forgotten if its VLANs change, and so are static entries in
     /// VLANs that it leaves.
-    pub fn set_port(&mut self, port: PortIndex, config: PortConfig, now: Time, out: &mut impl Output) -> Result<(), Error> {
+    pub fn set_port(
+        &mut self,
+        port: PortIndex,
+        config: PortConfig,
+        now: Time,
+        out: &mut impl Output,
+    ) -> Result<(), Error> {
         config.check()?;
         self.advance(now);
         let slot = self.slot_mut(port).ok_or(Error::NoPort(port))?;
@@ -165,8 +181,9 @@ impl Switch {
         if before.vlans != config.vlans {
             self.leave_vlans(port, &before);
             self.fdb.flush_port(port);
-            self.fdb
-                .remove_static(port, |vlan| VlanId::new(vlan).is_ok_and(|vlan| !config.vlans.contains(vlan)));
+            self.fdb.remove_static(port, |vlan| {
+                VlanId::new(vlan).is_ok_and(|vlan| !config.vlans.contains(vlan))
+            });
         }
         self.apply(port);
         if let Some(tree) = &mut self.tree {
@@ -191,7 +208,12 @@ impl Switch {
         self.forget_mirrors_of(port);
         self.slots[port.get()] = None;
         let sets = &mut self.sets;
-        for set in [&mut sets.isolated, &mut sets.unknown, &mut sets.multicast, &mut sets.broadcast] {
+        for set in [
+            &mut sets.isolated,
+            &mut sets.unknown,
+            &mut sets.multicast,
+            &mut sets.broadcast,
+        ] {
             set.set(port, false);
         }
         Ok(())
@@ -199,7 +221,13 @@ impl Switch {
 
     /// Says that a port's link came up or went down. What was learned on it is forgotten when it goes down. A port that BPDU
     /// guard has shut stays shut.
-    pub fn set_link(&mut self, port: PortIndex, up: bool, now: Time, out: &mut impl Output) -> Result<(), Error> {
+    pub fn set_link(
+        &mut self,
+        port: PortIndex,
+        up: bool,
+        now: Time,
+        out: &mut impl Output,
+    ) -> Result<(), Error> {
         self.advance(now);
         self.slot_mut(port).ok_or(Error::NoPort(port))?.up = up;
         self.enable(port, out);
@@ -316,7 +344,9 @@ impl Switch {
 
     /// Brings sets and tables in line with a port's settings.
     fn apply(&mut self, port: PortIndex) {
-        let Some(slot) = self.slots[port.get()].as_deref() else { return };
+        let Some(slot) = self.slots[port.get()].as_deref() else {
+            return;
+        };
         let (config, sets) = (&slot.config, &mut self.sets);
         sets.isolated.set(port, config.isolated);
         sets.unknown.set(port, config.flood.unknown);

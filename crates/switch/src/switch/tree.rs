@@ -61,7 +61,12 @@ impl Switch {
     }
 
     /// Has a port find out again whether its neighbour speaks RSTP (802.1D-2004, 17.19.13).
-    pub fn check_migration(&mut self, port: PortIndex, now: Time, out: &mut impl Output) -> Result<(), Error> {
+    pub fn check_migration(
+        &mut self,
+        port: PortIndex,
+        now: Time,
+        out: &mut impl Output,
+    ) -> Result<(), Error> {
         self.advance(now);
         self.slot(port).ok_or(Error::NoPort(port))?;
         if let Some(tree) = &mut self.tree {
@@ -107,7 +112,14 @@ impl Switch {
             tree.set_enabled(port, enabled);
             self.act(out);
         } else {
-            self.set_state(port, if enabled { PortState::Forwarding } else { PortState::Discarding });
+            self.set_state(
+                port,
+                if enabled {
+                    PortState::Forwarding
+                } else {
+                    PortState::Discarding
+                },
+            );
         }
     }
 

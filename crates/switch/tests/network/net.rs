@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use ostler_switch::rstp::{BridgeConfig, Version};
+use ostler_switch::rstp::{BridgeConfig, BridgeId, Version};
 use ostler_switch::{Mac, Output, PortConfig, PortIndex, Switch, SwitchConfig, TagAction, Time, VlanId};
 
 use crate::random::Random;
@@ -27,7 +27,18 @@ struct Link {
 
 enum What {
     Poll(usize),
-    Arrive { link: usize, life: u64, end: usize, frame: Vec<u8> },
+    Arrive {
+        link: usize,
+        life: u64,
+        end: usize,
+        frame: Vec<u8>,
+    },
+}
+
+/// The active links, and each switch's root.
+pub struct Tree {
+    active: Vec<bool>,
+    roots: Vec<Option<usize>>,
 }
 
 /// A frame that a host got.
@@ -98,7 +109,10 @@ impl Net {
                     net.add_link(at, random.below(at as u64) as usize, random);
                 }
                 for _ in 0..random.below(count as u64 + 1) {
-                    let (a, b) = (random.below(count as u64) as usize, random.below(count as u64) as usize);
+                    let (a, b) = (
+                        random.below(count as u64) as usize,
+                        random.below(count as u64) as usize,
+                    );
                     if a != b {
                         net.add_link(a, b, random);
                     }
@@ -115,6 +129,7 @@ impl Net {
         config.spanning_tree = Some(BridgeConfig {
             version: version(random),
             priority: random.pick(&[0, 4096, 32_768, 32_768, 32_768, 61_440]),
+            transmit_hold: 10,
             ..BridgeConfig::default()
         });
         // Each switch counts its seconds from another moment.
@@ -142,7 +157,12 @@ impl Net {
             ends.push((at, port));
         }
         let delay = 1000 + random.below(500_000);
-        self.links.push(Link { ends: [ends[0], ends[1]], up: false, delay, life: 0 });
+        self.links.push(Link {
+            ends: [ends[0], ends[1]],
+            up: false,
+            delay,
+            life: 0,
+        });
     }
 
     fn schedule(&mut self, at: u64, what: What) {
@@ -153,13 +173,24 @@ impl Net {
 
     /// Calls into a switch and sends what comes out.
     fn call(&mut self, at: usize, frame: &[u8], call: impl FnOnce(&mut Switch, Time, &mut Sent<'_>)) {
-        let mut sent = Sent { frame, out: Vec::new() };
+        let mut sent = Sent {
+            frame,
+            out: Vec::new(),
+        };
         call(&mut self.switches[at], Time::from_nanos(self.now), &mut sent);
         for (port, frame) in sent.out {
             match self.plugs[at][port.get()] {
                 Some((link, end)) if self.links[link].up => {
                     let Link { delay, life, .. } = self.links[link];
-                    self.schedule(self.now + delay, What::Arrive { link, life, end: 1 - end, frame });
+                    self.schedule(
+                        self.now + delay,
+                        What::Arrive {
+                            link,
+                            life,
+                            end: 1 - end,
+                            frame,
+                        },
+                    );
                 }
                 Some(_) => {}
                 None if frame[..6] == Mac::BRIDGE_GROUP.0 => {}
@@ -171,7 +202,9 @@ impl Net {
     pub fn all_links_up(&mut self) {
         for at in 0..self.switches.len() {
             let host = self.hosts[at];
-            self.call(at, &[], |switch, now, out| switch.set_link(host, true, now, out).unwrap());
+            self.call(at, &[], |switch, now, out| {
+                switch.set_link(host, true, now, out).unwrap()
+            });
         }
         (0..self.links.len()).for_each(|link| self.set_link(link, true));
     }
@@ -180,12 +213,16 @@ impl Net {
         self.links[link].up = up;
         self.links[link].life += 1;
         for (at, port) in self.links[link].ends {
-            self.call(at, &[], |switch, now, out| switch.set_link(port, up, now, out).unwrap());
+            self.call(at, &[], |switch, now, out| {
+                switch.set_link(port, up, now, out).unwrap()
+            });
         }
     }
 
     fn a_link(&self, up: bool, random: &mut Random) -> Option<usize> {
-        let links: Vec<_> = (0..self.links.len()).filter(|&link| self.links[link].up == up).collect();
+        let links: Vec<_> = (0..self.links.len())
+            .filter(|&link| self.links[link].up == up)
+            .collect();
         (!links.is_empty()).then(|| random.pick(&links))
     }
 
@@ -218,9 +255,16 @@ impl Net {
                     let due = self.switches[at].next_deadline().as_nanos();
                     self.schedule(due, What::Poll(at));
                 }
-                Some(What::Arrive { link, life, end, frame }) if self.links[link].life == life => {
+                Some(What::Arrive {
+                    link,
+                    life,
+                    end,
+                    frame,
+                }) if self.links[link].life == life => {
                     let (at, port) = self.links[link].ends[end];
-                    self.call(at, &frame, |switch, now, out| switch.receive(port, &frame, now, out));
+                    self.call(at, &frame, |switch, now, out| {
+                        switch.receive(port, &frame, now, out)
+                    });
                 }
                 _ => {}
             }
@@ -229,52 +273,79 @@ impl Net {
     }
 
     pub fn unsettled(&self) -> u64 {
-        self.switches.iter().filter_map(|switch| switch.tree()).map(|tree| tree.unsettled()).sum()
+        self.switches
+            .iter()
+            .filter_map(|switch| switch.tree())
+            .map(|tree| tree.unsettled())
+            .sum()
     }
 
     /// For each switch, the first one that it is connected with by the links that `counts`; and whether those close a loop.
-    fn parts(&self, counts: impl Fn(&Link) -> bool) -> (Vec<usize>, bool) {
+    fn parts(&self, counts: impl FnMut(&Link) -> bool) -> (Vec<usize>, bool) {
         let mut part: Vec<usize> = (0..self.switches.len()).collect();
         let mut looped = false;
+        let mut counts = counts;
         for link in self.links.iter().filter(|link| counts(link)) {
             let (a, b) = (part[link.ends[0].0], part[link.ends[1].0]);
             looped |= a == b;
-            part.iter_mut().filter(|p| **p == a.max(b)).for_each(|p| *p = a.min(b));
+            part.iter_mut()
+                .filter(|p| **p == a.max(b))
+                .for_each(|p| *p = a.min(b));
         }
         (part, looped)
     }
 
-    pub fn tree_ok(&self) -> bool {
-        let (reachable, _) = self.parts(|link| link.up);
-        let (active, looped) = self.parts(|link| {
-            link.up && link.ends.iter().all(|&(at, port)| self.switches[at].is_forwarding(port))
-        });
-        let roots = (0..self.switches.len()).all(|at| {
-            let id = |at: usize| self.switches[at].tree().map(|tree| tree.id());
-            let best = (0..self.switches.len()).filter(|&b| reachable[b] == reachable[at]).filter_map(id).min();
-            self.switches[at].tree().map(|tree| tree.root()) == best
-        });
-        !looped && reachable == active && roots
+    fn is_active(&self, link: &Link) -> bool {
+        link.up
+            && link
+                .ends
+                .iter()
+                .all(|&(at, port)| self.switches[at].is_forwarding(port))
+    }
+
+    /// The tree as it is now.
+    pub fn tree(&self) -> Tree {
+        let trees = || self.switches.iter().filter_map(|switch| switch.tree());
+        let root_of = |at: BridgeId| trees().position(|root| root.id() == at);
+        Tree {
+            active: self.links.iter().map(|link| self.is_active(link)).collect(),
+            roots: trees().map(|tree| root_of(tree.root())).collect(),
+        }
+    }
+
+    /// Whether old information can go round: the links that failed since `before` have cut bridges off the tree, and there is
+    /// a loop among these.
+    pub fn information_may_go_round(&self, before: &Tree) -> bool {
+        let mut still = before.active.iter();
+        let (part, _) = self.parts(|link| still.next() == Some(&true) && link.up);
+        let on_the_tree = |at: usize| before.roots[at].is_some_and(|root| part[root] == part[at]);
+        let (_, looped) = self.parts(|link| link.up && link.ends.iter().all(|end| !on_the_tree(end.0)));
+        looped
     }
 
     /// Whether the active topology is a spanning tree of each part, with the best bridge as root, and carries frames.
     pub fn check(&mut self, random: &mut Random) -> Result<(), String> {
         let (reachable, _) = self.parts(|link| link.up);
-        let (active, looped) = self.parts(|link| {
-            link.up && link.ends.iter().all(|&(at, port)| self.switches[at].is_forwarding(port))
-        });
+        let (active, looped) = self.parts(|link| self.is_active(link));
         if looped {
             return Err("active links form a loop".into());
         }
         if reachable != active {
-            return Err(format!("connected are {reachable:?}, but active links connect {active:?}"));
+            return Err(format!(
+                "connected are {reachable:?}, but active links connect {active:?}"
+            ));
         }
         for at in 0..self.switches.len() {
             let id = |at: usize| self.switches[at].tree().map(|tree| tree.id());
-            let best = (0..self.switches.len()).filter(|&b| reachable[b] == reachable[at]).filter_map(id).min();
+            let best = (0..self.switches.len())
+                .filter(|&b| reachable[b] == reachable[at])
+                .filter_map(id)
+                .min();
             let root = self.switches[at].tree().map(|tree| tree.root());
             if root != best {
-                return Err(format!("switch {at} takes {root:?} for the root, which is {best:?}"));
+                return Err(format!(
+                    "switch {at} takes {root:?} for the root, which is {best:?}"
+                ));
             }
         }
         self.check_frames(random, &reachable)
@@ -288,7 +359,9 @@ impl Net {
             .collect();
         let got = self.say(from, Mac::BROADCAST);
         if got != others {
-            return Err(format!("a broadcast of host {from} reached {got:?}, not each of {others:?} once"));
+            return Err(format!(
+                "a broadcast of host {from} reached {got:?}, not each of {others:?} once"
+            ));
         }
         if !others.is_empty() {
             let to = from;
@@ -301,19 +374,39 @@ impl Net {
             }
         }
         let unbalanced = self.switches.iter().any(|switch| {
-            switch.ports().any(|port| switch.counters(port).is_none_or(|counters| !counters.balance()))
+            switch
+                .ports()
+                .any(|port| switch.counters(port).is_none_or(|counters| !counters.balance()))
         });
-        if unbalanced { Err("counters do not balance".into()) } else { Ok(()) }
+        if unbalanced {
+            Err("counters do not balance".into())
+        } else {
+            Ok(())
+        }
     }
 
     /// A host says something; who gets it within 100 ms.
     fn say(&mut self, from: usize, to: Mac) -> Vec<usize> {
         self.deliveries.clear();
-        let frame = [&to.0[..], &host(from).0, &[0x88, 0xb5], &self.now.to_be_bytes(), &[0; 38]].concat();
+        let frame = [
+            &to.0[..],
+            &host(from).0,
+            &[0x88, 0xb5],
+            &self.now.to_be_bytes(),
+            &[0; 38],
+        ]
+        .concat();
         let port = self.hosts[from];
-        self.call(from, &frame, |switch, now, out| switch.receive(port, &frame, now, out));
+        self.call(from, &frame, |switch, now, out| {
+            switch.receive(port, &frame, now, out)
+        });
         self.run(100);
-        let mut got: Vec<_> = self.deliveries.iter().filter(|d| d.frame == frame).map(|d| d.switch).collect();
+        let mut got: Vec<_> = self
+            .deliveries
+            .iter()
+            .filter(|d| d.frame == frame)
+            .map(|d| d.switch)
+            .collect();
         got.sort_unstable();
         got
     }
