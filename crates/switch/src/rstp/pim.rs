@@ -254,7 +254,7 @@ fn set_tc_flags(port: &mut Port) {
 /// updtRcvdInfoWhile (17.21.23): three hellos, or nothing if the information is too old one bridge on.
 fn updt_rcvd_info_while(port: &mut Port) {
     let times = &port.port_times;
-    port.timers.rcvd_info_while = if times.message_age + 1 <= times.max_age {
+    port.timers.rcvd_info_while = if times.message_age < times.max_age {
         3 * times.hello
     } else {
         0
