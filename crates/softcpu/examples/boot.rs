@@ -118,6 +118,8 @@ fn main() {
         }),
         functions: Vec::new(),
         sata: None,
+        watchdog: false,
+        generation_id: None,
         serial: Some(end.clone()),
         events: end.clone(),
         debug_exit: Some(0xf4),

@@ -6,7 +6,7 @@ use super::NativeOp;
 use super::features::Class;
 use super::fpu_image;
 use super::stubs::{self, Stub};
-use crate::fault::{Exception, Flow, Result, vector};
+use crate::fault::{Exception, Flow, Result, Stop, vector};
 use crate::host::Int;
 use crate::mmu::access::Access;
 use crate::state::{Cpu, FxArea, cr4};
@@ -65,14 +65,19 @@ pub fn load(cpu: &mut Cpu, op: &NativeOp, stub: Stub) -> Result<Flow> {
 pub fn store(cpu: &mut Cpu, op: &NativeOp, stub: Stub) -> Result<Flow> {
     prepare(cpu, op)?;
     let size = usize::from(op.size);
-    let linear = op.address.linear(cpu, size, Access::Write)?;
+    let linear = match op.address.linear(cpu, size, Access::Write) {
+        Ok(linear) => linear,
+        Err(fault) => return store_nowhere(cpu, op, stub, fault),
+    };
     check_alignment(cpu, op, linear)?;
     let trial = op.mxcsr && has_unmasked(cpu.mxcsr);
     match cpu.host_write(linear, size) {
         Some(operand) if !trial => invoke(cpu, op, stub, operand)?,
         _ => {
-            // The page's faults come before those of the computation, and before MMX registers change the x87 state.
-            cpu.probe(linear, u64::from(op.size), Access::Write, cpu.cpl == 3)?;
+            // The page's faults come before MMX registers change the x87 state.
+            if let Err(fault) = cpu.probe(linear, u64::from(op.size), Access::Write, cpu.cpl == 3) {
+                return store_nowhere(cpu, op, stub, fault);
+            }
             match cpu.host_write(linear, size) {
                 // Now the TLB has it. A non-temporal store to the buffer, which is read at once, would take as long as memory does.
                 Some(operand) if !trial => invoke(cpu, op, stub, operand)?,
@@ -129,6 +134,39 @@ fn store_through_buffer(cpu: &mut Cpu, op: &NativeOp, stub: Stub) -> Result<()> 
         cpu.revert_live_x87(&before);
     }
     stored
+}
+
+/// A store to where nothing can be stored, with `fault` raised. A value that an unmasked exception refuses comes first.
+#[cold]
+fn store_nowhere(cpu: &mut Cpu, op: &NativeOp, stub: Stub, fault: Stop) -> Result<Flow> {
+    if op.class == Class::X87 {
+        return store_x87_nowhere(cpu, op, stub, fault);
+    }
+    if op.mxcsr && has_unmasked(cpu.mxcsr) {
+        let (raised, mxcsr) = (cpu.exception.take(), cpu.mxcsr);
+        let operand = cpu.native.buffer.as_mut_ptr();
+        invoke_unmasked(cpu, op, stub, operand)?;
+        (cpu.exception, cpu.mxcsr) = (raised, mxcsr);
+    }
+    Err(fault)
+}
+
+/// The same for the x87, which stores nothing then and goes on with the exception pending.
+fn store_x87_nowhere(cpu: &mut Cpu, op: &NativeOp, stub: Stub, fault: Stop) -> Result<Flow> {
+    let mut before = FxArea([0; 512]);
+    cpu.save_live_x87(&mut before);
+    let operand = cpu.native.buffer.as_mut_ptr();
+    call(cpu, op, stub, operand);
+    if !cpu.x87_store_suppressed() {
+        cpu.revert_live_x87(&before);
+        return Err(fault);
+    }
+    cpu.exception = None;
+    if op.notes_pointers {
+        let offset = op.address.offset(cpu);
+        cpu.note_x87(op, Some(offset));
+    }
+    Ok(Flow::Next)
 }
 
 /// True if MXCSR leaves an exception unmasked.

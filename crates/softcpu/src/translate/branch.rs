@@ -162,8 +162,7 @@ impl Lowering<'_> {
         let more = i32::from(self.uncounted) - i32::from(arrival.uncounted);
         if self.places[part].placed {
             self.spare_flags();
-            self.count(more);
-            self.look(target);
+            self.look(target, more);
         } else {
             self.count(more);
         }

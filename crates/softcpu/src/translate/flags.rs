@@ -40,6 +40,8 @@ pub enum Flags {
 pub struct Effect {
     /// It needs them before: because it reads some, or lets some through.
     pub needs: bool,
+    /// It reads some.
+    pub reads: bool,
     /// It leaves others.
     pub changes: bool,
 }
@@ -47,16 +49,19 @@ pub struct Effect {
 /// The effect of `i`.
 pub fn effect(i: &Instruction) -> Effect {
     let modified = i.rflags_modified() & ARITHMETIC;
+    let reads = i.rflags_read() & ARITHMETIC != 0;
     if is_shift(i.mnemonic()) {
         // By how much CL shifts is not known, and a shift by zero lets flags through. Processors change OF even where a rotation
         // goes all the way round.
         return Effect {
             needs: modified != ARITHMETIC || !shifts_by_constant(i),
+            reads,
             changes: true,
         };
     }
     Effect {
-        needs: i.rflags_read() & ARITHMETIC != 0 || modified != 0 && modified != ARITHMETIC,
+        needs: reads || modified != 0 && modified != ARITHMETIC,
+        reads,
         changes: modified != 0,
     }
 }

@@ -8,6 +8,7 @@ use super::gpr_at;
 use super::lower::Lowering;
 use super::memory::{Access, is_simple};
 use super::registers::{HOME, is_high_byte, number, sized};
+use super::spilled;
 use crate::exec::Family;
 use crate::exec::fast::select::is_nop;
 use crate::native::{InPlace, NativeOp};
@@ -113,7 +114,8 @@ impl Lowering<'_> {
                 self.operand(i, index, access, size);
             }
         }
-        if effect.needs {
+        let moot = effect.needs && !effect.reads && self.are_dead_after(index);
+        if effect.needs && !moot {
             self.flags_to_host();
         }
         for guest in plan.guests.iter().filter(|guest| guest.load) {
@@ -129,7 +131,10 @@ impl Lowering<'_> {
         for guest in plan.guests.iter().filter(|guest| guest.store) {
             self.code.store_state(guest.scratch, gpr_at(guest.number));
         }
-        if effect.changes {
+        if moot {
+            self.flags = Flags::Dead;
+            self.recipe = None;
+        } else if effect.changes {
             self.flags = Flags::Host;
             self.note_recipe(index, before);
         }
@@ -166,6 +171,11 @@ impl Lowering<'_> {
             return None;
         }
 
+        let in_memory = if memory.is_none() {
+            spilled::form(i, info)
+        } else {
+            None
+        };
         let mut pool = [S2, S1, S0]
             .into_iter()
             .take(if memory.is_some() { 2 } else { 3 });
@@ -173,7 +183,7 @@ impl Lowering<'_> {
         let mut copy = *i;
         for n in operands {
             let register = i.op_register(n);
-            if !register.is_gpr() {
+            if !register.is_gpr() || in_memory.is_some_and(|form| form.operand == n) {
                 continue;
             }
             let number = number(register)?;
@@ -209,6 +219,9 @@ impl Lowering<'_> {
             copy.set_memory_displacement64(0);
             copy.set_memory_displ_size(0);
             copy.set_segment_prefix(Register::None);
+        }
+        if let Some(form) = in_memory {
+            form.apply(&mut copy);
         }
         copy.set_has_xacquire_prefix(false);
         copy.set_has_xrelease_prefix(false);

@@ -275,7 +275,7 @@ impl<'a> Lowering<'a> {
 
     /// What is looked at before the region's first instruction. The flags are in the state.
     fn entry(&mut self) {
-        self.look(self.block.offset());
+        self.look(self.block.offset(), 0);
         self.returned = self.code.len();
         let stale = self.leave(Outcome::Jump, self.block.offset());
         for (version, was) in [Some(self.block.version()), self.block.second_version()]
@@ -289,10 +289,14 @@ impl<'a> Lowering<'a> {
         self.inner = self.code.len();
     }
 
-    /// Leaves translated code if the clock or something else has to be looked at before page offset `offset`. The host's flags are free.
-    pub(super) fn look(&mut self, offset: u16) {
+    /// Counts `instructions`, and leaves translated code if the clock or something else has to be looked at before page offset `offset`.
+    /// The host's flags are free.
+    pub(super) fn look(&mut self, offset: u16, instructions: i32) {
         let look = self.leave(Outcome::Look, offset);
-        self.code.cmp_state_imm8(state_at::BUDGET, 0);
+        match instructions {
+            0 => self.code.cmp_state_imm8(state_at::BUDGET, 0),
+            _ => self.count(instructions),
+        }
         self.code.jump_if(condition::L, look);
         self.code.load_state(S0, state_at::ATTENTION);
         self.code.cmp_memory32(Memory::at(S0, 0), 0);

@@ -27,6 +27,7 @@ mod region;
 mod registers;
 mod returns;
 mod runtime;
+mod spilled;
 mod stack;
 mod stack_run;
 mod state_access;

@@ -130,10 +130,11 @@ impl Region {
                     return false;
                 }
                 let effect = flags::effect(&single.instruction);
-                if effect.needs {
+                if effect.reads {
                     return false;
                 }
-                if effect.changes {
+                // What lets some through only matters if something looks at those later.
+                if effect.changes && !effect.needs {
                     return true;
                 }
             }

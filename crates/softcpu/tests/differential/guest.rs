@@ -57,6 +57,8 @@ pub struct Guest {
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Bytes of an exception's frame, with error code.
+const FRAME: usize = 48;
 /// What stands for a vector after a triple fault.
 const SHUTDOWN: u64 = 256;
 
@@ -118,6 +120,8 @@ impl Guest {
     pub fn attempt(&mut self, case: &Case) -> Option<Final> {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.write(WINDOW + PAGE as u64, &case.memory);
+        // After a SYSCALL an exception's frame goes elsewhere, and that of the case before must not be taken for it.
+        self.write(STACK_TOP - FRAME as u64, &[0; FRAME]);
         let mut state = self.template.clone();
         state.gpr = case.registers.gpr;
         state.rip = case.registers.rip;
@@ -160,9 +164,9 @@ impl Guest {
     fn outcome(&mut self, vector: u64) -> Final {
         let state = self.vcpu.state().expect("the vCPU's state");
         let has_error_code = matches!(vector, 8 | 10..=14 | 17);
-        let mut frame = [0; 48];
+        let mut frame = [0; FRAME];
         self.ram
-            .read_slice(&mut frame, GuestAddress(STACK_TOP - 48))
+            .read_slice(&mut frame, GuestAddress(STACK_TOP - FRAME as u64))
             .expect("the stack is RAM");
         let field = |index: usize| u64::from_le_bytes(std::array::from_fn(|i| frame[index * 8 + i]));
         let mut registers = Registers {

@@ -687,3 +687,159 @@ fn bits_far_from_their_operand() {
         }
     }
 }
+
+/// Addresses where nothing can be stored: not canonical, a page that is only read, no page, and a store that begins on a page that can be
+/// written and ends on one that cannot.
+const NOWHERE: [u64; 6] = [
+    0x8000_0000_0000,
+    0x7f00_0000_0000_0000,
+    DATA + (DATA_PAGES * PAGE) as u64 + 64,
+    DATA + ((DATA_PAGES + 1) * PAGE) as u64 + 64,
+    0x5000_0000,
+    DATA + (DATA_PAGES * PAGE) as u64 - 1,
+];
+
+/// A value that an unmasked exception refuses is not stored, so the address where it would go is not looked at.
+#[test]
+fn an_x87_store_of_a_refused_value_to_nowhere() {
+    for store in [
+        &[0xdf, 0x19][..],
+        &[0xdb, 0x19],
+        &[0xdf, 0x39],
+        &[0xd9, 0x19],
+        &[0xdd, 0x19],
+        &[0xdb, 0x39],
+    ] {
+        for nowhere in NOWHERE {
+            // fninit; fldcw [rbx]; the store to [rcx], of an empty register; nop
+            let code = [&[0xdb, 0xe3, 0xd9, 0x2b][..], store, &[0x90]].concat();
+            agrees(
+                "an_x87_store_of_a_refused_value_to_nowhere",
+                true,
+                &code,
+                |registers, memory, rng| {
+                    let control: u16 = if rng.chance(50) { 0x37e } else { 0x37f };
+                    memory[RBX..RBX + 2].copy_from_slice(&control.to_le_bytes());
+                    registers.gpr[1] = nowhere;
+                },
+            );
+        }
+    }
+}
+
+/// The same for the one SIMD instruction that computes and then stores.
+#[test]
+fn a_simd_exception_of_a_store_to_nowhere() {
+    if !std::arch::is_x86_feature_detected!("f16c") {
+        println!("SKIPPED a_simd_exception_of_a_store_to_nowhere: this CPU has no F16C");
+        return;
+    }
+    for nowhere in NOWHERE {
+        // ldmxcsr [rbx]; vcvtps2ph [rcx], xmm1, 0; nop
+        let code = [0x0f, 0xae, 0x13, 0xc4, 0xe3, 0x79, 0x1d, 0x09, 0x00, 0x90];
+        agrees(
+            "a_simd_exception_of_a_store_to_nowhere",
+            true,
+            &code,
+            |registers, memory, rng| {
+                let unmasked = [0, 0x1f80, 0x1f00, 0x1000, 0x0f80][rng.below(5)];
+                memory[RBX..RBX + 4].copy_from_slice(&(unmasked as u32).to_le_bytes());
+                registers.gpr[1] = nowhere;
+            },
+        );
+    }
+}
+
+/// Registers that translated code keeps in memory (R10, R11, R14, R15) and others, in each place of each instruction that may name them
+/// by that; what follows looks at the flags or overwrites them.
+#[test]
+fn registers_in_either_operand_of_every_width() {
+    // by opcode: add, or, adc, sbb, and, sub, xor, cmp in both directions; test, mov, imul, movzx, movsx, movsxd, cmovc
+    let of_two: [&[u8]; 26] = [
+        &[0x01],
+        &[0x03],
+        &[0x09],
+        &[0x0b],
+        &[0x11],
+        &[0x13],
+        &[0x19],
+        &[0x1b],
+        &[0x21],
+        &[0x23],
+        &[0x29],
+        &[0x2b],
+        &[0x31],
+        &[0x33],
+        &[0x38],
+        &[0x39],
+        &[0x3a],
+        &[0x3b],
+        &[0x85],
+        &[0x89],
+        &[0x8b],
+        &[0x0f, 0xb6],
+        &[0x0f, 0xb7],
+        &[0x0f, 0xbe],
+        &[0x63],
+        &[0x0f, 0x42],
+    ];
+    // inc, dec; not, neg; rol, ror, shl, shr, sar by CL and by 1; add, sub, cmp with 5; mov 7
+    let of_one: [(&[u8], u8, &[u8]); 18] = [
+        (&[0xff], 0, &[]),
+        (&[0xff], 1, &[]),
+        (&[0xf7], 2, &[]),
+        (&[0xf7], 3, &[]),
+        (&[0xd3], 0, &[]),
+        (&[0xd3], 1, &[]),
+        (&[0xd3], 4, &[]),
+        (&[0xd3], 5, &[]),
+        (&[0xd3], 7, &[]),
+        (&[0xd1], 0, &[]),
+        (&[0xd1], 1, &[]),
+        (&[0xd1], 4, &[]),
+        (&[0xd1], 5, &[]),
+        (&[0xd1], 7, &[]),
+        (&[0x83], 0, &[5]),
+        (&[0x83], 5, &[5]),
+        (&[0x83], 7, &[5]),
+        (&[0xc7], 0, &[7, 0, 0, 0]),
+    ];
+    let mut instructions = Vec::new();
+    for rex in [0x41, 0x44, 0x45, 0x49, 0x4c, 0x4d] {
+        for register in [2, 3, 6, 7] {
+            for (opcode, digit, immediate) in of_one {
+                instructions.push(
+                    [
+                        &[rex & 0x49 | 0x40],
+                        opcode,
+                        &[0xc0 | digit << 3 | register],
+                        immediate,
+                    ]
+                    .concat(),
+                );
+            }
+            for opcode in of_two {
+                for other in [0, 2, 6] {
+                    instructions.push([&[rex], opcode, &[0xc0 | register << 3 | other]].concat());
+                    instructions.push([&[rex], opcode, &[0xc0 | other << 3 | register]].concat());
+                }
+            }
+        }
+    }
+    // adc edx, edx; mov edx, [rbx] and xor edx, edx
+    let ends: [&[u8]; 2] = [&[0x11, 0xd2, 0x8b, 0x13], &[0x31, 0xd2]];
+    for (at, some) in instructions.chunks(16).enumerate() {
+        let body: Vec<u8> = some
+            .iter()
+            .flat_map(|i| [&i[..], ends[at % 2]].concat())
+            .collect();
+        agrees(
+            "registers_in_either_operand_of_every_width",
+            true,
+            &body,
+            |registers, _, rng| {
+                registers.gpr[1] = rng.below(70) as u64;
+            },
+        );
+    }
+}
