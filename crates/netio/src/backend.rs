@@ -1,6 +1,6 @@
 //! The two handles of a network back end.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use ostler_memory::IoBuf;
 
@@ -37,6 +37,15 @@ impl Offloads {
         tso6: false,
         ecn: false,
         uso: false,
+    };
+
+    /// Every offload.
+    pub const ALL: Self = Self {
+        checksum: true,
+        tso4: true,
+        tso6: true,
+        ecn: true,
+        uso: true,
     };
 
     /// True if `self` has nothing that `other` has not.
@@ -79,6 +88,11 @@ pub trait NetBackend: Send + Sync {
     /// The kernel's own worker for queue pair `index`, where there is one: a device may hand its vrings to it instead of
     /// driving a [`NetQueue`].
     fn vhost(&self, index: usize) -> Option<&dyn KernelWorker>;
+
+    /// Takes another plug, where the way out is one: who held the other end of the old one is gone, and somebody takes its place.
+    fn replug(&self, _plug: OwnedFd) -> Result<(), Error> {
+        Err(Error::NoPlug)
+    }
 }
 
 /// What [`NetQueue::read_frame`] found.

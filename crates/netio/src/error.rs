@@ -50,6 +50,9 @@ pub enum Error {
     /// Offloads that the back end does not have.
     #[error("the network back end cannot do the offloads {0:?}")]
     Offloads(crate::Offloads),
+    /// Only a card at a switch has a plug.
+    #[error("the card is not at a switch, and has no plug to replace")]
+    NoPlug,
     /// The peer is gone; the link is down from now on.
     #[error("the network peer closed the connection")]
     Closed,

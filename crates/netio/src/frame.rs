@@ -9,18 +9,97 @@ pub(crate) const ETHERNET_LEN: usize = 14;
 /// Scatter-gather entries that one call takes (`UIO_MAXIOV`), less two of our own.
 pub(crate) const MAX_BUFFERS: usize = 1022;
 
-const NEEDS_CSUM: u8 = 1;
-const GSO_NONE: u8 = 0;
-const GSO_TCPV4: u8 = 1;
-const GSO_TCPV6: u8 = 4;
-const GSO_UDP_L4: u8 = 5;
-const GSO_ECN: u8 = 0x80;
+pub(crate) const NEEDS_CSUM: u8 = 1;
+pub(crate) const GSO_NONE: u8 = 0;
+pub(crate) const GSO_TCPV4: u8 = 1;
+pub(crate) const GSO_TCPV6: u8 = 4;
+pub(crate) const GSO_UDP_L4: u8 = 5;
+pub(crate) const GSO_ECN: u8 = 0x80;
 
-/// A header, taken out of guest memory once, so that what was checked is what is used.
+/// Where the header has its fields of two bytes.
+const HEADERS_LEN_AT: usize = 2;
+const SEGMENT_AT: usize = 4;
+const START_AT: usize = 6;
+const OFFSET_AT: usize = 8;
+
+/// A header, taken out of guest memory once, so that what was checked is what is used: what is left to be done to the frame
+/// behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Header(pub(crate) [u8; HEADER_LEN]);
+pub struct Header(pub(crate) [u8; HEADER_LEN]);
 
 impl Header {
+    /// The header at the start of `bytes`, which may lack the last field, the number of buffers.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let mut header = Self::default();
+        let given = bytes.get(..bytes.len().min(HEADER_LEN))?;
+        header.0.get_mut(..given.len())?.copy_from_slice(given);
+        (given.len() >= NUM_BUFFERS_AT).then_some(header)
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8; HEADER_LEN] {
+        &self.0
+    }
+
+    /// Whether nothing is left to be done.
+    pub fn is_plain(&self) -> bool {
+        self.0[0] & NEEDS_CSUM == 0 && self.0[1] == GSO_NONE
+    }
+
+    /// Who takes these offloads can take the frame as it is.
+    pub fn needs(&self) -> Offloads {
+        let kind = self.kind();
+        Offloads {
+            checksum: self.0[0] & NEEDS_CSUM != 0,
+            tso4: kind == GSO_TCPV4,
+            tso6: kind == GSO_TCPV6,
+            ecn: self.0[1] & GSO_ECN != 0,
+            uso: kind == GSO_UDP_L4,
+        }
+    }
+
+    /// The header of the same frame with `by` bytes more in front of its payload, or less.
+    #[must_use]
+    pub fn moved(mut self, by: isize) -> Self {
+        for at in [HEADERS_LEN_AT, START_AT] {
+            let value = self.u16_at(at);
+            if value != 0 {
+                self.set(at, value.saturating_add_signed(by));
+            }
+        }
+        self
+    }
+
+    pub(crate) fn kind(&self) -> u8 {
+        self.0[1] & !GSO_ECN
+    }
+
+    /// Bytes of payload in a segment.
+    pub(crate) fn segment(&self) -> usize {
+        self.u16_at(SEGMENT_AT)
+    }
+
+    /// Where the checksum starts to be computed.
+    pub(crate) fn checksum_start(&self) -> usize {
+        self.u16_at(START_AT)
+    }
+
+    /// Where it is stored, from there.
+    pub(crate) fn checksum_offset(&self) -> usize {
+        self.u16_at(OFFSET_AT)
+    }
+
+    /// Says how long the frame's headers are.
+    pub(crate) fn with_headers(mut self, len: usize) -> Self {
+        self.set(HEADERS_LEN_AT, len);
+        self
+    }
+
+    fn set(&mut self, at: usize, value: usize) {
+        let value = u16::try_from(value).unwrap_or(u16::MAX);
+        self.0[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+
     fn u16_at(&self, at: usize) -> usize {
         usize::from(u16::from_le_bytes([self.0[at], self.0[at + 1]]))
     }
@@ -48,11 +127,6 @@ impl Header {
         };
         let sized = kind == GSO_NONE || (needs_checksum && self.u16_at(4) > 0);
         (offered && sized && (!ecn || accepted.ecn)).then_some(self)
-    }
-
-    /// True if the frame is complete as it is: no checksum left open, no segmentation.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.0[0] & NEEDS_CSUM == 0 && self.0[1] == GSO_NONE
     }
 }
 
@@ -173,7 +247,7 @@ mod tests {
         let plain = header(2, 0, 0xffff, 0xffff, 0xffff)
             .checked(Offloads::NONE, 60)
             .unwrap();
-        assert!(plain.is_plain() && plain.0[0] == 0);
+        assert_eq!(plain.0[..2], [0, GSO_NONE]);
     }
 
     proptest! {

@@ -7,16 +7,25 @@
 mod backend;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod offload;
+mod ring;
 mod slots;
 mod socket;
+mod switch;
 mod tap;
 mod unplugged;
 mod vhost;
 
 pub use backend::{HEADER_LEN, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
 pub use error::Error;
+pub use frame::Header;
+pub use offload::{Admitted, admit, finish};
 pub use ostler_memory::IoBuf;
-pub use socket::{SocketNet, connect_socket};
-pub use tap::{OpenTap, Tap, open_tap};
+pub use ring::{FrameRings, RingBroken};
+pub use socket::{FrameReader, FrameWriter, Parsed, SocketNet, connect_socket};
+pub use switch::{SwitchNet, plug_in, wait_for_wish};
+pub use tap::{OpenTap, Tap, open_tap, take_offloads};
 pub use unplugged::Unplugged;
 pub use vhost::{KernelWorker, VRINGS, VhostNet, VringPlace};

@@ -1,6 +1,7 @@
 //! How a switch and its ports are set up, and what of it is refused.
 
 use crate::bucket::Rate;
+use crate::groups::{PortGroups, SnoopConfig};
 use crate::protect::Protection;
 use crate::rstp::{BridgeConfig, StpPortConfig};
 use crate::vlan::TagType;
@@ -25,6 +26,8 @@ pub struct SwitchConfig {
     /// Which of the addresses 01:80:c2:00:00:0x are forwarded all the same, bit x for each. The bridge group's only without a
     /// spanning tree; those of PAUSE (1) and of link aggregation (2) never.
     pub forward_reserved: u16,
+    /// IGMP and MLD snooping; `None` floods groups.
+    pub snooping: Option<SnoopConfig>,
 }
 
 impl SwitchConfig {
@@ -37,6 +40,7 @@ impl SwitchConfig {
             fdb_entries: 16_384,
             spanning_tree: None,
             forward_reserved: 0,
+            snooping: None,
         }
     }
 
@@ -51,6 +55,9 @@ impl SwitchConfig {
             16,
             MAX_FDB as u64,
         )?;
+        if let Some(snooping) = &self.snooping {
+            snooping.check()?;
+        }
         let mut never = 0b110;
         if let Some(tree) = &self.spanning_tree {
             tree.check()?;
@@ -213,6 +220,8 @@ pub struct PortConfig {
     pub stp: StpPortConfig,
     /// What its station may not pretend to be.
     pub protection: Protection,
+    /// Its part in IGMP and MLD snooping.
+    pub groups: PortGroups,
 }
 
 impl PortConfig {
@@ -231,6 +240,7 @@ impl PortConfig {
             egress_rate: None,
             stp: StpPortConfig::default(),
             protection: Protection::default(),
+            groups: PortGroups::default(),
         }
     }
 

@@ -45,6 +45,10 @@ pub enum Drop {
     SamePort,
     /// No port was there to take it.
     NoDestination,
+    /// What is left to be done to it (a checksum, segments) makes no sense for it.
+    BadOffload,
+    /// A message about groups that is none, or more of them than anyone has to send.
+    BadGroupMessage,
 }
 
 /// Why a frame that was to go out of a port did not.
@@ -78,7 +82,7 @@ impl<const N: usize> Reasons<N> {
     }
 }
 
-impl Reasons<20> {
+impl Reasons<22> {
     /// How many frames for this reason.
     pub fn get(&self, reason: Drop) -> u64 {
         self.0[reason as usize]
@@ -112,7 +116,7 @@ pub struct PortCounters {
     /// Those that the switch took for itself: BPDUs.
     pub consumed: u64,
     /// Those that went nowhere.
-    pub dropped: Reasons<20>,
+    pub dropped: Reasons<22>,
     /// Frames that were to go out of the port.
     pub offered: u64,
     /// Those that did.

@@ -9,7 +9,7 @@ pub struct RxFrame<'a> {
     /// The bytes, from the destination address to the end of the payload, without the check sequence.
     pub bytes: &'a [u8],
     /// The length in bytes of the longest frame that becomes of it on a wire: less than `bytes` has if it is still to be
-    /// cut into segments.
+    /// cut into segments. 0 if that makes no sense for this frame.
     pub wire_len: usize,
 }
 

@@ -3,8 +3,8 @@
 //!
 //! A [`Switch`] has ports by number. Whoever drives it hands it what a port received, with the time, and an [`Output`] that is
 //! told which port sends the frame and what becomes of its tag; the frame itself is never copied. [`Switch::poll`] does what is
-//! due by the clock. One file of `switch/` is one step on a frame's way; `fdb` knows where stations are, `rstp` which ports may
-//! forward. `docs/switch.md` describes the behaviour.
+//! due by the clock. One file of `switch/` is one step on a frame's way; `fdb` knows where stations are, `groups` who
+//! wants which multicast, `rstp` which ports may forward. `docs/switch.md` describes the behaviour.
 
 mod bucket;
 mod config;
@@ -12,6 +12,9 @@ mod counters;
 mod error;
 mod fdb;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod groups;
 mod mac;
 mod packet;
 mod port_set;
@@ -27,6 +30,7 @@ pub use counters::{Drop, EgressDrop, PortCounters, Reasons};
 pub use error::Error;
 pub use fdb::{Fdb, Station};
 pub use frame::{Frame, RxFrame, Tci};
+pub use groups::{Family, MAX_GROUPS, Member, PortGroups, RouterPort, SnoopConfig};
 pub use mac::Mac;
 pub use port_set::{MAX_PORTS, PortIndex, PortSet};
 pub use protect::Protection;

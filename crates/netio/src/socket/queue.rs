@@ -8,28 +8,36 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ostler_memory::IoBuf;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::wire::{Input, Output, PREFIX_LEN, Parsed};
-use crate::frame::{self, MAX_BUFFERS};
+use super::wire::{FrameReader, FrameWriter, PREFIX_LEN, Parsed};
+use super::{Framing, TAKES_CHECKSUM, TAKES_TSO4};
+use crate::frame::{self, Header, MAX_BUFFERS};
 use crate::slots::SlotGuard;
 use crate::{Error, HEADER_LEN, NetQueue, Offloads, QueueCounters, Received, Sent};
 
 pub(super) struct SocketQueue {
     socket: Arc<OwnedFd>,
     closed: Arc<AtomicBool>,
-    input: Input,
-    output: Output,
+    framing: Framing,
+    input: FrameReader,
+    output: FrameWriter,
     counters: QueueCounters,
     _slot: SlotGuard,
 }
 
 impl SocketQueue {
-    pub(super) fn new(socket: Arc<OwnedFd>, closed: Arc<AtomicBool>, slot: SlotGuard) -> Self {
+    pub(super) fn new(
+        socket: Arc<OwnedFd>,
+        closed: Arc<AtomicBool>,
+        framing: Framing,
+        slot: SlotGuard,
+    ) -> Self {
         let counters = QueueCounters::default();
         Self {
             socket,
             closed,
-            input: Input::new(),
-            output: Output::default(),
+            input: FrameReader::new(framing.header_len()),
+            framing,
+            output: FrameWriter::default(),
             counters,
             _slot: slot,
         }
@@ -76,21 +84,26 @@ impl SocketQueue {
     /// # Safety
     /// The buffers are mapped, and hold header and frame.
     unsafe fn write(&mut self, buffers: &[IoBuf], len: usize) -> Result<Sent, Error> {
-        let prefix = (len as u32).to_be_bytes();
         let mut vector = Vec::with_capacity(buffers.len() + 1);
-        vector.push(IoBuf::of_const(&prefix));
+        vector.push(IoBuf::of_const(&[]));
         // SAFETY: promised by the caller.
         let header = unsafe { frame::split_header(buffers, &mut vector) };
-        let plain = header
-            .checked(Offloads::NONE, len)
-            .is_some_and(|header| header.is_plain());
+        let header = header.checked(self.framing.accepts(), len);
         self.flush()?;
-        if !plain || !self.output.has_room(PREFIX_LEN + len) {
+        let front_len = PREFIX_LEN + self.framing.header_len();
+        let Some(mut header) = header.filter(|_| self.output.has_room(front_len + len)) else {
             return Ok(Sent::Dropped);
+        };
+        let mut front = [0; PREFIX_LEN + HEADER_LEN];
+        front[..PREFIX_LEN].copy_from_slice(&((front_len - PREFIX_LEN + len) as u32).to_be_bytes());
+        if let Framing::Headers(takes) = &self.framing {
+            header.0[frame::NUM_BUFFERS_AT] = takes.load(Ordering::Relaxed);
+            front[PREFIX_LEN..].copy_from_slice(&header.0);
         }
+        vector[0] = IoBuf::of_const(&front[..front_len]);
         let mut gone = 0;
         if self.output.is_empty() && vector.len() <= MAX_BUFFERS {
-            // SAFETY: promised by the caller; the prefix is on this frame.
+            // SAFETY: promised by the caller; what is in front is in this call's stack frame.
             gone = match unsafe { self.send(&vector) } {
                 Ok(count) => count,
                 Err(error) => match error.raw_os_error() {
@@ -99,7 +112,7 @@ impl SocketQueue {
                 },
             };
         }
-        if gone < PREFIX_LEN + len {
+        if gone < front_len + len {
             let tail = self.output.tail();
             // SAFETY: promised by the caller.
             unsafe { frame::gather(&vector, tail) };
@@ -109,19 +122,41 @@ impl SocketQueue {
     }
 }
 
+impl Framing {
+    /// The header that the guest sees of a frame of `len` bytes with `header` on the wire; `None` if it asks the guest for
+    /// what it does not take.
+    fn received(&self, header: &[u8], len: usize) -> Option<[u8; HEADER_LEN]> {
+        let mut seen = Header::default();
+        if let Self::Headers(takes) = self {
+            let takes = takes.load(Ordering::Relaxed);
+            let taken = Offloads {
+                checksum: takes & TAKES_CHECKSUM != 0,
+                tso4: takes & TAKES_TSO4 != 0,
+                ..Offloads::NONE
+            };
+            seen = Header(*header.first_chunk()?).checked(taken, len)?;
+        }
+        seen.0[frame::NUM_BUFFERS_AT..].copy_from_slice(&frame::ONE_BUFFER);
+        Some(seen.0)
+    }
+}
+
 impl NetQueue for SocketQueue {
     unsafe fn read_frame(&mut self, buffers: &[IoBuf]) -> Result<Received, Error> {
         loop {
-            match self.input.next() {
+            match self.input.next_frame() {
                 Parsed::Frame(range) => {
                     let bytes = self.input.bytes(range);
+                    let (header, bytes) = bytes.split_at(self.framing.header_len());
                     let count = HEADER_LEN + bytes.len();
+                    let Some(header) = self.framing.received(header, bytes.len()) else {
+                        self.counters.receive_drops += 1;
+                        return Ok(Received::Dropped);
+                    };
                     if IoBuf::total(buffers).is_some_and(|room| room < count) {
                         self.counters.receive_drops += 1;
                         return Ok(Received::Dropped);
                     }
-                    let mut header = [0; HEADER_LEN];
-                    header[frame::NUM_BUFFERS_AT..].copy_from_slice(&frame::ONE_BUFFER);
                     // SAFETY: promised by the caller.
                     unsafe { frame::scatter(buffers, 0, &header) };
                     // SAFETY: promised by the caller.

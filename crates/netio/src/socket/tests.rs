@@ -236,3 +236,51 @@ fn only_stream_sockets_are_taken() {
     let missing = connect_socket(Path::new("/nonexistent/socket")).unwrap_err();
     assert!(missing.to_string().contains("/nonexistent/socket"), "{missing}");
 }
+
+#[test]
+fn headers_pass_whole_to_a_peer_that_takes_them() {
+    let (ours, mut peer) = UnixStream::pair().unwrap();
+    let net = SocketNet::with_headers(ours.into()).unwrap();
+    let takes = Offloads {
+        checksum: true,
+        tso4: true,
+        ..Offloads::NONE
+    };
+    assert_eq!((net.accepts(), net.delivers()), (takes, takes));
+    let everything = Offloads { uso: true, ..takes };
+    assert!(matches!(net.set_delivered(everything), Err(Error::Offloads(_))));
+    let mut queue = net.open_queue(0).unwrap();
+    // A segment of 3000 bytes: checksum at 50, in segments of 1460.
+    let mut frame = vec![7; HEADER_LEN + 3000];
+    frame[..HEADER_LEN].copy_from_slice(&[1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 0xff, 0xff]);
+    let mut exchange = |said: u8| {
+        // SAFETY: the frame is alive.
+        let sent = unsafe { queue.write_frame(&[IoBuf::of_const(&frame)]) }.unwrap();
+        assert_eq!(sent, Sent::Sent);
+        let mut bytes = vec![0; 4 + frame.len()];
+        peer.read_exact(&mut bytes).unwrap();
+        let mut expected = on_wire(&frame);
+        expected[4 + 10..4 + 12].copy_from_slice(&[said, 0]);
+        assert!(
+            bytes == expected,
+            "the header as it was, and what the guest takes"
+        );
+        peer.write_all(&bytes).unwrap();
+        let mut room = vec![0; HEADER_LEN + MAX_FRAME];
+        // SAFETY: the room is alive.
+        let received = unsafe { queue.read_frame(&[IoBuf::of(&mut room)]) }.unwrap();
+        (received, room)
+    };
+    // A guest that takes nothing is not asked to complete anything.
+    assert_eq!(exchange(0).0, Received::Dropped);
+    net.set_delivered(takes).unwrap();
+    let (received, room) = exchange(3);
+    assert_eq!(received, Received::Frame(HEADER_LEN + 3000));
+    assert_eq!(room[..HEADER_LEN], [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 1, 0]);
+    // Shorter than header and Ethernet header.
+    peer.write_all(&on_wire(&[0; HEADER_LEN + 13])).unwrap();
+    let mut room = [0; 100];
+    // SAFETY: the room is alive.
+    let received = unsafe { queue.read_frame(&[IoBuf::of(&mut room)]) };
+    assert_eq!(received.unwrap(), Received::Dropped);
+}

@@ -2,33 +2,35 @@
 
 use std::ops::Range;
 
-use crate::MAX_FRAME;
 use crate::frame::ETHERNET_LEN;
+use crate::{HEADER_LEN, MAX_FRAME};
 
 /// Bytes of the length in front of a frame.
-pub(super) const PREFIX_LEN: usize = 4;
-/// Room for two of the longest frames, so that a read call seldom stops in the middle of one.
-const INPUT_LEN: usize = 2 * (PREFIX_LEN + MAX_FRAME);
+pub(crate) const PREFIX_LEN: usize = 4;
+/// Room for two of the longest frames with their headers, so that a read call seldom stops in the middle of one.
+const INPUT_LEN: usize = 2 * (PREFIX_LEN + HEADER_LEN + MAX_FRAME);
 /// Bytes that wait for a slow peer before frames are dropped.
 pub(super) const OUTPUT_LEN: usize = 256 << 10;
 
-/// Cuts a stream into frames.
+/// Cuts a stream into frames, each behind its length in four bytes, most significant first.
 ///
 /// Whatever the peer writes, this keeps at most its buffer: a frame that is too long is skipped as it comes, and one
 /// too short is none.
 #[derive(Debug)]
-pub(super) struct Input {
+pub struct FrameReader {
     buffer: Box<[u8]>,
     /// What was read and not handed out.
     filled: Range<usize>,
     /// Bytes of an impossible frame that are still to come.
     skip: u64,
+    /// Bytes of the header that each frame has in front, 0 or [`HEADER_LEN`].
+    header_len: usize,
 }
 
 /// What the buffered bytes hold.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
-    /// A frame at this place of [`Input::bytes`].
+pub enum Parsed {
+    /// A frame at this place of [`FrameReader::bytes`], with its header.
     Frame(Range<usize>),
     /// The peer announced a frame that cannot be. It is passed over.
     Bad,
@@ -36,17 +38,19 @@ pub(super) enum Parsed {
     Incomplete,
 }
 
-impl Input {
-    pub(super) fn new() -> Self {
+impl FrameReader {
+    /// One for a stream that starts, in which each frame has `header_len` bytes in front.
+    pub fn new(header_len: usize) -> Self {
         Self {
+            header_len,
             buffer: vec![0; INPUT_LEN].into(),
             filled: 0..0,
             skip: 0,
         }
     }
 
-    /// Takes the next frame out. Its bytes stay until [`Input::room`].
-    pub(super) fn next(&mut self) -> Parsed {
+    /// Takes the next frame out. Its bytes stay until [`FrameReader::room`].
+    pub fn next_frame(&mut self) -> Parsed {
         let skipped = self
             .filled
             .len()
@@ -58,7 +62,8 @@ impl Input {
             return Parsed::Incomplete;
         };
         let len = u32::from_be_bytes(*prefix) as usize;
-        if !(ETHERNET_LEN..=MAX_FRAME).contains(&len) {
+        let frame = len.checked_sub(self.header_len);
+        if !frame.is_some_and(|frame| (ETHERNET_LEN..=MAX_FRAME).contains(&frame)) {
             self.filled.start += PREFIX_LEN;
             self.skip = len as u64;
             return Parsed::Bad;
@@ -71,54 +76,71 @@ impl Input {
         Parsed::Frame(start..start + len)
     }
 
-    pub(super) fn bytes(&self, range: Range<usize>) -> &[u8] {
+    /// The bytes of a frame that was taken out.
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
         &self.buffer[range]
     }
 
     /// Where the next bytes of the stream go: never empty after [`Parsed::Incomplete`].
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub fn room(&mut self) -> &mut [u8] {
         self.buffer.copy_within(self.filled.clone(), 0);
         self.filled = 0..self.filled.len();
         &mut self.buffer[self.filled.end..]
     }
 
     /// Notes that `count` bytes were put into the room.
-    pub(super) fn fill(&mut self, count: usize) {
+    pub fn fill(&mut self, count: usize) {
         self.filled.end = (self.filled.end + count).min(self.buffer.len());
     }
 }
 
 /// What a slow peer did not take yet.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub struct FrameWriter {
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl Output {
-    pub(super) fn is_empty(&self) -> bool {
+impl FrameWriter {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
     /// The bytes to send.
-    pub(super) fn waiting(&self) -> &[u8] {
+    pub fn waiting(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
     /// True if `count` more bytes may wait.
-    pub(super) fn has_room(&self, count: usize) -> bool {
+    pub fn has_room(&self, count: usize) -> bool {
         self.waiting().len() + count <= OUTPUT_LEN
     }
 
     /// The buffer to append to.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
-        self.bytes.drain(..self.start);
-        self.start = 0;
+        // What went out is taken away seldom, so that bytes are not moved for each frame.
+        if self.start > OUTPUT_LEN / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
         &mut self.bytes
     }
 
+    /// Adds a frame, given in parts, behind its length. False if there is no room for it.
+    pub fn push(&mut self, parts: &[&[u8]]) -> bool {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len > MAX_FRAME || !self.has_room(PREFIX_LEN + len) {
+            return false;
+        }
+        let tail = self.tail();
+        tail.extend((len as u32).to_be_bytes());
+        parts.iter().for_each(|part| tail.extend_from_slice(part));
+        true
+    }
+
     /// Notes that `count` bytes went out.
-    pub(super) fn sent(&mut self, count: usize) {
+    pub fn sent(&mut self, count: usize) {
         self.start = (self.start + count).min(self.bytes.len());
         if self.is_empty() {
             self.bytes.clear();
@@ -135,10 +157,10 @@ mod tests {
 
     /// Feeds `stream` in portions and returns the frames and the number of bad ones.
     fn parse(stream: &[u8], portions: &[usize]) -> (Vec<Vec<u8>>, usize) {
-        let mut input = Input::new();
+        let mut input = FrameReader::new(0);
         let (mut frames, mut bad, mut at, mut turn) = (Vec::new(), 0, 0, 0);
         loop {
-            match input.next() {
+            match input.next_frame() {
                 Parsed::Frame(range) => frames.push(input.bytes(range).to_vec()),
                 Parsed::Bad => bad += 1,
                 Parsed::Incomplete if at == stream.len() => return (frames, bad),

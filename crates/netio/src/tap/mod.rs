@@ -94,18 +94,14 @@ impl Tap {
     }
 }
 
-/// Finds by trying what this host's taps can leave to the reader, and leaves nothing set.
-fn supported(tun: &File) -> io::Result<Offloads> {
-    let all = Offloads {
-        checksum: true,
-        tso4: true,
-        tso6: true,
-        ecn: true,
-        uso: true,
-    };
+/// Has the kernel leave to the reader of a tap whatever this host's taps can leave, and says what that is.
+pub fn take_offloads(tun: &File) -> Offloads {
     let ladder = [
-        all,
-        Offloads { uso: false, ..all },
+        Offloads::ALL,
+        Offloads {
+            uso: false,
+            ..Offloads::ALL
+        },
         Offloads {
             checksum: true,
             ..Offloads::NONE
@@ -114,8 +110,14 @@ fn supported(tun: &File) -> io::Result<Offloads> {
     let best = ladder
         .into_iter()
         .find(|offloads| sys::set_offloads(tun, *offloads).is_ok());
+    best.unwrap_or(Offloads::NONE)
+}
+
+/// Finds by trying what this host's taps can leave to the reader, and leaves nothing set.
+fn supported(tun: &File) -> io::Result<Offloads> {
+    let best = take_offloads(tun);
     sys::set_offloads(tun, Offloads::NONE)?;
-    Ok(best.unwrap_or(Offloads::NONE))
+    Ok(best)
 }
 
 impl NetBackend for Tap {

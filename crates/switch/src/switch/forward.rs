@@ -1,6 +1,7 @@
 //! Where a frame goes (802.1D-2004, 7.7; 802.1Q-2005, 8.6.3 and 8.6.4).
 
 use super::ingress::{Fate, Transit};
+use super::multicast::Wanted;
 use super::{Output, Slot, Switch};
 use crate::Mac;
 use crate::bucket::Bucket;
@@ -27,7 +28,19 @@ impl Switch {
         let ports = if destination == Mac::BROADCAST {
             self.flood(transit, vlan, Flooded::Broadcast)?
         } else if destination.is_group() {
-            self.flood(transit, vlan, Flooded::Multicast)?
+            let wanted = self.group_ports(transit, vlan, out)?;
+            let flood = self.flood(transit, vlan, Flooded::Multicast)?;
+            match wanted {
+                None => flood,
+                Some(Wanted { ports, is_report }) => {
+                    let ports = self.reachable(transit.from, vlan).and(&ports);
+                    // A report that no router is there to hear was the switch's alone.
+                    if is_report && ports.is_empty() {
+                        return Ok(Fate::Consumed);
+                    }
+                    ports
+                }
+            }
         } else {
             match self.fdb.lookup(vlan, destination, self.seconds()) {
                 Some(port) if port == transit.from => return Err(Drop::SamePort),

@@ -94,6 +94,9 @@ impl Switch {
             return Err(Drop::MirrorPort);
         }
         let frame = Frame::parse(rx.bytes, tags).ok_or(Drop::Runt)?;
+        if rx.wire_len == 0 {
+            return Err(Drop::BadOffload);
+        }
         let header = if frame.tag.is_some() { 18 } else { 14 };
         if rx.bytes.len() > LONGEST || rx.wire_len.min(rx.bytes.len()) > slot.config.mtu as usize + header {
             return Err(Drop::Oversize);

@@ -4,6 +4,7 @@ mod egress;
 mod forward;
 mod ingress;
 mod mirror;
+mod multicast;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -15,9 +16,10 @@ use crate::config::{PortConfig, SwitchConfig};
 use crate::counters::PortCounters;
 use crate::fdb::Fdb;
 use crate::frame::RxFrame;
+use crate::groups::{Due, Groups, RouterPort};
 use crate::port_set::{MAX_PORTS, PortIndex, PortSet};
 use crate::rstp::Bridge;
-use crate::vlan::{TagAction, VlanId};
+use crate::vlan::{TagAction, TagType, VlanId};
 use crate::{Error, Mac, Time};
 
 /// Where frames go.
@@ -105,6 +107,9 @@ pub struct Switch {
     fdb: Fdb,
     tree: Option<Bridge>,
     mirrors: Vec<Mirror>,
+    groups: Option<Groups>,
+    /// Kept for its room.
+    questions: Vec<Due>,
     now: Time,
     next_second: Time,
     /// Until when stations age after the forward delay, in seconds.
@@ -136,6 +141,11 @@ impl Switch {
                 .clone()
                 .map(|tree| Bridge::new(tree, config.mac)),
             mirrors: Vec::new(),
+            groups: config
+                .snooping
+                .clone()
+                .map(|snooping| Groups::new(snooping, config.mac)),
+            questions: Vec::new(),
             now,
             next_second: now + std::time::Duration::from_secs(1),
             fast_ageing_until: 0,
@@ -184,6 +194,9 @@ impl Switch {
             self.fdb.remove_static(port, |vlan| {
                 VlanId::new(vlan).is_ok_and(|vlan| !config.vlans.contains(vlan))
             });
+            if let Some(groups) = &mut self.groups {
+                groups.forget(port, |vlan| !config.vlans.contains(vlan));
+            }
         }
         self.apply(port);
         if let Some(tree) = &mut self.tree {
@@ -206,6 +219,10 @@ impl Switch {
         self.fdb.remove_static(port, |_| true);
         self.fdb.set_limit(port, None);
         self.forget_mirrors_of(port);
+        if let Some(groups) = &mut self.groups {
+            groups.forget(port, |_| true);
+            groups.set_always(port, false);
+        }
         self.slots[port.get()] = None;
         let sets = &mut self.sets;
         for set in [
@@ -320,6 +337,11 @@ impl Switch {
         self.fdb.set_static(vlan, mac, port)
     }
 
+    /// Which tags are the switch's own.
+    pub fn tags(&self) -> TagType {
+        self.config.tags
+    }
+
     /// The spanning tree, if the switch takes part in one.
     pub fn tree(&self) -> Option<&Bridge> {
         self.tree.as_ref()
@@ -353,6 +375,12 @@ impl Switch {
         sets.multicast.set(port, config.flood.multicast);
         sets.broadcast.set(port, config.flood.broadcast);
         self.fdb.set_limit(port, config.mac_limit);
+        if let Some(groups) = &mut self.groups {
+            groups.set_always(port, config.groups.router == RouterPort::Always);
+            if config.groups.router == RouterPort::Never {
+                groups.forget_router(port);
+            }
+        }
         for vlan in config.vlans.tagged.iter().chain(config.vlans.untagged.iter()) {
             self.members[usize::from(vlan.get())]
                 .get_or_insert_with(|| Box::new(PortSet::EMPTY))

@@ -1,6 +1,8 @@
 //! What becomes of single frames, by the clauses of the standards; and random frames on random switches against a model that
 //! knows nothing but the rules of VLANs.
 
+mod groups;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

