@@ -10,6 +10,8 @@ mod engine;
 mod error;
 pub mod open;
 mod raw;
+#[cfg(feature = "testing")]
+pub mod recording;
 mod request;
 
 pub use capability::{Capacity, Describe, Disk, DiskQueue, Features, Flush, OpenQueue, Resize, Topology};

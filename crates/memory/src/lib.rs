@@ -11,8 +11,8 @@ mod tracker;
 
 pub use iobuf::IoBuf;
 pub use ram::{
-    Error, GuestRam, MMIO_GAP_END, MMIO_GAP_START, RamOptions, RamRegion, RamSlot, allocate, host_range,
-    mark_written, total_size,
+    Error, GuestRam, MMIO_GAP_END, MMIO_GAP_START, RamOptions, RamRegion, RamSlot, allocate, discard,
+    host_range, mark_written, total_size,
 };
 pub use tracker::{CODE_LINE_SIZE, PAGE_SIZE, PageTracker};
 pub use vm_memory;

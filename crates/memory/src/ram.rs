@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::MemfdFlags;
+use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::mm::Advice;
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{
@@ -153,6 +153,49 @@ pub fn mark_written(ram: &GuestRam, gpa: u64, len: usize) {
     }
 }
 
+/// Gives the whole pages within `[gpa, gpa + len)` back to the host: they read as zeroes from then on, which counts as a write.
+/// Returns how many bytes were given back; the first address that is not RAM ends it.
+///
+/// # Errors
+/// What the host said; what came before in the range has been given back.
+pub fn discard(ram: &GuestRam, gpa: u64, len: u64) -> io::Result<u64> {
+    let page = crate::PAGE_SIZE as u64;
+    let end = gpa.saturating_add(len) / page * page;
+    let Some(mut at) = gpa.checked_next_multiple_of(page) else {
+        return Ok(0);
+    };
+    let start = at;
+    while at < end {
+        let Some((region, offset)) = ram.to_region_addr(GuestAddress(at)) else {
+            break;
+        };
+        let here = (region.len() - offset.0).min(end - at);
+        let discarded = discard_in(region, offset.0, here);
+        // Even after an error some of it may be gone.
+        mark_written(ram, at, here as usize);
+        discarded?;
+        at += here;
+    }
+    Ok(at.saturating_sub(start))
+}
+
+/// Discards whole pages of one region.
+fn discard_in(region: &RamRegion, offset: u64, len: u64) -> io::Result<()> {
+    if let Some(file) = region.file_offset() {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        return Ok(rustix::fs::fallocate(
+            file.file(),
+            how,
+            file.start() + offset,
+            len,
+        )?);
+    }
+    let start = region.as_ptr().wrapping_add(offset as usize);
+    // SAFETY: the range lies in the region's mapping, which is guest RAM: nobody has references into it, and whoever reads it
+    // later finds zeroes as if the guest had written them.
+    Ok(unsafe { rustix::mm::madvise(start.cast(), len as usize, Advice::LinuxDontNeed) }?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +236,70 @@ mod tests {
             (1 << 2) | (1 << 3) | (1 << 8)
         );
         mark_written(&ram, 0xf_ffff, usize::MAX);
+    }
+
+    /// Bytes of the region at 0 that the host keeps in memory.
+    fn resident(ram: &GuestRam) -> usize {
+        let region = ram.iter().next().unwrap();
+        let start = region.as_ptr() as usize;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut in_region = false;
+        let mut total = 0;
+        for line in smaps.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or("");
+            if let Some((from, to)) = first.split_once('-')
+                && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+            {
+                in_region = from < start + region.len() as usize && to > start;
+            } else if in_region && first == "Rss:" {
+                total += words.next().unwrap().parse::<usize>().unwrap() << 10;
+            }
+        }
+        total
+    }
+
+    #[test]
+    fn discarded_pages_are_the_hosts_again_and_count_as_written() {
+        for shared in [false, true] {
+            let options = RamOptions { shared, huge: false };
+            let ram = allocate(8 << 20, options).unwrap();
+            ram.write_slice(&vec![0xaa; 8 << 20], GuestAddress(0)).unwrap();
+            let region = ram.iter().next().unwrap();
+            region.get_mmap().bitmap().set_logging(true);
+            let before = resident(&ram);
+            assert!(before >= 8 << 20);
+            // The pages at both ends are not whole.
+            assert_eq!(discard(&ram, 0x10_0001, 4 << 20).unwrap(), (4 << 20) - 0x1000);
+            assert!(resident(&ram) <= before - (3 << 20), "shared: {shared}");
+            let byte = |gpa| ram.read_obj::<u8>(GuestAddress(gpa)).unwrap();
+            assert_eq!(
+                [0x10_0fff, 0x10_1000, 0x4f_ffff, 0x50_0000].map(byte),
+                [0xaa, 0, 0, 0xaa]
+            );
+            let dirty: u32 = region
+                .get_mmap()
+                .bitmap()
+                .take_dirty()
+                .iter()
+                .map(|w| w.count_ones())
+                .sum();
+            assert_eq!(dirty, 1023);
+        }
+    }
+
+    #[test]
+    fn what_is_not_ram_cannot_be_discarded() {
+        let ram = allocate(1 << 20, RamOptions::default()).unwrap();
+        for (gpa, len, expected) in [
+            (0xf_f000, u64::MAX, 0x1000),
+            (0x10_0000, 0x1000, 0),
+            (u64::MAX, u64::MAX, 0),
+            (0x800, 0x1000, 0),
+            (0x1000, 0, 0),
+        ] {
+            assert_eq!(discard(&ram, gpa, len).unwrap(), expected, "{gpa:#x}");
+        }
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl EventLoop {
             .map_err(|e| Error::host("an entry of an epoll set")(e.into()))
     }
 
+    /// Waits for nothing more on a descriptor.
+    pub fn remove(&self, fd: &impl AsRawFd) -> Result<(), Error> {
+        epoll::delete(&self.epoll, borrow(fd)).map_err(|e| Error::host("less in an epoll set")(e.into()))
+    }
+
     /// Polls `ready` for the adaptive window; true as soon as it says so. The window grows while sleeps turn out to be
     /// short and shrinks while polling is in vain, down to none.
     pub fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
