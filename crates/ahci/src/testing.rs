@@ -1,18 +1,16 @@
 //! A controller on a bench: guest memory, a driver's few structures, disks that do as they are told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ostler_bus::{Device, InterruptLine, Msi, MsiSink};
-use ostler_disk::{
-    Capacity, Completion, Describe, Disk, DiskQueue, Engine, Features, Flush, Op, OpenQueue, RawDisk,
-    RequestError, Resize, Topology,
-};
+use ostler_disk::recording::RecordingDisk;
+use ostler_disk::{Disk, Engine, RawDisk};
 use ostler_memory::{GuestRam, RamOptions, allocate};
 use ostler_pci::PciFunction;
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::{Ahci, DriveKind, DriveOptions};
 
@@ -315,154 +313,7 @@ impl Image {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    Read,
-    Write,
-    Flush,
-    Discard,
-    WriteZeroes,
-}
-
-#[derive(Default)]
-struct Log {
-    asked: Vec<Asked>,
-    waiting: Vec<u64>,
-    done: Vec<Completion>,
-    /// Answers by itself from now on.
-    free: bool,
-}
-
-/// A disk without bytes that writes down what it is asked, and answers when the test says so.
-pub struct Held {
-    log: Arc<(Mutex<Log>, Condvar)>,
-    event: EventFd,
-}
-
-impl Held {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            log: Arc::default(),
-            event: EventFd::new(EFD_NONBLOCK).unwrap(),
-        })
-    }
-
-    /// Answers everything that waits.
-    pub fn answer(&self, result: Result<(), RequestError>) {
-        let mut log = self.log.0.lock().unwrap();
-        log.answer(result);
-        self.log.1.notify_all();
-        self.event.write(1).unwrap();
-    }
-
-    /// Answers everything, now and later.
-    pub fn release(&self) {
-        self.log.0.lock().unwrap().free = true;
-        self.answer(Ok(()));
-    }
-
-    pub fn asked(&self) -> Vec<Asked> {
-        self.log.0.lock().unwrap().asked.clone()
-    }
-}
-
-impl Log {
-    fn answer(&mut self, result: Result<(), RequestError>) {
-        let waiting = std::mem::take(&mut self.waiting);
-        self.done
-            .extend(waiting.into_iter().map(|token| Completion { token, result }));
-    }
-}
-
-impl Capacity for Held {
-    fn size(&self) -> u64 {
-        64 << 20
-    }
-}
-
-impl Describe for Held {
-    fn features(&self) -> Features {
-        Features {
-            readonly: false,
-            discard: true,
-            write_zeroes: true,
-        }
-    }
-    fn topology(&self) -> Topology {
-        Topology {
-            logical_block: 512,
-            physical_block: 4096,
-            minimum_io: 4096,
-            optimal_io: 0,
-            discard_granularity: 4096,
-        }
-    }
-}
-
-impl Flush for Held {
-    fn flush(&self) -> Result<(), ostler_disk::Error> {
-        Ok(())
-    }
-}
-
-impl Resize for Held {
-    fn resize(&self, _: u64) -> Result<(), ostler_disk::Error> {
-        Err(ostler_disk::Error::ReadOnly)
-    }
-    fn refresh(&self) -> Result<u64, ostler_disk::Error> {
-        Ok(self.size())
-    }
-}
-
-impl OpenQueue for Held {
-    fn open_queue(&self, _: u32) -> Result<Box<dyn DiskQueue>, ostler_disk::Error> {
-        Ok(Box::new(HeldQueue {
-            log: self.log.clone(),
-            event: self.event.try_clone().unwrap(),
-            in_flight: 0,
-        }))
-    }
-}
-
-struct HeldQueue {
-    log: Arc<(Mutex<Log>, Condvar)>,
-    event: EventFd,
-    in_flight: usize,
-}
-
-impl DiskQueue for HeldQueue {
-    unsafe fn push(&mut self, token: u64, op: Op<'_>) {
-        self.in_flight += 1;
-        let mut log = self.log.0.lock().unwrap();
-        log.asked.push(match op {
-            Op::Read { .. } => Asked::Read,
-            Op::Write { .. } => Asked::Write,
-            Op::Flush => Asked::Flush,
-            Op::Discard { .. } => Asked::Discard,
-            Op::WriteZeroes { .. } => Asked::WriteZeroes,
-        });
-        log.waiting.push(token);
-        if log.free {
-            log.answer(Ok(()));
-            self.event.write(1).unwrap();
-        }
-    }
-    fn submit(&mut self) {}
-    fn complete(&mut self, into: &mut Vec<Completion>) {
-        let _ = self.event.read();
-        let mut log = self.log.0.lock().unwrap();
-        self.in_flight -= log.done.len();
-        into.append(&mut log.done);
-    }
-    fn event(&self) -> &EventFd {
-        &self.event
-    }
-    fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-    fn drain(&mut self, into: &mut Vec<Completion>) {
-        let log = self.log.0.lock().unwrap();
-        drop(self.log.1.wait_while(log, |log| !log.waiting.is_empty()).unwrap());
-        self.complete(into);
-    }
+/// A disk that answers when the test says so, even if its queue is drained.
+pub fn held() -> Arc<RecordingDisk> {
+    RecordingDisk::holding(64 << 20, 512)
 }

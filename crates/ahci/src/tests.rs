@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use ostler_disk::RequestError;
+use ostler_disk::recording::Asked;
 use ostler_pci::PciFunction;
 
 use crate::testing::*;
@@ -152,7 +153,7 @@ fn a_transfer_is_scattered_as_its_list_says() {
 
 #[test]
 fn thirty_two_commands_are_in_the_queue_together() {
-    let held = Held::new();
+    let held = held();
     let bench = Bench::disk(held.clone());
     for tag in 0..32u8 {
         let fis = Fis::queued(0x60, tag, u64::from(tag) * 8, 8);
@@ -195,7 +196,7 @@ fn queued_data_are_right() {
 
 #[test]
 fn a_failed_queued_command_is_in_the_log() {
-    let held = Held::new();
+    let held = held();
     let bench = Bench::disk(held.clone());
     for tag in [4, 9] {
         let fis = Fis::queued(0x60, tag, 77, 1);
@@ -276,7 +277,7 @@ fn a_read_only_disk_refuses_every_write() {
 #[test]
 fn flushes_and_durable_writes_reach_the_disk() {
     use Asked::{Flush, Write};
-    let held = Held::new();
+    let held = held();
     held.release();
     let bench = Bench::disk(held.clone());
     let features = |value: u16| Fis {
@@ -317,7 +318,7 @@ fn flushes_and_durable_writes_reach_the_disk() {
 
 #[test]
 fn a_failed_flush_is_an_error() {
-    let held = Held::new();
+    let held = held();
     let bench = Bench::disk(held.clone());
     bench.prepare(0, &Fis::new(0xea, 0, 0).bytes(), None, &[]);
     bench.set_port(PX_CI, 1);
@@ -361,7 +362,7 @@ fn a_trim_punches_holes() {
 
 #[test]
 fn an_engine_that_is_stopped_runs_until_the_disk_is_done() {
-    let held = Held::new();
+    let held = held();
     let bench = Bench::disk(held.clone());
     bench.prepare(0, &Fis::new(0x25, 0, 8).bytes(), None, &[(DATA, 4096)]);
     bench.set_port(PX_CI, 1);
@@ -410,7 +411,7 @@ fn resets_during_commands_wait_for_the_disk() {
     ];
     for (name, reset, over) in ways {
         for queued in [false, true] {
-            let held = Held::new();
+            let held = held();
             let bench = Bench::disk(held.clone());
             let fis = if queued {
                 Fis::queued(0x61, 0, 0, 8)
@@ -444,7 +445,7 @@ fn resets_during_commands_wait_for_the_disk() {
 
 #[test]
 fn a_reset_of_the_machine_leaves_nothing_behind() {
-    let held = Held::new();
+    let held = held();
     let bench = Bench::disk(held.clone());
     bench.prepare(0, &Fis::new(0x25, 0, 8).bytes(), None, &[(DATA, 4096)]);
     bench.set_port(PX_CI, 1);
@@ -588,7 +589,7 @@ fn a_cdrom_gives_its_blocks() {
 
 #[test]
 fn a_broken_image_is_a_read_error() {
-    let held = Held::new();
+    let held = held();
     let bench = Bench::cdrom(held.clone());
     bench.run_packet(&[0], 0);
     bench.recover();

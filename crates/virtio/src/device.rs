@@ -21,6 +21,10 @@ pub enum DeviceKind {
     Console,
     /// Entropy source.
     Rng,
+    /// Memory balloon.
+    Balloon,
+    /// Sockets between guest and host.
+    Vsock,
 }
 
 impl DeviceKind {
@@ -31,6 +35,8 @@ impl DeviceKind {
             DeviceKind::Block => 2,
             DeviceKind::Console => 3,
             DeviceKind::Rng => 4,
+            DeviceKind::Balloon => 5,
+            DeviceKind::Vsock => 19,
         }
     }
 
@@ -39,8 +45,8 @@ impl DeviceKind {
         match self {
             DeviceKind::Net => 0x02_0000,
             DeviceKind::Block => 0x01_0000,
-            DeviceKind::Console => 0x07_8000,
-            DeviceKind::Rng => 0x00_ff00,
+            DeviceKind::Console | DeviceKind::Vsock => 0x07_8000,
+            DeviceKind::Rng | DeviceKind::Balloon => 0x00_ff00,
         }
     }
 
@@ -51,6 +57,8 @@ impl DeviceKind {
             DeviceKind::Block => "block",
             DeviceKind::Console => "console",
             DeviceKind::Rng => "rng",
+            DeviceKind::Balloon => "balloon",
+            DeviceKind::Vsock => "vsock",
         }
     }
 }

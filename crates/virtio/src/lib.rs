@@ -7,11 +7,14 @@
 //! A guest's kick wakes the device's worker thread through an event; no vCPU thread does a device's work. What a
 //! guest gets wrong is a [`GuestError`]: the device shows "needs reset" and its worker lives on.
 
+pub mod balloon;
 pub mod block;
 mod chain;
 pub mod console;
 mod device;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
 pub mod net;
@@ -21,6 +24,7 @@ pub mod rng;
 mod testing;
 mod transport;
 mod vring;
+pub mod vsock;
 
 pub use chain::{Chain, MAX_SEGMENTS, Segment};
 pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice};

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use ostler_disk::recording::{Asked, RecordingDisk};
 use ostler_disk::{Disk, RequestError};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH};
 
 use super::config;
-use super::recording::{Asked, Recording};
 use super::tests::{DATA, Guest, SECTORS, STATUS};
 use crate::device::VirtioDevice;
 
 const FLUSHES: u64 = 1 << VIRTIO_BLK_F_FLUSH;
 
-fn guest_on(disk: &Arc<Recording>, features: u64) -> Guest {
+fn guest_on(disk: &Arc<RecordingDisk>, features: u64) -> Guest {
     let file = tempfile::tempfile().unwrap();
     Guest::on(disk.clone() as Arc<dyn Disk>, file, 1, features)
 }
@@ -34,14 +34,14 @@ const SECTOR: [(u64, u32, bool); 1] = [(DATA, 512, false)];
 
 #[test]
 fn a_driver_without_flush_hears_of_a_write_only_after_its_flush() {
-    let disk = Recording::new(512);
+    let disk = RecordingDisk::new(SECTORS * 512, 512);
     let mut guest = guest_on(&disk, 0);
     for round in 1..=3 {
         guest.offer(0, WRITE, round, &SECTOR);
-        assert_eq!(disk.asked(2 * round as usize - 1).last(), Some(&Asked::Write));
+        assert_eq!(disk.wait_for(2 * round as usize - 1).last(), Some(&Asked::Write));
         assert!(unanswered(&mut guest), "the write is under way");
         disk.answer(Ok(()));
-        let asked = disk.asked(2 * round as usize);
+        let asked = disk.wait_for(2 * round as usize);
         assert_eq!(asked[asked.len() - 2..], [Asked::Write, Asked::Flush]);
         assert!(unanswered(&mut guest), "the write is not durable yet");
         disk.answer(Ok(()));
@@ -51,15 +51,15 @@ fn a_driver_without_flush_hears_of_a_write_only_after_its_flush() {
 
 #[test]
 fn zeroes_are_written_through_as_data_is() {
-    let disk = Recording::new(512);
+    let disk = RecordingDisk::new(SECTORS * 512, 512);
     let mut guest = guest_on(&disk, 0);
     let range = [1u64.to_le_bytes(), 2u64.to_le_bytes()].concat();
     guest.drivers[0].write(DATA, &[range.clone(), range].concat());
     guest.offer(0, WRITE_ZEROES, 0, &[(DATA, 32, false)]);
-    assert_eq!(disk.asked(2), [Asked::WriteZeroes; 2]);
+    assert_eq!(disk.wait_for(2), [Asked::WriteZeroes; 2]);
     disk.answer(Ok(()));
     assert_eq!(
-        disk.asked(3),
+        disk.wait_for(3),
         [Asked::WriteZeroes, Asked::WriteZeroes, Asked::Flush],
         "one flush for all ranges"
     );
@@ -70,31 +70,35 @@ fn zeroes_are_written_through_as_data_is() {
 
 #[test]
 fn a_write_or_flush_that_fails_is_no_success() {
-    let disk = Recording::new(512);
+    let disk = RecordingDisk::new(SECTORS * 512, 512);
     let mut guest = guest_on(&disk, 0);
     guest.offer(0, WRITE, 0, &SECTOR);
-    disk.asked(1);
+    disk.wait_for(1);
     disk.answer(Err(RequestError::NoSpace));
     assert_eq!(status(&mut guest), 1);
-    assert_eq!(disk.asked(1), [Asked::Write], "there is nothing to make durable");
+    assert_eq!(
+        disk.wait_for(1),
+        [Asked::Write],
+        "there is nothing to make durable"
+    );
     guest.offer(0, WRITE, 0, &SECTOR);
-    disk.asked(2);
+    disk.wait_for(2);
     disk.answer(Ok(()));
-    disk.asked(3);
+    disk.wait_for(3);
     disk.answer(Err(RequestError::Host(5)));
     assert_eq!(status(&mut guest), 1, "the flush failed");
 }
 
 #[test]
 fn a_driver_with_flush_decides_itself() {
-    let disk = Recording::new(512);
+    let disk = RecordingDisk::new(SECTORS * 512, 512);
     let mut guest = guest_on(&disk, FLUSHES);
     guest.offer(0, WRITE, 0, &SECTOR);
-    disk.asked(1);
+    disk.wait_for(1);
     disk.answer(Ok(()));
     assert_eq!(status(&mut guest), 0);
     guest.offer(0, FLUSH, 0, &[]);
-    assert_eq!(disk.asked(2), [Asked::Write, Asked::Flush]);
+    assert_eq!(disk.wait_for(2), [Asked::Write, Asked::Flush]);
     assert!(unanswered(&mut guest), "the flush is under way");
     disk.answer(Err(RequestError::Host(5)));
     assert_eq!(status(&mut guest), 1);
@@ -103,20 +107,20 @@ fn a_driver_with_flush_decides_itself() {
 
 #[test]
 fn a_stop_waits_for_the_flush_behind_a_write() {
-    let disk = Recording::new(512);
+    let disk = RecordingDisk::new(SECTORS * 512, 512);
     let mut guest = guest_on(&disk, 0);
     guest.offer(0, WRITE, 0, &SECTOR);
-    disk.asked(1);
+    disk.wait_for(1);
     let queues = guest.device.stop();
     assert_eq!(queues[0].vring.next_available(), 1);
-    assert_eq!(disk.asked(2), [Asked::Write, Asked::Flush]);
+    assert_eq!(disk.wait_for(2), [Asked::Write, Asked::Flush]);
     assert_eq!(status(&mut guest), 0);
 }
 
 #[test]
 fn a_disk_with_blocks_of_4_kib_says_so() {
     for block in [512u32, 4096] {
-        let disk = Recording::new(block);
+        let disk = RecordingDisk::new(SECTORS * 512, block);
         let guest = guest_on(&disk, FLUSHES);
         assert_ne!(config::features(&*disk, 1) & 1 << VIRTIO_BLK_F_BLK_SIZE, 0);
         let word = |offset: u64| {

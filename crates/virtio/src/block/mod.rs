@@ -5,8 +5,6 @@ mod config;
 mod device;
 #[cfg(test)]
 mod flush_tests;
-#[cfg(test)]
-mod recording;
 mod request;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,11 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
+use ostler_disk::recording::{Asked, RecordingDisk};
 use ostler_disk::{Disk, RawDisk};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::recording::{Asked, Recording};
 use super::request::{MAX_RANGE_SECTORS, Request, parse};
 use super::{BlockDevice, BlockOptions, BlockRequest};
 use crate::chain::Chain;
@@ -286,11 +286,11 @@ fn queues_work_side_by_side_and_a_stop_in_flight_loses_nothing() {
 #[test]
 fn a_descriptor_rewritten_in_flight_changes_nothing() {
     const ELSEWHERE: u64 = 0x40_0000;
-    let disk = Recording::new(512);
+    let disk = RecordingDisk::new(SECTORS * 512, 512);
     let file = tempfile::tempfile().unwrap();
     let mut guest = Guest::on(disk.clone() as Arc<dyn Disk>, file, 1, 1 << 9);
     guest.offer(0, 0, 0, &[(DATA, 512, true)]);
-    assert_eq!(disk.asked(1), [Asked::Read]);
+    assert_eq!(disk.wait_for(1), [Asked::Read]);
     let table = guest.drivers[0].settings.descriptors;
     for (index, gpa, len) in [
         (0, u64::MAX - 8, u32::MAX),

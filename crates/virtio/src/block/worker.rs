@@ -393,14 +393,17 @@ impl BlockWorker {
     }
 
     fn finish(mut self) -> Vec<ActiveQueue> {
-        // A sync write starts a flush when it completes, so once may not be enough.
-        while self.disk_queue.in_flight() > 0 {
-            self.disk_queue.drain(&mut self.completions);
+        loop {
+            // What was taken from the disk already comes first: the stop may have been signalled together with it.
             if let Err(error) = self.settle() {
                 self.fail(error);
             }
+            // A sync write starts a flush when it completes, so once may not be enough.
+            if self.disk_queue.in_flight() == 0 {
+                return self.queues;
+            }
+            self.disk_queue.drain(&mut self.completions);
         }
-        self.queues
     }
 }
 
@@ -444,5 +447,44 @@ fn status_of(error: RequestError) -> u8 {
     match error {
         RequestError::Unsupported => S_UNSUPP,
         _ => S_IOERR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ostler_disk::recording::RecordingDisk;
+
+    use super::*;
+    use crate::testing::{Driver, Recorder, ram};
+
+    const HEADER: u64 = 0x8_0000;
+    const DATA: u64 = 0x10_0000;
+    const STATUS: u64 = 0x9_0000;
+
+    /// A request whose end and the stop are seen in one look.
+    #[test]
+    fn what_the_disk_finished_just_before_the_stop_is_answered() {
+        let disk = RecordingDisk::new(64 << 10, 512);
+        let ram = ram();
+        let mut driver = Driver::new(ram.clone(), 0x10000, 16);
+        let activation = Activation {
+            features: 1 << 9,
+            queues: vec![driver.active(0, true)],
+            ram,
+            notify: Arc::new(Recorder::default()),
+        };
+        let counters = Counters {
+            metrics: Arc::default(),
+            account: Arc::default(),
+        };
+        let mut worker = BlockWorker::new(activation, disk.clone(), [0; SERIAL_LEN], true, counters).unwrap();
+        driver.add(&[(HEADER, 16, false), (DATA, 512, true), (STATUS, 1, true)]);
+        worker.work().unwrap();
+        disk.answer(Ok(()));
+        // As in the loop: the disk's event, then the stop's.
+        worker.disk_queue.complete(&mut worker.completions);
+        assert_eq!((worker.disk_queue.in_flight(), driver.used_index()), (0, 0));
+        let queues = worker.finish();
+        assert_eq!(queues[0].vring.next_available(), driver.used_index());
     }
 }

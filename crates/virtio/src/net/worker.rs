@@ -47,6 +47,8 @@ pub(crate) struct NetWorker {
     dead: bool,
     /// The driver broke the rules: nothing is moved until the reset.
     broken: bool,
+    /// What the guest was told of the back end's link.
+    link_up: bool,
 }
 
 impl NetWorker {
@@ -69,6 +71,7 @@ impl NetWorker {
             events.add(&*control.active.kick, CONTROL_KICK)?;
         }
         let interest = Interest::new(BACKEND);
+        let link_up = shared.backend.link_up();
         Ok(Self {
             pair,
             shared,
@@ -80,6 +83,7 @@ impl NetWorker {
             interest,
             dead: false,
             broken: false,
+            link_up,
         })
     }
 
@@ -96,6 +100,7 @@ impl NetWorker {
                 self.notify.needs_reset(error);
                 Round::NoBuffers
             });
+            self.tell_of_link();
             let waited = match round {
                 Round::More => self.events.wait(Some(Duration::ZERO), &mut tokens),
                 _ => self
@@ -237,6 +242,17 @@ impl NetWorker {
         };
         let vring = &mut transmitter.active.vring;
         self.events.poll(|| vring.has_available().unwrap_or(true))
+    }
+
+    /// Tells the guest if the back end's link went up or down. One of the workers does.
+    fn tell_of_link(&mut self) {
+        if self.pair.index != 0 {
+            return;
+        }
+        let up = self.shared.backend.link_up();
+        if std::mem::replace(&mut self.link_up, up) != up {
+            self.notify.config_changed();
+        }
     }
 
     fn backend_gone(&mut self) {
