@@ -44,11 +44,14 @@ pub enum MachineEvent {
     Panic,
     /// The guest's kernel panicked and starts a crash kernel (pvpanic).
     CrashKernel,
+    /// The guest did not restart its watchdog in time.
+    Watchdog,
     /// A test guest wrote this value to the debug-exit port.
     DebugExit(u32),
 }
 
-/// Receives machine events. Called on a vCPU's thread in the middle of a port write: note it, kick, return.
+/// Receives machine events. Called on a vCPU's thread in the middle of a port write, or on that of the timers: note it, kick,
+/// return.
 pub trait MachineEvents: Send + Sync {
     /// `event` happened.
     fn notify(&self, event: MachineEvent);
@@ -88,6 +91,10 @@ pub struct MachineConfig {
     pub functions: Vec<Arc<dyn PciFunction>>,
     /// The SATA controller, placed where Q35 has it (slot 31, function 2).
     pub sata: Option<Arc<dyn PciFunction>>,
+    /// Whether there is a watchdog (i6300esb), in the slot after those of the functions.
+    pub watchdog: bool,
+    /// The VM generation ID, as its bytes are in memory; without one there is no such device.
+    pub generation_id: Option<[u8; 16]>,
     /// Outside end of COM1; without one the port has no device.
     pub serial: Option<Arc<dyn SerialBackend>>,
     /// Who hears of power-off, reset, panic.

@@ -40,6 +40,10 @@ pub const ECAM_BASE: u64 = 0xb000_0000;
 pub const ECAM_SIZE: u64 = 0x1000_0000;
 /// IOAPIC registers.
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
+/// The page with the VM generation ID.
+pub const GENERATION_ID: u64 = 0xfed5_0000;
+/// Its size.
+pub const GENERATION_ID_SIZE: u64 = 0x1000;
 /// Firmware and the accelerator's own pages end the first 4 GiB.
 pub const RESERVED_TOP: u64 = 0xfffb_c000;
 

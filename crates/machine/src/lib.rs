@@ -15,6 +15,8 @@ mod chips;
 mod config;
 mod error;
 mod firmware;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod interrupts;
 mod layout;
 mod machine;

@@ -14,6 +14,8 @@ use ostler_pci::{Location, PciFunction, Root, RootPort};
 use crate::boot::{self, BootSource};
 use crate::bridges::{HostBridge, topology};
 use crate::chips::fw_cfg_bus::FwCfg;
+use crate::chips::generation_id::GenerationId;
+use crate::chips::i6300esb_bus::Watchdog;
 use crate::chips::i8042_bus::I8042Bus;
 use crate::chips::pit_bus::PitBus;
 use crate::chips::pm_bus::PmBus;
@@ -38,6 +40,8 @@ pub(crate) struct Chips {
     pub keyboard: Arc<I8042Bus>,
     pub serial: Option<Arc<SerialPort>>,
     pub pm: Arc<PmBus>,
+    pub watchdog: Option<Arc<Watchdog>>,
+    pub generation_id: Option<Arc<GenerationId>>,
     pub fw_cfg: Arc<FwCfg>,
     pub root: Arc<Root>,
     pub host_bridge: Arc<HostBridge>,
@@ -115,6 +119,31 @@ impl Machine {
         self.chips.pm.press_power_button();
     }
 
+    /// Gives the guest another generation ID, and tells it by ACPI. False if there is no such device.
+    pub fn set_generation_id(&self, id: [u8; 16]) -> bool {
+        let Some(page) = &self.chips.generation_id else {
+            return false;
+        };
+        if page.set(id) {
+            self.chips.pm.raise_event(tables::GENERATION_ID_EVENT);
+        }
+        true
+    }
+
+    /// The CPUs are held from now on: the watchdog does not count meanwhile.
+    pub fn cpus_held(&self) {
+        if let Some(watchdog) = &self.chips.watchdog {
+            watchdog.hold();
+        }
+    }
+
+    /// The CPUs are about to run.
+    pub fn cpus_run(&self) {
+        if let Some(watchdog) = &self.chips.watchdog {
+            watchdog.go_on();
+        }
+    }
+
     /// Puts a device into hotplug slot `slot` (from 0) while the guest runs.
     pub fn plug(&self, slot: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
         let at = slot_location(slot)?;
@@ -186,6 +215,7 @@ impl Machine {
             windows: topology::windows(&self.ram),
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
+            generation_id: chips.generation_id.is_some(),
             firmware: false,
         })?;
         let state = boot::load(&self.ram, source)?;

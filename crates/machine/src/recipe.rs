@@ -8,6 +8,8 @@ use ostler_pci::{Location, PciFunction, Root, RootConfig, Windows};
 
 use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
 use crate::chips::fw_cfg_bus::{self, FwCfg};
+use crate::chips::generation_id::GenerationId;
+use crate::chips::i6300esb_bus::Watchdog;
 use crate::chips::i8042_bus::{CommandPort, DataPort, I8042Bus};
 use crate::chips::pit_bus::{PitBus, SystemControlPort};
 use crate::chips::pm::Pm;
@@ -20,8 +22,8 @@ use crate::chips::signals::{
 use crate::firmware::Board;
 use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
 use crate::layout::{
-    COM1, COM1_IRQ, ELCR_PORTS, FW_CFG, IOAPIC_BASE, MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI,
-    SMI_COMMAND,
+    COM1, COM1_IRQ, ELCR_PORTS, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, IOAPIC_BASE, MAX_CPUS,
+    PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
 };
 use crate::machine::{Chips, Machine};
 use crate::timers::{Clock, TimerThread, Timers};
@@ -52,8 +54,10 @@ impl Machine {
             vm,
             cpus,
             boot,
-            functions,
+            mut functions,
             sata,
+            watchdog,
+            generation_id,
             serial,
             events,
             debug_exit,
@@ -65,7 +69,7 @@ impl Machine {
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (machine_type, cpus, serial.is_some());
+                let what = (machine_type, cpus, serial.is_some(), generation_id.is_some());
                 (None, Some(Board::new(firmware, vm.clone(), ram.clone(), what)?))
             }
         };
@@ -90,12 +94,16 @@ impl Machine {
         } else {
             Pm::default()
         };
-        let pm = PmBus::new(pm, isa(SCI), clock, timers, events.clone());
+        let pm = PmBus::new(pm, isa(SCI), clock, timers.clone(), events.clone());
         buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone())))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
         let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), cpus)?);
         buses.port(FW_CFG, fw_cfg_bus::SIZE, fw_cfg.clone())?;
+        let generation_id = generation_id.map(|id| Arc::new(GenerationId::new(id)));
+        if let Some(page) = &generation_id {
+            buses.window(GENERATION_ID, GENERATION_ID_SIZE, page.clone())?;
+        }
         if let Some(firmware) = &firmware {
             firmware_board(&buses, firmware, &fw_cfg)?;
         }
@@ -106,6 +114,12 @@ impl Machine {
             test_device_ports(&buses, &router)?;
         }
 
+        let watchdog = watchdog.then(|| Watchdog::new(clock, timers, events.clone()));
+        functions.extend(
+            watchdog
+                .iter()
+                .map(|watchdog| watchdog.clone() as Arc<dyn PciFunction>),
+        );
         let windows = firmware
             .as_ref()
             .map_or_else(|| topology::windows(&ram), |board| board.pci_windows());
@@ -125,6 +139,8 @@ impl Machine {
             keyboard,
             serial,
             pm,
+            watchdog,
+            generation_id,
             fw_cfg,
             root,
             host_bridge,

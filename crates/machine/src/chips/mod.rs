@@ -3,6 +3,9 @@
 pub mod debug_console;
 pub mod fw_cfg;
 pub mod fw_cfg_bus;
+pub mod generation_id;
+mod i6300esb;
+pub mod i6300esb_bus;
 mod i8042;
 pub mod i8042_bus;
 pub mod pflash;

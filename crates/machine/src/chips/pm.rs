@@ -111,6 +111,11 @@ impl Pm {
         self.status |= STATUS_POWER_BUTTON;
     }
 
+    /// General-purpose event `number`, of 32, happens.
+    pub fn raise_event(&mut self, number: u8) {
+        self.gpe_status |= 1 << (number & 31);
+    }
+
     /// Turns ACPI mode on or off, as the firmware's SMI handler would.
     pub fn set_acpi_mode(&mut self, on: bool) {
         self.control = self.control & !CONTROL_SCI | if on { CONTROL_SCI } else { 0 };

@@ -58,6 +58,11 @@ impl PmBus {
         self.change(|pm, _| pm.press_power_button());
     }
 
+    /// General-purpose event `number` happens.
+    pub fn raise_event(&self, number: u8) {
+        self.change(|pm, _| pm.raise_event(number));
+    }
+
     /// Enters or leaves ACPI mode.
     fn set_acpi_mode(&self, on: bool) {
         self.change(|pm, _| pm.set_acpi_mode(on));

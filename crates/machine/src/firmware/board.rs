@@ -44,6 +44,7 @@ pub struct Board {
     machine_type: MachineType,
     cpus: u32,
     serial: bool,
+    generation_id: bool,
     /// There once the device is.
     fw_cfg: OnceLock<Arc<FwCfg>>,
 }
@@ -54,7 +55,7 @@ impl Board {
         firmware: Firmware,
         vm: Arc<dyn Vm>,
         ram: Arc<GuestRam>,
-        (machine_type, cpus, serial): (MachineType, u32, bool),
+        (machine_type, cpus, serial, generation_id): (MachineType, u32, bool, bool),
     ) -> Result<Arc<Self>, Error> {
         if !is_large_enough(&ram) {
             return Err(Error::NoMemory(crate::layout::HIGH_RAM_START));
@@ -90,6 +91,7 @@ impl Board {
             machine_type,
             cpus,
             serial,
+            generation_id,
             fw_cfg: OnceLock::new(),
         }))
     }
@@ -173,6 +175,7 @@ impl Board {
             windows: self.pci_windows(),
             ecam: ecam.unwrap_or(Range::new(ECAM_BASE, ECAM_SIZE)),
             serial: self.serial,
+            generation_id: self.generation_id,
             firmware: true,
         }
     }

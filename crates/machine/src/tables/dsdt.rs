@@ -3,7 +3,7 @@
 use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO, If,
-    Interrupt, Local, Memory32Fixed, Method, Name, NotEqual, ONE, Or, Package, PackageBuilder, Path,
+    Interrupt, Local, Memory32Fixed, Method, Name, NotEqual, Notify, ONE, Or, Package, PackageBuilder, Path,
     ResourceTemplate, Return, Scope, Store, Uuid, ZERO,
 };
 
@@ -12,12 +12,15 @@ use ostler_bus::Range;
 use super::Description;
 use crate::bridges::{PIRQ_ISA, topology};
 use crate::chips::pm::SLEEP_TYPE_OFF;
-use crate::layout::{COM1, COM1_IRQ, FW_CFG, PM_BASE, PVPANIC};
+use crate::layout::{COM1, COM1_IRQ, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, PM_BASE, PVPANIC};
 
 /// PCI host bridge capabilities (PCI Firmware 3.2, 4.5.1).
 const HOST_BRIDGE_UUID: &str = "33db4d5b-1ff7-401c-9657-7441c03dd766";
 /// What is handed to the guest: native hotplug, PME, AER, the PCIe capability; not SHPC, which is not there.
 const OSC_GRANTED: u8 = 0x1d;
+
+/// The general-purpose event that tells of a new VM generation ID: QEMU's.
+pub const GENERATION_ID_EVENT: u8 = 5;
 
 /// The DSDT's definition block, without the table header.
 pub fn body(machine: &Description) -> Vec<u8> {
@@ -34,8 +37,47 @@ pub fn body(machine: &Description) -> Vec<u8> {
     for cpu in 0..machine.cpus {
         processor(cpu, &mut system_bus);
     }
+    if machine.generation_id {
+        generation_id(&mut system_bus);
+    }
     body.extend(Scope::raw("\\_SB_".into(), system_bus));
+    if machine.generation_id {
+        generation_id_event(&mut body);
+    }
     body
+}
+
+/// The device by which guests find the VM generation ID: by its compatible ID, so the other one is ours. Its address is in two halves.
+fn generation_id(body: &mut Vec<u8>) {
+    let (low, high) = (GENERATION_ID as u32, (GENERATION_ID >> 32) as u32);
+    let page = Memory32Fixed::new(false, low, GENERATION_ID_SIZE as u32);
+    Device::new(
+        "VGEN".into(),
+        vec![
+            &Name::new("_HID".into(), &"OSTL0001"),
+            &Name::new("_CID".into(), &"VM_Gen_Counter"),
+            &Name::new("_DDN".into(), &"VM_Gen_Counter"),
+            &Name::new("_STA".into(), &0x0fu8),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&page])),
+            &Name::new("ADDR".into(), &Package::new(vec![&low, &high])),
+        ],
+    )
+    .to_aml_bytes(body);
+}
+
+/// What the guest does when the ID changes: it tells the device's driver.
+fn generation_id_event(body: &mut Vec<u8>) {
+    let device: Path = "\\_SB_.VGEN".into();
+    let mut handler = Vec::new();
+    let name = format!("_E{GENERATION_ID_EVENT:02X}");
+    Method::new(
+        name.as_str().into(),
+        0,
+        false,
+        vec![&Notify::new(&device, &0x80u8)],
+    )
+    .to_aml_bytes(&mut handler);
+    body.extend(Scope::raw("\\_GPE".into(), handler));
 }
 
 /// Bytes that are AML already.

@@ -5,6 +5,8 @@ mod dsdt;
 mod mp;
 pub mod smbios;
 
+pub use dsdt::GENERATION_ID_EVENT;
+
 use ostler_bus::Range;
 use ostler_memory::GuestRam;
 use ostler_pci::Windows;
@@ -28,6 +30,8 @@ pub struct Description<'a> {
     pub ecam: Range,
     /// Whether there is a COM1.
     pub serial: bool,
+    /// Whether there is a VM generation ID.
+    pub generation_id: bool,
     /// Whether firmware describes itself.
     pub firmware: bool,
 }

@@ -155,6 +155,7 @@ mod tests {
             windows,
             ecam: nothing,
             serial: true,
+            generation_id: false,
             firmware: false,
         });
         let (mut at, mut kinds) = (0, Vec::new());

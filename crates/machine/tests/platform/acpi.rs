@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::bench::{kernel, machine};
+use crate::bench::{Parts, kernel, machine};
 use crate::tables::{source_overrides, tables};
 
 #[test]
@@ -47,7 +47,13 @@ fn iasl_reads_every_table_and_compiles_the_dsdt_again() {
         );
         return;
     }
-    let bench = machine(kernel(), 3);
+    // With everything that the tables can describe.
+    let parts = Parts {
+        cpus: 3,
+        generation_id: Some([7; 16]),
+        ..Parts::default()
+    };
+    let bench = parts.build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     for table in tables(&bench) {
         let name = String::from_utf8_lossy(&table[..4]).to_lowercase();

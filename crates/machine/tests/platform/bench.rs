@@ -103,6 +103,8 @@ pub struct Parts {
     pub cpus: u32,
     pub ram: Arc<GuestRam>,
     pub functions: Vec<Arc<dyn PciFunction>>,
+    pub watchdog: bool,
+    pub generation_id: Option<[u8; 16]>,
     /// The devices that are off by default: debug exit and test device.
     pub test_devices: bool,
 }
@@ -116,6 +118,8 @@ impl Default for Parts {
             cpus: 1,
             ram: ostler_memory::allocate(64 << 20, Default::default()).unwrap(),
             functions: Vec::new(),
+            watchdog: false,
+            generation_id: None,
             test_devices: true,
         }
     }
@@ -137,6 +141,8 @@ impl Parts {
             boot: self.boot.unwrap_or(kernel),
             functions: self.functions,
             sata: None,
+            watchdog: self.watchdog,
+            generation_id: self.generation_id,
             serial: Some(outside.clone()),
             events: outside.clone(),
             debug_exit: self.test_devices.then_some(0xf4),

@@ -39,6 +39,8 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         }),
         functions: Vec::new(),
         sata: None,
+        watchdog: false,
+        generation_id: None,
         serial: Some(outside.clone()),
         events: outside,
         debug_exit: None,

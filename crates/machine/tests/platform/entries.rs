@@ -47,6 +47,8 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         }),
         functions: Vec::new(),
         sata: None,
+        watchdog: false,
+        generation_id: None,
         serial: Some(outside.clone()),
         events: outside.clone(),
         debug_exit: Some(0xf4),

@@ -13,3 +13,4 @@ mod machine;
 mod routing;
 mod tables;
 mod version;
+mod watchdog;
