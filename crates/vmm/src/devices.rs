@@ -1,5 +1,5 @@
-//! The devices that a specification asks for: those of virtio in the order of their slots (disks, network cards, console,
-//! entropy), and the SATA controller with its drives.
+//! The devices that a specification asks for: those of virtio and other network cards in the order of their slots (disks,
+//! network cards, console, entropy, balloon, vsock), and the SATA controller with its drives.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -8,18 +8,24 @@ use std::sync::Arc;
 
 use ostler_ahci::{Ahci, DriveKind, DriveOptions};
 use ostler_disk::{Disk, RawDisk};
-use ostler_netio::{NetBackend, OpenTap, SocketNet, Tap};
+use ostler_e1000e::{CardOptions, E1000e};
+use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
+use ostler_pci::PciFunction;
+use ostler_virtio::balloon::{BalloonControl, BalloonDevice, BalloonOptions};
 use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
 use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
 use ostler_virtio::rng::RngDevice;
+use ostler_virtio::vsock::{Door, VsockControl, VsockDevice};
 use ostler_virtio::{DeviceMetrics, Platform, VirtioDevice, VirtioPci};
 
 use crate::Error;
 use crate::console::{Console, PortStream};
+use crate::guest::Consoles;
 use crate::handoff::Descriptors;
 use crate::spec::{
-    self, AcceleratorSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, Slot,
+    self, AcceleratorSpec, BalloonSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec,
+    NetModel, Slot, VsockSpec,
 };
 
 /// Most queues of a disk, and most queue pairs of a network card; more than CPUs of the host bring nothing.
@@ -34,8 +40,41 @@ const DEFAULT_WINDOW: WindowSize = WindowSize {
 #[derive(Clone)]
 pub(crate) struct NamedDevice {
     pub name: String,
-    pub device: Arc<VirtioPci>,
+    pub device: Function,
     pub part: Part,
+}
+
+/// A device as a PCI function.
+#[derive(Clone)]
+pub(crate) enum Function {
+    Virtio(Arc<VirtioPci>),
+    E1000e(Arc<E1000e>),
+}
+
+impl Function {
+    /// The function itself.
+    pub fn pci(&self) -> Arc<dyn PciFunction> {
+        match self {
+            Self::Virtio(device) => device.clone(),
+            Self::E1000e(device) => device.clone(),
+        }
+    }
+
+    /// What it is, for people to read.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Virtio(device) => device.kind().name(),
+            Self::E1000e(_) => "e1000e",
+        }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &DeviceMetrics {
+        match self {
+            Self::Virtio(device) => device.metrics(),
+            Self::E1000e(device) => device.metrics(),
+        }
+    }
 }
 
 /// What management reaches of a device, by its kind.
@@ -45,6 +84,8 @@ pub(crate) enum Part {
     Net(NetPart),
     Console,
     Rng,
+    Balloon(BalloonControl),
+    Vsock(VsockControl),
 }
 
 /// Of a disk.
@@ -58,9 +99,58 @@ pub(crate) struct DiskPart {
 #[derive(Clone)]
 pub(crate) struct NetPart {
     pub backend: Arc<dyn NetBackend>,
-    pub control: NetControl,
-    /// "tap" or "socket".
+    pub control: CardControl,
+    /// "tap", "socket" or "switch".
     pub kind: &'static str,
+}
+
+/// The control side of a network card, by its model.
+#[derive(Clone)]
+pub(crate) enum CardControl {
+    Virtio(NetControl),
+    E1000e(ostler_e1000e::CardControl),
+}
+
+impl CardControl {
+    /// The model.
+    pub fn model(&self) -> NetModel {
+        match self {
+            Self::Virtio(_) => NetModel::Virtio,
+            Self::E1000e(_) => NetModel::E1000e,
+        }
+    }
+
+    /// Puts the card's cable in or takes it out, and tells the guest.
+    pub fn set_link(&self, up: bool) {
+        match self {
+            Self::Virtio(control) => control.set_link(up),
+            Self::E1000e(control) => control.set_link(up),
+        }
+    }
+
+    /// False while the cable is out.
+    pub fn is_plugged(&self) -> bool {
+        match self {
+            Self::Virtio(control) => control.is_plugged(),
+            Self::E1000e(control) => control.is_plugged(),
+        }
+    }
+
+    /// The current MAC address.
+    pub fn mac(&self) -> [u8; 6] {
+        match self {
+            Self::Virtio(control) => control.mac(),
+            Self::E1000e(control) => control.mac(),
+        }
+    }
+
+    /// Asks the guest to announce itself on the network. False if it cannot be asked.
+    pub fn announce(&self) -> bool {
+        match self {
+            Self::Virtio(control) => control.announce(),
+            Self::E1000e(_) => false,
+        }
+    }
 }
 
 /// A drive of the SATA controller.
@@ -89,12 +179,12 @@ pub(crate) struct Devices {
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes all devices, not running yet. `console` is what the virtio console is connected to.
+/// Makes all devices, not running yet. `consoles` is what the virtio console and its ports are connected to.
 pub(crate) fn build(
     spec: &GuestSpec,
     descriptors: &Descriptors,
     platform: &Platform,
-    console: &Arc<Console>,
+    consoles: &Consoles,
 ) -> Result<Devices, Error> {
     let mut list = Vec::new();
     let mut console_control = None;
@@ -115,15 +205,17 @@ pub(crate) fn build(
         let kind = match net.backend {
             spec::NetBackend::Tap { .. } => "tap",
             spec::NetBackend::Socket { .. } => "socket",
+            spec::NetBackend::Switch { .. } => "switch",
         };
         let options = NetOptions {
             mac: net.mac.0,
             pairs: queues(spec.cpus),
         };
-        list.push(make_net(name, (back, kind), options, platform)?);
+        list.push(make_net(name, (back, kind), (net.model, options), platform)?);
     }
-    if spec.console != ConsoleSpec::None {
-        let (device, control) = open_console(console).map_err(|e| Error::part("the virtio console", e))?;
+    if spec.console != ConsoleSpec::None || !spec.channels.is_empty() {
+        let (device, control) =
+            open_console(spec, consoles).map_err(|e| Error::part("the virtio console", e))?;
         list.push(place(
             "console".into(),
             Box::new(device),
@@ -134,6 +226,13 @@ pub(crate) fn build(
     }
     if spec.rng {
         list.push(make_rng("rng".into(), platform)?);
+    }
+    if let Some(balloon) = &spec.balloon {
+        list.push(make_balloon("balloon".into(), balloon, platform)?);
+    }
+    if let Some(vsock) = &spec.vsock {
+        let door = open_door(vsock, descriptors).map_err(|e| Error::part("vsock", e))?;
+        list.push(make_vsock("vsock".into(), vsock.cid, door, platform)?);
     }
     Ok(Devices {
         list,
@@ -155,6 +254,7 @@ fn place(
     platform: &Platform,
 ) -> Result<NamedDevice, Error> {
     let device = VirtioPci::new(device, platform).map_err(|e| Error::part(name.clone(), e))?;
+    let device = Function::Virtio(device);
     Ok(NamedDevice { name, device, part })
 }
 
@@ -221,21 +321,67 @@ fn make_sata(drives: Vec<(String, DriveKind, OpenDisk)>, platform: &Platform) ->
 pub(crate) fn make_net(
     name: String,
     (backend, kind): (Arc<dyn NetBackend>, &'static str),
-    options: NetOptions,
+    (model, options): (NetModel, NetOptions),
     platform: &Platform,
 ) -> Result<NamedDevice, Error> {
-    let device = NetDevice::new(backend.clone(), options);
-    let part = Part::Net(NetPart {
-        control: device.control(),
-        backend,
-        kind,
-    });
-    place(name, Box::new(device), part, platform)
+    let part = |control| {
+        Part::Net(NetPart {
+            control,
+            backend: backend.clone(),
+            kind,
+        })
+    };
+    match model {
+        NetModel::Virtio => {
+            let device = NetDevice::new(backend.clone(), options);
+            let part = part(CardControl::Virtio(device.control()));
+            place(name, Box::new(device), part, platform)
+        }
+        NetModel::E1000e => {
+            let options = CardOptions {
+                mac: options.mac,
+                backend: backend.clone(),
+            };
+            let device = E1000e::new(options, platform.ram.clone(), platform.msi.clone())
+                .map_err(|e| Error::part(name.clone(), e))?;
+            let part = part(CardControl::E1000e(device.control()));
+            let device = Function::E1000e(device);
+            Ok(NamedDevice { name, device, part })
+        }
+    }
 }
 
 /// An entropy source as a device.
 pub(crate) fn make_rng(name: String, platform: &Platform) -> Result<NamedDevice, Error> {
     place(name, Box::new(RngDevice::new()), Part::Rng, platform)
+}
+
+fn make_balloon(name: String, spec: &BalloonSpec, platform: &Platform) -> Result<NamedDevice, Error> {
+    let options = BalloonOptions {
+        deflate_on_oom: spec.deflate_on_oom,
+        free_page_reporting: spec.free_page_reporting,
+    };
+    let device = BalloonDevice::new(options).map_err(|e| Error::part(name.clone(), e))?;
+    let part = Part::Balloon(device.control());
+    place(name, Box::new(device), part, platform)
+}
+
+/// Sockets between guest and host as a device.
+pub(crate) fn make_vsock(
+    name: String,
+    cid: u32,
+    door: Door,
+    platform: &Platform,
+) -> Result<NamedDevice, Error> {
+    let device = VsockDevice::new(cid, door).map_err(|e| Error::part(name.clone(), e))?;
+    let part = Part::Vsock(device.control());
+    place(name, Box::new(device), part, platform)
+}
+
+fn open_door(spec: &VsockSpec, descriptors: &Descriptors) -> Result<Door, AnyError> {
+    let listener = descriptors.duplicate(spec.listener)?;
+    let plug = spec.plug.map(|slot| descriptors.duplicate(slot)).transpose()?;
+    Ok(Door::new(listener, plug)?)
 }
 
 fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<OpenDisk, AnyError> {
@@ -278,9 +424,14 @@ fn open_net(
             vhost: files(vhost_for(accelerator, vhost))?,
             mtu: *mtu,
         })?),
-        spec::NetBackend::Socket { connection } => {
-            Arc::new(SocketNet::new(descriptors.duplicate(*connection)?)?)
+        spec::NetBackend::Socket { connection, headers } => {
+            let socket = descriptors.duplicate(*connection)?;
+            Arc::new(match headers {
+                true => SocketNet::with_headers(socket)?,
+                false => SocketNet::new(socket)?,
+            })
         }
+        spec::NetBackend::Switch { plug } => Arc::new(SwitchNet::new(descriptors.duplicate(*plug)?)?),
     })
 }
 
@@ -293,14 +444,23 @@ fn vhost_for<'a>(accelerator: &AcceleratorSpec, vhost: &'a [Slot]) -> &'a [Slot]
     }
 }
 
-fn open_console(console: &Arc<Console>) -> Result<(ConsoleDevice, ConsoleControl), AnyError> {
-    let stream = Box::new(PortStream::new(console.clone())?);
-    let port = PortOptions {
-        stream,
-        name: String::new(),
-        console: true,
+/// The console, where there is one, and named ports after it.
+fn open_console(spec: &GuestSpec, consoles: &Consoles) -> Result<(ConsoleDevice, ConsoleControl), AnyError> {
+    let port = |console: &Arc<Console>, name: &str| -> Result<PortOptions, AnyError> {
+        Ok(PortOptions {
+            stream: Box::new(PortStream::new(console.clone())?),
+            name: name.into(),
+            console: name.is_empty(),
+        })
     };
-    let device = ConsoleDevice::new(vec![port], DEFAULT_WINDOW)?;
+    let mut ports = Vec::new();
+    if spec.console != ConsoleSpec::None {
+        ports.push(port(&consoles.virtio, "")?);
+    }
+    for (channel, console) in spec.channels.iter().zip(&consoles.channels) {
+        ports.push(port(console, &channel.name)?);
+    }
+    let device = ConsoleDevice::new(ports, DEFAULT_WINDOW)?;
     let control = device.control();
     Ok((device, control))
 }

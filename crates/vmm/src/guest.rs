@@ -25,8 +25,9 @@ use crate::devices::{self, Devices};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
-use crate::manager::{self, Manager, NamedConsole};
-use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Slot};
+use crate::manager::{self, Manager, NamedConsole, WatchdogSwitch};
+use crate::registers::Registers;
+use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, Slot};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
 
 /// Port of the debug-exit device, where one is asked for.
@@ -36,6 +37,8 @@ const DEBUG_EXIT_PORT: u16 = 0xf4;
 pub(crate) struct Consoles {
     pub serial: Arc<Console>,
     pub virtio: Arc<Console>,
+    /// Named ports, in the order of the specification.
+    pub channels: Vec<Arc<Console>>,
     /// The firmware's log.
     pub debug: Arc<Console>,
 }
@@ -49,7 +52,9 @@ pub(crate) struct Guest {
     devices: Devices,
     serial: Arc<Console>,
     profiler: Option<Arc<dyn Profiler>>,
+    registers: Arc<Registers>,
     platform: Platform,
+    watchdog: WatchdogSwitch,
     control: Option<ControlServer>,
 }
 
@@ -83,14 +88,12 @@ impl Guest {
             msi: vm.clone(),
             doorbells: vm.clone(),
         };
-        let devices = devices::build(spec, descriptors, &platform, &consoles.virtio)?;
-        let functions = devices
-            .list
-            .iter()
-            .map(|device| device.device.clone() as Arc<dyn PciFunction>)
-            .collect();
+        let devices = devices::build(spec, descriptors, &platform, consoles)?;
+        let functions = devices.list.iter().map(|device| device.device.pci()).collect();
+        let watchdog = WatchdogSwitch::new(spec.watchdog.unwrap_or_default());
         let outside = Outside {
             driver: driver.clone(),
+            watchdog: watchdog.clone(),
             serial: consoles.serial.clone(),
             debug: consoles.debug.clone(),
         };
@@ -121,6 +124,7 @@ impl Guest {
             None => None,
         };
         let reports = bell.clone().map(|bell| Arc::new(Reports::new(bell)));
+        let registers = Arc::<Registers>::default();
         let mut vcpus = Vec::new();
         for index in 0..spec.cpus {
             let cpuid = cpuid(spec, &supported, index)?;
@@ -131,6 +135,7 @@ impl Guest {
                 driver: driver.clone(),
                 emulator,
                 reports: reports.clone(),
+                registers: registers.clone(),
             };
             let vcpu = vm
                 .create_vcpu(index, &cpuid)
@@ -163,7 +168,9 @@ impl Guest {
             devices,
             serial: consoles.serial.clone(),
             profiler: vm.profiler(),
+            registers,
             platform,
+            watchdog,
             control: None,
         })
     }
@@ -184,8 +191,10 @@ impl Guest {
             driver,
             machine: self.machine.clone(),
             platform: self.platform.clone(),
+            watchdog: self.watchdog.clone(),
             cpus: self.vcpus.iter().map(VcpuThread::view).collect(),
             profiler: self.profiler.clone(),
+            registers: self.registers.clone(),
             devices: self.devices.list.clone(),
             drives: self
                 .devices
@@ -209,15 +218,21 @@ impl Drop for Guest {
 
 impl Hardware for Guest {
     fn run_cpus(&mut self) {
+        self.machine.cpus_run();
         run_all(&self.vcpus);
     }
 
     fn hold_cpus(&mut self) {
         hold_all(&self.vcpus);
+        self.machine.cpus_held();
     }
 
     fn press_power_button(&mut self) {
         self.machine.power_button();
+    }
+
+    fn inject_nmi(&mut self) {
+        manager::inject_nmi(&*self.platform.msi, self.vcpus.len());
     }
 
     fn reset(&mut self) -> Result<(), String> {
@@ -258,6 +273,7 @@ fn physical_bits(cpuid: &[CpuidLeaf]) -> u8 {
 /// Whom the machine talks to.
 struct Outside {
     driver: DriverHandle,
+    watchdog: WatchdogSwitch,
     serial: Arc<Console>,
     debug: Arc<Console>,
 }
@@ -275,14 +291,19 @@ fn file(descriptors: &Descriptors, slot: Slot) -> Result<File, Error> {
     descriptors.duplicate(slot).map(File::from)
 }
 
-/// What firmware tries to start from: the disks as the user gave them.
-fn boot_order(disks: &[DiskSpec]) -> Vec<String> {
+/// What firmware tries to start from: these disks, or all as the user gave them.
+fn boot_order(disks: &[DiskSpec], order: &[u32]) -> Vec<String> {
     let (mut functions, mut ports) = (0.., 0..);
     let paths = disks.iter().filter_map(|disk| match disk.bus {
         DiskBus::Virtio => functions.next().map(disk_path),
         DiskBus::Sata => ports.next().map(sata_path),
     });
-    paths.collect()
+    let paths: Vec<String> = paths.collect();
+    if order.is_empty() {
+        return paths;
+    }
+    let chosen = order.iter().filter_map(|&index| paths.get(index as usize));
+    chosen.cloned().collect()
 }
 
 fn open_firmware(
@@ -327,9 +348,10 @@ fn build_machine(
             })
         }
         BootSpec::Firmware(firmware) => {
+            let order = boot_order(&spec.disks, &firmware.boot_order);
             let mut firmware = open_firmware(firmware, descriptors, &outside.debug)?;
             firmware.physical_bits = inside.physical_bits;
-            firmware.boot_order = boot_order(&spec.disks);
+            firmware.boot_order = order;
             Boot::Firmware(firmware)
         }
     };
@@ -342,8 +364,13 @@ fn build_machine(
         boot,
         functions: inside.functions,
         sata: inside.sata,
+        watchdog: spec.watchdog.is_some(),
+        generation_id: spec.generation_id.map(Guid::in_memory),
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),
-        events: Arc::new(Events(outside.driver)),
+        events: Arc::new(Events {
+            driver: outside.driver,
+            watchdog: outside.watchdog,
+        }),
         debug_exit: spec.debug_exit.then_some(DEBUG_EXIT_PORT),
         test_device: spec.test_device,
     });
@@ -376,14 +403,25 @@ impl InputSink for SerialInput {
 }
 
 /// What the machine reports, as the driver understands it.
-struct Events(DriverHandle);
+struct Events {
+    driver: DriverHandle,
+    watchdog: WatchdogSwitch,
+}
 
 impl MachineEvents for Events {
     fn notify(&self, event: MachineEvent) {
-        self.0.notice(match event {
+        self.driver.notice(match event {
             MachineEvent::PowerOff => Notice::PoweredOff,
             MachineEvent::Reset => Notice::Reset,
             MachineEvent::Panic => Notice::Panicked,
+            MachineEvent::Watchdog => {
+                let action = self.watchdog.action();
+                tracing::info!(
+                    "the guest let its watchdog run out; what follows is: {}",
+                    action.name()
+                );
+                Notice::Watchdog(action)
+            }
             MachineEvent::DebugExit(value) => Notice::DebugExit(value as u8),
             // The crash kernel decides what becomes of the guest.
             MachineEvent::CrashKernel => return,

@@ -10,12 +10,15 @@ pub mod control;
 mod devices;
 pub mod driver;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gdb;
 mod guest;
 pub mod handoff;
 pub mod link;
 mod manager;
 pub mod process;
+mod registers;
 pub mod spec;
 mod stats;
 #[cfg(test)]

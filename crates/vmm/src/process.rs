@@ -11,9 +11,9 @@ use crate::console::Console;
 use crate::control::ControlServer;
 use crate::driver::{Driver, DriverHandle, Request};
 use crate::guest::{Consoles, Guest};
-use crate::handoff;
+use crate::handoff::{self, Descriptors};
 use crate::link::{self, FromGuest, Outcome, ToGuest};
-use crate::spec::{BootSpec, ConsoleSpec, GuestSpec};
+use crate::spec::{BootSpec, ChannelSpec, ConsoleSpec, GuestSpec};
 
 /// What the guest may take to end when the process that it belongs to is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,6 +26,7 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
         serial: Arc::new(Console::open("serial", &spec.serial, &descriptors)?),
         virtio: Arc::new(Console::open("console", &spec.console, &descriptors)?),
         debug: Arc::new(Console::open("debug", debug_console(&spec), &descriptors)?),
+        channels: open_channels(&spec, &descriptors)?,
     };
     let mut guest = match Guest::build(&spec, &descriptors, &driver.handle(), &consoles) {
         Ok(guest) => guest,
@@ -54,7 +55,15 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
     consoles.serial.finish();
     consoles.virtio.finish();
     consoles.debug.finish();
+    for channel in &consoles.channels {
+        channel.finish();
+    }
     say(&socket, &FromGuest::Ended(outcome))
+}
+
+fn open_channels(spec: &GuestSpec, descriptors: &Descriptors) -> Result<Vec<Arc<Console>>, Error> {
+    let open = |channel: &ChannelSpec| Console::open("channel", &channel.leads_to, descriptors).map(Arc::new);
+    spec.channels.iter().map(open).collect()
 }
 
 /// Where firmware writes its log.

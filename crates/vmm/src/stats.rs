@@ -28,7 +28,7 @@ pub(crate) fn stats(manager: &Manager) -> Value {
     });
     let devices = manager.devices().iter().map(|device| {
         let function = &device.named.device;
-        device_counters(device.id(), function.kind().name(), function.metrics())
+        device_counters(device.id(), function.kind(), function.metrics())
     });
     let drives = manager
         .drives

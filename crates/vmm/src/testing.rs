@@ -11,8 +11,8 @@ use crate::guest::{Consoles, Guest};
 use crate::handoff::Descriptors;
 use crate::manager::Manager;
 use crate::spec::{
-    BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, KernelSpec, NetBackend,
-    NetSpec,
+    BalloonSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, Guid,
+    KernelSpec, NetBackend, NetSpec,
 };
 
 /// Bytes of its disk.
@@ -58,7 +58,8 @@ fn kernel() -> File {
     file
 }
 
-/// A guest with two CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0` and an entropy source.
+/// A guest with two CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0`,
+/// an entropy source, a memory balloon and a generation ID.
 pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let mut descriptors = Descriptors::new();
     let mut spec = crate::spec::tests::spec();
@@ -93,16 +94,24 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     });
     let (ours, cable) = std::os::unix::net::UnixStream::pair().unwrap();
     spec.nets.push(NetSpec {
+        model: crate::spec::NetModel::Virtio,
         backend: NetBackend::Socket {
             connection: descriptors.push(ours),
+            headers: false,
         },
         mac: "52:54:00:01:02:03".parse().unwrap(),
     });
+    spec.balloon = Some(BalloonSpec {
+        deflate_on_oom: true,
+        free_page_reporting: true,
+    });
+    spec.generation_id = Some(Guid([7; 16]));
     let console = || Arc::new(Console::open("console", &ConsoleSpec::None, &descriptors).unwrap());
     let consoles = Consoles {
         serial: console(),
         virtio: console(),
         debug: console(),
+        channels: Vec::new(),
     };
     let guest = Guest::build(&spec, &descriptors, driver, &consoles).unwrap();
     TestGuest {

@@ -21,6 +21,7 @@ use ostler_softcpu::emulate::Emulator;
 use crate::Error;
 use crate::driver::{DriverHandle, Notice};
 use crate::gdb::Reports;
+use crate::registers::Registers;
 
 /// How long a CPU may take until it has done a job. It comes back from guest mode at once, and a device answers at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -189,6 +190,8 @@ pub(crate) struct Surroundings {
     pub emulator: Option<Emulator>,
     /// Where stops for the debugger are reported, if there can be one.
     pub reports: Option<Arc<Reports>>,
+    /// Where the places of exits are counted.
+    pub registers: Arc<Registers>,
 }
 
 /// One vCPU and its thread.
@@ -416,7 +419,7 @@ fn execute(
             }
             Ok(Exit::Shutdown) => return Err(Notice::TripleFault),
             Ok(Exit::EmulationFailed) => emulate(vcpu, surroundings)?,
-            Ok(access) => answer(&surroundings.machine, access),
+            Ok(access) => answer(&surroundings.machine, &surroundings.registers, access),
             Err(error) => return Err(Notice::Failed(error.to_string())),
         }
     }
@@ -429,7 +432,8 @@ fn do_all(jobs: Vec<Job>, vcpu: &mut dyn Vcpu) {
 }
 
 /// Carries an access to the device that it is for.
-fn answer(machine: &Machine, exit: Exit<'_>) {
+fn answer(machine: &Machine, registers: &Registers, exit: Exit<'_>) {
+    registers.note(&exit);
     match exit {
         Exit::PortRead { port, width, data } => {
             for item in data.chunks_mut(usize::from(width.max(1))) {
@@ -458,11 +462,11 @@ fn emulate(vcpu: &mut dyn Vcpu, surroundings: &mut Surroundings) -> Result<(), N
     let Some(emulator) = &mut surroundings.emulator else {
         return Err(Notice::Failed("it cannot emulate an instruction".into()));
     };
-    let machine = &surroundings.machine;
+    let (machine, registers) = (&surroundings.machine, &surroundings.registers);
     if let Some(slots) = machine.changing_slots() {
         emulator.use_slots(slots);
     }
-    match emulator.help(vcpu, &mut |exit| answer(machine, exit)) {
+    match emulator.help(vcpu, &mut |exit| answer(machine, registers, exit)) {
         Ok(true) => Ok(()),
         Ok(false) => Err(Notice::TripleFault),
         Err(error) => Err(Notice::Failed(error.to_string())),

@@ -55,6 +55,12 @@ impl Arguments {
         self.need(name, value)
     }
 
+    /// A value of any type.
+    pub fn any(&mut self, name: &str) -> Result<Value, Failure> {
+        let value = self.left.remove(name);
+        self.need(name, value)
+    }
+
     pub fn boolean_if_given(&mut self, name: &str) -> Result<Option<bool>, Failure> {
         self.take(name, "boolean", |value| value.as_bool())
     }

@@ -23,6 +23,7 @@ pub(super) fn of_driver(event: Event) -> Value {
         Event::Shutdown { by_guest, reason } => {
             json!({ "event": "SHUTDOWN", "data": { "guest": by_guest, "reason": reason } })
         }
+        Event::Watchdog(action) => json!({ "event": "WATCHDOG", "data": { "action": action.name() } }),
         Event::Panicked => json!({ "event": "GUEST_PANICKED", "data": { "action": "poweroff" } }),
     }
 }

@@ -21,4 +21,6 @@ mod session;
 pub(crate) use arguments::Arguments;
 pub(crate) use failure::{Class, Failure};
 pub use framer::{Frame, Framer, MAX_DEPTH, MAX_TEXT};
+#[cfg(any(test, fuzzing))]
+pub(crate) use json::parse;
 pub use server::ControlServer;

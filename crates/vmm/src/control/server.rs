@@ -17,7 +17,7 @@ use ostler_machine::ROOT_PORTS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::events;
 use super::framer::{Frame, Framer};
@@ -35,6 +35,8 @@ const MAX_WAITING: usize = 1 << 20;
 const MAX_EVENTS: usize = 1024;
 /// Most descriptors that come with one piece of a client's text; more are closed.
 const MAX_RIGHTS: usize = 16;
+/// The shortest time between two events that a guest can cause as often as it likes; QEMU's is the same.
+const EVENT_PAUSE: Duration = Duration::from_secs(1);
 /// How long clients may take the last answers and events.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -47,6 +49,8 @@ enum Mail {
     Answer(u64, Value),
     /// The guest switched a slot off.
     Ejected,
+    /// The balloon has another size.
+    Balloon,
 }
 
 struct Shared {
@@ -90,6 +94,10 @@ impl ControlServer {
             let shared = shared.clone();
             port.listen(move |_| shared.post(Mail::Ejected));
         }
+        if let Some(balloon) = manager.balloon() {
+            let shared = shared.clone();
+            balloon.listen(move || shared.post(Mail::Balloon));
+        }
         let server = Server {
             shared: shared.clone(),
             listener,
@@ -97,6 +105,7 @@ impl ControlServer {
             manager,
             clients: Vec::new(),
             next_id: 0,
+            balloon: Throttle::default(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -150,18 +159,50 @@ struct Server {
     manager: Manager,
     clients: Vec<Client>,
     next_id: u64,
+    balloon: Throttle,
+}
+
+/// When something that happens often is told: once in [`EVENT_PAUSE`] at most.
+#[derive(Default)]
+struct Throttle {
+    told: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Throttle {
+    /// It happened.
+    fn happened(&mut self) {
+        let earliest = self.told.map(|at| at + EVENT_PAUSE);
+        self.due.get_or_insert(earliest.unwrap_or_else(Instant::now));
+    }
+
+    /// True if it is to be told now.
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        if self.due.is_none_or(|at| at > now) {
+            return false;
+        }
+        *self = Self {
+            told: Some(now),
+            due: None,
+        };
+        true
+    }
 }
 
 impl Server {
     fn run(mut self) {
         let mut deadline = None;
         loop {
+            // Asked before the mail is delivered: what was posted before the end is told.
+            let finishing = self.shared.finishing.load(Ordering::SeqCst);
             self.deliver_mail();
+            self.tell_balloon();
             for client in &mut self.clients {
                 client.write();
             }
             self.clients.retain(|client| !client.gone && !client.is_done());
-            if self.shared.finishing.load(Ordering::SeqCst) {
+            if finishing {
                 let end = *deadline.get_or_insert_with(|| Instant::now() + LINGER);
                 if self.clients.iter().all(|client| client.waiting.is_empty()) || Instant::now() >= end {
                     return;
@@ -171,6 +212,21 @@ impl Server {
                 tracing::error!("the control socket cannot wait for its clients: {error}");
                 return;
             }
+        }
+    }
+
+    fn tell_balloon(&mut self) {
+        if !self.balloon.take() {
+            return;
+        }
+        let changed = self
+            .manager
+            .balloon()
+            .is_some_and(|balloon| balloon.take_change());
+        if changed {
+            let actual = self.manager.balloon_memory();
+            let event = json!({ "event": "BALLOON_CHANGE", "data": { "actual": actual } });
+            self.tell(&events::stamp(event));
         }
     }
 
@@ -187,7 +243,8 @@ impl Server {
             flags.set(PollFlags::OUT, !client.waiting.is_empty());
             polled.push(PollFd::from_borrowed_fd(client.stream.as_fd(), flags));
         }
-        let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+        let wake = deadline.into_iter().chain(self.balloon.due).min();
+        let left = wake.map(|end| end.saturating_duration_since(Instant::now()));
         match poll(
             &mut polled,
             left.and_then(|left| Timespec::try_from(left).ok()).as_ref(),
@@ -291,6 +348,7 @@ impl Server {
                     self.manager.forget_requests();
                     self.tell(&event);
                 }
+                Some(Mail::Balloon) => self.balloon.happened(),
                 Some(Mail::Ejected) => {
                     self.manager.collect_ejected();
                     self.tell_events();
@@ -382,7 +440,6 @@ mod tests {
     use crate::link::Outcome;
     use crate::spec::OnReset;
     use crate::testing;
-    use serde_json::json;
     use std::io::{BufRead, BufReader, Write};
 
     struct Nothing(ControlServer);
@@ -391,6 +448,7 @@ mod tests {
         fn run_cpus(&mut self) {}
         fn hold_cpus(&mut self) {}
         fn press_power_button(&mut self) {}
+        fn inject_nmi(&mut self) {}
         fn reset(&mut self) -> Result<(), String> {
             Ok(())
         }
@@ -430,6 +488,26 @@ mod tests {
             peer
         });
         driving.join().unwrap()
+    }
+
+    #[test]
+    fn what_a_guest_causes_at_will_is_told_once_in_a_while() {
+        let mut throttle = Throttle::default();
+        assert!(!throttle.take());
+        throttle.happened();
+        assert!(throttle.take(), "the first time at once");
+        for _ in 0..1000 {
+            throttle.happened();
+        }
+        let due = throttle.due.unwrap();
+        assert_eq!(
+            Some(due),
+            throttle.told.map(|at| at + EVENT_PAUSE),
+            "then all of it once"
+        );
+        throttle.told = throttle.told.map(|at| at - EVENT_PAUSE);
+        throttle.due = throttle.told.map(|at| at + EVENT_PAUSE);
+        assert!(throttle.take() && !throttle.take());
     }
 
     #[test]

@@ -219,13 +219,6 @@ fn queries_answer_in_qemus_shape() {
     assert_eq!(stats[0]["stats"]["rd_operations"], 0);
     let filters = talk.good("query-rx-filter", json!({ "name": "net0" }));
     assert_eq!(filters[0]["main-mac"], "52:54:00:01:02:03");
-    assert_eq!(
-        talk.bad("query-balloon", json!({})),
-        (
-            "DeviceNotActive".into(),
-            "No balloon device has been activated".into()
-        )
-    );
     let pci = talk.good("query-pci", json!({}));
     let disk = pci[0]["devices"]
         .as_array()
@@ -410,7 +403,177 @@ fn cards_and_entropy_sources_fill_the_ports() {
     talk.good("set_link", json!({ "name": "n1", "up": false }));
     talk.good("device_del", json!({ "id": "/machine/peripheral/c1" }));
     talk.good("netdev_del", json!({ "id": "n1" }));
-    assert_eq!(talk.manager.devices().len(), 3 + 3);
+    assert_eq!(talk.manager.devices().len(), 4 + 3);
+}
+
+#[test]
+fn a_card_at_a_switch_gets_another_plug() {
+    let mut talk = Talk::negotiated();
+    let plug = |talk: &mut Talk, name: &str| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        talk.session.fds.receive(OwnedFd::from(theirs));
+        talk.good("getfd", json!({ "fdname": name }));
+        ours
+    };
+    let first = plug(&mut talk, "first");
+    let netdev = json!({ "type": "x-ostler-switch", "id": "n1", "fd": "first" });
+    talk.good("netdev_add", netdev);
+    talk.good(
+        "device_add",
+        json!({ "driver": "e1000e", "id": "c1", "netdev": "n1", "mac": "52:54:00:00:00:09" }),
+    );
+    drop(first);
+    let second = plug(&mut talk, "second");
+    talk.good("x-ostler-plug", json!({ "id": "c1", "fd": "second" }));
+    // It has no link, and asks for one.
+    ostler_netio::wait_for_wish(&second).unwrap();
+    let none = talk.bad("x-ostler-plug", json!({ "id": "c2", "fd": "second" }));
+    assert_eq!(none.0, "DeviceNotFound");
+    let unnamed = talk.bad("x-ostler-plug", json!({ "id": "c1", "fd": "third" }));
+    assert!(unnamed.1.contains("'third' has not been found"), "{unnamed:?}");
+    // Another way out has none.
+    let _socket = plug(&mut talk, "socket");
+    talk.good(
+        "netdev_add",
+        json!({ "type": "socket", "id": "n2", "fd": "socket" }),
+    );
+    let card = json!({ "driver": "virtio-net-pci", "id": "c2", "netdev": "n2" });
+    talk.good("device_add", card);
+    let _third = plug(&mut talk, "third");
+    let refused = talk.bad("x-ostler-plug", json!({ "id": "c2", "fd": "third" }));
+    assert!(refused.1.contains("not at a switch"), "{refused:?}");
+}
+
+#[test]
+fn a_vsock_device_is_made_of_descriptors_and_there_is_one() {
+    let mut talk = Talk::negotiated();
+    let folder = tempfile::tempdir().unwrap();
+    let door = || std::os::unix::net::UnixListener::bind(folder.path().join("door")).unwrap();
+    let device = json!({ "driver": "vhost-vsock-pci", "id": "v", "guest-cid": 3, "vhostfd": "door" });
+    let without = |name: &str| {
+        let mut device = device.clone();
+        device.as_object_mut().unwrap().remove(name);
+        device
+    };
+    let with = |name: &str, value: Value| {
+        let mut device = device.clone();
+        device[name] = value;
+        device
+    };
+    for (wrong, text) in [
+        (without("guest-cid"), "guest-cid property must be greater than 2"),
+        (with("guest-cid", json!(2)), "the host has 2"),
+        (with("guest-cid", json!(u32::MAX)), "a guest's CID is one of"),
+        (without("vhostfd"), "this process opens no sockets"),
+        (device.clone(), "File descriptor named 'door' has not been found"),
+        (
+            with("seqpacket", json!(true)),
+            "Property 'vhost-vsock-pci.seqpacket' not found",
+        ),
+    ] {
+        let said = talk.bad("device_add", wrong).1;
+        assert!(said.contains(text), "{said}");
+    }
+    // A socket that does not listen.
+    let (ours, _other) = UnixStream::pair().unwrap();
+    talk.session.fds.receive(OwnedFd::from(ours));
+    talk.good("getfd", json!({ "fdname": "door" }));
+    let said = talk.bad("device_add", device.clone()).1;
+    assert!(said.contains("vhostfd cannot be used"), "{said}");
+    talk.session.fds.receive(OwnedFd::from(door()));
+    talk.good("getfd", json!({ "fdname": "door" }));
+    talk.good("device_add", device.clone());
+    let second = talk.bad("device_add", with("id", json!("w"))).1;
+    assert!(second.contains("one vsock device"), "{second}");
+    let path = "/machine/peripheral/v";
+    let cid = |value: Value| json!({ "path": path, "property": "guest-cid", "value": value });
+    talk.good("qom-set", cid(json!(9)));
+    assert_eq!(
+        talk.good("qom-get", json!({ "path": path, "property": "guest-cid" })),
+        9
+    );
+    for wrong in [json!(1), json!("9"), json!(-1)] {
+        talk.bad("qom-set", cid(wrong));
+    }
+    talk.good("device_del", json!({ "id": "v" }));
+}
+
+#[test]
+fn the_balloon_is_told_its_size_and_asked_for_statistics() {
+    let mut talk = Talk::negotiated();
+    let balloon = talk.manager.balloon().unwrap().clone();
+    assert_eq!(
+        talk.good("query-balloon", json!({})),
+        json!({ "actual": 16 << 20 })
+    );
+    for (bytes, pages) in [(12 << 20, 1024), (1, 4095), (i64::MAX, 0), ((16 << 20) - 4095, 0)] {
+        talk.good("balloon", json!({ "value": bytes }));
+        assert_eq!(balloon.wanted(), pages, "{bytes}");
+    }
+    for bytes in [0, -1, i64::MIN] {
+        assert_eq!(
+            talk.bad("balloon", json!({ "value": bytes })).1,
+            "Parameter 'target' expects a size"
+        );
+    }
+    assert_eq!(talk.line("balloon 10"), "");
+    assert_eq!(balloon.wanted(), 6 << 8);
+    assert_eq!(talk.line("balloon x"), "balloon: integer expected\r\n");
+    assert_eq!(
+        talk.line(&format!("balloon {}", i64::MAX)),
+        "balloon: integer expected\r\n"
+    );
+    assert_eq!(talk.line("info balloon"), "balloon: actual=16\r\n");
+
+    let path = "/machine/peripheral/balloon";
+    let stats = talk.good("qom-get", json!({ "path": path, "property": "guest-stats" }));
+    assert_eq!(
+        (&stats["last-update"], &stats["stats"]["stat-free-memory"]),
+        (&json!(0), &json!(u64::MAX))
+    );
+    assert_eq!(stats["stats"].as_object().unwrap().len(), 10);
+    let mut set = |name: &str, value: Value| {
+        talk.execute(
+            "qom-set",
+            json!({ "path": path, "property": name, "value": value }),
+        )
+    };
+    let interval = "guest-stats-polling-interval";
+    assert_eq!(set(interval, json!(3)), json!({ "return": {} }));
+    for (name, value, words) in [
+        (interval, json!(-1), "timer value must be greater than zero"),
+        (interval, json!(1u64 << 32), "timer value is too big"),
+        (
+            interval,
+            json!("3"),
+            "Invalid parameter type for 'guest-stats-polling-interval', expected: integer",
+        ),
+        (
+            "guest-stats",
+            json!(1),
+            "Insufficient permission to perform this operation",
+        ),
+        ("air", json!(1), "Property 'virtio-balloon-pci.air' not found"),
+    ] {
+        assert_eq!(set(name, value)["error"]["desc"], words);
+    }
+    assert_eq!(balloon.interval(), 3);
+}
+
+#[test]
+fn the_watchdogs_action_and_the_generation_id_can_be_changed() {
+    let mut talk = Talk::negotiated();
+    talk.good("watchdog-set-action", json!({ "action": "inject-nmi" }));
+    assert_eq!(talk.manager.watchdog.action().name(), "inject-nmi");
+    let refused = talk.bad("watchdog-set-action", json!({ "action": "bark" }));
+    assert_eq!(refused.1, "Parameter 'action' does not accept value 'bark'");
+    let id = talk.good("query-vm-generation-id", json!({}));
+    assert_eq!(id["guid"], "07070707-0707-0707-0707-070707070707");
+    let new = json!({ "guid": "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87" });
+    talk.good("x-ostler-set-vm-generation-id", new.clone());
+    assert_eq!(talk.good("query-vm-generation-id", json!({})), new);
+    let refused = talk.bad("x-ostler-set-vm-generation-id", json!({ "guid": "new" }));
+    assert!(refused.1.contains("is no GUID"), "{refused:?}");
 }
 
 #[test]
@@ -530,6 +693,17 @@ fn a_profile_is_of_some_seconds() {
     }
 }
 
+#[test]
+fn registers_are_counted_on_request() {
+    let mut talk = Talk::negotiated();
+    for count in [json!({}), json!({ "count": true }), json!({ "count": false })] {
+        let told = talk.good("x-ostler-registers", count);
+        assert_eq!(told, json!({ "registers": [], "elsewhere": 0 }));
+    }
+    talk.bad("x-ostler-registers", json!({ "count": 1 }));
+    talk.bad("x-ostler-registers", json!({ "on": true }));
+}
+
 /// A value that a client could send as an argument.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -565,6 +739,7 @@ fn argument() -> impl Strategy<Value = String> {
         4 => proptest::sample::select(vec![
             "name", "up", "id", "driver", "bus", "drive", "netdev", "file", "filename", "node-name", "type", "fd",
             "fdset-id", "fdname", "path", "property", "command-line", "device", "size", "interfaces", "addr", "cache",
+            "value", "action", "guid",
         ]).prop_map(str::to_owned),
         1 => ".{0,8}",
     ]

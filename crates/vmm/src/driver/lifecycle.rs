@@ -13,7 +13,7 @@
 //! The driver ([`super::Driver`]) is the only caller; it carries the actions out in order, on its one thread.
 
 use crate::link::Outcome;
-use crate::spec::OnReset;
+use crate::spec::{OnReset, WatchdogAction};
 
 /// Where a guest is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub enum Notice {
     Reset,
     /// The guest's kernel panicked.
     Panicked,
+    /// The guest let its watchdog run out, for which this was to happen.
+    Watchdog(WatchdogAction),
     /// A CPU met a triple fault.
     TripleFault,
     /// The guest wrote to the debug exit port.
@@ -109,6 +111,8 @@ pub enum Action {
     HoldCpus,
     /// Press the machine's power button.
     PressPowerButton,
+    /// Send every CPU an NMI.
+    InjectNmi,
     /// Hold the CPUs, bring every chip to its reset state, load the kernel again, and report [`Notice::ResetDone`].
     ResetMachine,
     /// Tell clients.
@@ -140,6 +144,8 @@ pub enum Event {
     },
     /// The guest's kernel panicked.
     Panicked,
+    /// The guest let its watchdog run out.
+    Watchdog(WatchdogAction),
 }
 
 /// Why a request was not followed.
@@ -223,12 +229,30 @@ impl Lifecycle {
                 State::Created | State::Resetting { .. } => Vec::new(),
                 _ => self.reset(true),
             },
+            Notice::Watchdog(action) if self.state.is_executing() => self.watchdog(action),
+            Notice::Watchdog(_) => Vec::new(),
             Notice::ResetDone => match self.state {
                 State::Resetting { paused: true } => self.enter(State::Paused, Vec::new()),
                 State::Resetting { paused: false } => self.enter(State::Running, vec![Action::RunCpus]),
                 _ => Vec::new(),
             },
         }
+    }
+
+    fn watchdog(&mut self, action: WatchdogAction) -> Vec<Action> {
+        let mut actions = vec![Action::Tell(Event::Watchdog(action))];
+        actions.extend(match action {
+            WatchdogAction::Reset => self.reset(true),
+            WatchdogAction::Poweroff => self.over(Outcome::PoweredOff, true, "guest-shutdown"),
+            WatchdogAction::Pause => self.pause(),
+            WatchdogAction::InjectNmi => vec![Action::InjectNmi],
+            WatchdogAction::None | WatchdogAction::Debug => Vec::new(),
+            WatchdogAction::Shutdown => {
+                let pressed = vec![Action::PressPowerButton, Action::Tell(Event::PowerDown)];
+                self.enter(State::ShuttingDown, pressed)
+            }
+        });
+        actions
     }
 
     fn pause(&mut self) -> Vec<Action> {
@@ -346,6 +370,35 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_watchdog_does_what_was_chosen() {
+        for action in WatchdogAction::ALL {
+            let mut life = running(OnReset::Restart);
+            let actions = life.notice(Notice::Watchdog(action));
+            assert_eq!(actions.first(), Some(&Action::Tell(Event::Watchdog(action))));
+            let (state, does) = match action {
+                WatchdogAction::Reset => (State::Resetting { paused: false }, Some(Action::ResetMachine)),
+                WatchdogAction::Shutdown => (State::ShuttingDown, Some(Action::PressPowerButton)),
+                WatchdogAction::Poweroff => (State::PoweredOff, Some(Action::End(Outcome::PoweredOff))),
+                WatchdogAction::Pause => (State::Paused, Some(Action::HoldCpus)),
+                WatchdogAction::InjectNmi => (State::Running, Some(Action::InjectNmi)),
+                WatchdogAction::None | WatchdogAction::Debug => (State::Running, None),
+            };
+            assert_eq!(life.state(), state, "{action:?}");
+            assert!(
+                does.is_none_or(|does| actions.contains(&does)),
+                "{action:?}: {actions:?}"
+            );
+        }
+        let mut life = running(OnReset::Restart);
+        life.request(Request::Pause).unwrap();
+        assert_eq!(
+            life.notice(Notice::Watchdog(WatchdogAction::Reset)),
+            [],
+            "it came too late"
+        );
+    }
+
     #[derive(Debug, Clone)]
     enum Input {
         Ask(Request),
@@ -362,6 +415,8 @@ mod tests {
                 Just(Request::Reset),
             ].prop_map(Input::Ask),
             4 => prop_oneof![Just(Notice::Reset), Just(Notice::ResetDone)].prop_map(Input::Happens),
+            2 => proptest::sample::select(WatchdogAction::ALL.to_vec())
+                .prop_map(|action| Input::Happens(Notice::Watchdog(action))),
             1 => prop_oneof![
                 Just(Input::Ask(Request::Quit)),
                 Just(Input::Ask(Request::Abandon)),
@@ -411,7 +466,7 @@ mod tests {
                             (resetting, cpus_run) = (true, false);
                         }
                         Action::End(_) => (cpus_run, ends) = (false, ends + 1),
-                        Action::PressPowerButton => prop_assert!(cpus_run),
+                        Action::PressPowerButton | Action::InjectNmi => prop_assert!(cpus_run),
                         Action::Tell(_) => {}
                     }
                 }

@@ -33,6 +33,8 @@ pub trait Hardware {
     fn hold_cpus(&mut self);
     /// Presses the power button.
     fn press_power_button(&mut self);
+    /// Sends every CPU an NMI.
+    fn inject_nmi(&mut self);
     /// Brings the machine, whose CPUs are held, to its reset state. The error is one sentence.
     fn reset(&mut self) -> Result<(), String>;
     /// Tells clients.
@@ -134,6 +136,7 @@ impl Driver {
                 Action::RunCpus => hardware.run_cpus(),
                 Action::HoldCpus => hardware.hold_cpus(),
                 Action::PressPowerButton => hardware.press_power_button(),
+                Action::InjectNmi => hardware.inject_nmi(),
                 Action::Tell(event) => hardware.tell(event),
                 Action::ResetMachine => {
                     hardware.hold_cpus();
@@ -180,6 +183,9 @@ mod tests {
         }
         fn press_power_button(&mut self) {
             self.calls.push("button".into());
+        }
+        fn inject_nmi(&mut self) {
+            self.calls.push("nmi".into());
         }
         fn reset(&mut self) -> Result<(), String> {
             self.calls.push("reset".into());

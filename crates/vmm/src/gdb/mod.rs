@@ -15,6 +15,10 @@
 //! The protocol is our own code: the `gdbstub` crate answers packets that it does not know with "unknown", so `qqemu.PhyMemMode`,
 //! which people know from QEMU, is out of its reach, its x86-64 has no control registers, and it wants to own the loop.
 
+#[cfg(any(test, fuzzing))]
+mod fake;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod guest;
 mod packet;
 mod patches;

@@ -16,20 +16,22 @@ mod nodes;
 mod slots;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ostler_accel::{CpuState, Profiler};
-use ostler_bus::Msi;
+use ostler_bus::{Msi, MsiSink};
 use ostler_machine::Machine;
 use ostler_memory::GuestRam;
 use ostler_virtio::Platform;
+use ostler_virtio::balloon::BalloonControl;
 use serde_json::{Value, json};
 
 use crate::console::Console;
 use crate::devices::{DiskPart, NamedDevice, NetPart, Part, SataDrive};
 use crate::driver::{DriverHandle, State};
-use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec};
+use crate::registers::Registers;
+use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec, WatchdogAction};
 use crate::vcpu::CpuView;
 
 pub(crate) use fdsets::{ClientFds, FdSets};
@@ -64,13 +66,44 @@ impl NamedConsole {
     }
 }
 
+/// Sends each of `cpus` CPUs an NMI, as a message (SDM vol. 3, 11.11).
+pub(crate) fn inject_nmi(msi: &dyn MsiSink, cpus: usize) {
+    const DELIVERY_NMI: u32 = 4 << 8;
+    for cpu in 0..cpus as u64 {
+        msi.signal(Msi {
+            address: 0xfee0_0000 | cpu << 12,
+            data: DELIVERY_NMI,
+        });
+    }
+}
+
+/// What happens when the guest lets its watchdog run out; it can be chosen anew while the guest runs.
+#[derive(Clone)]
+pub(crate) struct WatchdogSwitch(Arc<Mutex<WatchdogAction>>);
+
+impl WatchdogSwitch {
+    pub fn new(action: WatchdogAction) -> Self {
+        Self(Arc::new(Mutex::new(action)))
+    }
+
+    pub fn action(&self) -> WatchdogAction {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set(&self, action: WatchdogAction) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = action;
+    }
+}
+
 /// What the manager is made of.
 pub(crate) struct Parts {
     pub driver: DriverHandle,
     pub machine: Arc<Machine>,
     pub platform: Platform,
+    pub watchdog: WatchdogSwitch,
     pub cpus: Vec<CpuView>,
     pub profiler: Option<Arc<dyn Profiler>>,
+    pub registers: Arc<Registers>,
     pub devices: Vec<NamedDevice>,
     pub drives: Vec<SataDrive>,
     pub consoles: Vec<NamedConsole>,
@@ -84,10 +117,12 @@ pub(crate) struct Manager {
     pub machine: Arc<Machine>,
     pub cpus: Vec<CpuView>,
     pub profiler: Option<Arc<dyn Profiler>>,
+    pub registers: Arc<Registers>,
     pub consoles: Vec<NamedConsole>,
     pub nodes: Nodes,
     pub netdevs: Netdevs,
     pub fdsets: FdSets,
+    pub watchdog: WatchdogSwitch,
     /// What is at the SATA controller.
     pub drives: Vec<SataDrive>,
     platform: Platform,
@@ -105,7 +140,7 @@ impl Manager {
             match &named.part {
                 Part::Disk(part) => nodes.built(&named.name, &part.image),
                 Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
-                Part::Console | Part::Rng => {}
+                Part::Console | Part::Rng | Part::Balloon(_) | Part::Vsock(_) => {}
             }
             devices.push(Device::built(named, index));
         }
@@ -119,11 +154,13 @@ impl Manager {
             machine: parts.machine,
             cpus: parts.cpus,
             profiler: parts.profiler,
+            registers: parts.registers,
             consoles: parts.consoles,
             nodes,
             netdevs,
             fdsets: FdSets::default(),
             drives: parts.drives,
+            watchdog: parts.watchdog,
             platform: parts.platform,
             devices,
             emptied: BTreeMap::new(),
@@ -175,6 +212,21 @@ impl Manager {
             .map(|(_, part)| part)
     }
 
+    /// The memory balloon, if there is one.
+    pub fn balloon(&self) -> Option<&BalloonControl> {
+        self.devices.iter().find_map(|device| match &device.named.part {
+            Part::Balloon(control) => Some(control),
+            _ => None,
+        })
+    }
+
+    /// Bytes of memory that the guest has outside its balloon, as it says; all without one.
+    pub fn balloon_memory(&self) -> u64 {
+        let pages = self.balloon().map_or(0, BalloonControl::actual);
+        let inside = u64::from(pages) * ostler_virtio::balloon::PAGE_SIZE;
+        self.spec.memory.saturating_sub(inside)
+    }
+
     /// Guest memory.
     pub fn ram(&self) -> &GuestRam {
         &self.platform.ram
@@ -185,15 +237,9 @@ impl Manager {
         self.cpus.get(index)?.inspect(PATIENCE)
     }
 
-    /// Sends every CPU an NMI, as a message (SDM vol. 3, 11.11).
+    /// Sends every CPU an NMI.
     pub fn inject_nmi(&self) {
-        const DELIVERY_NMI: u32 = 4 << 8;
-        for cpu in 0..self.spec.cpus {
-            self.platform.msi.signal(Msi {
-                address: 0xfee0_0000 | u64::from(cpu) << 12,
-                data: DELIVERY_NMI,
-            });
-        }
+        inject_nmi(&*self.platform.msi, self.cpus.len());
     }
 
     /// Every client is to be told of `event`.

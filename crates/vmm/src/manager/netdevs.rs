@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ostler_netio::{NetBackend, OpenTap, SocketNet, Tap};
+use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
 
 use super::fdsets::ClientFds;
 use super::nodes::is_identifier;
@@ -18,7 +18,7 @@ const MAX_PAIRS: usize = 8;
 /// A network back end.
 pub(crate) struct Netdev {
     pub id: String,
-    /// "tap", "socket" or "stream".
+    /// "tap", "socket", "stream" or "switch".
     pub kind: &'static str,
     pub backend: Arc<dyn NetBackend>,
     /// Id of the card that uses it.
@@ -56,8 +56,16 @@ impl Netdevs {
         let kind = arguments.string("type")?;
         let (kind, wish) = match &*kind {
             "tap" => ("tap", read_tap(&mut arguments)?),
-            "socket" => ("socket", Wish::Socket(arguments.string("fd")?)),
+            "socket" => {
+                let name = arguments.string("fd")?;
+                let headers = arguments.boolean_if_given("x-ostler-headers")?.unwrap_or(false);
+                ("socket", Wish::Socket { name, headers })
+            }
             "stream" => ("stream", read_stream(&mut arguments)?),
+            "x-ostler-switch" => {
+                let plug = arguments.string("fd")?;
+                ("switch", Wish::Switch { plug })
+            }
             _ => return Err(Failure::not_accepted("type", &kind)),
         };
         arguments.finish()?;
@@ -125,8 +133,19 @@ impl Netdevs {
 
 /// What `netdev_add` asks for; descriptors by their names.
 enum Wish {
-    Tap { queues: Vec<String>, vhost: Vec<String> },
-    Socket(String),
+    Tap {
+        queues: Vec<String>,
+        vhost: Vec<String>,
+    },
+    Socket {
+        name: String,
+        /// Frames have their virtio-net headers on the wire.
+        headers: bool,
+    },
+    /// The guest's end of a plug, see [`SwitchNet`].
+    Switch {
+        plug: String,
+    },
 }
 
 fn read_tap(arguments: &mut Arguments) -> Result<Wish, Failure> {
@@ -177,16 +196,24 @@ fn read_stream(arguments: &mut Arguments) -> Result<Wish, Failure> {
     }
     let name = address.string("str")?;
     address.finish()?;
-    Ok(Wish::Socket(name))
+    Ok(Wish::Socket { name, headers: false })
 }
 
 impl Wish {
     fn realize(self, fds: &mut ClientFds, vhost_allowed: bool) -> Result<Arc<dyn NetBackend>, Failure> {
         let failed = |error: ostler_netio::Error| Failure::generic(error.to_string());
         match self {
-            Wish::Socket(name) => {
+            Wish::Socket { name, headers } => {
                 let socket: OwnedFd = fds.take(&name)?;
-                Ok(Arc::new(SocketNet::new(socket).map_err(failed)?))
+                let net = match headers {
+                    true => SocketNet::with_headers(socket),
+                    false => SocketNet::new(socket),
+                };
+                Ok(Arc::new(net.map_err(failed)?))
+            }
+            Wish::Switch { plug } => {
+                let plug: OwnedFd = fds.take(&plug)?;
+                Ok(Arc::new(SwitchNet::new(plug).map_err(failed)?))
             }
             Wish::Tap { queues, vhost } => {
                 if !vhost.is_empty() && !vhost_allowed {

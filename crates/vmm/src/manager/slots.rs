@@ -14,14 +14,15 @@ use ostler_disk::Disk;
 use ostler_machine::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
 use ostler_pci::{PciFunction, SlotPower};
 use ostler_virtio::net::NetOptions;
+use ostler_virtio::vsock::Door;
 use serde_json::json;
 
-use super::Manager;
 use super::nodes::is_identifier;
+use super::{ClientFds, Manager};
 use crate::control::{Arguments, Failure};
 use crate::devices::{self, NamedDevice, OpenDisk, Part};
 use crate::driver::State;
-use crate::spec::MacAddress;
+use crate::spec::{MacAddress, NetModel, check_cid};
 
 /// For so long after a press of the attention button it is not pressed again: the guest would take that for a change of
 /// mind (PCIe 4.0, 6.7.1.5; Linux's driver blinks for five seconds).
@@ -88,9 +89,14 @@ impl Device {
     pub fn model(&self) -> &'static str {
         match self.named.part {
             Part::Disk(_) => "virtio-blk-pci",
-            Part::Net(_) => "virtio-net-pci",
+            Part::Net(ref part) => match part.control.model() {
+                NetModel::Virtio => "virtio-net-pci",
+                NetModel::E1000e => "e1000e",
+            },
             Part::Console => "virtio-serial-pci",
             Part::Rng => "virtio-rng-pci",
+            Part::Balloon(_) => "virtio-balloon-pci",
+            Part::Vsock(_) => "vhost-vsock-pci",
         }
     }
 
@@ -103,16 +109,21 @@ impl Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Model {
     Disk,
-    Net,
+    Net(NetModel),
     Rng,
+    Vsock,
 }
 
 impl Model {
     fn from_name(name: &str) -> Option<Self> {
         match name {
             "virtio-blk-pci" | "virtio-blk-pci-non-transitional" | "virtio-blk" => Some(Self::Disk),
-            "virtio-net-pci" | "virtio-net-pci-non-transitional" | "virtio-net" => Some(Self::Net),
+            "virtio-net-pci" | "virtio-net-pci-non-transitional" | "virtio-net" => {
+                Some(Self::Net(NetModel::Virtio))
+            }
+            "e1000e" => Some(Self::Net(NetModel::E1000e)),
             "virtio-rng-pci" | "virtio-rng-pci-non-transitional" | "virtio-rng" => Some(Self::Rng),
+            "vhost-vsock-pci" | "vhost-vsock-pci-non-transitional" => Some(Self::Vsock),
             _ => None,
         }
     }
@@ -126,15 +137,20 @@ enum Wish {
         queues: u16,
     },
     Net {
+        model: NetModel,
         netdev: String,
         mac: MacAddress,
     },
     Rng,
+    Vsock {
+        cid: u32,
+        door: Door,
+    },
 }
 
 impl Manager {
     /// `device_add`.
-    pub fn plug(&mut self, mut properties: Arguments) -> Result<(), Failure> {
+    pub fn plug(&mut self, mut properties: Arguments, fds: &mut ClientFds) -> Result<(), Failure> {
         let driver = properties.string("driver")?;
         let model = Model::from_name(&driver)
             .ok_or_else(|| Failure::generic(format!("'{driver}' is not a valid device model name")))?;
@@ -158,7 +174,12 @@ impl Manager {
             )));
         }
         modern_only(&mut properties)?;
-        let wish = self.read_wish(model, &id, &mut properties)?;
+        if model == Model::Vsock && self.has_vsock() {
+            return Err(Failure::generic(
+                "a guest has one vsock device; unplug the other first",
+            ));
+        }
+        let wish = self.read_wish(model, &id, &mut properties, fds)?;
         if let Some(name) = properties.first_left() {
             return Err(Failure::generic(format!("Property '{driver}.{name}' not found")));
         }
@@ -172,7 +193,7 @@ impl Manager {
             }
         }
         let named = self.realize(wish, &id).inspect_err(|_| self.forget(&id))?;
-        let function: Arc<dyn PciFunction> = named.device.clone();
+        let function: Arc<dyn PciFunction> = named.device.pci();
         if let Err(error) = self.machine.plug(port, function) {
             drop(named);
             self.forget(&id);
@@ -214,9 +235,22 @@ impl Manager {
         }
     }
 
-    fn read_wish(&self, model: Model, id: &str, properties: &mut Arguments) -> Result<Wish, Failure> {
+    fn has_vsock(&self) -> bool {
+        self.devices
+            .iter()
+            .any(|device| matches!(device.named.part, Part::Vsock(_)))
+    }
+
+    fn read_wish(
+        &self,
+        model: Model,
+        id: &str,
+        properties: &mut Arguments,
+        fds: &mut ClientFds,
+    ) -> Result<Wish, Failure> {
         Ok(match model {
             Model::Rng => Wish::Rng,
+            Model::Vsock => read_vsock(properties, fds)?,
             Model::Disk => {
                 let drive = properties.string_if_given("drive")?;
                 let serial = properties.string_if_given("serial")?.unwrap_or_default();
@@ -240,7 +274,7 @@ impl Manager {
                     queues,
                 }
             }
-            Model::Net => {
+            Model::Net(model) => {
                 let netdev = properties.string_if_given("netdev")?;
                 let mac = properties.string_if_given("mac")?;
                 // There are as many queues as the back end has, and vectors for all of them.
@@ -251,6 +285,7 @@ impl Manager {
                     None => MacAddress::derived(&format!("{}/{id}", self.spec.name)),
                 };
                 Wish::Net {
+                    model,
                     netdev: netdev.ok_or_else(|| Failure::generic("netdev property not set"))?,
                     mac,
                 }
@@ -263,6 +298,9 @@ impl Manager {
         let failed = |error: crate::Error| Failure::generic(error.to_string());
         match wish {
             Wish::Rng => devices::make_rng(id.into(), &self.platform).map_err(failed),
+            Wish::Vsock { cid, door } => {
+                devices::make_vsock(id.into(), cid, door, &self.platform).map_err(failed)
+            }
             Wish::Disk {
                 drive,
                 serial,
@@ -282,14 +320,15 @@ impl Manager {
                 };
                 devices::make_disk(id.into(), open, queues, &self.platform).map_err(failed)
             }
-            Wish::Net { netdev, mac } => {
+            Wish::Net { model, netdev, mac } => {
                 let backend = self.netdevs.attach(&netdev, id)?;
                 let kind = self.netdevs.get(&netdev).map_or("", |netdev| netdev.kind);
                 let options = NetOptions {
                     mac: mac.0,
                     pairs: u16::try_from(backend.queue_pairs()).unwrap_or(1),
                 };
-                devices::make_net(id.into(), (backend, kind), options, &self.platform).map_err(failed)
+                devices::make_net(id.into(), (backend, kind), (model, options), &self.platform)
+                    .map_err(failed)
             }
         }
     }
@@ -346,7 +385,7 @@ impl Manager {
             Place::RootBus(_) => true,
             Place::Port(port) => {
                 let child = machine.hotplug_port(port).ok().and_then(|port| port.child());
-                let function: Arc<dyn PciFunction> = device.named.device.clone();
+                let function: Arc<dyn PciFunction> = device.named.device.pci();
                 child.is_some_and(|child| Arc::ptr_eq(&child, &function))
             }
         };
@@ -369,6 +408,28 @@ impl Manager {
             self.tell("DEVICE_DELETED", json!({ "device": id, "path": path }));
         }
     }
+}
+
+/// QEMU's properties, whose descriptor is the socket here at which the host's clients come in; and one for the guest's own wishes.
+fn read_vsock(properties: &mut Arguments, fds: &mut ClientFds) -> Result<Wish, Failure> {
+    let cid = properties.number_if_given("guest-cid")?;
+    let cid = cid.ok_or_else(|| Failure::generic("guest-cid property must be greater than 2"))?;
+    let cid = check_cid(cid).map_err(|error| Failure::generic(error.to_string()))?;
+    let listener = properties.string_if_given("vhostfd")?;
+    let plug = properties.string_if_given("plugfd")?;
+    if let Some(name) = properties.first_left() {
+        return Err(Failure::generic(format!(
+            "Property 'vhost-vsock-pci.{name}' not found"
+        )));
+    }
+    let listener = listener.ok_or_else(|| {
+        Failure::generic("this process opens no sockets: give the listening one by vhostfd=, named by getfd")
+    })?;
+    let listener = fds.take(&listener)?;
+    let plug = plug.map(|name| fds.take(&name)).transpose()?;
+    let door = Door::new(listener, plug);
+    let door = door.map_err(|error| Failure::generic(format!("vhostfd cannot be used: {error}")))?;
+    Ok(Wish::Vsock { cid, door })
 }
 
 /// The options of other PCI devices that say what ours are anyway.

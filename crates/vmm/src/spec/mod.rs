@@ -3,12 +3,14 @@
 //! It names no path. Everything that has to be opened was opened by the process that starts the guest, and comes as a
 //! [`Slot`]: an index into the descriptors that are handed over beside the specification.
 
+mod guid;
 mod mac;
 mod size;
 
 use ostler_machine::MachineType;
 use serde::{Deserialize, Serialize};
 
+pub use guid::Guid;
 pub use mac::MacAddress;
 pub use size::{format_size, parse_size};
 
@@ -24,7 +26,8 @@ pub const MAX_CPUS: u32 = if ostler_machine::MAX_CPUS < ostler_accel::model::MAX
 };
 /// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
 pub const MIN_MEMORY: u64 = 2 << 20;
-/// Most virtio disks and network cards of a guest together: the root bus has 15 slots, console and entropy source take two.
+/// Most virtio disks, network cards and other devices of a guest together: the root bus has 15 slots, console and entropy source
+/// take two.
 pub const MAX_DEVICES: usize = 13;
 /// Most SATA drives of a guest: the ports of its controller.
 pub const MAX_SATA_DRIVES: usize = ostler_ahci::PORTS;
@@ -32,6 +35,10 @@ pub const MAX_SATA_DRIVES: usize = ostler_ahci::PORTS;
 pub const MAX_COMMAND_LINE: usize = 65_535;
 /// Longest name, in bytes.
 pub const MAX_NAME: usize = 128;
+/// Most named ports of a guest.
+pub const MAX_CHANNELS: usize = 14;
+/// Longest name of a port, in bytes.
+pub const MAX_CHANNEL_NAME: usize = 64;
 
 /// Index of a descriptor in the hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,14 +68,29 @@ pub struct GuestSpec {
     pub boot: BootSpec,
     /// Disks: virtio ones in the order of their slots, SATA drives in that of their ports.
     pub disks: Vec<DiskSpec>,
-    /// Virtio network cards, in the order of their slots.
+    /// Network cards, in the order of their slots.
     pub nets: Vec<NetSpec>,
     /// Where the 16550 at COM1 leads.
     pub serial: ConsoleSpec,
     /// Where the virtio console leads; `None` for no such device.
     pub console: ConsoleSpec,
+    /// Named ports beside the virtio console, which the guest sees as `/dev/virtio-ports/NAME`.
+    #[serde(default)]
+    pub channels: Vec<ChannelSpec>,
     /// Whether there is a virtio entropy source.
     pub rng: bool,
+    /// The memory balloon, if there is one.
+    #[serde(default)]
+    pub balloon: Option<BalloonSpec>,
+    /// Sockets between guest and host, if it has them.
+    #[serde(default)]
+    pub vsock: Option<VsockSpec>,
+    /// What happens when the guest lets its watchdog run out; `None` for no watchdog.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogAction>,
+    /// The VM generation ID; `None` for no such device.
+    #[serde(default)]
+    pub generation_id: Option<Guid>,
     /// The isa-debug-exit port at 0xf4 that ends the guest with a status of its choice.
     pub debug_exit: bool,
     /// The port block that test kernels expect.
@@ -82,6 +104,80 @@ pub struct GuestSpec {
     /// Where a debugger may come in.
     #[serde(default)]
     pub gdb: Option<GdbSpec>,
+}
+
+/// A memory balloon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalloonSpec {
+    /// Whether the guest may take pages back by itself when it runs out of memory.
+    pub deflate_on_oom: bool,
+    /// Whether the guest may report pages that it does not use at the moment.
+    pub free_page_reporting: bool,
+}
+
+/// Sockets between guest and host (virtio-vsock).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockSpec {
+    /// The guest's CID, one of [`ostler_virtio::vsock::GUEST_CIDS`].
+    pub cid: u32,
+    /// The listening socket at which the host's clients come in.
+    pub listener: Slot,
+    /// The plug by which the guest's own connections are made (see [`ostler_virtio::vsock`]); without it there are none.
+    pub plug: Option<Slot>,
+}
+
+/// What happens when a guest lets its watchdog run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchdogAction {
+    /// The machine is reset.
+    #[default]
+    Reset,
+    /// Its power button is pressed.
+    Shutdown,
+    /// It is switched off.
+    Poweroff,
+    /// Its CPUs are held.
+    Pause,
+    /// Nothing; the event is all there is.
+    None,
+    /// Nothing but a line in the log.
+    Debug,
+    /// Its CPUs get an NMI.
+    InjectNmi,
+}
+
+impl WatchdogAction {
+    /// Every action.
+    pub const ALL: [Self; 7] = [
+        Self::Reset,
+        Self::Shutdown,
+        Self::Poweroff,
+        Self::Pause,
+        Self::None,
+        Self::Debug,
+        Self::InjectNmi,
+    ];
+
+    /// The name in options and in the control protocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::Shutdown => "shutdown",
+            Self::Poweroff => "poweroff",
+            Self::Pause => "pause",
+            Self::None => "none",
+            Self::Debug => "debug",
+            Self::InjectNmi => "inject-nmi",
+        }
+    }
+
+    /// The action with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
 }
 
 /// A debugger's way in.
@@ -148,6 +244,9 @@ pub struct FirmwareSpec {
     pub code: Slot,
     /// The store of its variables, if it has one: then both are flash, else the image is ROM.
     pub variables: Option<VariablesSpec>,
+    /// The disks that it tries to start from, in this order, as indices; empty for all in theirs.
+    #[serde(default)]
+    pub boot_order: Vec<u32>,
     /// For how many milliseconds a boot menu is offered.
     pub boot_menu: Option<u16>,
     /// Where its debug output goes.
@@ -226,10 +325,24 @@ pub struct DiskSpec {
     pub serial: String,
 }
 
-/// A virtio network card.
+/// What a network card is to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetModel {
+    /// A virtio network card.
+    #[default]
+    Virtio,
+    /// Intel's 82574L, for guests without virtio.
+    E1000e,
+}
+
+/// A network card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetSpec {
+    /// What it is.
+    #[serde(default)]
+    pub model: NetModel,
     /// Where its frames go.
     pub backend: NetBackend,
     /// Its address.
@@ -253,6 +366,14 @@ pub enum NetBackend {
     Socket {
         /// The connection.
         connection: Slot,
+        /// Frames have their virtio-net headers on the wire, for a peer of our own.
+        #[serde(default)]
+        headers: bool,
+    },
+    /// The host's switch.
+    Switch {
+        /// A socket to the process that started the guest, through which connections to the switch come.
+        plug: Slot,
     },
 }
 
@@ -277,6 +398,16 @@ pub enum ConsoleSpec {
         /// The listening socket.
         listener: Slot,
     },
+}
+
+/// A named port of the virtio console's device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSpec {
+    /// The name by which the guest finds it, 1 to [`MAX_CHANNEL_NAME`] bytes.
+    pub name: String,
+    /// Where it leads.
+    pub leads_to: ConsoleSpec,
 }
 
 /// What happens when the guest resets.
@@ -311,15 +442,20 @@ impl GuestSpec {
             ));
         }
         let sata = self.disks.iter().filter(|disk| disk.bus == DiskBus::Sata).count();
-        if self.disks.len() - sata + self.nets.len() > MAX_DEVICES {
+        if self.disks.len() - sata + self.nets.len() + self.further_devices() > MAX_DEVICES {
             return refuse(format!(
-                "a guest has at most {MAX_DEVICES} virtio disks and network cards together"
+                "a guest has at most {MAX_DEVICES} virtio disks, network cards and further devices together"
             ));
         }
+        self.check_boot_order()?;
+        self.check_channels()?;
         if sata > MAX_SATA_DRIVES {
             return refuse(format!(
                 "a guest has at most {MAX_SATA_DRIVES} SATA disks and CD-ROM drives together, not {sata}"
             ));
+        }
+        if let Some(vsock) = self.vsock {
+            check_cid(vsock.cid.into())?;
         }
         if let Some(disk) = self.disks.iter().find(|disk| disk.device == DiskDevice::Cdrom)
             && (disk.bus != DiskBus::Sata || !disk.readonly)
@@ -349,6 +485,44 @@ impl GuestSpec {
         }
     }
 
+    /// A disk can be tried once.
+    fn check_boot_order(&self) -> Result<(), Error> {
+        let BootSpec::Firmware(firmware) = &self.boot else {
+            return Ok(());
+        };
+        let mut seen = vec![false; self.disks.len()];
+        for &index in &firmware.boot_order {
+            match seen.get_mut(index as usize) {
+                Some(seen) if !*seen => *seen = true,
+                _ => {
+                    return Err(Error::Specification(format!(
+                        "disk {index} of the boot order is not there, or there twice"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_channels(&self) -> Result<(), Error> {
+        if self.channels.len() > MAX_CHANNELS {
+            return Err(Error::Specification(format!(
+                "a guest has at most {MAX_CHANNELS} named ports, not {}",
+                self.channels.len()
+            )));
+        }
+        for (at, ChannelSpec { name, .. }) in self.channels.iter().enumerate() {
+            let twice = self.channels[..at].iter().any(|other| other.name == *name);
+            let bad = name.is_empty() || name.len() > MAX_CHANNEL_NAME || name.chars().any(char::is_control);
+            if bad || twice {
+                return Err(Error::Specification(format!(
+                    "the port name {name:?} must be there once, with 1 to {MAX_CHANNEL_NAME} bytes and no control characters"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The version of the platform that it names.
     pub fn machine_type(&self) -> Result<MachineType, Error> {
         MachineType::from_name(&self.machine).ok_or_else(|| {
@@ -360,10 +534,21 @@ impl GuestSpec {
         })
     }
 
+    /// Devices on the root bus beside disks, cards, console and entropy source.
+    fn further_devices(&self) -> usize {
+        usize::from(self.balloon.is_some())
+            + usize::from(self.watchdog.is_some())
+            + usize::from(self.vsock.is_some())
+    }
+
     /// Every descriptor that the specification names.
     fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<Slot> = self.control.into_iter().collect();
         slots.extend(self.gdb.iter().map(|gdb| gdb.listener));
+        if let Some(vsock) = &self.vsock {
+            slots.push(vsock.listener);
+            slots.extend(vsock.plug);
+        }
         match &self.boot {
             BootSpec::Kernel(kernel) => {
                 slots.push(kernel.kernel);
@@ -381,14 +566,17 @@ impl GuestSpec {
         for net in &self.nets {
             match &net.backend {
                 NetBackend::Tap { queues, vhost, .. } => slots.extend(queues.iter().chain(vhost)),
-                NetBackend::Socket { connection } => slots.push(*connection),
+                NetBackend::Socket { connection: slot, .. } | NetBackend::Switch { plug: slot } => {
+                    slots.push(*slot)
+                }
             }
         }
         let debug = match &self.boot {
             BootSpec::Firmware(firmware) => &firmware.debug,
             BootSpec::Kernel(_) => &ConsoleSpec::None,
         };
-        for console in [&self.serial, &self.console, debug] {
+        let channels = self.channels.iter().map(|channel| &channel.leads_to);
+        for console in [&self.serial, &self.console, debug].into_iter().chain(channels) {
             match console {
                 ConsoleSpec::None => {}
                 ConsoleSpec::Terminal { stream: slot }
@@ -426,6 +614,19 @@ pub fn check_cpus(cpus: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// A guest's CID is one of [`ostler_virtio::vsock::GUEST_CIDS`].
+pub fn check_cid(cid: u64) -> Result<u32, Error> {
+    let cids = ostler_virtio::vsock::GUEST_CIDS;
+    let good = u32::try_from(cid).ok().filter(|cid| cids.contains(cid));
+    good.ok_or_else(|| {
+        Error::Specification(format!(
+            "a guest's CID is one of {} to {}, not {cid}; the host has 2",
+            cids.start(),
+            cids.end()
+        ))
+    })
+}
+
 /// RAM is at least [`MIN_MEMORY`] and a multiple of 4 KiB.
 pub fn check_memory(bytes: u64) -> Result<(), Error> {
     if bytes < MIN_MEMORY || !bytes.is_multiple_of(4096) {
@@ -456,6 +657,7 @@ pub(crate) mod tests {
                 file: Slot(variables),
                 kept: true,
             }),
+            boot_order: Vec::new(),
             boot_menu: Some(2000),
             debug: ConsoleSpec::File { file: Slot(debug) },
         })
@@ -477,7 +679,12 @@ pub(crate) mod tests {
             nets: Vec::new(),
             serial: ConsoleSpec::None,
             console: ConsoleSpec::None,
+            channels: Vec::new(),
             rng: true,
+            balloon: None,
+            vsock: None,
+            watchdog: None,
+            generation_id: None,
             debug_exit: false,
             test_device: false,
             on_reset: OnReset::Restart,
@@ -499,6 +706,7 @@ pub(crate) mod tests {
             serial: "disk0".into(),
         });
         good.nets.push(NetSpec {
+            model: NetModel::E1000e,
             backend: NetBackend::Tap {
                 queues: vec![Slot(2)],
                 vhost: vec![],
@@ -506,11 +714,47 @@ pub(crate) mod tests {
             },
             mac: "52:54:00:01:02:03".parse().unwrap(),
         });
+        good.balloon = Some(BalloonSpec {
+            deflate_on_oom: true,
+            free_page_reporting: false,
+        });
+        for action in WatchdogAction::ALL {
+            assert_eq!(serde_json::to_value(action).unwrap(), action.name());
+            assert_eq!(WatchdogAction::from_name(action.name()), Some(action));
+        }
+        good.channels.push(ChannelSpec {
+            name: "org.qemu.guest_agent.0".into(),
+            leads_to: ConsoleSpec::Socket { listener: Slot(2) },
+        });
+        good.vsock = Some(vsock(u32::MAX - 1, 1));
+        good.generation_id = Some(Guid([7; 16]));
+        good.watchdog = Some(WatchdogAction::InjectNmi);
         for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
             good.boot = boot;
             good.validate(3).unwrap();
             let text = serde_json::to_string(&good).unwrap();
             assert_eq!(serde_json::from_str::<GuestSpec>(&text).unwrap(), good);
+        }
+    }
+
+    fn channel(name: &str) -> ChannelSpec {
+        ChannelSpec {
+            name: name.into(),
+            leads_to: ConsoleSpec::None,
+        }
+    }
+
+    fn boot_from(spec: &mut GuestSpec, order: &[u32]) {
+        if let BootSpec::Firmware(firmware) = &mut spec.boot {
+            firmware.boot_order = order.to_vec();
+        }
+    }
+
+    fn vsock(cid: u32, plug: u32) -> VsockSpec {
+        VsockSpec {
+            cid,
+            listener: Slot(0),
+            plug: Some(Slot(plug)),
         }
     }
 
@@ -551,8 +795,39 @@ pub(crate) mod tests {
                 });
             },
             |s| s.serial = ConsoleSpec::File { file: Slot(9) },
+            |s| {
+                s.channels = vec![channel("a"), channel("a")];
+            },
+            |s| s.channels = vec![channel("")],
+            |s| s.channels = vec![channel("a\n")],
+            |s| s.channels = vec![channel(&"x".repeat(MAX_CHANNEL_NAME + 1))],
+            |s| s.channels = (0..=MAX_CHANNELS).map(|n| channel(&n.to_string())).collect(),
+            |s| {
+                s.channels = vec![channel("a")];
+                s.channels[0].leads_to = ConsoleSpec::Socket { listener: Slot(9) };
+            },
+            |s| {
+                s.boot = firmware(0, 0, 0);
+                boot_from(s, &[0]);
+            },
+            |s| {
+                s.boot = firmware(0, 0, 0);
+                s.disks = drives(2, DiskBus::Sata);
+                boot_from(s, &[1, 1]);
+            },
+            |s| s.vsock = Some(vsock(2, 0)),
+            |s| s.vsock = Some(vsock(u32::MAX, 0)),
+            |s| s.vsock = Some(vsock(3, 1)),
+            |s| {
+                s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
+                s.vsock = Some(vsock(3, 0));
+            },
             |s| s.disks = drives(MAX_SATA_DRIVES + 1, DiskBus::Sata),
             |s| s.disks = drives(MAX_DEVICES + 1, DiskBus::Virtio),
+            |s| {
+                s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
+                s.watchdog = Some(WatchdogAction::None);
+            },
             |s| {
                 s.disks = drives(1, DiskBus::Virtio);
                 s.disks[0].device = DiskDevice::Cdrom;

@@ -4,7 +4,7 @@ use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 
 pub(super) fn add(context: &mut Context, arguments: Arguments) -> Answer {
-    context.manager.plug(arguments)?;
+    context.manager.plug(arguments, context.fds)?;
     Ok(Reply::nothing())
 }
 

@@ -5,7 +5,7 @@ mod registers;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Context, Reply};
+use super::{Answer, Context, Reply, balloon};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
 use crate::driver::Request;
@@ -23,6 +23,19 @@ struct Line {
 }
 
 const LINES: &[Line] = &[
+    Line {
+        name: "balloon",
+        short: None,
+        parameters: &["target"],
+        summary: "request VM to change its memory allocation (in MB)",
+        run: |context, words| {
+            let megabytes = words[0].parse::<i64>().ok();
+            match megabytes.and_then(|count| count.checked_mul(1 << 20)) {
+                Some(bytes) => done(balloon::set_target(context.manager, bytes)),
+                None => text("balloon: integer expected\n"),
+            }
+        },
+    },
     Line {
         name: "cont",
         short: Some("c"),

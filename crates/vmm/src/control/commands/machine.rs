@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
-use crate::control::failure::{Class, Failure};
+use crate::control::failure::Failure;
 use crate::manager::Manager;
+use crate::spec::{Guid, WatchdogAction};
 
 /// Where CPU `index` is: one socket, a core for each.
 fn place(index: usize) -> Value {
@@ -87,10 +88,36 @@ pub(super) fn chardevs(manager: &Manager) -> Value {
     list.into()
 }
 
-pub(super) fn balloon(_: &mut Context, arguments: Arguments) -> Answer {
+/// `watchdog-set-action`.
+pub(super) fn set_watchdog_action(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let name = arguments.string("action")?;
     arguments.finish()?;
-    let text = "No balloon device has been activated";
-    Err(Failure::new(Class::DeviceNotActive, text))
+    let action = WatchdogAction::from_name(&name);
+    let action = action.ok_or_else(|| Failure::not_accepted("action", &name))?;
+    context.manager.watchdog.set(action);
+    Ok(Reply::nothing())
+}
+
+fn no_generation_id() -> Failure {
+    Failure::generic("VM Generation ID device not found")
+}
+
+/// `query-vm-generation-id`.
+pub(super) fn generation_id(context: &mut Context, arguments: Arguments) -> Answer {
+    arguments.finish()?;
+    let id = context.manager.spec.generation_id.ok_or_else(no_generation_id)?;
+    Ok(Reply::Value(json!({ "guid": id.to_string() })))
+}
+
+/// `x-ostler-set-vm-generation-id`: for whoever made a copy of the guest, or of its disks, behind our back.
+pub(super) fn set_generation_id(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let id: Guid = arguments.string("guid")?.parse().map_err(Failure::generic)?;
+    arguments.finish()?;
+    if !context.manager.machine.set_generation_id(id.in_memory()) {
+        return Err(no_generation_id());
+    }
+    context.manager.spec.generation_id = Some(id);
+    Ok(Reply::nothing())
 }
 
 pub(super) fn wake_up(_: &mut Context, arguments: Arguments) -> Answer {

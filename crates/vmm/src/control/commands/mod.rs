@@ -1,5 +1,6 @@
 //! The commands: a file a subject, and the table of all.
 
+mod balloon;
 mod block;
 mod device;
 mod human;
@@ -95,6 +96,7 @@ const fn with(name: &'static str, run: fn(&mut Context, Arguments) -> Answer) ->
 pub(super) const COMMANDS: &[Command] = &[
     with("add-fd", device::add_fd),
     with("announce-self", net::announce),
+    with("balloon", balloon::inflate),
     with("block_resize", block::resize),
     with("blockdev-add", block::add),
     with("blockdev-del", block::remove),
@@ -110,7 +112,8 @@ pub(super) const COMMANDS: &[Command] = &[
     with("qmp_capabilities", state::negotiated_before),
     with("qom-get", qom::get),
     with("qom-list", qom::list),
-    with("query-balloon", machine::balloon),
+    with("qom-set", qom::set),
+    with("query-balloon", balloon::query),
     look("query-block", block::query),
     with("query-blockstats", block::statistics),
     look("query-chardev", machine::chardevs),
@@ -131,6 +134,7 @@ pub(super) const COMMANDS: &[Command] = &[
     look("query-status", state::status),
     look("query-uuid", |_| json!({ "UUID": state::UUID })),
     look("query-version", |_| version()),
+    with("query-vm-generation-id", machine::generation_id),
     ask("quit", Request::Quit),
     with("remove-fd", device::remove_fd),
     with("set_link", net::set_link),
@@ -138,7 +142,11 @@ pub(super) const COMMANDS: &[Command] = &[
     ask("system_powerdown", Request::PowerButton),
     ask("system_reset", Request::Reset),
     with("system_wakeup", machine::wake_up),
+    with("watchdog-set-action", machine::set_watchdog_action),
     with("x-ostler-hot", state::hot),
+    with("x-ostler-plug", net::plug),
+    with("x-ostler-registers", state::registers),
+    with("x-ostler-set-vm-generation-id", machine::set_generation_id),
     look("x-ostler-stats", crate::stats::stats),
 ];
 

@@ -1,12 +1,11 @@
 //! Network cards and their back ends.
 
-use ostler_virtio::net::NetControl;
 use serde_json::{Value, json};
 
 use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
-use crate::devices::NetPart;
+use crate::devices::{CardControl, NetPart};
 use crate::manager::Device;
 use crate::spec::MacAddress;
 
@@ -35,6 +34,18 @@ pub(super) fn set_link(context: &mut Context, mut arguments: Arguments) -> Answe
     Ok(Reply::nothing())
 }
 
+/// `x-ostler-plug`: whoever connected the card to its switch is gone; the caller takes the place, with its own plug.
+pub(super) fn plug(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let id = arguments.string("id")?;
+    let fd = arguments.string("fd")?;
+    arguments.finish()?;
+    let card = context.manager.card(&id).ok_or_else(|| Failure::no_device(&id))?;
+    let backend = card.backend.clone();
+    let replugged = backend.replug(context.fds.take(&fd)?);
+    replugged.map_err(|error| Failure::generic(error.to_string()))?;
+    Ok(Reply::nothing())
+}
+
 /// Asks guests' drivers to tell the network where they are. How often and when is up to the driver: QEMU's times are taken
 /// and not used.
 pub(super) fn announce(context: &mut Context, mut arguments: Arguments) -> Answer {
@@ -51,7 +62,7 @@ pub(super) fn announce(context: &mut Context, mut arguments: Arguments) -> Answe
             .map(|(device, _)| device.id().to_owned())
             .collect()
     };
-    let cards: Result<Vec<NetControl>, Failure> = wanted
+    let cards: Result<Vec<CardControl>, Failure> = wanted
         .unwrap_or_else(all)
         .iter()
         .map(|name| {

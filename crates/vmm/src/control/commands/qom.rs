@@ -9,12 +9,16 @@ use ostler_machine::ROOT_PORTS;
 use serde_json::{Value, json};
 
 use super::machine::{cpu_path, cpu_type};
-use super::{Answer, Context, Reply};
+use super::{Answer, Context, Reply, balloon};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
 use crate::devices::Part;
 use crate::manager::{Device, Manager, Place, port_name};
-use crate::spec::MacAddress;
+use crate::spec::{MacAddress, check_cid};
+
+/// Properties that can be set: seconds between two requests for a balloon's statistics, and the CID of a guest.
+const INTERVAL: &str = "guest-stats-polling-interval";
+const CID: &str = "guest-cid";
 
 /// A property: its name, its type, and its value or the type of the object that it leads to.
 struct Property {
@@ -61,6 +65,15 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
             list.push(value("netdev", "str", netdev.map_or("", |netdev| &*netdev.id)));
             list.push(value("mac", "str", MacAddress(part.control.mac()).to_string()));
         }
+        Part::Balloon(control) => {
+            list.push(value(
+                "guest-stats",
+                "guest statistics",
+                balloon::statistics(control),
+            ));
+            list.push(value(INTERVAL, "int", control.interval()));
+        }
+        Part::Vsock(control) => list.push(value(CID, "uint64", control.cid())),
         Part::Console | Part::Rng => {}
     }
     list
@@ -140,15 +153,52 @@ pub(super) fn list(context: &mut Context, mut arguments: Arguments) -> Answer {
     Ok(Reply::Value(found.into_iter().map(entry).collect()))
 }
 
+/// The type of an object.
+fn type_of(found: &[Property]) -> String {
+    match found.first().and_then(|property| property.value.as_ref()) {
+        Some(Value::String(kind)) => kind.clone(),
+        _ => String::new(),
+    }
+}
+
+pub(super) fn set(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let path = arguments.string("path")?;
+    let name = arguments.string("property")?;
+    let value = arguments.any("value")?;
+    arguments.finish()?;
+    let found = find(context.manager, &path)?;
+    if !found.iter().any(|property| property.name == name) {
+        let kind = type_of(&found);
+        return Err(Failure::generic(format!("Property '{kind}.{name}' not found")));
+    }
+    let id = path.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    match context.manager.device(id).map(|device| &device.named.part) {
+        Some(Part::Balloon(control)) if name == INTERVAL => {
+            let seconds = value.as_i64();
+            let seconds = seconds.ok_or_else(|| Failure::wrong_type(INTERVAL, "integer"))?;
+            balloon::set_interval(control, seconds)?;
+            Ok(Reply::nothing())
+        }
+        Some(Part::Vsock(control)) if name == CID => {
+            let cid = value
+                .as_u64()
+                .ok_or_else(|| Failure::wrong_type(CID, "integer"))?;
+            let cid = check_cid(cid).map_err(|error| Failure::generic(error.to_string()))?;
+            control.set_cid(cid);
+            Ok(Reply::nothing())
+        }
+        _ => Err(Failure::generic(
+            "Insufficient permission to perform this operation",
+        )),
+    }
+}
+
 pub(super) fn get(context: &mut Context, mut arguments: Arguments) -> Answer {
     let path = arguments.string("path")?;
     let name = arguments.string("property")?;
     arguments.finish()?;
     let found = find(context.manager, &path)?;
-    let kind = match found.first().and_then(|property| property.value.as_ref()) {
-        Some(Value::String(kind)) => kind.clone(),
-        _ => String::new(),
-    };
+    let kind = type_of(&found);
     let property = found.into_iter().find(|property| property.name == name);
     let property = property.ok_or_else(|| Failure::generic(format!("Property '{kind}.{name}' not found")))?;
     // A child's value is its path.

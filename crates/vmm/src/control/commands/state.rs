@@ -71,3 +71,9 @@ pub(super) fn hot(context: &mut Context, mut arguments: Arguments) -> Answer {
     let newest = Duration::from_secs(seconds.unsigned_abs());
     Ok(Reply::Value(crate::stats::hot(context.manager, newest)))
 }
+
+pub(super) fn registers(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let count = arguments.boolean_if_given("count")?;
+    arguments.finish()?;
+    Ok(Reply::Value(context.manager.registers.look(count)))
+}

@@ -7,7 +7,7 @@ use ostler_memory::RamSlot;
 use serde_json::Value;
 
 use super::registers;
-use crate::control::commands::{pci, state, version};
+use crate::control::commands::{balloon, pci, state, version};
 use crate::devices::{DiskPart, NetPart};
 use crate::driver::State;
 use crate::manager::{Device, Manager};
@@ -16,6 +16,14 @@ use crate::spec::MacAddress;
 type Tell = fn(&Manager, usize, &[&str]) -> String;
 
 const SUBJECTS: &[(&str, &str, Tell)] = &[
+    (
+        "balloon",
+        "show balloon information",
+        |manager, _, _| match balloon::actual(manager) {
+            Ok(bytes) => format!("balloon: actual={}\n", bytes >> 20),
+            Err(failure) => format!("Error: {}\n", failure.text),
+        },
+    ),
     ("block", "show info of all block devices", |manager, _, _| {
         disks(manager)
     }),
