@@ -1,0 +1,103 @@
+//! Finds the operating system on a disk image: its kernel, initial RAM disk and command line, as the boot loader that is
+//! installed there would find them. Nothing is written, and nothing in the image is executed.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `source` | the bytes of the image, and how many may be read |
+//! | `partitions` | GPT and MBR |
+//! | `volume`, `ext4`, `fat` | file systems |
+//! | `grub/` | GRUB's configuration: words, statements, and what comes of them |
+//! | `entries` | boot loader entries (UAPI.1) |
+//!
+//! An image may be hostile. Each reader has bounds of its own, and all of them together may read the image so often and no
+//! more ([`source`](crate::Source)).
+
+mod entries;
+mod error;
+mod ext4;
+mod fat;
+mod grub;
+mod partitions;
+mod source;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+pub use error::Error;
+pub use source::{Image, Source};
+
+use volume::Volumes;
+
+/// Largest kernel, in bytes.
+const MAX_KERNEL: u64 = 256 << 20;
+/// Largest configuration file, in bytes.
+pub(crate) const MAX_TEXT: u64 = 1 << 20;
+
+/// What an installed system starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    /// What its configuration calls it.
+    pub title: String,
+    /// The kernel image.
+    pub kernel: Vec<u8>,
+    /// The initial RAM disks, one after the other; empty if there is none.
+    pub initrd: Vec<u8>,
+    /// The kernel's command line.
+    pub command_line: String,
+}
+
+/// What a configuration wants to be started.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Choice {
+    pub title: String,
+    pub kernel: Place,
+    pub initrds: Vec<Place>,
+    pub command_line: String,
+}
+
+/// A file: the index of its volume, and the path there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    pub volume: usize,
+    pub path: String,
+}
+
+/// Finds the system on `image`. Its initial RAM disks may have `max_initrd` bytes together.
+///
+/// # Errors
+/// If there is none, if it is damaged, or if it asks for more than the bounds.
+pub fn find(image: impl Image + 'static, max_initrd: u64) -> Result<System, Error> {
+    let source = Source::new(image)?;
+    let volumes = volume::open_all(&source)?;
+    let choice = match grub::find(&volumes)? {
+        Some(choice) => choice,
+        None => entries::find(&volumes)?.ok_or_else(|| Error::NoSystem(volumes.describe()))?,
+    };
+    load(&volumes, choice, max_initrd)
+}
+
+fn load(volumes: &Volumes, choice: Choice, max_initrd: u64) -> Result<System, Error> {
+    let fetch = |what: &'static str, place: &Place, most: u64| {
+        let missing = || Error::Missing {
+            title: choice.title.clone(),
+            what,
+            path: place.path.clone(),
+        };
+        let volume = volumes.get(place.volume).ok_or_else(missing)?;
+        volume.read(&place.path, most)?.ok_or_else(missing)
+    };
+    let kernel = fetch("kernel", &choice.kernel, MAX_KERNEL)?;
+    let mut initrd = Vec::new();
+    for place in &choice.initrds {
+        // Each begins at a multiple of four bytes, as the kernel wants it.
+        initrd.resize(initrd.len().next_multiple_of(4), 0);
+        let left = max_initrd.saturating_sub(initrd.len() as u64);
+        initrd.append(&mut fetch("initial RAM disk", place, left)?);
+    }
+    Ok(System {
+        title: choice.title,
+        kernel,
+        initrd,
+        command_line: choice.command_line,
+    })
+}

@@ -1,0 +1,117 @@
+//! The file systems of a disk.
+
+use crate::Error;
+use crate::ext4::Ext4Volume;
+use crate::fat::FatVolume;
+use crate::partitions::{self, Partition, Table};
+use crate::source::Source;
+
+/// A file system that is read. Paths are absolute, with slashes.
+pub(crate) trait Volume {
+    /// "ext4" or "FAT".
+    fn kind(&self) -> &'static str;
+
+    /// As `search --fs-uuid` compares it.
+    fn uuid(&self) -> String;
+
+    fn label(&self) -> String;
+
+    /// All of a file, of `most` bytes at most; `None` if there is no such file.
+    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error>;
+
+    /// The names in a folder, a bounded number of them; none if there is no such folder.
+    fn names(&self, path: &str) -> Result<Vec<String>, Error>;
+
+    /// True if there is a file or a folder.
+    fn exists(&self, path: &str) -> Result<bool, Error>;
+}
+
+/// The volumes of a disk, with their partitions.
+pub(crate) struct Volumes {
+    list: Vec<(Partition, Option<Box<dyn Volume>>)>,
+    source: Source,
+}
+
+/// Opens every file system that is known.
+pub(crate) fn open_all(source: &Source) -> Result<Volumes, Error> {
+    let mut list = Vec::new();
+    for partition in partitions::list(source)? {
+        let part = &partition.part;
+        let volume: Option<Box<dyn Volume>> = if Ext4Volume::is_here(part) {
+            Some(Box::new(Ext4Volume::open(part.clone())?))
+        } else if FatVolume::is_here(part) {
+            // What looks like FAT and is none has no system.
+            FatVolume::open(part.clone())
+                .ok()
+                .map(|volume| Box::new(volume) as Box<dyn Volume>)
+        } else {
+            None
+        };
+        list.push((partition, volume));
+    }
+    Ok(Volumes {
+        list,
+        source: source.clone(),
+    })
+}
+
+impl Volumes {
+    /// The volume at `index`.
+    pub fn get(&self, index: usize) -> Option<&dyn Volume> {
+        self.list.get(index)?.1.as_deref()
+    }
+
+    /// Every volume with its index.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &dyn Volume)> {
+        (0..self.list.len()).filter_map(|index| Some((index, self.get(index)?)))
+    }
+
+    /// An error if the disk was read so often that it leads in circles.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.source.is_exhausted() {
+            true => Err(Error::Exhausted),
+            false => Ok(()),
+        }
+    }
+
+    /// What GRUB calls the volume at `index`.
+    pub fn grub_name(&self, index: usize) -> String {
+        match self
+            .list
+            .get(index)
+            .map(|(partition, _)| (partition.table, partition.number))
+        {
+            Some((Table::Gpt, number)) => format!("hd0,gpt{number}"),
+            Some((Table::Mbr, number)) => format!("hd0,msdos{number}"),
+            _ => "hd0".into(),
+        }
+    }
+
+    /// The index of what GRUB calls `name`: hd0, hd0,1, hd0,gpt1 or hd0,msdos1.
+    pub fn by_grub_name(&self, name: &str) -> Option<usize> {
+        let number = match name.split_once(',') {
+            None if name == "hd0" => 0,
+            Some(("hd0", partition)) => partition
+                .trim_start_matches(|c: char| c.is_ascii_alphabetic())
+                .parse::<u32>()
+                .ok()
+                .filter(|number| *number > 0)?,
+            _ => return None,
+        };
+        self.list
+            .iter()
+            .position(|(partition, _)| partition.number == number)
+    }
+
+    /// What there is, for people.
+    pub fn describe(&self) -> String {
+        let named = self.list.iter().map(|(partition, volume)| {
+            let kind = volume.as_deref().map_or("of an unknown kind", Volume::kind);
+            match partition.number {
+                0 => format!("all of it is {kind}"),
+                number => format!("partition {number} is {kind}"),
+            }
+        });
+        named.collect::<Vec<_>>().join(", ")
+    }
+}
