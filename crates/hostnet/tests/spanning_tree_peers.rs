@@ -1,0 +1,250 @@
+//! Our own switch in a spanning tree with the kernel's bridge and with Open vSwitch: two links between the bridges, a station at
+//! each.
+
+#[path = "support/player.rs"]
+mod player;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use ostler_hostnet::*;
+use ostler_switch::rstp::{self, BridgeConfig, PortState};
+use player::{Player, Wire};
+use support::{OvsDaemons, enter, ip};
+
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0, 1];
+const BRIDGE: &str = "peer0";
+/// Our ports, and the peer's at the other ends.
+const LINKS: [(&str, &str); 2] = [("a0", "b0"), ("a1", "b1")];
+
+struct Net<'a> {
+    ours: Player,
+    peer: &'a mut dyn BackEnd,
+    /// At our switch, and at the peer's.
+    stations: [Wire; 2],
+    sent: u32,
+}
+
+fn settings(protocol: Protocol, priority: u16) -> BridgeSettings {
+    let stp = protocol == Protocol::Stp;
+    BridgeSettings {
+        protocol: Some(protocol),
+        priority: Some(priority),
+        // As quick as STP can be.
+        hello: stp.then_some(1),
+        max_age: stp.then_some(6),
+        forward_delay: stp.then_some(4),
+        ..BridgeSettings::default()
+    }
+}
+
+impl<'a> Net<'a> {
+    fn new(peer: &'a mut dyn BackEnd, protocol: Protocol) -> Self {
+        for (a, b) in LINKS.into_iter().chain([("s0", "s0x"), ("t0", "t0x")]) {
+            ip(&format!("link add {a} type veth peer name {b}"));
+            ip(&format!("link set {a} up promisc on"));
+            ip(&format!("link set {b} up promisc on"));
+        }
+        let stations = [Wire::open("s0x"), Wire::open("t0x")];
+        peer.create(BRIDGE, &settings(protocol, 61_440)).unwrap();
+        for port in ["b0", "b1", "t0"] {
+            // The kernel takes a veth for the fastest of links, Open vSwitch does not.
+            peer.add_port(BRIDGE, port, &PortSettings::default()).unwrap();
+        }
+        let tree = match protocol {
+            Protocol::Rstp => BridgeConfig::default(),
+            _ => BridgeConfig {
+                hello: 1,
+                max_age: 6,
+                forward_delay: 4,
+                ..BridgeConfig::default()
+            },
+        };
+        let ours = Player::start(&["a0", "a1", "s0"], MAC, tree);
+        Self {
+            ours,
+            peer,
+            stations,
+            sent: 0,
+        }
+    }
+
+    /// Whether the tree is as it should be with ours or the peer's as root; then, which link is in use. `why` is what it was else.
+    fn look(&mut self, ours_is_root: bool) -> Result<usize, String> {
+        let bridge = self.peer.bridge(BRIDGE).unwrap();
+        let theirs: Vec<(Option<Role>, State)> = LINKS
+            .iter()
+            .map(|(_, b)| bridge.port(b).map(|p| (p.role, p.state)).unwrap())
+            .collect();
+        let views: Vec<(rstp::Role, PortState)> = (0..2)
+            .map(|port| self.ours.view(port))
+            .map(|view| (view.role, view.state))
+            .collect();
+        let why = || {
+            format!(
+                "ours {views:?}, theirs {theirs:?}, root {} / {:?}",
+                self.ours.root(),
+                bridge.stp.root_id
+            )
+        };
+        let root = if ours_is_root {
+            Some(self.ours.id())
+        } else {
+            bridge.stp.bridge_id.clone()
+        };
+        if Some(self.ours.root()) != root || bridge.stp.root_id != root {
+            return Err(why());
+        }
+        let forwarding = |place: &usize| match ours_is_root {
+            true => theirs[*place] == (Some(Role::Root), State::Forwarding),
+            false => views[*place] == (rstp::Role::Root, PortState::Forwarding),
+        };
+        let in_use = (0..2).find(forwarding).ok_or_else(why)?;
+        let spare = 1 - in_use;
+        let blocked = match ours_is_root {
+            true => theirs[spare] == (Some(Role::Alternate), State::Discarding),
+            false => views[spare] == (rstp::Role::Alternate, PortState::Discarding),
+        };
+        let designated = match ours_is_root {
+            true => views
+                .iter()
+                .all(|v| *v == (rstp::Role::Designated, PortState::Forwarding)),
+            false => theirs
+                .iter()
+                .all(|t| *t == (Some(Role::Designated), State::Forwarding)),
+        };
+        if blocked && designated {
+            Ok(in_use)
+        } else {
+            Err(why())
+        }
+    }
+
+    /// Waits until one is root and one port of the other is blocked; gives the link in use.
+    fn settle(&mut self, ours_is_root: bool) -> usize {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            match self.look(ours_is_root) {
+                Ok(link) => return link,
+                Err(why) => assert!(Instant::now() < deadline, "ours_is_root {ours_is_root}: {why}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A frame to all from one station.
+    fn send(&mut self, from: usize) -> u32 {
+        self.sent += 1;
+        let mut frame = vec![0xff; 6];
+        frame.extend([0x52, 0x54, 0, 0xbb, 0, from as u8, 0x88, 0xb5]);
+        frame.extend(self.sent.to_be_bytes());
+        frame.resize(60, 0);
+        assert!(self.stations[from].send(&frame));
+        self.sent
+    }
+
+    /// The numbers of the frames that came in at a station.
+    fn heard(&self, at: usize) -> Vec<u32> {
+        let ours = |frame: Vec<u8>| {
+            let number = frame.get(14..18)?.try_into().ok()?;
+            (frame[12..14] == [0x88, 0xb5]).then(|| u32::from_be_bytes(number))
+        };
+        std::iter::from_fn(|| self.stations[at].receive())
+            .filter_map(ours)
+            .collect()
+    }
+
+    /// Waits until frames that are sent from now on get from our station to the peer's. How long it took.
+    fn reaches(&mut self) -> Duration {
+        let start = Instant::now();
+        let first = self.sent + 1;
+        loop {
+            self.send(0);
+            std::thread::sleep(Duration::from_millis(5));
+            // On a loaded machine one may be on its way for longer than that.
+            if self.heard(1).iter().any(|number| *number >= first) {
+                return start.elapsed();
+            }
+            if start.elapsed() > Duration::from_secs(90) {
+                let (ours, theirs) = (self.look(true), self.look(false));
+                panic!(
+                    "nothing gets through; with ours as root: {ours:?}; with the peer as root: {theirs:?}"
+                );
+            }
+        }
+    }
+
+    /// Each frame arrives once, in both directions: there is a way and no loop.
+    fn no_storm(&mut self) {
+        self.reaches();
+        std::thread::sleep(Duration::from_millis(200));
+        self.heard(0);
+        self.heard(1);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let sent: Vec<u32> = (0..20).map(|_| self.send(from)).collect();
+            // Longer than a frame needs to go round some thousand times.
+            std::thread::sleep(Duration::from_millis(500));
+            assert_eq!(self.heard(to), sent, "from {from} to {to}");
+            assert_eq!(self.heard(from), [] as [u32; 0], "a station hears itself");
+        }
+    }
+
+    /// Takes the link in use away and gives it back. How long until frames took the other.
+    fn fail_over(&mut self, ours_is_root: bool) -> Duration {
+        let link = self.settle(ours_is_root);
+        self.reaches();
+        ip(&format!("link set {} down", LINKS[link].1));
+        let took = self.reaches();
+        ip(&format!("link set {} up", LINKS[link].1));
+        let back = self.settle(ours_is_root);
+        assert_eq!(back, link, "the better link is in use again");
+        self.no_storm();
+        took
+    }
+
+    /// Ours is root, then the peer's is, then ours again; links fail under each.
+    fn play(&mut self, protocol: Protocol) -> Vec<Duration> {
+        let mut took = Vec::new();
+        for (priority, ours_is_root) in [(61_440, true), (4096, false), (61_440, true)] {
+            self.peer
+                .set_bridge(BRIDGE, &settings(protocol, priority))
+                .unwrap();
+            self.settle(ours_is_root);
+            self.no_storm();
+            took.push(self.fail_over(ours_is_root));
+        }
+        took
+    }
+}
+
+#[test]
+fn stp_with_the_kernels_bridge() {
+    const NAME: &str = "stp_with_the_kernels_bridge";
+    if !enter(NAME) {
+        return;
+    }
+    let mut kernel = Kernel::open().unwrap();
+    let mut net = Net::new(&mut kernel, Protocol::Stp);
+    let took = net.play(Protocol::Stp);
+    eprintln!("{NAME}: the other link after {took:?}");
+    // It is no RSTP bridge, and ours speaks its language to it.
+    assert!(!net.ours.view(0).rapid && !net.ours.view(1).rapid);
+}
+
+#[test]
+fn rstp_with_open_vswitch() {
+    const NAME: &str = "rstp_with_open_vswitch";
+    let Some(daemons) = OvsDaemons::start(NAME) else {
+        return;
+    };
+    let mut ovs = OpenVSwitch::open_at(daemons.run())
+        .unwrap()
+        .with_datapath("netdev");
+    let mut net = Net::new(&mut ovs, Protocol::Rstp);
+    let took = net.play(Protocol::Rstp);
+    eprintln!("{NAME}: the other link after {took:?}");
+    assert!(net.ours.view(0).rapid && net.ours.view(1).rapid);
+    // A loaded machine may be slow once; without RSTP's hand-shake it would be half a minute each time.
+    assert!(took.iter().any(|t| *t < Duration::from_secs(1)), "{took:?}");
+    assert!(took.iter().all(|t| *t < Duration::from_secs(5)), "{took:?}");
+}

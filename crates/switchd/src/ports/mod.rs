@@ -1,0 +1,169 @@
+//! Where frames come from and go to: one file a kind.
+
+mod guest;
+mod interface;
+mod packet;
+mod router;
+mod stream;
+mod tap;
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use ostler_netio::{Header, Offloads};
+use ostler_switch::RxFrame;
+
+pub(crate) use guest::GuestLink;
+pub(crate) use packet::PacketLink;
+pub(crate) use router::RouterLink;
+pub(crate) use stream::StreamLink;
+pub(crate) use tap::TapLink;
+
+/// Frames that a port takes in before others have their turn.
+const BATCH: usize = 64;
+
+/// Why a link is over, for the user to read.
+#[derive(Debug)]
+pub(crate) struct Gone(pub String);
+
+/// What a port is connected to, while it is. No call ever blocks.
+pub(crate) trait Link {
+    /// The descriptor that becomes readable when there is something to receive, or the end.
+    fn readable(&self) -> BorrowedFd<'_>;
+
+    /// The descriptor to wait at for room; `None` while nothing waits for it.
+    fn writable(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Takes frames in until there are none or the batch is full.
+    fn receive(&mut self, batch: &mut Batch) -> Result<(), Gone>;
+
+    /// Sends a frame, given in parts. False if there is no room for it, or the link is over: that shows when it is flushed.
+    fn send(&mut self, parts: &[&[u8]]) -> bool;
+
+    /// Which frames it takes of which something is left to be done.
+    fn takes(&self) -> Offloads {
+        Offloads::NONE
+    }
+
+    /// Sends a frame of which something is left to be done, of what [`Link::takes`] says.
+    fn send_headed(&mut self, _header: &Header, _parts: &[&[u8]]) -> bool {
+        false
+    }
+
+    /// Passes on what was sent, as far as the other side takes it.
+    fn flush(&mut self) -> Result<(), Gone>;
+
+    /// Whether there are frames of which [`Link::readable`] does not tell.
+    fn has_frames(&self) -> bool {
+        false
+    }
+
+    /// The switch is about to sleep. True if there are frames after all.
+    fn sleep(&self) -> bool {
+        false
+    }
+
+    /// The switch is awake.
+    fn stay_awake(&self) {}
+
+    /// Frames that were lost between the switch and the other side, of which the core knows nothing.
+    fn lost(&self) -> Lost {
+        Lost::default()
+    }
+
+    /// Looks whether the other side can be reached at all, for links that do not tell.
+    fn is_up(&mut self) -> Result<bool, Gone> {
+        Ok(true)
+    }
+}
+
+/// Frames that nobody else counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// They came faster than they were taken, or were no frames.
+    pub received: u64,
+    /// The host did not take them after all.
+    pub sent: u64,
+}
+
+/// Frames that a port received.
+#[derive(Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    frames: Vec<Taken>,
+}
+
+/// One of them.
+struct Taken {
+    bytes: Range<usize>,
+    /// What is left to be done to it.
+    header: Header,
+    wire_len: usize,
+}
+
+impl Batch {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.frames.clear();
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.frames.len() >= BATCH
+    }
+
+    /// Adds a frame.
+    pub fn push(&mut self, frame: &[u8]) {
+        self.push_parts(&Header::default(), &[frame]);
+    }
+
+    /// Adds a frame, given in parts, with what is left to be done to it.
+    pub fn push_parts(&mut self, header: &Header, parts: &[&[u8]]) {
+        let start = self.bytes.len();
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        self.admit(header, start);
+    }
+
+    /// Has `fill` append a frame, and say what is left to be done to it if there was one.
+    pub fn push_with<E>(
+        &mut self,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Option<Header>, E>,
+    ) -> Result<bool, E> {
+        let start = self.bytes.len();
+        let Some(header) = fill(&mut self.bytes)? else {
+            return Ok(false);
+        };
+        self.admit(&header, start);
+        Ok(true)
+    }
+
+    fn admit(&mut self, header: &Header, start: usize) {
+        let admitted = ostler_netio::admit(*header, &mut self.bytes[start..]);
+        let (header, wire_len) = admitted.map_or((Header::default(), 0), |a| (a.header, a.wire_len));
+        self.frames.push(Taken {
+            bytes: start..self.bytes.len(),
+            header,
+            wire_len,
+        });
+    }
+
+    pub fn frame(&self, index: usize) -> &[u8] {
+        self.frames
+            .get(index)
+            .map_or(&[], |taken| &self.bytes[taken.bytes.clone()])
+    }
+
+    /// What is left to be done to a frame, if anything is.
+    pub fn header(&self, index: usize) -> Option<&Header> {
+        let header = self.frames.get(index).map(|taken| &taken.header);
+        header.filter(|header| !header.is_plain())
+    }
+
+    pub fn frames(&self) -> impl Iterator<Item = RxFrame<'_>> {
+        self.frames.iter().map(|taken| RxFrame {
+            bytes: &self.bytes[taken.bytes.clone()],
+            wire_len: taken.wire_len,
+        })
+    }
+}

@@ -1,0 +1,293 @@
+//! A router as its user describes it: DHCP, names and NAT for the guests of one VLAN.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ostler_switch::Mac;
+use ostler_usernet::{Config, Forward, Host, Lease, Plan, Subnet, name_server};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Seconds that a lease lasts where nobody says it.
+const LEASE: u32 = 3600;
+
+/// A router.
+#[derive(Serialize, Deserialize, Default, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RouterSpec {
+    /// Its address with the bits of the network's part, such as `192.168.122.1/24`.
+    pub address: String,
+    /// Its Ethernet address; made of the other one if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Whether it is a DHCP server. [default: true]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<bool>,
+    /// Seconds that a lease lasts. [default: 3600]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<u32>,
+    /// The domain of the guests' names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Whom it asks for other names: `host` (the host's first name server), `own` (nobody), an address with or without a port;
+    /// `off`: there is no name server. [default: host]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<String>,
+    /// Guests reach nothing outside their network.
+    pub restrict: bool,
+    /// Its address leads to the host's loopback. [default: true]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loopback: Option<bool>,
+    /// Ports of the host that lead to guests, such as `tcp:127.0.0.1:2222:192.168.122.10:22`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forward: Vec<String>,
+    /// Addresses for everyone, such as `192.168.122.2-192.168.122.254`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<String>,
+    /// Guests with an address of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<HostSpec>,
+    /// Other names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub name: Vec<NameSpec>,
+}
+
+/// What of a router may change while it runs: who gets which address, and which names there are.
+#[derive(Serialize, Deserialize, Default, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PlanSpec {
+    /// The router's port.
+    pub port: String,
+    /// Addresses for everyone, such as `192.168.122.2-192.168.122.254`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<String>,
+    /// Guests with an address of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host: Vec<HostSpec>,
+    /// Other names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub name: Vec<NameSpec>,
+}
+
+/// A guest with an address of its own, known by its card or by the name that it gives itself.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HostSpec {
+    /// Its card.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+/// Names of an address.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NameSpec {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The names.
+    pub names: Vec<String>,
+}
+
+impl RouterSpec {
+    /// Another plan.
+    pub(crate) fn set_plan(&mut self, plan: PlanSpec) {
+        self.ranges = plan.ranges;
+        self.host = plan.host;
+        self.name = plan.name;
+    }
+
+    /// The plan, if each part of it can be read.
+    fn plan(&self) -> Result<Plan, String> {
+        let range = |text: &String| {
+            let ends = text
+                .split_once('-')
+                .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+            ends.ok_or_else(|| format!("\"{text}\" is no range; write FIRST-LAST, two addresses"))
+        };
+        let host = |host: &HostSpec| {
+            let mac = host.mac.as_ref().map(|mac| mac.parse::<Mac>());
+            Ok(Host {
+                mac: mac
+                    .transpose()
+                    .map_err(|error| error.to_string())?
+                    .map(|mac| mac.0),
+                name: host.name.as_ref().map(|name| name.to_ascii_lowercase()),
+                address: host.address,
+            })
+        };
+        let names = self.name.iter().flat_map(|set| {
+            let named = |name: &String| (name.to_ascii_lowercase(), set.address);
+            set.names.iter().map(named)
+        });
+        Ok(Plan {
+            ranges: self.ranges.iter().map(range).collect::<Result<_, _>>()?,
+            hosts: self.host.iter().map(host).collect::<Result<_, String>>()?,
+            names: names.collect(),
+        })
+    }
+
+    /// Says in one sentence what cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        self.config().map(drop)
+    }
+
+    /// The network, or in one sentence what cannot be.
+    pub(crate) fn config(&self) -> Result<Config, String> {
+        let wrong = || {
+            format!(
+                "\"{}\" is no address of a router; write ADDRESS/BITS",
+                self.address
+            )
+        };
+        let (gateway, prefix) = self.address.split_once('/').ok_or_else(wrong)?;
+        let gateway: Ipv4Addr = gateway.parse().map_err(|_| wrong())?;
+        let subnet = Subnet {
+            gateway,
+            prefix: prefix.parse().map_err(|_| wrong())?,
+        };
+        let [a, b, c, d] = gateway.octets();
+        let mac = match &self.mac {
+            Some(mac) => mac.parse::<Mac>().map_err(|error| error.to_string())?.0,
+            None => [0x52, 0x55, a, b, c, d],
+        };
+        let forwards = self.forward.iter().map(|text| text.parse::<Forward>());
+        let config = Config {
+            mac,
+            subnet,
+            dns: (self.dns.as_deref() != Some("off")).then_some(gateway),
+            dhcp: self.dhcp.unwrap_or(true),
+            domain: self.domain.as_deref().unwrap_or_default().to_ascii_lowercase(),
+            lease: self.lease.unwrap_or(LEASE),
+            plan: self.plan()?,
+            upstream: self.upstream()?,
+            restrict: self.restrict,
+            loopback: self.loopback.unwrap_or(true),
+            shared: true,
+            forwards: forwards.collect::<Result<_, _>>()?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Who is asked for names that are not known here.
+    fn upstream(&self) -> Result<Option<SocketAddr>, String> {
+        let text = match self.dns.as_deref() {
+            None | Some("host") => {
+                return Ok(name_server(
+                    &std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+                ));
+            }
+            Some("own" | "off") => return Ok(None),
+            Some(text) => text,
+        };
+        let alone = text.parse::<IpAddr>().map(|address| SocketAddr::new(address, 53));
+        let server = text.parse().or(alone);
+        server.map(Some).map_err(|_| {
+            format!("\"{text}\" is no name server; write host, own, off, ADDRESS or ADDRESS:PORT")
+        })
+    }
+}
+
+/// A lease as it is shown.
+pub(crate) fn show_lease(lease: &Lease, port: &str) -> Value {
+    let client_id = lease.client_id.as_ref().map(|id| {
+        let bytes: Vec<String> = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        bytes.join(":")
+    });
+    json!({
+        "port": port,
+        "mac": Mac(lease.mac).to_string(),
+        "address": lease.address,
+        "name": lease.name,
+        "client-id": client_id,
+        "remaining": lease.remaining,
+        "reserved": lease.reserved,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn spec() -> RouterSpec {
+        toml::from_str(
+            "address = \"192.168.122.1/24\"\nranges = [\"192.168.122.2-192.168.122.254\"]\ndomain = \"Lan\"\n\
+             dns = \"127.0.0.1:5353\"\nforward = [\"tcp:2222:192.168.122.10:22\"]\n\
+             [[host]]\nmac = \"52:54:00:00:00:01\"\nname = \"Web\"\naddress = \"192.168.122.10\"\n\
+             [[name]]\naddress = \"192.168.122.9\"\nnames = [\"Printer\", \"scanner\"]\n",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_router_is_understood() {
+        let config = spec().config().unwrap();
+        assert_eq!(config.subnet.mask(), Ipv4Addr::new(255, 255, 255, 0));
+        assert_eq!(
+            (config.dns, config.domain.as_str()),
+            (Some(config.subnet.gateway), "lan")
+        );
+        assert_eq!(config.upstream, Some(([127, 0, 0, 1], 5353).into()));
+        assert_eq!(config.mac, [0x52, 0x55, 192, 168, 122, 1]);
+        assert_eq!(config.plan.hosts[0].name.as_deref(), Some("web"));
+        assert_eq!(config.plan.names.len(), 2);
+        assert!(config.shared && config.loopback && config.dhcp);
+        let text = serde_json::to_string(&spec()).unwrap();
+        assert_eq!(
+            serde_json::from_str::<RouterSpec>(&text).unwrap(),
+            spec(),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        type Change = fn(&mut RouterSpec);
+        let wrong: [(&str, Change); 10] = [
+            ("no address of a router", |spec| {
+                spec.address = "192.168.122.1".into()
+            }),
+            ("no address of a router", |spec| {
+                spec.address = "192.168.122.0/24".into()
+            }),
+            ("no network for guests", |spec| {
+                spec.address = "192.168.122.1/32".into()
+            }),
+            ("no range", |spec| spec.ranges = vec!["192.168.122.2".into()]),
+            ("is not one within", |spec| {
+                spec.ranges = vec!["192.168.121.2-192.168.122.3".into()];
+            }),
+            ("no MAC address", |spec| spec.host[0].mac = Some("x".into())),
+            ("no name of a host", |spec| {
+                spec.name[0].names = vec!["a b".into()]
+            }),
+            ("no name server", |spec| spec.dns = Some("a.b".into())),
+            ("names no guest", |spec| spec.forward = vec!["tcp:1:2".into()]),
+            ("a lease of", |spec| spec.lease = Some(0)),
+        ];
+        for (says, change) in wrong {
+            let mut spec = spec();
+            change(&mut spec);
+            let said = spec.config().unwrap_err();
+            assert!(said.contains(says), "{says}: {said}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_a_router_or_refused(address in "[0-9./]{0,20}", range in "[0-9.-]{0,34}", dns in "[a-z0-9.:]{0,20}") {
+            let mut spec = spec();
+            spec.ranges = vec![range];
+            let _ = spec.config();
+            spec.address = address;
+            spec.dns = Some(dns);
+            let _ = spec.config();
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What a user-mode network is asked to be.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+use crate::guests::{Host, Plan};
+use crate::wire::Mac;
+
+/// The gateway of a network for one guest, which has 256 addresses; a guest reaches the host's loopback by it.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// Its name server.
+pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+/// The first address that is given to guests there.
+pub const FIRST_GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+const LAST_GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 254);
+/// The Ethernet address of gateway and name server there.
+pub const OUR_MAC: Mac = [0x52, 0x55, 0x0a, 0x00, 0x02, 0x02];
+/// Bits of its network's part.
+const PREFIX: u8 = 24;
+/// Its domain.
+const DOMAIN: &str = "ostler";
+/// Seconds that a lease lasts there.
+const LEASE: u32 = 86_400;
+
+/// Ports that can be forwarded at most.
+pub const MAX_FORWARDS: usize = 64;
+/// Seconds that a lease lasts at least and at most.
+const LEASES: std::ops::RangeInclusive<u32> = 60..=31_536_000;
+
+/// The addresses of a network: the gateway's, and how many bits of it all have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The gateway.
+    pub gateway: Ipv4Addr,
+    /// Bits of the network's part.
+    pub prefix: u8,
+}
+
+impl Subnet {
+    /// The mask.
+    pub fn mask(&self) -> Ipv4Addr {
+        let bits = u32::from(self.prefix.min(32));
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - bits).unwrap_or(0))
+    }
+
+    /// True if `address` belongs to the network.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        address & self.mask() == self.gateway & self.mask()
+    }
+
+    /// True if `address` is one that a guest may have: inside, neither the network's own, nor all of it, nor the gateway.
+    pub fn is_guest(&self, address: Ipv4Addr) -> bool {
+        let host = address & !self.mask();
+        let whole = host == !self.mask() || host == Ipv4Addr::UNSPECIFIED;
+        self.contains(address) && !whole && address != self.gateway
+    }
+}
+
+/// What the network is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The Ethernet address of gateway and name server.
+    pub mac: Mac,
+    /// The addresses.
+    pub subnet: Subnet,
+    /// The name server's address, which may be the gateway's. None: there is none.
+    pub dns: Option<Ipv4Addr>,
+    /// Whether there is a DHCP server.
+    pub dhcp: bool,
+    /// The domain of the names that are answered here; empty if they have none.
+    pub domain: String,
+    /// Seconds that a lease lasts.
+    pub lease: u32,
+    /// Who gets which address, and which names there are.
+    pub plan: Plan,
+    /// The name server that other names are asked of.
+    pub upstream: Option<SocketAddr>,
+    /// Guests reach nothing outside their network, the host neither.
+    pub restrict: bool,
+    /// The gateway's address leads to the host's loopback.
+    pub loopback: bool,
+    /// Several guests share it: none may take all connections.
+    pub shared: bool,
+    /// Ports of the host that lead to guests.
+    pub forwards: Vec<Forward>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A port of the host that leads to a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Which protocol's port.
+    pub transport: Transport,
+    /// Where the host listens.
+    pub listen: SocketAddrV4,
+    /// Which guest; the only one if it is not said.
+    pub guest: Option<Ipv4Addr>,
+    /// The guest's port.
+    pub port: u16,
+}
+
+/// True if `address` is one that the guest of a network for one may have.
+pub fn is_guest(address: Ipv4Addr) -> bool {
+    let subnet = Subnet {
+        gateway: GATEWAY,
+        prefix: PREFIX,
+    };
+    subnet.is_guest(address) && address != DNS
+}
+
+impl Config {
+    /// A network for one guest, which has the card `mac`, and `address` is reserved for it.
+    pub fn for_guest(mac: Mac, name: &str, address: Ipv4Addr) -> Self {
+        let host = Host {
+            mac: Some(mac),
+            name: Some(name.to_ascii_lowercase()),
+            address,
+        };
+        Self {
+            mac: OUR_MAC,
+            subnet: Subnet {
+                gateway: GATEWAY,
+                prefix: PREFIX,
+            },
+            dns: Some(DNS),
+            dhcp: true,
+            domain: DOMAIN.into(),
+            lease: LEASE,
+            plan: Plan {
+                ranges: vec![(FIRST_GUEST, LAST_GUEST)],
+                hosts: vec![host],
+                names: Vec::new(),
+            },
+            upstream: None,
+            restrict: false,
+            loopback: true,
+            shared: false,
+            forwards: Vec::new(),
+        }
+    }
+
+    /// Says what cannot be, in one sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let Subnet { gateway, prefix } = self.subnet;
+        if !(8..=30).contains(&prefix) {
+            return Err(format!(
+                "{gateway}/{prefix} is no network for guests; give it 8 to 30 bits"
+            ));
+        }
+        let alone = Subnet {
+            gateway: Ipv4Addr::UNSPECIFIED,
+            ..self.subnet
+        };
+        let host = gateway & !alone.mask();
+        if matches!(gateway.octets()[0], 0 | 127 | 224..)
+            || host == Ipv4Addr::UNSPECIFIED
+            || host == !alone.mask()
+        {
+            return Err(format!(
+                "{gateway}/{prefix} is no address of a router; write one host of a network, such as 192.168.122.1/24"
+            ));
+        }
+        if self.mac[0] & 1 != 0 || self.mac == [0; 6] {
+            return Err("the router's Ethernet address is one of a group, or none".into());
+        }
+        if !LEASES.contains(&self.lease) {
+            return Err(format!(
+                "a lease of {} seconds cannot be; write {} to {}",
+                self.lease,
+                LEASES.start(),
+                LEASES.end()
+            ));
+        }
+        if !self.domain.is_empty() {
+            crate::guests::check_name(&self.domain)?;
+        }
+        self.plan.check(&self.subnet)?;
+        if self.forwards.len() > MAX_FORWARDS {
+            return Err(format!("more than {MAX_FORWARDS} ports are forwarded"));
+        }
+        for forward in &self.forwards {
+            match forward.guest {
+                Some(guest) if self.subnet.is_guest(guest) => {}
+                Some(guest) => {
+                    return Err(format!(
+                        "a port is forwarded to {guest}, which is no guest's address"
+                    ));
+                }
+                None => {
+                    return Err(
+                        "a forwarded port names no guest; write tcp:[ADDRESS:]PORT:GUEST:GUESTPORT".into(),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::str::FromStr for Forward {
+    type Err = String;
+
+    /// `tcp:[ADDRESS:]PORT:[GUEST:]GUESTPORT`, or the same with `udp`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || {
+            format!("\"{text}\" is no forwarded port; write tcp:[ADDRESS:]PORT:[GUEST:]GUESTPORT or udp:...")
+        };
+        let (transport, rest) = text.split_once(':').ok_or_else(usage)?;
+        let transport = match transport {
+            "tcp" => Transport::Tcp,
+            "udp" => Transport::Udp,
+            _ => return Err(usage()),
+        };
+        let parts: Vec<&str> = rest.split(':').collect();
+        let address = |text: &str| text.parse::<Ipv4Addr>().map_err(|_| usage());
+        // Only this host reaches a guest, unless the user wants it otherwise.
+        let (listen, host_port, guest, port) = match parts[..] {
+            [host_port, port] => (Ipv4Addr::LOCALHOST, host_port, None, port),
+            [host_port, guest, port] if guest.contains('.') => {
+                (Ipv4Addr::LOCALHOST, host_port, Some(address(guest)?), port)
+            }
+            [listen, host_port, port] => (address(listen)?, host_port, None, port),
+            [listen, host_port, guest, port] => (address(listen)?, host_port, Some(address(guest)?), port),
+            _ => return Err(usage()),
+        };
+        let number = |text: &str| match text.parse::<u16>() {
+            Ok(0) | Err(_) => Err(format!("\"{text}\" is no port; write a number from 1 to 65535")),
+            Ok(port) => Ok(port),
+        };
+        Ok(Self {
+            transport,
+            listen: SocketAddrV4::new(listen, number(host_port)?),
+            guest,
+            port: number(port)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn forwards_are_understood_or_refused() {
+        let forward: Forward = "tcp:2222:22".parse().unwrap();
+        assert_eq!(
+            (forward.listen.to_string().as_str(), forward.guest, forward.port),
+            ("127.0.0.1:2222", None, 22)
+        );
+        let forward: Forward = "udp:0.0.0.0:53:5353".parse().unwrap();
+        assert_eq!(
+            (forward.listen.to_string().as_str(), forward.port),
+            ("0.0.0.0:53", 5353)
+        );
+        assert_eq!(forward.transport, Transport::Udp);
+        for (text, listen) in [
+            ("tcp:2222:10.0.0.5:22", "127.0.0.1:2222"),
+            ("tcp:0.0.0.0:2222:10.0.0.5:22", "0.0.0.0:2222"),
+        ] {
+            let forward: Forward = text.parse().unwrap();
+            assert_eq!(forward.listen.to_string(), listen);
+            assert_eq!(
+                (forward.guest, forward.port),
+                (Some(Ipv4Addr::new(10, 0, 0, 5)), 22)
+            );
+        }
+        for bad in [
+            "",
+            "tcp",
+            "tcp:22",
+            "tcp:0:22",
+            "tcp:22:0",
+            "sctp:1:2",
+            "tcp:a:1:2",
+            "tcp:1:2:3",
+            "tcp:1:99999",
+            "tcp:1:10.0.0:2",
+            "tcp:1.1.1.1:1:10.0.0.1:2:3",
+        ] {
+            assert!(bad.parse::<Forward>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_guest_has_an_address_of_its_own() {
+        assert!(is_guest(FIRST_GUEST));
+        for other in [
+            GATEWAY,
+            DNS,
+            Ipv4Addr::new(10, 0, 2, 0),
+            Ipv4Addr::new(10, 0, 2, 255),
+            Ipv4Addr::new(10, 0, 3, 15),
+        ] {
+            assert!(!is_guest(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let good = Config::for_guest([2; 6], "vm", FIRST_GUEST);
+        assert_eq!(good.check(), Ok(()));
+        type Change = fn(&mut Config);
+        let wrong: [(&str, Change); 8] = [
+            ("no network for guests", |config| config.subnet.prefix = 31),
+            ("no address of a router", |config| {
+                config.subnet.gateway = Ipv4Addr::new(10, 0, 2, 255);
+            }),
+            ("no address of a router", |config| {
+                config.subnet.gateway = Ipv4Addr::new(127, 0, 2, 1);
+            }),
+            ("one of a group", |config| config.mac[0] = 1),
+            ("a lease of 1 seconds", |config| config.lease = 1),
+            ("no name", |config| config.domain = "a..b".into()),
+            ("names no guest", |config| {
+                config.forwards.push("tcp:1:2".parse().unwrap());
+            }),
+            ("no guest's address", |config| {
+                config.forwards.push("tcp:1:10.0.2.2:2".parse().unwrap());
+            }),
+        ];
+        for (says, change) in wrong {
+            let mut config = good.clone();
+            change(&mut config);
+            let said = config.check().unwrap_err();
+            assert!(said.contains(says), "{says}: {said}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_forwarded_port_or_none(text in "(tcp|udp)?[:0-9.a]{0,40}") {
+            let _ = text.parse::<Forward>();
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Views of the packets that a guest sends, and the parts of those that it gets.
+//!
+//! A view is checked when it is made: every length in it lies inside the bytes that came.
+
+use std::net::Ipv4Addr;
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// Bytes of the virtio-net header in front of every frame (virtio 1.2, 5.1.6).
+pub const VNET_LEN: usize = 12;
+/// Bytes of an Ethernet header.
+pub const ETHERNET_LEN: usize = 14;
+/// Bytes of an IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// Bytes of a UDP header, and of that of an ICMP echo.
+pub const UDP_LEN: usize = 8;
+/// Bytes of a TCP header without options.
+pub const TCP_LEN: usize = 20;
+
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+
+/// TCP's flags (RFC 9293, 3.1).
+pub mod flags {
+    pub const FIN: u8 = 1;
+    pub const SYN: u8 = 2;
+    pub const RST: u8 = 4;
+    pub const PSH: u8 = 8;
+    pub const ACK: u8 = 16;
+}
+
+/// Two bytes at `at`, most significant first; `None` outside.
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Four bytes at `at`, most significant first; `None` outside.
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// An IPv4 address at `at`; `None` outside.
+pub fn address_at(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
+    u32_at(bytes, at).map(Ipv4Addr::from_bits)
+}
+
+/// The sum of all 16-bit words, a last odd byte padded (RFC 1071). To be folded.
+pub fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut sum: u64 = words
+        .iter()
+        .map(|word| u64::from(u32::from_be_bytes(*word)))
+        .sum();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    sum += u64::from(u32::from_be_bytes(last));
+    sum
+}
+
+/// A sum in 16 bits.
+pub fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum as u16
+}
+
+/// The sum of TCP's and UDP's pseudo header for `len` bytes.
+pub fn pseudo(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: usize) -> u64 {
+    u64::from(source.to_bits()) + u64::from(destination.to_bits()) + u64::from(protocol) + len as u64
+}
+
+/// An IPv4 packet (RFC 791).
+#[derive(Debug, Clone, Copy)]
+pub struct Ipv4<'a> {
+    pub source: Ipv4Addr,
+    pub destination: Ipv4Addr,
+    pub protocol: u8,
+    /// A part of a packet only.
+    pub fragment: bool,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Ipv4<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let header = usize::from(bytes.first()? & 15) * 4;
+        let total = usize::from(u16_at(bytes, 2)?);
+        if bytes[0] >> 4 != 4 || header < IPV4_LEN || total < header || total > bytes.len() {
+            return None;
+        }
+        (fold(sum(&bytes[..header])) == 0xffff).then_some(())?;
+        Some(Self {
+            source: address_at(bytes, 12)?,
+            destination: address_at(bytes, 16)?,
+            protocol: *bytes.get(9)?,
+            fragment: u16_at(bytes, 6)? & 0x3fff != 0,
+            payload: &bytes[header..total],
+        })
+    }
+
+    /// True if the checksum of the TCP segment or UDP datagram inside is right.
+    pub fn checksum_holds(&self) -> bool {
+        let pseudo = pseudo(self.source, self.destination, self.protocol, self.payload.len());
+        fold(pseudo + sum(self.payload)) == 0xffff
+    }
+}
+
+/// A UDP datagram (RFC 768).
+#[derive(Debug, Clone, Copy)]
+pub struct Udp<'a> {
+    pub source: u16,
+    pub destination: u16,
+    /// Without a checksum there is none to check.
+    pub has_checksum: bool,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Udp<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let len = usize::from(u16_at(bytes, 4)?);
+        Some(Self {
+            source: u16_at(bytes, 0)?,
+            destination: u16_at(bytes, 2)?,
+            has_checksum: u16_at(bytes, 6)? != 0,
+            payload: bytes.get(UDP_LEN..len)?,
+        })
+    }
+}
+
+/// A TCP segment (RFC 9293).
+#[derive(Debug, Clone, Copy)]
+pub struct Tcp<'a> {
+    pub source: u16,
+    pub destination: u16,
+    pub sequence: u32,
+    pub acknowledgment: u32,
+    pub flags: u8,
+    /// Not scaled.
+    pub window: u16,
+    /// Largest segment that the sender takes, in bytes; on a SYN.
+    pub mss: Option<u16>,
+    /// Shift of the sender's window (RFC 7323); on a SYN.
+    pub scale: Option<u8>,
+    pub payload: &'a [u8],
+}
+
+impl<'a> Tcp<'a> {
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let header = usize::from(bytes.get(12)? >> 4) * 4;
+        let mut options = bytes.get(TCP_LEN..header)?;
+        let (mut mss, mut scale) = (None, None);
+        while let [kind, rest @ ..] = options {
+            options = match (kind, rest) {
+                (0, _) => break,
+                (1, _) => rest,
+                (_, [len, ..]) if (2..=options.len()).contains(&usize::from(*len)) => {
+                    let (option, after) = options.split_at(usize::from(*len));
+                    match option {
+                        [2, 4, value @ ..] => mss = u16_at(value, 0),
+                        [3, 3, shift] => scale = Some((*shift).min(14)),
+                        _ => {}
+                    }
+                    after
+                }
+                // What follows makes no sense.
+                _ => break,
+            };
+        }
+        Some(Self {
+            source: u16_at(bytes, 0)?,
+            destination: u16_at(bytes, 2)?,
+            sequence: u32_at(bytes, 4)?,
+            acknowledgment: u32_at(bytes, 8)?,
+            flags: bytes[13],
+            window: u16_at(bytes, 14)?,
+            mss,
+            scale,
+            payload: &bytes[header..],
+        })
+    }
+
+    /// True if `flag` of [`flags`] is set.
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_checksum_of_rfc_1071() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(fold(sum(&bytes)), 0xddf2);
+        assert_eq!(fold(sum(&[0x12])), 0x1200, "an odd byte is the upper one");
+        assert_eq!(fold(sum(&[0x12, 0x34, 0x56])), 0x1234 + 0x5600);
+    }
+
+    #[test]
+    fn options_of_a_syn_are_found() {
+        let mut bytes = [0; 32];
+        bytes[12] = 8 << 4;
+        bytes[13] = flags::SYN;
+        bytes[20..29].copy_from_slice(&[1, 2, 4, 5, 0xb4, 1, 3, 3, 99]);
+        let tcp = Tcp::parse(&bytes).unwrap();
+        assert_eq!((tcp.mss, tcp.scale), (Some(1460), Some(14)));
+        bytes[22] = 1;
+        assert_eq!(
+            Tcp::parse(&bytes).unwrap().mss,
+            None,
+            "an option of a byte never ends"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn views_stay_inside(bytes in prop::collection::vec(any::<u8>(), 0..80), first in 0x40u8..0x50) {
+            let mut bytes = bytes;
+            let _ = (Udp::parse(&bytes), Tcp::parse(&bytes), Ipv4::parse(&bytes));
+            if bytes.len() >= IPV4_LEN {
+                // With a right checksum the rest is looked at, too.
+                bytes[0] = first;
+                bytes[2] = 0;
+                let header = (usize::from(first & 15) * 4).min(bytes.len());
+                bytes[10..12].fill(0);
+                let right = !fold(sum(&bytes[..header]));
+                bytes[10..12].copy_from_slice(&right.to_be_bytes());
+                if let Some(packet) = Ipv4::parse(&bytes) {
+                    prop_assert!(packet.payload.len() + IPV4_LEN <= bytes.len());
+                    packet.checksum_holds();
+                }
+            }
+        }
+    }
+}
