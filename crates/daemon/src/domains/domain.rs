@@ -1,0 +1,290 @@
+//! One guest: its definition, and its process while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ostler_libvirt::types::{Domain as WireDomain, StateAndReason, Uuid};
+use ostler_libvirt::{Code, RemoteError};
+
+use super::definition::Definition;
+use crate::console::ConsoleStream;
+use crate::events::{Events, Lifecycle};
+use crate::guest::{Attached, Control, GuestProcess, Notice, RunFiles};
+use crate::uuid;
+
+/// A guest. Where more than one is needed, they are taken in this order: the job, the devices, the state.
+pub struct Domain {
+    /// What identifies it.
+    pub uuid: Uuid,
+    /// Held by whoever starts, ends or defines it.
+    pub job: Mutex<()>,
+    /// Held by whoever changes the devices of the guest that runs.
+    devices: Mutex<()>,
+    state: Mutex<DomainState>,
+    /// The process is gone, or a device.
+    gone: Condvar,
+}
+
+/// What there is to know of a guest.
+pub struct DomainState {
+    /// What it is called.
+    pub name: String,
+    /// The definition that lasts; none for one that is there while it runs only.
+    pub persistent: Option<Arc<Definition>>,
+    /// Whether it starts with the host.
+    pub autostart: bool,
+    /// Its process.
+    pub live: Option<Live>,
+    /// Why it does not run (`virDomainShutoffReason`).
+    pub off_reason: i32,
+}
+
+/// A guest's process.
+pub struct Live {
+    /// The number of this run.
+    pub id: i32,
+    /// What it is: what it was started as, with the devices that came and went.
+    pub definition: Arc<Definition>,
+    /// Its devices as its process knows them, by alias.
+    pub devices: BTreeMap<String, Attached>,
+    /// The number of the next device that is plugged in.
+    pub next_plug: u32,
+    /// How it is talked to.
+    pub control: Arc<Control>,
+    /// What the host knows of it.
+    pub process: Arc<GuestProcess>,
+    /// Where its sockets are.
+    pub files: RunFiles,
+    /// Its CPUs are held.
+    pub paused: bool,
+    /// Why it runs (`virDomainRunningReason`).
+    pub run_reason: i32,
+    /// The consoles that clients have, by alias.
+    pub consoles: BTreeMap<String, Arc<ConsoleStream>>,
+    /// Somebody ends it.
+    pub destroying: bool,
+    /// When it powers off, it is to start again.
+    pub rebooting: bool,
+    /// It said itself that it is over.
+    pub shut_down: bool,
+    /// It powered off, rather than being ended or reset for the last time.
+    pub powered_off: bool,
+    /// Its kernel panicked.
+    pub panicked: bool,
+}
+
+/// Numbers of libvirt: states and their reasons.
+pub mod state {
+    #![allow(missing_docs, reason = "the names are libvirt's")]
+    pub const RUNNING: i32 = 1;
+    pub const PAUSED: i32 = 3;
+    pub const SHUTDOWN: i32 = 4;
+    pub const SHUTOFF: i32 = 5;
+
+    pub const RUNNING_UNKNOWN: i32 = 0;
+    pub const RUNNING_BOOTED: i32 = 1;
+    pub const RUNNING_UNPAUSED: i32 = 5;
+    pub const PAUSED_USER: i32 = 1;
+    pub const PAUSED_STARTING: i32 = 11;
+    pub const SHUTOFF_UNKNOWN: i32 = 0;
+    pub const SHUTOFF_SHUTDOWN: i32 = 1;
+    pub const SHUTOFF_DESTROYED: i32 = 2;
+    pub const SHUTOFF_CRASHED: i32 = 3;
+}
+
+impl Domain {
+    /// A guest that does not run.
+    pub fn new(definition: &Definition, persistent: Option<Arc<Definition>>, autostart: bool) -> Arc<Self> {
+        Arc::new(Self {
+            uuid: definition.uuid,
+            job: Mutex::new(()),
+            devices: Mutex::new(()),
+            state: Mutex::new(DomainState {
+                name: definition.name.clone(),
+                persistent,
+                autostart,
+                live: None,
+                off_reason: state::SHUTOFF_UNKNOWN,
+            }),
+            gone: Condvar::new(),
+        })
+    }
+
+    /// The state, which nobody else looks at meanwhile.
+    pub fn state(&self) -> MutexGuard<'_, DomainState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps others from starting, ending and defining it.
+    pub fn job(&self) -> MutexGuard<'_, ()> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps others from changing the devices of the guest that runs.
+    pub fn devices(&self) -> MutexGuard<'_, ()> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guest as clients name it.
+    pub fn to_wire(&self) -> WireDomain {
+        self.wire(&self.state())
+    }
+
+    /// The same for who has the state already.
+    pub fn wire(&self, state: &DomainState) -> WireDomain {
+        WireDomain {
+            name: state.name.clone(),
+            uuid: self.uuid,
+            id: state.live.as_ref().map_or(-1, |live| live.id),
+        }
+    }
+
+    /// How the guest that runs is talked to.
+    pub fn control(&self) -> Result<Arc<Control>, RemoteError> {
+        self.with_live(|live| live.control.clone())
+    }
+
+    /// Looks at the guest that runs.
+    pub fn with_live<T>(&self, look: impl FnOnce(&mut Live) -> T) -> Result<T, RemoteError> {
+        self.state().live.as_mut().map(look).ok_or_else(not_running)
+    }
+
+    /// Notes that the CPUs are held or go on, and tells whoever wants to know; true if this is news.
+    pub fn set_paused(&self, paused: bool, events: &Events) {
+        let mut guard = self.state();
+        let Some(live) = &mut guard.live else { return };
+        if live.paused == paused {
+            return;
+        }
+        live.paused = paused;
+        live.run_reason = state::RUNNING_UNPAUSED;
+        let step = match paused {
+            true => Lifecycle::SuspendedPaused,
+            false => Lifecycle::ResumedUnpaused,
+        };
+        events.lifecycle(&self.wire(&guard), step);
+    }
+
+    /// Takes in what the guest's process told; its end is for others to handle.
+    pub fn take(&self, notice: &Notice, events: &Events) {
+        match notice {
+            Notice::Paused => self.set_paused(true, events),
+            Notice::Resumed => self.set_paused(false, events),
+            Notice::Reset => events.reboot(&self.to_wire()),
+            Notice::Shutdown {
+                by_guest,
+                powered_off,
+            } => {
+                let mut guard = self.state();
+                let Some(live) = &mut guard.live else { return };
+                live.shut_down = true;
+                live.powered_off = *powered_off;
+                if live.destroying || live.rebooting {
+                    return;
+                }
+                let step = match by_guest {
+                    true => Lifecycle::ShutdownByGuest,
+                    false => Lifecycle::ShutdownByHost,
+                };
+                events.lifecycle(&self.wire(&guard), step);
+            }
+            Notice::Panicked => {
+                let mut guard = self.state();
+                let Some(live) = &mut guard.live else { return };
+                live.panicked = true;
+                events.lifecycle(&self.wire(&guard), Lifecycle::CrashedPanicked);
+            }
+            Notice::Balloon { actual } => events.balloon(&self.to_wire(), actual >> 10),
+            Notice::Watchdog { action } => events.watchdog(&self.to_wire(), action),
+            Notice::DeviceDeleted { .. } | Notice::Gone => {}
+        }
+    }
+
+    /// Waits until the process is gone; false if it takes longer than `patience`.
+    pub fn wait_for_end(&self, id: i32, patience: Duration) -> bool {
+        self.wait_while(patience, |state| {
+            state.live.as_ref().is_some_and(|live| live.id == id)
+        })
+    }
+
+    /// Waits until the device of this alias is gone, or the guest; false if it takes longer than `patience`.
+    pub fn wait_for_device(&self, alias: &str, patience: Duration) -> bool {
+        let has_it = |state: &DomainState| {
+            let live = state.live.as_ref();
+            live.is_some_and(|live| live.devices.contains_key(alias))
+        };
+        self.wait_while(patience, has_it)
+    }
+
+    fn wait_while(&self, patience: Duration, is_so: impl Fn(&DomainState) -> bool) -> bool {
+        let end = Instant::now() + patience;
+        let mut guard = self.state();
+        while is_so(&guard) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.gone.wait_timeout(guard, left);
+            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Wakes those that wait for an end.
+    pub fn tell_end(&self) {
+        self.gone.notify_all();
+    }
+}
+
+impl DomainState {
+    /// What it is doing.
+    pub fn state_and_reason(&self) -> StateAndReason {
+        let (state, reason) = match &self.live {
+            None => (state::SHUTOFF, self.off_reason),
+            Some(live) if live.shut_down && !live.rebooting => (state::SHUTDOWN, 0),
+            Some(live) if live.paused => (state::PAUSED, live.run_reason_paused()),
+            Some(live) => (state::RUNNING, live.run_reason),
+        };
+        StateAndReason { state, reason }
+    }
+
+    /// What it runs as, or would be started as.
+    pub fn current(&self) -> Result<&Arc<Definition>, RemoteError> {
+        let live = self.live.as_ref().map(|live| &live.definition);
+        live.or(self.persistent.as_ref()).ok_or_else(|| {
+            RemoteError::new(
+                Code::OperationInvalid,
+                format!("the guest '{}' is gone", self.name),
+            )
+        })
+    }
+}
+
+impl Live {
+    /// The host's interfaces of its cards, by alias.
+    pub fn ports(&self) -> BTreeMap<String, String> {
+        let port = |(alias, attached): (&String, &Attached)| Some((alias.clone(), attached.port.clone()?));
+        self.devices.iter().filter_map(port).collect()
+    }
+
+    fn run_reason_paused(&self) -> i32 {
+        match self.run_reason {
+            state::PAUSED_STARTING => state::PAUSED_STARTING,
+            _ => state::PAUSED_USER,
+        }
+    }
+}
+
+/// The error that a call needs a guest that runs.
+pub fn not_running() -> RemoteError {
+    RemoteError::new(Code::OperationInvalid, "domain is not running")
+}
+
+/// The error that there is no such guest.
+pub fn no_domain(uuid: &Uuid, name: &str) -> RemoteError {
+    RemoteError::new(
+        Code::NoDomain,
+        format!("no domain with matching uuid '{}' ({name})", uuid::format(uuid)),
+    )
+}

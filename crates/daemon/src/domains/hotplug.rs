@@ -1,0 +1,351 @@
+//! Devices that come and go while a guest runs, and in its definition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ostler_libvirt::{Code, RemoteError};
+use ostler_libvirt_xml::domain::{Devices, Disk, Interface};
+use serde_json::{Value, json};
+
+use super::definition::{Change, Definition, Seed};
+use super::domain::Domain;
+use super::lifecycle::refused;
+use super::plan::Plan;
+use super::{Domains, Impact};
+use crate::guest::cards::Surroundings;
+use crate::guest::{Attached, Control, Plug};
+
+/// How long a client waits for a guest to let a device go; it may go later, too. Linux blinks for five seconds first.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A device of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device<'a> {
+    Disk(&'a Disk),
+    Card(&'a Interface),
+    Rng,
+    /// Of a kind that neither comes nor goes.
+    Fixed(&'static str),
+}
+
+/// All devices with their aliases.
+fn all(devices: &Devices) -> Vec<(&str, Device<'_>)> {
+    let mut all: Vec<(&Option<String>, Device<'_>)> = Vec::new();
+    all.extend(
+        devices
+            .disks
+            .iter()
+            .map(|disk| (&disk.common.alias, Device::Disk(disk))),
+    );
+    all.extend(
+        devices
+            .interfaces
+            .iter()
+            .map(|card| (&card.common.alias, Device::Card(card))),
+    );
+    all.extend(devices.rngs.iter().map(|rng| (&rng.common.alias, Device::Rng)));
+    all.extend(
+        devices
+            .filesystems
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("filesystem"))),
+    );
+    all.extend(
+        devices
+            .serials
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("serial"))),
+    );
+    all.extend(
+        devices
+            .consoles
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("console"))),
+    );
+    all.extend(
+        devices
+            .channels
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("channel"))),
+    );
+    all.extend(
+        devices
+            .memballoon
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("memballoon"))),
+    );
+    all.extend(
+        devices
+            .vsock
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("vsock"))),
+    );
+    all.extend(
+        devices
+            .watchdog
+            .iter()
+            .map(|d| (&d.common.alias, Device::Fixed("watchdog"))),
+    );
+    let named = all
+        .into_iter()
+        .filter_map(|(alias, device)| Some((alias.as_deref()?, device)));
+    named.collect()
+}
+
+/// The first device of `some` that `others` do not have.
+fn more<'a>(some: &'a Devices, others: &Devices) -> Option<(&'a str, Device<'a>)> {
+    let known = all(others);
+    let is_new = |(alias, _): &(&str, Device<'_>)| !known.iter().any(|(other, _)| other == alias);
+    all(some).into_iter().find(is_new)
+}
+
+fn cannot(why: impl Into<String>) -> RemoteError {
+    RemoteError::new(Code::OperationUnsupported, why)
+}
+
+impl Domains {
+    /// Adds a device, takes one away or changes one: in the guest that runs, in its definition, or in both.
+    pub fn change_device(
+        self: &Arc<Self>,
+        domain: &Arc<Domain>,
+        change: Change,
+        device: &str,
+        flags: u32,
+    ) -> Result<(), RemoteError> {
+        let _job = domain.job();
+        let seed = Seed::new()?;
+        let (impact, config) = {
+            let state = domain.state();
+            let impact = Impact::of(flags, &state)?;
+            (impact, state.persistent.clone().filter(|_| impact.config))
+        };
+        // Everything that can be wrong with the document is found before anything happens.
+        let config = config
+            .map(|definition| definition.change(change, device, &seed))
+            .transpose()?;
+        if impact.live {
+            self.change_running(domain, change, device, &seed)?;
+        }
+        match config {
+            Some(config) => self.keep_config(domain, config),
+            None => Ok(()),
+        }
+    }
+
+    fn change_running(
+        self: &Arc<Self>,
+        domain: &Arc<Domain>,
+        change: Change,
+        device: &str,
+        seed: &Seed,
+    ) -> Result<(), RemoteError> {
+        let devices = domain.devices();
+        let (control, before) = domain.with_live(|live| (live.control.clone(), live.definition.clone()))?;
+        let after = before.change(change, device, seed)?;
+        match change {
+            Change::Attach => self.plug(domain, &control, &before, after),
+            Change::Update => self.update(domain, &control, &before, after),
+            Change::Detach | Change::DetachAlias => {
+                let alias = self.ask_out(domain, &control, &before, &after)?;
+                // Whoever takes it out of the guest's devices has to get them.
+                drop(devices);
+                domain.wait_for_device(&alias, PATIENCE);
+                Ok(())
+            }
+        }
+    }
+
+    fn plug(
+        &self,
+        domain: &Domain,
+        control: &Control,
+        before: &Definition,
+        after: Definition,
+    ) -> Result<(), RemoteError> {
+        let Some((alias, device)) = more(&after.devices, &before.devices) else {
+            return Err(cannot("devices of this kind cannot be plugged in"));
+        };
+        let alias = alias.to_owned();
+        let number = domain.with_live(|live| {
+            live.next_plug += 1;
+            live.next_plug - 1
+        })?;
+        let plug = Plug { control };
+        let none = || RemoteError::new(Code::Internal, format!("the device '{alias}' is in no plan"));
+        let attached = match device {
+            Device::Fixed(kind) => {
+                return Err(cannot(format!(
+                    "a <{kind}> cannot be plugged in while the guest runs"
+                )));
+            }
+            Device::Rng => plug.rng(number)?,
+            Device::Disk(_) => {
+                let plan = Plan::of(&after)?;
+                let disk = plan
+                    .disks
+                    .iter()
+                    .find(|disk| disk.alias == alias)
+                    .ok_or_else(none)?;
+                plug.disk(disk, &self.outside, number)?
+            }
+            Device::Card(_) => {
+                let plan = Plan::of(&after)?;
+                let card = plan
+                    .cards
+                    .iter()
+                    .find(|card| card.alias == alias)
+                    .ok_or_else(none)?;
+                let around = Surroundings {
+                    guest: &after.name,
+                    cpus: plan.vcpus,
+                    vhost: plan.kvm,
+                    outside: &self.outside,
+                };
+                let attached = plug.card(card, &around, number)?;
+                if !card.link {
+                    set_link(control, &attached, false)?;
+                }
+                attached
+            }
+        };
+        domain.with_live(|live| live.devices.insert(alias.clone(), attached))?;
+        self.keep_live(domain, after)?;
+        self.events.device_added(&domain.to_wire(), &alias);
+        Ok(())
+    }
+
+    /// Changes what can be changed: whether a card's cable is in.
+    fn update(
+        &self,
+        domain: &Domain,
+        control: &Control,
+        before: &Definition,
+        after: Definition,
+    ) -> Result<(), RemoteError> {
+        let old = all(&before.devices);
+        let changed = all(&after.devices).into_iter().find(|(alias, device)| {
+            let was = old.iter().find(|(other, _)| other == alias);
+            was.is_none_or(|(_, was)| was != device)
+        });
+        let Some((alias, device)) = changed else {
+            return self.keep_live(domain, after);
+        };
+        let was = old.iter().find(|(other, _)| *other == alias).map(|(_, was)| *was);
+        match (was, device) {
+            (Some(Device::Card(was)), Device::Card(card)) => {
+                let mut same = was.clone();
+                same.link = card.link;
+                // A dump of the guest names the interface that it was given.
+                let port = domain.with_live(|live| live.ports().get(alias).cloned())?;
+                if card.target == port {
+                    same.target.clone_from(&card.target);
+                }
+                if same != *card {
+                    return Err(cannot(format!(
+                        "of the <interface> '{}' only the <link> can be changed while the guest runs",
+                        card.mac
+                    )));
+                }
+                let attached = domain.with_live(|live| live.devices.get(alias).cloned())?;
+                let attached =
+                    attached.ok_or_else(|| cannot(format!("the device '{alias}' is not known")))?;
+                set_link(control, &attached, card.link)?;
+            }
+            (_, Device::Disk(disk)) => {
+                return Err(cannot(format!(
+                    "the disk '{}' cannot be changed while the guest runs, nor its medium; change it with --config",
+                    disk.target
+                )));
+            }
+            _ => {
+                return Err(cannot(format!(
+                    "the device '{alias}' cannot be changed while the guest runs"
+                )));
+            }
+        }
+        self.keep_live(domain, after)
+    }
+
+    /// Asks the guest to let a device go, and returns its alias.
+    fn ask_out(
+        &self,
+        domain: &Domain,
+        control: &Control,
+        before: &Definition,
+        after: &Definition,
+    ) -> Result<String, RemoteError> {
+        let Some((alias, _)) = more(&before.devices, &after.devices) else {
+            return Err(cannot("devices of this kind cannot be taken out"));
+        };
+        let attached = domain.with_live(|live| live.devices.get(alias).cloned())?;
+        match attached.filter(|attached| attached.plugged.is_some()) {
+            Some(attached) => {
+                Plug { control }.ask_out(&attached)?;
+                Ok(alias.into())
+            }
+            None => Err(cannot(format!(
+                "the device '{alias}' was there when the guest started, and stays while it runs; take it out with --config"
+            ))),
+        }
+    }
+
+    /// The guest let a device go: on the thread that listens to it, which must not wait.
+    pub(super) fn device_gone_soon(self: &Arc<Self>, domain: &Arc<Domain>, run: i32, id: String) {
+        let (domains, domain) = (self.clone(), domain.clone());
+        let take_leave = move || domains.device_gone(&domain, run, &id);
+        if let Err(error) = std::thread::Builder::new()
+            .name("unplug".into())
+            .spawn(take_leave)
+        {
+            crate::log::note!("a device that is gone is still listed: {error}");
+        }
+    }
+
+    fn device_gone(&self, domain: &Domain, run: i32, id: &str) {
+        let _devices = domain.devices();
+        let found = domain.with_live(|live| {
+            let is_it = |(_, attached): &(&String, &Attached)| attached.id == id;
+            let alias = live.devices.iter().find(is_it).map(|(alias, _)| alias.clone());
+            let alias = alias.filter(|_| live.id == run)?;
+            let attached = live.devices.remove(&alias)?;
+            Some((alias, attached, live.control.clone(), live.definition.clone()))
+        });
+        let Ok(Some((alias, attached, control, definition))) = found else {
+            return;
+        };
+        Plug { control: &control }.clean_up(&attached);
+        let without = Seed::new().and_then(|seed| definition.change(Change::DetachAlias, &alias, &seed));
+        if let Err(error) = without.and_then(|without| self.keep_live(domain, without)) {
+            crate::log::note!("the device {alias} that is gone is still listed: {error}");
+        }
+        self.events.device_removed(&domain.to_wire(), &alias);
+        domain.tell_end();
+    }
+
+    /// Takes leave of devices that went while no daemon was there.
+    pub(super) fn find_devices_gone(&self, domain: &Domain, run: i32) {
+        let Ok((control, devices)) = domain.with_live(|live| (live.control.clone(), live.devices.clone()))
+        else {
+            return;
+        };
+        let Ok(Value::Array(there)) =
+            control.execute_with("qom-list", json!({ "path": "/machine/peripheral" }))
+        else {
+            return;
+        };
+        let plugged = devices.values().filter(|attached| attached.plugged.is_some());
+        for attached in plugged {
+            if !there.iter().any(|device| device["name"] == *attached.id) {
+                self.device_gone(domain, run, &attached.id);
+            }
+        }
+    }
+}
+
+fn set_link(control: &Control, attached: &Attached, up: bool) -> Result<(), RemoteError> {
+    let arguments = json!({ "name": attached.id, "up": up });
+    control
+        .execute_with("set_link", arguments)
+        .map(drop)
+        .map_err(refused)
+}

@@ -1,0 +1,239 @@
+//! From a definition to what is started. What a definition may ask for and a guest's process does not have yet is a sentence that
+//! names it: a guest never starts without something that its owner wanted.
+
+mod boot;
+mod cards;
+mod disks;
+mod streams;
+
+pub use boot::{Boot, Store};
+pub use cards::{Card, CardSource, NetworkPort};
+pub use disks::{Disk, Image};
+pub use streams::{Stream, Streams};
+
+use ostler_libvirt::{Code, RemoteError};
+use ostler_libvirt_xml::domain as xml;
+use ostler_vmm::spec::{BalloonSpec, Guid, OnReset, WatchdogAction, check_cpus};
+
+use super::definition::Definition;
+
+/// What a guest cannot have, in a sentence.
+type Lacks = String;
+
+/// A guest to be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Whether KVM runs it, or the software CPU.
+    pub kvm: bool,
+    /// The platform's version.
+    pub machine: String,
+    /// The CPU model by our names.
+    pub cpu_model: String,
+    /// RAM in bytes.
+    pub memory: u64,
+    /// CPUs.
+    pub vcpus: u32,
+    /// What it starts with.
+    pub boot: Boot,
+    /// Its disks: virtio ones in their order, then SATA drives in that of their ports.
+    pub disks: Vec<Disk>,
+    /// Its network cards.
+    pub cards: Vec<Card>,
+    /// Its consoles and channels.
+    pub streams: Streams,
+    /// Whether it has a source of entropy.
+    pub rng: bool,
+    /// Its balloon.
+    pub balloon: Option<BalloonSpec>,
+    /// What its watchdog does.
+    pub watchdog: Option<WatchdogAction>,
+    /// Its generation ID.
+    pub generation_id: Option<Guid>,
+    /// What a reset does.
+    pub on_reset: OnReset,
+}
+
+impl Plan {
+    /// What is started for a definition, or the first thing that cannot be.
+    pub fn of(definition: &Definition) -> Result<Self, RemoteError> {
+        Self::read(definition).map_err(|lacks| RemoteError::new(Code::ConfigUnsupported, lacks))
+    }
+
+    fn read(definition: &Definition) -> Result<Self, Lacks> {
+        let model: &xml::Domain = definition;
+        memory(model)?;
+        clock(model)?;
+        tuning(model)?;
+        let devices = &model.devices;
+        absent_devices(devices)?;
+        let disks = disks::read(model)?;
+        let vcpus = model.vcpus.current;
+        check_cpus(vcpus.into()).map_err(|error| error.to_string())?;
+        Ok(Self {
+            kvm: model.kind == xml::DomainType::Kvm,
+            machine: model.os.machine.clone(),
+            cpu_model: cpu_model(model)?,
+            memory: definition.ram(),
+            vcpus,
+            boot: boot::read(model, &disks)?,
+            cards: cards::read(devices)?,
+            streams: streams::read(devices)?,
+            rng: rng(devices)?,
+            balloon: balloon(devices),
+            watchdog: watchdog(devices)?,
+            generation_id: model.generation_id.map(|id| Guid(id.0)),
+            on_reset: on_reset(model)?,
+            disks,
+        })
+    }
+}
+
+fn memory(model: &xml::Domain) -> Result<(), Lacks> {
+    let memory = &model.memory;
+    if memory.huge_pages.is_some() {
+        return Err(
+            "memory in <hugepages> cannot be asked for: huge pages are used where the host has them".into(),
+        );
+    }
+    if memory.locked {
+        return Err("memory cannot be <locked> in the host's RAM".into());
+    }
+    let has_balloon = model
+        .devices
+        .memballoon
+        .as_ref()
+        .is_some_and(|balloon| balloon.present);
+    if memory.current < memory.bytes && !has_balloon {
+        return Err("<currentMemory> below <memory> needs a <memballoon>".into());
+    }
+    Ok(())
+}
+
+/// The model by its name, without the features that are disabled.
+fn cpu_model(model: &xml::Domain) -> Result<String, Lacks> {
+    let cpu = &model.cpu;
+    let mut name = match &cpu.mode {
+        xml::CpuMode::Custom { model, .. } => model.clone(),
+        xml::CpuMode::HostModel | xml::CpuMode::HostPassthrough | xml::CpuMode::Maximum => "max".into(),
+    };
+    let known = ostler_accel::model::names();
+    if !known.contains(&name.as_str()) {
+        return Err(format!(
+            "there is no CPU model '{name}'; there are {}, and the modes host-model, host-passthrough and maximum",
+            known.join(", ")
+        ));
+    }
+    for feature in &cpu.features {
+        match feature.policy {
+            xml::FeaturePolicy::Disable => name.push_str(&format!(",-{}", feature.name.replace('-', "_"))),
+            // What the accelerator has is shown anyway.
+            xml::FeaturePolicy::Optional => {}
+            _ => {
+                return Err(format!(
+                    "the CPU feature '{}' cannot be required, forced or forbidden; only disabled",
+                    feature.name
+                ));
+            }
+        }
+    }
+    if let Some(topology) = &cpu.topology
+        && (topology.sockets, topology.dies, topology.threads) != (1, 1, 1)
+    {
+        return Err(
+            "the CPUs are cores of one socket: the <topology> must have 1 socket, 1 die and 1 thread".into(),
+        );
+    }
+    Ok(name)
+}
+
+fn clock(model: &xml::Domain) -> Result<(), Lacks> {
+    match model.clock {
+        xml::Clock::Utc => Ok(()),
+        _ => Err("the real-time clock shows UTC: the <clock> must have the offset 'utc'".into()),
+    }
+}
+
+fn tuning(model: &xml::Domain) -> Result<(), Lacks> {
+    match model.tune.shares {
+        Some(_) => Err("CPU <shares> cannot be set: guests are in no control group of their own".into()),
+        None => Ok(()),
+    }
+}
+
+fn absent_devices(devices: &xml::Devices) -> Result<(), Lacks> {
+    if let Some(shared) = devices.filesystems.first() {
+        return Err(format!(
+            "the <filesystem> '{}' cannot be shared: there is no virtiofs yet",
+            shared.tag
+        ));
+    }
+    if devices.vsock.is_some() {
+        return Err("a guest that the daemon starts has no <vsock> yet".into());
+    }
+    Ok(())
+}
+
+fn rng(devices: &xml::Devices) -> Result<bool, Lacks> {
+    match devices.rngs.as_slice() {
+        [] => Ok(false),
+        [rng] if rng.rate.is_none() => Ok(true),
+        [_] => Err("an <rng> gives as much as is asked for: its <rate> cannot be limited".into()),
+        _ => Err("a guest has one <rng> at most when it starts".into()),
+    }
+}
+
+fn balloon(devices: &xml::Devices) -> Option<BalloonSpec> {
+    let balloon = devices.memballoon.as_ref().filter(|balloon| balloon.present)?;
+    Some(BalloonSpec {
+        deflate_on_oom: balloon.autodeflate,
+        free_page_reporting: balloon.free_page_reporting,
+    })
+}
+
+fn watchdog(devices: &xml::Devices) -> Result<Option<WatchdogAction>, Lacks> {
+    let Some(watchdog) = &devices.watchdog else {
+        return Ok(None);
+    };
+    if watchdog.model == xml::WatchdogModel::Itco {
+        return Err("the <watchdog> 'itco' is not there; there is 'i6300esb'".into());
+    }
+    Ok(Some(match watchdog.action {
+        xml::WatchdogAction::Reset => WatchdogAction::Reset,
+        xml::WatchdogAction::Shutdown => WatchdogAction::Shutdown,
+        xml::WatchdogAction::Poweroff => WatchdogAction::Poweroff,
+        xml::WatchdogAction::Pause => WatchdogAction::Pause,
+        xml::WatchdogAction::None => WatchdogAction::None,
+        xml::WatchdogAction::InjectNmi => WatchdogAction::InjectNmi,
+        xml::WatchdogAction::Dump => {
+            return Err(
+                "a <watchdog> cannot write the guest's memory to a file: its action cannot be 'dump'".into(),
+            );
+        }
+    }))
+}
+
+fn on_reset(model: &xml::Domain) -> Result<OnReset, Lacks> {
+    let life = &model.life;
+    let kept = [
+        ("on_poweroff", life.poweroff),
+        ("on_reboot", life.reboot),
+        ("on_crash", life.crash),
+    ];
+    if let Some((name, _)) = kept.iter().find(|(_, action)| *action == xml::Action::Preserve) {
+        return Err(format!(
+            "a guest that is over cannot be looked at: <{name}> cannot be 'preserve'"
+        ));
+    }
+    if life.dump_core {
+        return Err(
+            "a guest's memory cannot be written to a file: <on_crash> cannot begin with 'coredump'".into(),
+        );
+    }
+    Ok(match life.reboot {
+        xml::Action::Destroy => OnReset::End,
+        _ => OnReset::Restart,
+    })
+}
+
+#[cfg(test)]
+mod tests;

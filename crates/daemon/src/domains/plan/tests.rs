@@ -1,0 +1,242 @@
+use super::*;
+use std::path::Path;
+
+const XML: &str = "<domain type='qemu'><name>web</name><memory unit='MiB'>256</memory><vcpu>2</vcpu>\
+    <os><type arch='x86_64'>hvm</type><kernel>/k</kernel><initrd>/i</initrd><cmdline>a=1 b</cmdline></os>\
+    <on_reboot>destroy</on_reboot><devices><emulator>/bin/x</emulator>\
+    <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/d'/>\
+    <target dev='vda' bus='virtio'/></disk><serial type='pty'/><console type='pty'/></devices></domain>";
+
+fn plan(xml: &str) -> Result<Plan, String> {
+    Plan::of(&Definition::read(xml).unwrap()).map_err(|error| {
+        assert_eq!(error.code, Code::ConfigUnsupported);
+        error.detail
+    })
+}
+
+fn with_devices(devices: &str) -> Result<Plan, String> {
+    plan(&XML.replacen("<devices>", &format!("<devices>{devices}"), 1))
+}
+
+#[test]
+fn a_definition_becomes_a_plan() {
+    let plan = plan(XML).unwrap();
+    assert_eq!((plan.kvm, plan.memory, plan.vcpus), (false, 256 << 20, 2));
+    assert_eq!(
+        (plan.cpu_model.as_str(), plan.machine.as_str()),
+        ("max", "ostler-q35-1")
+    );
+    assert_eq!((plan.on_reset, plan.rng), (OnReset::End, false));
+    assert_eq!(plan.streams.serial, Some(Stream::Clients));
+    assert_eq!(plan.streams.console, None);
+    assert!(
+        plan.balloon.is_some(),
+        "as with libvirt, unless its owner says none"
+    );
+    let Boot::Kernel {
+        initrd, command_line, ..
+    } = &plan.boot
+    else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(
+        (initrd.as_deref(), command_line.as_str()),
+        (Some(Path::new("/i")), "a=1 b")
+    );
+    let disk = &plan.disks[0];
+    assert_eq!(
+        (disk.target.as_str(), disk.sata, disk.direct),
+        ("vda", false, false)
+    );
+    assert_eq!(
+        (disk.alias.as_str(), disk.serial.as_str()),
+        ("virtio-disk0", "vda")
+    );
+}
+
+#[test]
+fn boot_orders_name_disks_where_they_are() {
+    let kernel = "<kernel>/k</kernel><initrd>/i</initrd><cmdline>a=1 b</cmdline>";
+    let more = "<disk device='cdrom'><source file='/c'/><target dev='sdb'/></disk>\
+                <disk><source file='/s'/><target dev='sda'/></disk>";
+    let order = |os: &str, vda: &str| {
+        let xml = XML
+            .replacen(kernel, os, 1)
+            .replacen("<devices>", &format!("<devices>{more}"), 1);
+        let xml = xml.replacen(
+            "<target dev='vda' bus='virtio'/>",
+            &format!("<target dev='vda'/>{vda}"),
+            1,
+        );
+        let plan = plan(&xml).unwrap();
+        let targets: Vec<&str> = plan.disks.iter().map(|disk| disk.target.as_str()).collect();
+        assert_eq!(targets, ["vda", "sda", "sdb"]);
+        match plan.boot {
+            Boot::Firmware { order, menu, .. } => (order, menu),
+            Boot::Kernel { .. } => panic!("a kernel"),
+        }
+    };
+    assert_eq!(order("", "").0.len(), 2, "disks, where nothing is said");
+    assert_eq!(order("<boot dev='cdrom'/><boot dev='network'/>", "").0, [2]);
+    assert_eq!(order("<boot dev='cdrom'/><boot dev='hd'/>", "").0[0], 2);
+    assert_eq!(
+        order("<bootmenu enable='yes' timeout='700'/>", "<boot order='1'/>"),
+        (vec![0], Some(700))
+    );
+    let net = XML.replacen(kernel, "<boot dev='network'/>", 1);
+    assert!(plan(&net).unwrap_err().contains("network"));
+}
+
+#[test]
+fn firmware_and_its_variables() {
+    let kernel = "<kernel>/k</kernel><initrd>/i</initrd><cmdline>a=1 b</cmdline>";
+    let firmware = |os: &str, attribute: &str| {
+        let xml = XML
+            .replacen(kernel, os, 1)
+            .replacen("<os>", &format!("<os{attribute}>"), 1);
+        match plan(&xml).unwrap().boot {
+            Boot::Firmware { choice, store, .. } => (choice, store),
+            Boot::Kernel { .. } => panic!("a kernel"),
+        }
+    };
+    use ostler_launch::firmware::Choice;
+    assert_eq!(firmware("", ""), (Choice::Bios, Store::Nowhere));
+    assert_eq!(firmware("", " firmware='efi'"), (Choice::Uefi, Store::Own));
+    let image = || Choice::File("/c".into());
+    assert_eq!(firmware("<loader>/c</loader>", ""), (image(), Store::Nowhere));
+    assert_eq!(
+        firmware("<loader type='pflash'>/c</loader>", ""),
+        (image(), Store::Own)
+    );
+    assert_eq!(
+        firmware(
+            "<loader type='pflash'>/c</loader><nvram template='/t'>/v</nvram>",
+            ""
+        ),
+        (image(), Store::File("/v".into()))
+    );
+    assert_eq!(
+        firmware("<loader type='pflash' stateless='yes'>/c</loader>", ""),
+        (image(), Store::Nowhere)
+    );
+}
+
+#[test]
+fn cards_and_their_forwarded_ports() {
+    let user = "<interface type='user'><portForward proto='tcp'><range start='2200' end='2201' to='22'/>\
+                </portForward></interface>";
+    let cards = with_devices(user).unwrap().cards;
+    let CardSource::User { forwards } = &cards[0].source else {
+        panic!("{cards:?}")
+    };
+    let pairs: Vec<_> = forwards
+        .iter()
+        .map(|forward| (forward.listen.port(), forward.port))
+        .collect();
+    assert_eq!(pairs, [(2200, 22), (2201, 23)]);
+    let tap = "<interface type='ethernet'><target dev='tap7' managed='no'/><link state='down'/></interface>";
+    let cards = with_devices(tap).unwrap().cards;
+    assert!(!cards[0].link);
+    assert_eq!(
+        cards[0].source,
+        CardSource::Ethernet {
+            target: Some("tap7".into()),
+            unmanaged: true
+        }
+    );
+}
+
+#[test]
+fn what_a_guest_lacks_is_named() {
+    for (devices, says) in [
+        ("<disk device='cdrom'><target dev='sda'/></disk>", "medium"),
+        (
+            "<disk><driver name='qemu' cache='writethrough'/><source file='/e'/><target dev='vdb'/></disk>",
+            "'vdb'",
+        ),
+        (
+            "<disk><source file='/e'/><target dev='vdb'/><shareable/></disk>",
+            "<shareable>",
+        ),
+        (
+            "<disk><source file='/e'/><target dev='vdb'/><iotune><total_iops_sec>9</total_iops_sec></iotune></disk>",
+            "<iotune>",
+        ),
+        ("<serial type='pty'/>", "one <serial>"),
+        (
+            "<serial type='tcp'><source mode='bind' host='h' service='1'/><target port='0'/></serial>",
+            "<serial>",
+        ),
+        ("<channel type='pty'><target type='virtio'/></channel>", "name"),
+        ("<vsock><cid auto='yes'/></vsock>", "<vsock>"),
+        (
+            "<filesystem><driver type='virtiofs'/><source dir='/s'/><target dir='t'/></filesystem>",
+            "'t'",
+        ),
+        ("<rng><rate bytes='9'/><backend model='random'/></rng>", "<rate>"),
+        ("<watchdog model='itco'/>", "itco"),
+        ("<watchdog model='i6300esb' action='dump'/>", "dump"),
+        (
+            "<interface type='direct'><source dev='eth0'/></interface>",
+            "macvtap",
+        ),
+        ("<interface type='user'><mtu size='9000'/></interface>", "<mtu>"),
+        (
+            "<interface type='user'><bandwidth><inbound average='9'/></bandwidth></interface>",
+            "<bandwidth>",
+        ),
+        (
+            "<interface type='bridge'><source bridge='b'/><virtualport type='openvswitch'/></interface>",
+            "Open vSwitch",
+        ),
+    ] {
+        let why = with_devices(devices).unwrap_err();
+        assert!(why.contains(says), "{says}: {why}");
+    }
+    for (from, to, says) in [
+        ("<on_reboot>destroy", "<on_reboot>preserve", "<on_reboot>"),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<on_crash>coredump-destroy</on_crash>",
+            "coredump",
+        ),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<clock offset='localtime'/>",
+            "<clock>",
+        ),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<cputune><shares>9</shares></cputune>",
+            "<shares>",
+        ),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<memoryBacking><hugepages/></memoryBacking>",
+            "<hugepages>",
+        ),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<cpu><model>486</model></cpu>",
+            "'486'",
+        ),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<cpu mode='maximum'><topology sockets='2' cores='1' threads='1'/></cpu>",
+            "<topology>",
+        ),
+        (
+            "<on_reboot>destroy</on_reboot>",
+            "<cpu mode='maximum'><feature policy='require' name='vmx'/></cpu>",
+            "'vmx'",
+        ),
+        (
+            "<devices>",
+            "<currentMemory>9</currentMemory><devices><memballoon model='none'/>",
+            "<currentMemory>",
+        ),
+    ] {
+        let why = plan(&XML.replacen(from, to, 1)).unwrap_err();
+        assert!(why.contains(says), "{says}: {why}");
+    }
+}

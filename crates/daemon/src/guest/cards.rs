@@ -1,0 +1,244 @@
+//! Connecting network cards: NAT in user mode, bridges of the kernel, taps; and networks, which others manage.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::Child;
+
+use ostler_hostnet::{Error as HostError, Flag, Kernel, PortSettings, TapSpec};
+use ostler_libvirt::{Code, RemoteError};
+use ostler_netio::OpenTap;
+use ostler_usernet::{Config, FIRST_GUEST, name_server};
+use ostler_vmm::handoff::Descriptors;
+use ostler_vmm::spec::{NetBackend, NetModel};
+use serde_json::json;
+
+use super::{Control, NetworkCard, Outside, Place};
+use crate::domains::plan::{Card, CardSource};
+
+/// Queue pairs of a card at most.
+const MAX_PAIRS: usize = 8;
+/// Names of interfaces that are tried.
+const MAX_NAMES: u32 = 100_000;
+
+/// What a card's frames go to, open.
+pub enum Connection {
+    /// A tap of the host.
+    Tap {
+        /// Its descriptors.
+        tap: OpenTap,
+        /// Its name.
+        name: String,
+        /// Whether it was made for the card, and goes with it.
+        made: bool,
+    },
+    /// A stream of frames.
+    Stream {
+        /// The guest's end.
+        socket: OwnedFd,
+        /// Frames have their virtio-net headers.
+        headers: bool,
+    },
+    /// A plug of our own switch: the guest's end of a socket through which connections come.
+    Plug(OwnedFd),
+}
+
+/// Whose card it is, and how it may be connected.
+pub struct Surroundings<'a> {
+    /// The guest's name.
+    pub guest: &'a str,
+    /// CPUs of the guest.
+    pub cpus: u32,
+    /// Whether the kernel's workers may move frames.
+    pub vhost: bool,
+    /// Who connects cards to networks.
+    pub outside: &'a Outside,
+}
+
+fn failed(error: impl std::fmt::Display) -> RemoteError {
+    RemoteError::new(Code::OperationFailed, error.to_string())
+}
+
+/// Connects a card.
+pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, RemoteError> {
+    // Only virtio has several queues, and rings that the kernel's worker understands.
+    let (pairs, vhost) = match card.model {
+        NetModel::Virtio => {
+            let wanted = card.queues.map_or(around.cpus as usize, usize::from);
+            (wanted.clamp(1, MAX_PAIRS), around.vhost)
+        }
+        NetModel::E1000e => (1, false),
+    };
+    match &card.source {
+        CardSource::User { forwards } => {
+            let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let config = Config {
+                upstream: name_server(&resolver),
+                forwards: forwards.clone(),
+                ..Config::for_guest(card.mac.0, around.guest, FIRST_GUEST)
+            };
+            let (child, cable) = ostler_launch::usernet::start(&config).map_err(failed)?;
+            reap(child);
+            Ok(Connection::Stream {
+                socket: cable.into(),
+                headers: true,
+            })
+        }
+        CardSource::Bridge { bridge, target } => {
+            let name = make_tap(target.as_deref(), Some((bridge, false)), pairs)?;
+            open_tap(name, true, pairs, vhost)
+        }
+        CardSource::Ethernet { target, unmanaged } => match target {
+            Some(name) if *unmanaged || exists(name) => open_tap(name.clone(), false, pairs, vhost),
+            None if *unmanaged => Err(RemoteError::new(
+                Code::Xml,
+                "an <interface type='ethernet'> that is not managed needs a <target dev>",
+            )),
+            name => {
+                let name = make_tap(name.as_deref(), None, pairs)?;
+                open_tap(name, true, pairs, vhost)
+            }
+        },
+        CardSource::Network(wish) => {
+            let place = (around.outside.networks)(&NetworkCard {
+                guest: around.guest,
+                mac: card.mac.to_string(),
+                wish,
+                connected: false,
+            })?;
+            match place {
+                Place::Switch(plug) => Ok(Connection::Plug(plug)),
+                Place::Bridge { bridge, isolated } => {
+                    let name = make_tap(wish.target.as_deref(), Some((&bridge, isolated)), pairs)?;
+                    open_tap(name, true, pairs, vhost)
+                }
+            }
+        }
+    }
+}
+
+/// Takes the place of the daemon that connected a card of a guest that runs: when the card loses its switch, it asks us.
+pub fn take_over(
+    card: &Card,
+    id: &str,
+    guest: &str,
+    outside: &Outside,
+    control: &Control,
+) -> Result<(), RemoteError> {
+    let CardSource::Network(wish) = &card.source else {
+        return Ok(());
+    };
+    let place = (outside.networks)(&NetworkCard {
+        guest,
+        mac: card.mac.to_string(),
+        wish,
+        connected: true,
+    })?;
+    let Place::Switch(plug) = place else {
+        return Ok(());
+    };
+    let name = format!("{id}-plug");
+    let named = control.execute_with_fd("getfd", json!({ "fdname": name }), plug.as_fd());
+    let taken = named.and_then(|_| control.execute_with("x-ostler-plug", json!({ "id": id, "fd": name })));
+    taken.map(drop).map_err(failed)
+}
+
+/// Nobody else waits for the network's process, which ends with the guest's card.
+fn reap(mut child: Child) {
+    let wait = move || drop(child.wait());
+    if let Err(error) = std::thread::Builder::new().name("usernet".into()).spawn(wait) {
+        crate::log::note!("a network's process stays listed after its end: {error}");
+    }
+}
+
+fn exists(interface: &str) -> bool {
+    Path::new("/sys/class/net").join(interface).exists()
+}
+
+/// Makes a tap of this name, or of the first free one, and a port of a bridge of it, isolated or not.
+fn make_tap(name: Option<&str>, bridge: Option<(&str, bool)>, pairs: usize) -> Result<String, RemoteError> {
+    let mut kernel = Kernel::open().map_err(failed)?;
+    let mut make = |name: &str| {
+        kernel.create_tap(&TapSpec {
+            name: name.into(),
+            multi_queue: pairs > 1,
+            bridge: bridge.map(|(bridge, isolated)| (bridge.into(), settings(isolated))),
+            ..TapSpec::default()
+        })
+    };
+    if let Some(name) = name {
+        return make(name).map(|()| name.into()).map_err(failed);
+    }
+    for number in 0..MAX_NAMES {
+        let name = format!("vnet{number}");
+        if exists(&name) {
+            continue;
+        }
+        match make(&name) {
+            Ok(()) => return Ok(name),
+            // Somebody was faster.
+            Err(HostError::Exists(_)) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Err(failed("there is no free name for a tap"))
+}
+
+fn settings(isolated: bool) -> PortSettings {
+    PortSettings {
+        flags: isolated.then_some((Flag::Isolated, true)).into_iter().collect(),
+        ..PortSettings::default()
+    }
+}
+
+fn open_tap(name: String, made: bool, pairs: usize, vhost: bool) -> Result<Connection, RemoteError> {
+    match ostler_netio::open_tap(&name, pairs, vhost) {
+        Ok(tap) => Ok(Connection::Tap { tap, name, made }),
+        Err(error) => {
+            if made {
+                delete_tap(&name);
+            }
+            Err(failed(error))
+        }
+    }
+}
+
+/// Deletes a tap that was made for a guest.
+pub fn delete_tap(name: &str) {
+    let deleted = Kernel::open().and_then(|mut kernel| kernel.delete_tap(name));
+    if let Err(error) = deleted {
+        crate::log::note!("the tap {name} stays: {error}");
+    }
+}
+
+impl Connection {
+    /// The host's interface, and whether it goes with the card.
+    pub fn port(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::Tap { name, made, .. } => Some((name, *made)),
+            Self::Stream { .. } | Self::Plug(_) => None,
+        }
+    }
+
+    /// As a guest is started with it.
+    pub fn into_backend(self, descriptors: &mut Descriptors) -> NetBackend {
+        match self {
+            Self::Tap { tap, .. } => NetBackend::Tap {
+                queues: tap
+                    .queues
+                    .into_iter()
+                    .map(|file| descriptors.push(file))
+                    .collect(),
+                vhost: tap.vhost.into_iter().map(|file| descriptors.push(file)).collect(),
+                mtu: tap.mtu,
+            },
+            Self::Stream { socket, headers } => NetBackend::Socket {
+                connection: descriptors.push(socket),
+                headers,
+            },
+            Self::Plug(plug) => NetBackend::Switch {
+                plug: descriptors.push(plug),
+            },
+        }
+    }
+}

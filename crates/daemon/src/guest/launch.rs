@@ -1,0 +1,261 @@
+//! Starting a guest: everything that it needs is opened here, and handed to a process of its own.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use ostler_disk::open::{DiskOptions, Format};
+use ostler_launch::{Started, firmware, open_image};
+use ostler_libvirt::{Code, RemoteError};
+use ostler_vmm::handoff::Descriptors;
+use ostler_vmm::link::FromGuest;
+use ostler_vmm::spec::{
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
+    GuestSpec, KernelSpec, NetSpec, SPEC_VERSION, SoftEngine, VariablesSpec,
+};
+
+use super::cards::{self, Surroundings};
+use super::{Attached, Outside, RunFiles, streams};
+use crate::OpenKvm;
+use crate::domains::plan::{Boot, Disk, Plan, Store};
+
+/// What a guest is started with.
+pub struct Launch<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it is.
+    pub plan: &'a Plan,
+    /// Where its sockets go.
+    pub files: &'a RunFiles,
+    /// Where the daemon keeps the variables of its firmware.
+    pub variables: &'a Path,
+    /// Those who have its networks and volumes.
+    pub outside: &'a Outside,
+    /// Whether its CPUs are held until somebody lets them go.
+    pub paused: bool,
+}
+
+/// The devices of a guest by their aliases. Until they are taken out, interfaces that were made for them are deleted with them.
+#[derive(Default)]
+struct Devices(BTreeMap<String, Attached>);
+
+impl Devices {
+    fn keep(mut self) -> BTreeMap<String, Attached> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        for attached in self.0.values() {
+            attached.delete_port();
+        }
+    }
+}
+
+/// Starts the guest, which runs when this returns. Its process outlives ours. Returns its devices as its process knows them.
+pub fn launch(launch: &Launch<'_>, kvm: &OpenKvm) -> Result<BTreeMap<String, Attached>, RemoteError> {
+    let mut devices = Devices::default();
+    let mut descriptors = Descriptors::new();
+    let spec = open(launch, kvm, &mut descriptors, &mut devices)?;
+    spec.validate(descriptors.len())
+        .map_err(|error| RemoteError::new(Code::ConfigUnsupported, error.to_string()))?;
+    let log = launch.files.folder.join("log");
+    let log = File::options().append(true).create(true).open(&log);
+    let log =
+        log.map_err(|e| RemoteError::new(Code::Internal, format!("cannot write the guest's log: {e}")))?;
+    let started = ostler_launch::start(&spec, descriptors, Some(log))
+        .map_err(|why| RemoteError::new(Code::OperationFailed, format!("the guest does not start: {why}")))?;
+    attend(started, launch.name.into());
+    Ok(devices.keep())
+}
+
+/// Notes what the process says to its parent, and sees it to its end.
+fn attend(started: Started, name: String) {
+    let attend = move || {
+        let mut started = started;
+        while let Ok(Some(message)) = started.receiver.receive::<FromGuest>() {
+            match message {
+                FromGuest::Note { message } => crate::log::note!("guest {name}: {message}"),
+                FromGuest::Ended(outcome) => crate::log::note!("guest {name} ended: {outcome:?}"),
+                FromGuest::Started | FromGuest::Refused { .. } => {}
+            }
+        }
+        // Nobody else waits for it.
+        let _ = started.child.wait();
+    };
+    if let Err(error) = std::thread::Builder::new().name("child".into()).spawn(attend) {
+        crate::log::note!("a guest's process stays listed after its end: {error}");
+    }
+}
+
+fn open(
+    launch: &Launch<'_>,
+    kvm: &OpenKvm,
+    descriptors: &mut Descriptors,
+    devices: &mut Devices,
+) -> Result<GuestSpec, RemoteError> {
+    let Launch { plan, files, .. } = launch;
+    let accelerator = if plan.kvm {
+        let device = kvm().map_err(|why| RemoteError::new(Code::ConfigUnsupported, why))?;
+        AcceleratorSpec::Kvm {
+            device: descriptors.push(device),
+        }
+    } else {
+        AcceleratorSpec::Soft {
+            engine: SoftEngine::Translator,
+        }
+    };
+    let boot = open_boot(&plan.boot, launch.variables, descriptors)?;
+    let disks = open_disks(launch, descriptors, devices)?;
+    let opened = streams::open(&plan.streams, files, descriptors)?;
+    let control = Some(descriptors.push(streams::listen(&files.control())?));
+    let gdb = match launch.paused {
+        true => Some(GdbSpec {
+            listener: descriptors.push(streams::listen(&files.gdb())?),
+            wait: true,
+        }),
+        false => None,
+    };
+    // What leaves traces on the host comes last, when nothing else can be wrong any more.
+    let nets = open_cards(launch, descriptors, devices)?;
+    Ok(GuestSpec {
+        version: SPEC_VERSION,
+        name: launch.name.into(),
+        machine: plan.machine.clone(),
+        accelerator,
+        cpu_model: plan.cpu_model.clone(),
+        cpus: plan.vcpus,
+        memory: plan.memory,
+        boot,
+        disks,
+        nets,
+        serial: opened.serial,
+        console: opened.console,
+        channels: opened.channels,
+        rng: plan.rng,
+        balloon: plan.balloon,
+        vsock: None,
+        watchdog: plan.watchdog,
+        generation_id: plan.generation_id,
+        debug_exit: false,
+        test_device: false,
+        on_reset: plan.on_reset,
+        ends_with_parent: false,
+        control,
+        gdb,
+    })
+}
+
+fn failed(error: impl std::fmt::Display) -> RemoteError {
+    RemoteError::new(Code::OperationFailed, error.to_string())
+}
+
+fn open_boot(boot: &Boot, own: &Path, descriptors: &mut Descriptors) -> Result<BootSpec, RemoteError> {
+    let mut image = |what: &str, path: &Path| -> Result<_, RemoteError> {
+        Ok(descriptors.push(open_image(what, path).map_err(failed)?))
+    };
+    Ok(match boot {
+        Boot::Kernel {
+            kernel,
+            initrd,
+            command_line,
+        } => BootSpec::Kernel(KernelSpec {
+            kernel: image("kernel", kernel)?,
+            initrd: match initrd {
+                Some(path) => Some(image("initial RAM disk", path)?),
+                None => None,
+            },
+            command_line: command_line.clone(),
+        }),
+        Boot::Firmware {
+            choice,
+            store,
+            template,
+            order,
+            menu,
+        } => {
+            let store = firmware::Store {
+                kept: match store {
+                    Store::Nowhere => None,
+                    Store::Own => Some(own),
+                    Store::File(path) => Some(path),
+                },
+                template: template.as_deref(),
+            };
+            let opened = firmware::open(choice, store).map_err(failed)?;
+            BootSpec::Firmware(FirmwareSpec {
+                code: descriptors.push(opened.code),
+                variables: opened.variables.map(|(file, kept)| VariablesSpec {
+                    file: descriptors.push(file),
+                    kept,
+                }),
+                boot_order: order.clone(),
+                boot_menu: *menu,
+                debug: ConsoleSpec::None,
+            })
+        }
+    })
+}
+
+/// Opens a disk's image, which is at `path`, and locks it.
+pub fn open_image_of(disk: &Disk, path: &Path) -> Result<File, RemoteError> {
+    let options = DiskOptions {
+        format: Format::Raw,
+        readonly: disk.readonly,
+        direct: disk.direct,
+    };
+    ostler_disk::open::open(path, options).map_err(failed)
+}
+
+fn open_disks(
+    launch: &Launch<'_>,
+    descriptors: &mut Descriptors,
+    devices: &mut Devices,
+) -> Result<Vec<DiskSpec>, RemoteError> {
+    let mut opened = Vec::new();
+    for disk in &launch.plan.disks {
+        devices.0.insert(
+            disk.alias.clone(),
+            Attached::built(format!("disk{}", opened.len())),
+        );
+        opened.push(DiskSpec {
+            file: descriptors.push(open_image_of(disk, &launch.outside.path_of(&disk.image)?)?),
+            format: DiskFormat::Raw,
+            bus: if disk.sata { DiskBus::Sata } else { DiskBus::Virtio },
+            device: match disk.cdrom {
+                true => DiskDevice::Cdrom,
+                false => DiskDevice::Disk,
+            },
+            readonly: disk.readonly,
+            serial: disk.serial.clone(),
+        });
+    }
+    Ok(opened)
+}
+
+fn open_cards(
+    launch: &Launch<'_>,
+    descriptors: &mut Descriptors,
+    devices: &mut Devices,
+) -> Result<Vec<NetSpec>, RemoteError> {
+    let around = Surroundings {
+        guest: launch.name,
+        cpus: launch.plan.vcpus,
+        // The kernel's worker writes to guest RAM behind the software CPU's back.
+        vhost: launch.plan.kvm,
+        outside: launch.outside,
+    };
+    let mut nets = Vec::new();
+    for card in &launch.plan.cards {
+        let connection = cards::connect(card, &around)?;
+        let attached = Attached::built(format!("net{}", nets.len())).with_port(connection.port());
+        devices.0.insert(card.alias.clone(), attached);
+        nets.push(NetSpec {
+            model: card.model,
+            backend: connection.into_backend(descriptors),
+            mac: card.mac,
+        });
+    }
+    Ok(nets)
+}

@@ -1,0 +1,70 @@
+//! A guest's process: starting it, finding it again, and talking to its control socket.
+
+mod attached;
+pub mod cards;
+mod control;
+mod launch;
+mod outside;
+mod plug;
+mod process;
+mod streams;
+
+pub use attached::Attached;
+pub use control::{Control, ControlError, Notice};
+pub use launch::{Launch, launch, open_image_of};
+pub use outside::{NetworkCard, Outside, Place};
+pub use plug::Plug;
+pub use process::GuestProcess;
+
+use std::path::{Path, PathBuf};
+
+/// The files of a guest that runs, in a folder of its own.
+#[derive(Debug, Clone)]
+pub struct RunFiles {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl RunFiles {
+    /// The socket of its control protocol.
+    pub fn control(&self) -> PathBuf {
+        self.folder.join("control")
+    }
+
+    /// The socket of its serial port.
+    pub fn serial(&self) -> PathBuf {
+        self.folder.join("serial")
+    }
+
+    /// The socket of its virtio console.
+    pub fn console(&self) -> PathBuf {
+        self.folder.join("console")
+    }
+
+    /// The socket of a channel.
+    pub fn channel(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("channel{number}"))
+    }
+
+    /// The socket by which a guest waits that starts paused.
+    pub fn gdb(&self) -> PathBuf {
+        self.folder.join("gdb")
+    }
+
+    /// What the daemon has to know of it when it comes back.
+    pub fn status(&self) -> PathBuf {
+        self.folder.join("status.json")
+    }
+
+    /// What it was started as.
+    pub fn definition(&self) -> PathBuf {
+        self.folder.join("domain.xml")
+    }
+
+    /// In `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+}

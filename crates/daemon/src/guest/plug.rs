@@ -1,0 +1,210 @@
+//! Plugging devices into a guest that runs, and what is left to do when they are out.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use ostler_libvirt::{Code, RemoteError};
+use ostler_vmm::spec::NetModel;
+use serde_json::{Value, json};
+
+use super::cards::{self, Connection, Surroundings};
+use super::{Attached, Control, ControlError, Outside, open_image_of};
+use crate::domains::plan::{Card, Disk, Image};
+
+/// A guest that devices are plugged into.
+pub struct Plug<'a> {
+    /// How it is talked to.
+    pub control: &'a Control,
+}
+
+/// What is taken back unless everything succeeds.
+struct Undo<'a> {
+    control: &'a Control,
+    steps: Vec<(&'static str, Value)>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        for (command, arguments) in self.steps.drain(..).rev() {
+            // What is not there needs no taking back.
+            let _ = self.control.execute_with(command, arguments);
+        }
+    }
+}
+
+fn refused(error: ControlError) -> RemoteError {
+    RemoteError::new(Code::OperationFailed, error.to_string())
+}
+
+impl Undo<'_> {
+    /// Executes a command; `back` takes it back.
+    fn step(
+        &mut self,
+        (command, arguments): (&str, Value),
+        fd: Option<BorrowedFd<'_>>,
+        back: (&'static str, Value),
+    ) -> Result<(), RemoteError> {
+        match fd {
+            Some(fd) => self.control.execute_with_fd(command, arguments, fd),
+            None => self.control.execute_with(command, arguments),
+        }
+        .map_err(refused)?;
+        self.steps.push(back);
+        Ok(())
+    }
+
+    fn device(mut self, arguments: Value) -> Result<(), RemoteError> {
+        self.control
+            .execute_with("device_add", arguments)
+            .map_err(refused)?;
+        self.steps.clear();
+        Ok(())
+    }
+}
+
+impl Plug<'_> {
+    fn undo(&self) -> Undo<'_> {
+        Undo {
+            control: self.control,
+            steps: Vec::new(),
+        }
+    }
+
+    /// Plugs a disk in as number `number`.
+    pub fn disk(&self, disk: &Disk, outside: &Outside, number: u32) -> Result<Attached, RemoteError> {
+        if disk.sata {
+            let why = format!(
+                "the disk '{}' cannot be plugged in: only virtio disks come and go",
+                disk.target
+            );
+            return Err(RemoteError::new(Code::OperationUnsupported, why));
+        }
+        let path = outside.path_of(&disk.image)?;
+        let image = open_image_of(disk, &path)?;
+        let attached = Attached::plugged(number);
+        let node = attached.host_end();
+        let mut undo = self.undo();
+        undo.step(
+            (
+                "add-fd",
+                json!({ "fdset-id": number, "opaque": path.to_string_lossy() }),
+            ),
+            Some(image.as_fd()),
+            ("remove-fd", json!({ "fdset-id": number })),
+        )?;
+        let mut file = json!({
+            "driver": if matches!(disk.image, Image::Block(_)) { "host_device" } else { "file" },
+            "filename": format!("/dev/fdset/{number}"),
+            "read-only": disk.readonly,
+        });
+        if disk.direct {
+            file["cache"] = json!({ "direct": true });
+        }
+        undo.step(
+            (
+                "blockdev-add",
+                json!({ "driver": "raw", "node-name": node, "read-only": disk.readonly, "file": file }),
+            ),
+            None,
+            ("blockdev-del", json!({ "node-name": node })),
+        )?;
+        undo.device(json!({
+            "driver": "virtio-blk-pci",
+            "id": attached.id,
+            "drive": node,
+            "serial": disk.serial,
+        }))?;
+        Ok(attached)
+    }
+
+    /// Plugs a network card in as number `number`.
+    pub fn card(&self, card: &Card, around: &Surroundings<'_>, number: u32) -> Result<Attached, RemoteError> {
+        let connection = cards::connect(card, around)?;
+        let attached = Attached::plugged(number).with_port(connection.port());
+        self.plug_card(card, connection, &attached)
+            .inspect_err(|_| attached.delete_port())?;
+        Ok(attached)
+    }
+
+    fn plug_card(&self, card: &Card, connection: Connection, attached: &Attached) -> Result<(), RemoteError> {
+        let netdev = attached.host_end();
+        let mut undo = self.undo();
+        let mut names = Vec::new();
+        let mut name_fd = |undo: &mut Undo<'_>, fd: BorrowedFd<'_>| -> Result<String, RemoteError> {
+            let name = format!("{netdev}-{}", names.len());
+            names.push(name.clone());
+            let back = ("closefd", json!({ "fdname": name }));
+            undo.step(("getfd", json!({ "fdname": name })), Some(fd), back)?;
+            Ok(name)
+        };
+        let backend = match &connection {
+            Connection::Tap { tap, .. } => {
+                let mut fds = |undo: &mut Undo<'_>, files: &[std::fs::File]| -> Result<String, RemoteError> {
+                    let named: Result<Vec<_>, _> =
+                        files.iter().map(|file| name_fd(undo, file.as_fd())).collect();
+                    Ok(named?.join(":"))
+                };
+                let mut backend = json!({ "type": "tap", "id": netdev, "fds": fds(&mut undo, &tap.queues)? });
+                if !tap.vhost.is_empty() {
+                    backend["vhost"] = true.into();
+                    backend["vhostfds"] = fds(&mut undo, &tap.vhost)?.into();
+                }
+                backend
+            }
+            Connection::Stream { socket, headers } => {
+                let fd = name_fd(&mut undo, socket.as_fd())?;
+                json!({ "type": "socket", "id": netdev, "fd": fd, "x-ostler-headers": headers })
+            }
+            Connection::Plug(plug) => {
+                let fd = name_fd(&mut undo, plug.as_fd())?;
+                json!({ "type": "x-ostler-switch", "id": netdev, "fd": fd })
+            }
+        };
+        undo.step(
+            ("netdev_add", backend),
+            None,
+            ("netdev_del", json!({ "id": netdev })),
+        )?;
+        undo.device(json!({
+            "driver": match card.model {
+                NetModel::Virtio => "virtio-net-pci",
+                NetModel::E1000e => "e1000e",
+            },
+            "id": attached.id,
+            "netdev": netdev,
+            "mac": card.mac.to_string(),
+        }))
+    }
+
+    /// Plugs an entropy source in as number `number`.
+    pub fn rng(&self, number: u32) -> Result<Attached, RemoteError> {
+        let attached = Attached::plugged(number);
+        self.undo()
+            .device(json!({ "driver": "virtio-rng-pci", "id": attached.id }))?;
+        Ok(attached)
+    }
+
+    /// Asks the guest to let a device go.
+    pub fn ask_out(&self, attached: &Attached) -> Result<(), RemoteError> {
+        let asked = self
+            .control
+            .execute_with("device_del", json!({ "id": attached.id }));
+        asked.map(drop).map_err(refused)
+    }
+
+    /// Gives back what a device was made of, once the guest has let it go.
+    pub fn clean_up(&self, attached: &Attached) {
+        let Some(number) = attached.plugged else {
+            return;
+        };
+        let node = attached.host_end();
+        // It has one of these, by its kind.
+        let _ = self
+            .control
+            .execute_with("blockdev-del", json!({ "node-name": node }));
+        let _ = self
+            .control
+            .execute_with("remove-fd", json!({ "fdset-id": number }));
+        let _ = self.control.execute_with("netdev_del", json!({ "id": node }));
+        attached.delete_port();
+    }
+}

@@ -1,0 +1,34 @@
+//! What everyone does who starts a guest, `ostler run` and the daemon alike: finding firmware, opening boot images, and starting
+//! the processes of a guest and of its user-mode network.
+
+pub mod firmware;
+mod image;
+mod process;
+pub mod usernet;
+
+pub use image::open_image;
+pub use process::{Started, start};
+
+use std::io;
+use std::path::Path;
+
+/// Why something cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the user gave cannot be.
+    #[error("{0}")]
+    Input(String),
+    /// The host or a process failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the host refused to do with a file.
+fn cannot(action: &str, what: &str, path: &Path, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file or folder".into(),
+        io::ErrorKind::PermissionDenied => "you have no permission".into(),
+        _ => error.to_string(),
+    };
+    Error::Input(format!("cannot {action} {what} \"{}\": {why}", path.display()))
+}

@@ -1,0 +1,20 @@
+//! Screens for people: `<graphics>`.
+
+use crate::table::{Family, Row, kept, refused};
+
+const ROWS: &[Row] = &[
+    kept(
+        "@type",
+        "vnc|spice|egl-headless|sdl|dbus|desktop|rdp",
+        "there is no screen yet",
+    ),
+    refused("@type", "", "there is no such protocol"),
+    kept(
+        "",
+        "",
+        "with listen addresses and passwords; passwords are given back to those who may see them",
+    )
+    .whole(),
+];
+
+pub(crate) const FAMILY: Family = Family::of("devices/graphics", ROWS);

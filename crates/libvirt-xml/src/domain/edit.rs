@@ -1,0 +1,138 @@
+//! Devices that come and go: `virsh attach-device`, `detach-device`, `update-device`.
+
+use super::{Domain, SCHEMA};
+use crate::table::check;
+use crate::tree::{Element, Node, read};
+use crate::value::Random;
+use crate::{Defaults, Error};
+
+impl Domain {
+    /// The same guest with a device more.
+    pub fn attach(&self, xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
+        let mut device = read_device(xml)?;
+        forget_given_name(&mut device);
+        let mut tree = self.tree.clone();
+        tree.child_or_new("devices").children.push(Node::Element(device));
+        Self::from_tree(tree, self.runs, defaults, random)
+    }
+
+    /// The same guest without a device: the one with the target, address of a card, alias or place that is named. What only the
+    /// device needed, such as its root port, stays.
+    pub fn detach(&self, xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
+        let device = self.read_known(xml)?;
+        let mut tree = self.tree.clone();
+        let place = find(&tree, &device)?;
+        tree.child_or_new("devices").children.remove(place);
+        Self::from_tree(tree, self.runs, defaults, random)
+    }
+
+    /// The same guest with a device changed; it keeps its place on PCI.
+    pub fn update(&self, xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
+        let mut device = self.read_known(xml)?;
+        let mut tree = self.tree.clone();
+        let place = find(&tree, &device)?;
+        let devices = tree.child_or_new("devices");
+        // Its place, its name and its card's address are what it is known by.
+        for kept in ["address", "alias", "mac"] {
+            let old = devices.children[place].element().and_then(|old| old.child(kept));
+            if let Some(old) = old.filter(|_| device.child(kept).is_none()) {
+                device.children.push(Node::Element(old.clone()));
+            }
+        }
+        devices.children[place] = Node::Element(device);
+        Self::from_tree(tree, self.runs, defaults, random)
+    }
+
+    /// The same guest without the device of this alias.
+    pub fn detach_alias(&self, alias: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
+        let mut tree = self.tree.clone();
+        let devices = tree.child_or_new("devices");
+        let before = devices.children.len();
+        devices.remove_elements(|device| device.child_get("alias", "name") == Some(alias));
+        if devices.children.len() == before {
+            let alias = crate::error::shorten(alias);
+            return Err(Error::NoDevice(format!(
+                "no device of this guest has the alias '{alias}'"
+            )));
+        }
+        Self::from_tree(tree, self.runs, defaults, random)
+    }
+
+    /// Reads a device that is one of this guest's.
+    fn read_known(&self, xml: &str) -> Result<Element, Error> {
+        let mut device = read_device(xml)?;
+        if !self.runs {
+            forget_given_name(&mut device);
+        }
+        Ok(device)
+    }
+}
+
+/// A name that a start has given means nothing to another guest, or to a definition.
+fn forget_given_name(device: &mut Element) {
+    let given = |alias: &Element| !alias.get("name").is_some_and(|name| name.starts_with("ua-"));
+    device.remove_elements(|element| element.name == "alias" && given(element));
+}
+
+/// Reads one device, which the table has to let pass.
+fn read_device(xml: &str) -> Result<Element, Error> {
+    let device = read(xml)?;
+    let around = Element::new("domain").with_child(Element::new("devices").with_child(device.clone()));
+    check(&SCHEMA, &around)?;
+    Ok(device)
+}
+
+fn find(tree: &Element, wanted: &Element) -> Result<usize, Error> {
+    let devices = tree
+        .child("devices")
+        .map(|devices| devices.children.as_slice())
+        .unwrap_or_default();
+    let fits = |node: &Node| node.element().is_some_and(|device| is_meant(device, wanted));
+    let mut places = devices
+        .iter()
+        .enumerate()
+        .filter(|(_, node)| fits(node))
+        .map(|(place, _)| place);
+    let none = || {
+        Error::NoDevice(format!(
+            "no <{}> of this guest matches",
+            crate::error::shorten(&wanted.name)
+        ))
+    };
+    let place = places.next().ok_or_else(none)?;
+    match places.next() {
+        Some(_) => Err(Error::NoDevice(format!(
+            "more than one <{}> of this guest matches; name its address or alias",
+            wanted.name
+        ))),
+        None => Ok(place),
+    }
+}
+
+/// Whether all that `wanted` says of a device's identity is so.
+fn is_meant(device: &Element, wanted: &Element) -> bool {
+    let same = |child: &str, attribute: &str| match wanted.child_get(child, attribute) {
+        Some(value) => device
+            .child_get(child, attribute)
+            .is_some_and(|own| own.eq_ignore_ascii_case(value)),
+        None => true,
+    };
+    let address = wanted
+        .child("address")
+        .map_or(&[][..], |address| &address.attributes);
+    device.name == wanted.name
+        && same("alias", "name")
+        && address
+            .iter()
+            .all(|(name, _)| name == "multifunction" || same("address", name))
+        && match device.name.as_str() {
+            "disk" => same("target", "dev"),
+            "interface" => same("mac", "address"),
+            "channel" => same("target", "name"),
+            "filesystem" => same("target", "dir"),
+            "controller" => ["type", "index"]
+                .iter()
+                .all(|name| wanted.get(name).is_none_or(|v| device.get(name) == Some(v))),
+            _ => true,
+        }
+}

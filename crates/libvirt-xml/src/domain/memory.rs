@@ -1,0 +1,131 @@
+//! Memory: `<memory>`, `<currentMemory>`, `<maxMemory>`, `<memoryBacking>`.
+
+use crate::table::{Family, Row, honoured, kept, refused};
+use crate::tree::Element;
+use crate::{Error, value};
+
+const ROWS: &[Row] = &[
+    refused("maxMemory", "", "memory cannot be plugged in").whole(),
+    honoured("memory", "", "RAM; kibibytes where no unit is named"),
+    honoured(
+        "memory@unit",
+        "",
+        "`KiB` is 1024 bytes, `KB` 1000; given back in KiB",
+    ),
+    kept(
+        "memory@dumpCore",
+        "on|off",
+        "core dumps of guests leave it out or not",
+    ),
+    honoured("currentMemory", "", "what the balloon leaves the guest"),
+    honoured("currentMemory@unit", "", ""),
+    honoured("memoryBacking/hugepages", "", "RAM in huge pages"),
+    honoured("memoryBacking/hugepages/page@{size,unit}", "", "their size"),
+    kept(
+        "memoryBacking/hugepages/page@nodeset",
+        "",
+        "the guest has one NUMA node",
+    ),
+    kept("memoryBacking/nosharepages", "", "pages are not merged"),
+    honoured("memoryBacking/locked", "", "RAM is never swapped out"),
+    honoured(
+        "memoryBacking/source@type",
+        "anonymous|memfd",
+        "memfd can be shared",
+    ),
+    refused("memoryBacking/source@type", "file", "RAM is no file"),
+    honoured(
+        "memoryBacking/access@mode",
+        "shared|private",
+        "whether vhost-user and virtiofs may map it",
+    ),
+    kept(
+        "memoryBacking/allocation",
+        "",
+        "RAM is allocated when it is touched",
+    )
+    .whole(),
+    kept("memoryBacking/discard", "", ""),
+];
+
+pub(crate) const FAMILY: Family = Family::root("Memory", ROWS);
+
+/// A guest's RAM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, in bytes.
+    pub bytes: u64,
+    /// What the balloon leaves the guest at its start, in bytes.
+    pub current: u64,
+    /// Size of huge pages in bytes; 0 for the host's default.
+    pub huge_pages: Option<u64>,
+    /// Whether it is locked in the host's RAM.
+    pub locked: bool,
+    /// Whether other processes may map it.
+    pub shared: bool,
+}
+
+/// Sizes in KiB, with a unit; the current one is all if none is stated.
+pub(crate) fn fill(root: &mut Element) -> Result<(), Error> {
+    let Some(memory) = root.child("memory") else {
+        return Err(Error::Xml("missing memory element".into()));
+    };
+    let line = memory.line;
+    let total = rounded(value::size(memory, 1024)?, line)?;
+    let current = match root.child("currentMemory") {
+        Some(current) => rounded(value::size(current, 1024)?, current.line)?,
+        None => total,
+    };
+    if total == 0 {
+        return Err(Error::Xml(format!("memory must not be 0 (line {line})")));
+    }
+    // libvirt lowers it without a word.
+    let current = if current == 0 { total } else { current.min(total) };
+    for (name, kib) in [("memory", total), ("currentMemory", current)] {
+        let element = root.child_or_new(name);
+        element.set("unit", "KiB");
+        element.set_text(kib.to_string());
+    }
+    Ok(())
+}
+
+/// Bytes to KiB, rounded up.
+fn rounded(bytes: u64, line: u32) -> Result<u64, Error> {
+    // What a signed 64-bit number of bytes holds.
+    if bytes > i64::MAX as u64 {
+        return Err(Error::Xml(format!(
+            "memory of {bytes} bytes is too large (line {line})"
+        )));
+    }
+    Ok(bytes.div_ceil(1024))
+}
+
+impl Memory {
+    pub(crate) fn read(root: &Element) -> Result<Self, Error> {
+        let stated = |name: &str| {
+            root.child(name)
+                .map_or(Ok(0), |element| value::size(element, 1024))
+        };
+        let backing = root.child("memoryBacking");
+        let huge = backing.and_then(|backing| backing.child("hugepages"));
+        let page = huge
+            .and_then(|huge| huge.child("page"))
+            .map(page_size)
+            .transpose()?;
+        Ok(Self {
+            bytes: stated("memory")?,
+            current: stated("currentMemory")?,
+            huge_pages: huge.map(|_| page.unwrap_or(0)),
+            locked: backing.is_some_and(|backing| backing.child("locked").is_some()),
+            shared: backing.and_then(|b| b.child_get("access", "mode")) == Some("shared"),
+        })
+    }
+}
+
+fn page_size(page: &Element) -> Result<u64, Error> {
+    let size: u64 =
+        value::attribute(page, "size")?.ok_or_else(|| Error::missing(page.line, "page", "size"))?;
+    let unit = value::unit(page.get("unit"), 1024).and_then(|unit| unit.checked_mul(size));
+    unit.filter(|size| size.is_power_of_two())
+        .ok_or_else(|| Error::attribute(page.line, "page", "size", &size.to_string()))
+}
