@@ -50,6 +50,15 @@ impl Failure {
     }
 }
 
+impl From<ostler_launch::Error> for Failure {
+    fn from(error: ostler_launch::Error) -> Self {
+        match error {
+            ostler_launch::Error::Input(message) => Self::bad_input(message),
+            ostler_launch::Error::Failed(message) => Self::failed(message),
+        }
+    }
+}
+
 /// A line on standard error. Whoever reads it may be gone (a terminal that was closed), and then nothing is lost.
 pub fn say(line: impl Display) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());

@@ -106,6 +106,8 @@ impl Guest {
             }),
             functions: Vec::new(),
             sata: None,
+            watchdog: false,
+            generation_id: None,
             serial: Some(outside.clone()),
             events: outside.clone(),
             debug_exit: None,

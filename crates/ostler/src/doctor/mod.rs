@@ -1,5 +1,6 @@
 //! `ostler doctor`: what this host can do for guests, in plain words.
 
+mod bridge_traps;
 mod devices;
 mod finding;
 mod host;
@@ -61,6 +62,8 @@ fn examine(host: &Host, device: &KvmDevice) -> Vec<Finding> {
         devices::huge_pages(host),
         devices::user_namespaces(host),
         devices::bridge(host),
+        bridge_traps::netfilter(host),
+        bridge_traps::bpdus(host),
     ]
 }
 
@@ -153,6 +156,12 @@ mod tests {
             ),
         ],
         &[("proc/sys/user/max_user_namespaces", "0\n")],
+        &[
+            ("proc/sys/net/bridge/bridge-nf-call-iptables", "1\n"),
+            ("sys/class/net/br0/bridge/stp_state", "0\n"),
+            ("sys/class/net/br0/brif/tap0/x", ""),
+            ("sys/class/net/br0/brif/tap1/x", ""),
+        ],
     ];
 
     fn devices() -> Vec<KvmDevice> {

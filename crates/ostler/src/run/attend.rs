@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use ostler_launch::Started;
 use ostler_vmm::link::{self, FromGuest, Outcome, ToGuest};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::launch::Launched;
 use super::signals::Signals;
 use super::terminal::{LEAVE_KEY, RawTerminal, window_size};
 use crate::failure::say;
@@ -46,7 +46,7 @@ pub struct End {
 
 /// Everything that the parent looks after.
 pub struct Attendant {
-    launched: Launched,
+    launched: Started,
     signals: Signals,
     terminal: Option<RawTerminal>,
     console: Option<UnixStream>,
@@ -73,7 +73,7 @@ pub fn handled_signals() -> Vec<libc::c_int> {
 impl Attendant {
     /// An attendant for a guest that runs, its console (if any) in this terminal.
     pub fn new(
-        launched: Launched,
+        launched: Started,
         signals: Signals,
         terminal: Option<RawTerminal>,
         console: Option<UnixStream>,

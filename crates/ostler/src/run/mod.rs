@@ -4,8 +4,9 @@
 //! ([`launch`]), keeps the terminal and the signals ([`attend`]), and says how it ended ([`outcome`]).
 
 mod attend;
+mod cable;
 mod crash;
-mod firmware;
+mod direct;
 mod host_memory;
 mod launch;
 mod open;
@@ -13,17 +14,19 @@ mod options;
 mod outcome;
 mod signals;
 mod terminal;
+mod user_net;
+mod vsock;
 
 use std::process::ExitCode;
 
 pub use attend::handled_signals;
 pub use options::{AccelOption, RunArgs};
+pub use signals::Signals;
+pub use terminal::{LEAVE_KEY, RawTerminal};
 
 use crate::accelerator;
 use crate::failure::{Failure, say};
 use attend::Attendant;
-use signals::Signals;
-use terminal::RawTerminal;
 
 /// Runs a guest to its end.
 pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
@@ -34,6 +37,14 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::take(&handled_signals()).map_err(failed("cannot take signals"))?;
     let launched = launch::launch(&mut opened)?;
     opened.leftovers.keep_logs();
+    for cable in opened.cables.drain(..) {
+        cable.mind().map_err(failed("cannot mind the guest's cables"))?;
+    }
+    if let Some(host_end) = opened.vsock.take() {
+        host_end
+            .mind()
+            .map_err(failed("cannot mind the guest's sockets"))?;
+    }
 
     say(announcement);
     let console = opened.console.take();

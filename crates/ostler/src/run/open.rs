@@ -3,7 +3,7 @@
 //! What must be taken away again when the guest is over, or never came to be, is in [`Leftovers`].
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -11,20 +11,27 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use ostler_disk::open::{DiskOptions, Format};
+use ostler_launch::{firmware, open_image};
+use ostler_switchd::cable::Cable;
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
-    GuestSpec, KernelSpec, MacAddress, NetBackend, NetSpec, OnReset, SPEC_VERSION, Slot, SoftEngine,
-    VariablesSpec, default_machine,
+    GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset, SPEC_VERSION, Slot,
+    SoftEngine, VariablesSpec, VsockSpec, default_machine,
 };
-use rustix::fs::{MemfdFlags, Mode};
+use rustix::fs::Mode;
 
-use super::options::{ConsoleOption, DiskOption, EngineOption, GdbOption, NetOption, RunArgs, Switch};
-use super::{firmware, host_memory};
+use super::cable;
+use super::direct;
+use super::host_memory;
+use super::options::{
+    ConsoleOption, DiskOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs, Switch,
+    VsockOption,
+};
+use super::vsock::HostEnd;
 use crate::failure::Failure;
+use crate::usernet;
 
-/// Largest kernel or initial RAM disk that is read from a pipe, in bytes.
-const MAX_PIPED: u64 = 4 << 30;
 /// Queue pairs of a network card at most.
 const MAX_QUEUE_PAIRS: u32 = 8;
 
@@ -35,6 +42,8 @@ pub struct Leftovers {
     sockets: Vec<PathBuf>,
     /// Removed only if the guest never starts.
     logs: Vec<PathBuf>,
+    /// Ended with the guest.
+    networks: Vec<usernet::Process>,
 }
 
 impl Leftovers {
@@ -60,6 +69,10 @@ pub struct Opened {
     /// Our end of the console that is in the terminal.
     pub console: Option<UnixStream>,
     pub leftovers: Leftovers,
+    /// The cards' ways to switches.
+    pub cables: Vec<Cable>,
+    /// The guest's way to servers of the host.
+    pub vsock: Option<HostEnd>,
 }
 
 /// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
@@ -78,19 +91,40 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     }
     let mut descriptors = Descriptors::new();
     let firmware = match &args.firmware {
-        Some(which) => Some(firmware::open(which, args.nvram.as_deref())?),
+        Some(which) => {
+            let store = firmware::Store {
+                kept: args.nvram.as_deref(),
+                template: None,
+            };
+            Some(firmware::open(which, store)?)
+        }
         None => None,
     };
-    let kernel = match &args.kernel {
+    let mut kernel = match &args.kernel {
         Some(kernel) => Some(open_kernel(kernel, args, &mut descriptors)?),
         None => None,
     };
     let disks = open_disks(args, &mut descriptors)?;
+    if kernel.is_none()
+        && firmware.is_none()
+        && let (Some(disk), Some(option)) = (disks.first(), args.disks.first())
+    {
+        let file = descriptors.duplicate(disk.file).map_err(Failure::failed)?;
+        let append = &args.append;
+        kernel = Some(direct::open(
+            &option.path,
+            file.into(),
+            append,
+            args.memory,
+            &mut descriptors,
+        )?);
+    }
     // The kernel's worker writes to guest RAM behind the software CPU's back.
     let vhost = kvm.is_some();
-    let nets = open_nets(args, vhost, &mut descriptors)?;
+    let mut cables = Vec::new();
     // What leaves traces comes last, when nothing else can be wrong any more.
     let mut leftovers = Leftovers::default();
+    let nets = open_nets(args, vhost, &mut descriptors, &mut leftovers, &mut cables)?;
     let mut terminal = None;
     let mut console = |option: &ConsoleOption, descriptors: &mut Descriptors| {
         open_console(option, descriptors, &mut leftovers, &mut terminal)
@@ -103,6 +137,13 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
+    let (vsock, host_end) = match &args.vsock {
+        Some(option) => {
+            let (spec, host_end) = open_vsock(option, &mut descriptors, &mut leftovers)?;
+            (Some(spec), Some(host_end))
+        }
+        None => (None, None),
+    };
     let boot = match (kernel, firmware) {
         (Some(kernel), _) => BootSpec::Kernel(kernel),
         (None, Some(firmware)) => BootSpec::Firmware(FirmwareSpec {
@@ -111,11 +152,12 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
                 file: descriptors.push(file),
                 kept,
             }),
+            boot_order: Vec::new(),
             boot_menu: args.boot_menu.map(|seconds| seconds.saturating_mul(1000)),
             debug,
         }),
         // The command line's grammar asks for one of them.
-        (None, None) => return Err(Failure::bad_input("a guest needs --kernel or --firmware")),
+        (None, None) => return Err(Failure::bad_input("a guest needs --kernel, --firmware or --disk")),
     };
     let accelerator = match kvm {
         Some(device) => AcceleratorSpec::Kvm {
@@ -127,6 +169,11 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
                 EngineOption::Translator => SoftEngine::Translator,
             },
         },
+    };
+    let generation_id = match args.vm_generation_id {
+        None => None,
+        Some(GenerationIdOption::Guid(guid)) => Some(guid),
+        Some(GenerationIdOption::Auto) => Some(random_guid()?),
     };
     let spec = GuestSpec {
         version: SPEC_VERSION,
@@ -141,7 +188,12 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         nets,
         serial,
         console: virtio_console,
+        channels: Vec::new(),
         rng: args.rng == Switch::On,
+        balloon: args.balloon.0,
+        vsock,
+        watchdog: args.watchdog,
+        generation_id,
         debug_exit: args.debug_exit,
         test_device: args.test_device,
         on_reset: if args.no_reboot {
@@ -159,7 +211,19 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         descriptors,
         console: terminal,
         leftovers,
+        cables,
+        vsock: host_end,
     })
+}
+
+fn random_guid() -> Result<Guid, Failure> {
+    let mut bytes = [0; 16];
+    let mut source =
+        File::open("/dev/urandom").map_err(|e| cannot("read", "file", Path::new("/dev/urandom"), &e))?;
+    source
+        .read_exact(&mut bytes)
+        .map_err(|e| cannot("read", "file", Path::new("/dev/urandom"), &e))?;
+    Ok(Guid::from_random(bytes))
 }
 
 fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> Result<KernelSpec, Failure> {
@@ -185,32 +249,6 @@ fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> 
         initrd,
         command_line: args.append.clone(),
     })
-}
-
-/// Opens a boot image. One that comes through a pipe is read now, because every reset loads it again.
-pub fn open_image(what: &str, path: &Path) -> Result<File, Failure> {
-    let refused = |error: io::Error| cannot("read the", what, path, &error);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open(path)
-        .map_err(refused)?;
-    let kind = file.metadata().map_err(refused)?.file_type();
-    if kind.is_file() {
-        return Ok(file);
-    }
-    if !kind.is_fifo() {
-        return Err(Failure::bad_input(format!(
-            "the {what} \"{}\" is no file",
-            path.display()
-        )));
-    }
-    let memory =
-        rustix::fs::memfd_create("boot-image", MemfdFlags::CLOEXEC).map_err(|e| refused(e.into()))?;
-    let mut copy = File::from(memory);
-    io::copy(&mut file.take(MAX_PIPED), &mut copy).map_err(refused)?;
-    copy.rewind().map_err(refused)?;
-    Ok(copy)
 }
 
 /// Opens the disks, and after them what is in the CD-ROM drives.
@@ -254,35 +292,71 @@ fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> 
     })
 }
 
-fn open_nets(args: &RunArgs, vhost: bool, descriptors: &mut Descriptors) -> Result<Vec<NetSpec>, Failure> {
+fn open_nets(
+    args: &RunArgs,
+    vhost: bool,
+    descriptors: &mut Descriptors,
+    leftovers: &mut Leftovers,
+    cables: &mut Vec<Cable>,
+) -> Result<Vec<NetSpec>, Failure> {
     let mut nets = Vec::new();
     for (index, option) in args.nets.iter().enumerate() {
-        let (backend, mac) = match option {
+        let or_derived = |mac: &Option<MacAddress>| {
+            mac.unwrap_or_else(|| MacAddress::derived(&format!("{}/{index}", args.name)))
+        };
+        let (backend, mac) = match &option.net {
             NetOption::None => continue,
-            NetOption::Tap { name, mac } => (open_tap(name, args.cpus, vhost, descriptors)?, mac),
+            NetOption::Tap { name, mac } => {
+                // Only virtio has several queues, and rings that the kernel's worker understands.
+                let (pairs, vhost) = match option.model {
+                    NetModel::Virtio => (args.cpus.min(MAX_QUEUE_PAIRS) as usize, vhost),
+                    NetModel::E1000e => (1, false),
+                };
+                (open_tap(name, pairs, vhost, descriptors)?, mac)
+            }
             NetOption::Socket { path, mac } => {
                 let socket = ostler_netio::connect_socket(path).map_err(Failure::bad_input)?;
                 (
                     NetBackend::Socket {
                         connection: descriptors.push(socket),
+                        headers: false,
                     },
                     mac,
                 )
             }
+            NetOption::User(user) => {
+                let mac = or_derived(&user.mac);
+                let (process, cable) = usernet::start(&user.config(mac, &args.name))?;
+                leftovers.networks.push(process);
+                let backend = NetBackend::Socket {
+                    connection: descriptors.push(cable),
+                    headers: true,
+                };
+                (backend, &user.mac)
+            }
+            NetOption::Switch(option) => {
+                let (cable, plug) = cable::lay(option, &args.name, index)?;
+                cables.push(cable);
+                let plug = descriptors.push(plug);
+                (NetBackend::Switch { plug }, &option.mac)
+            }
         };
-        let mac = mac.unwrap_or_else(|| MacAddress::derived(&format!("{}/{index}", args.name)));
-        nets.push(NetSpec { backend, mac });
+        let mac = or_derived(mac);
+        nets.push(NetSpec {
+            model: option.model,
+            backend,
+            mac,
+        });
     }
     Ok(nets)
 }
 
 fn open_tap(
     name: &str,
-    cpus: u32,
+    pairs: usize,
     vhost: bool,
     descriptors: &mut Descriptors,
 ) -> Result<NetBackend, Failure> {
-    let pairs = cpus.min(MAX_QUEUE_PAIRS) as usize;
     let tap = ostler_netio::open_tap(name, pairs, vhost).map_err(Failure::bad_input)?;
     let mut push_all =
         |files: Vec<File>| -> Vec<Slot> { files.into_iter().map(|f| descriptors.push(f)).collect() };
@@ -316,6 +390,21 @@ fn open_console(
             listener: descriptors.push(listen(path, leftovers)?),
         },
     })
+}
+
+fn open_vsock(
+    option: &VsockOption,
+    descriptors: &mut Descriptors,
+    leftovers: &mut Leftovers,
+) -> Result<(VsockSpec, HostEnd), Failure> {
+    let (host_end, plug) = HostEnd::new(&option.path)?;
+    let listener = descriptors.push(listen(&option.path, leftovers)?);
+    let spec = VsockSpec {
+        cid: option.cid,
+        listener,
+        plug: Some(descriptors.push(plug)),
+    };
+    Ok((spec, host_end))
 }
 
 /// Listens for a debugger.
@@ -390,7 +479,7 @@ fn listen(path: &Path, leftovers: &mut Leftovers) -> Result<UnixListener, Failur
     Ok(listener)
 }
 
-pub fn cannot(action: &str, what: &str, path: &Path, error: &io::Error) -> Failure {
+fn cannot(action: &str, what: &str, path: &Path, error: &io::Error) -> Failure {
     let why = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file or folder".into(),
         io::ErrorKind::PermissionDenied => "you have no permission".into(),

@@ -167,7 +167,13 @@ impl Schema {
 }
 
 /// The names of the commands that we have and QEMU has not.
-const OURS: [&str; 2] = ["x-ostler-hot", "x-ostler-stats"];
+const OURS: [&str; 5] = [
+    "x-ostler-hot",
+    "x-ostler-plug",
+    "x-ostler-registers",
+    "x-ostler-set-vm-generation-id",
+    "x-ostler-stats",
+];
 
 #[test]
 fn answers_and_events_have_the_shapes_of_qemus_schema() {
@@ -184,6 +190,14 @@ fn answers_and_events_have_the_shapes_of_qemus_schema() {
     std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
     tiny = tiny.args(&["--disk", disk.to_str().unwrap()]);
     tiny = tiny.args(&["--net", &format!("socket={}", socket.display())]);
+    tiny = tiny.args(&[
+        "--balloon",
+        "on",
+        "--vm-generation-id",
+        "auto",
+        "--watchdog",
+        "action=none",
+    ]);
     let mut guest = tiny.spawn();
     let _cable = listener.accept().unwrap();
     guest.expect("up\n");
@@ -203,7 +217,7 @@ fn answers_and_events_have_the_shapes_of_qemus_schema() {
             .called(name, "command")
             .unwrap_or_else(|| panic!("QEMU has no {name}"));
         // Whatever only looks and needs no arguments.
-        if !name.starts_with("query-") || *name == "query-balloon" {
+        if !name.starts_with("query-") {
             continue;
         }
         let answer = client.execute(name);
@@ -220,6 +234,12 @@ fn answers_and_events_have_the_shapes_of_qemus_schema() {
             json!({ "path": "/machine/peripheral/dice", "property": "type" }),
         ),
         ("human-monitor-command", json!({ "command-line": "info pci" })),
+        ("balloon", json!({ "value": 1 << 30 })),
+        ("watchdog-set-action", json!({ "action": "inject-nmi" })),
+        (
+            "qom-set",
+            json!({ "path": "/machine/peripheral/balloon", "property": "guest-stats-polling-interval", "value": 2 }),
+        ),
     ] {
         let answer = client.execute_with(name, arguments.clone());
         let entry = schema.called(name, "command").unwrap();
@@ -324,6 +344,13 @@ const WRONG: &[&str] = &[
     r#"{"execute":"query-iothreads"}"#,
     r#"{"execute":"query-memory-devices"}"#,
     r#"{"execute":"query-balloon"}"#,
+    r#"{"execute":"balloon"}"#,
+    r#"{"execute":"balloon","arguments":{"value":"much"}}"#,
+    r#"{"execute":"balloon","arguments":{"value":1}}"#,
+    r#"{"execute":"watchdog-set-action","arguments":{"action":"bark"}}"#,
+    r#"{"execute":"query-vm-generation-id"}"#,
+    r#"{"execute":"qom-set","arguments":{"path":"/nope","property":"a","value":1}}"#,
+    r#"{"execute":"qom-set","arguments":{"path":"/machine","property":"a"}}"#,
     r#"{"execute":"system_wakeup"}"#,
     r#"{"execute":"qom-list","arguments":{"path":"/nope"}}"#,
     r#"{"execute":"query-rx-filter","arguments":{"name":"q"}}"#,

@@ -4,8 +4,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod hosts;
 pub mod process;
 pub mod qmp;
+pub mod switch;
 pub mod terminal;
 
 use std::fs;
@@ -55,6 +57,7 @@ pub struct Guest {
     command: Command,
     memory: &'static str,
     reboots: bool,
+    from_disk: bool,
     kernel: PathBuf,
     initrd: PathBuf,
     append: String,
@@ -79,6 +82,7 @@ impl Guest {
             command,
             memory: "512M",
             reboots: false,
+            from_disk: false,
             kernel: guest_folder().join("vmlinuz"),
             initrd: guest_folder().join("initrd.img"),
             append: "console=ttyS0 panic=-1".into(),
@@ -137,6 +141,13 @@ impl Guest {
         self
     }
 
+    /// Starts the system on its first disk instead of our kernel. Only what is appended is added to the command line there.
+    pub fn starts_from_disk(mut self) -> Self {
+        self.from_disk = true;
+        self.append.clear();
+        self
+    }
+
     /// Further words for the kernel's command line.
     pub fn append(mut self, words: &str) -> Self {
         self.append.push(' ');
@@ -170,21 +181,21 @@ impl Guest {
 
     /// The options that every start has in common.
     fn complete_command(&mut self) {
-        let mut initrd = fs::read(&self.initrd).unwrap();
-        initrd.extend(self.overlay.take().unwrap_or_default());
-        let path = self.folder.path().join("initrd.img");
-        fs::write(&path, initrd).unwrap();
         if !self.reboots {
             self.command.arg("--no-reboot");
         }
         self.command
             .args(["--memory", self.memory])
-            .arg("--kernel")
-            .arg(&self.kernel)
-            .arg("--initrd")
-            .arg(path)
-            .arg("--append")
-            .arg(&self.append);
+            .args(["--append", &self.append]);
+        if self.from_disk {
+            return;
+        }
+        let mut initrd = fs::read(&self.initrd).unwrap();
+        initrd.extend(self.overlay.take().unwrap_or_default());
+        let path = self.folder.path().join("initrd.img");
+        fs::write(&path, initrd).unwrap();
+        self.command.arg("--kernel").arg(&self.kernel);
+        self.command.arg("--initrd").arg(path);
     }
 
     /// Runs it to its end, within `limit`.

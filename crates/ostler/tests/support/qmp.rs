@@ -91,13 +91,18 @@ impl Qmp {
         said.as_str().unwrap().to_owned()
     }
 
+    /// Waits for the next event, whichever it is.
+    pub fn next_event(&mut self) -> Value {
+        match self.events.pop_front() {
+            Some(event) => event,
+            None => self.receive(),
+        }
+    }
+
     /// Waits for the event `name`; those before it are gone.
     pub fn event(&mut self, name: &str) -> Value {
         loop {
-            let event = match self.events.pop_front() {
-                Some(event) => event,
-                None => self.receive(),
-            };
+            let event = self.next_event();
             if event["event"] == name {
                 return event;
             }

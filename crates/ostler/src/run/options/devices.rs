@@ -1,0 +1,93 @@
+//! Devices that a guest has only if it is asked for them.
+
+use std::path::PathBuf;
+
+use ostler_vmm::spec::{self, BalloonSpec, Guid, WatchdogAction};
+
+/// A memory balloon, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BalloonOption(pub Option<BalloonSpec>);
+
+/// Sockets between guest and host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VsockOption {
+    pub cid: u32,
+    pub path: PathBuf,
+}
+
+/// A VM generation ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationIdOption {
+    /// A random one.
+    Auto,
+    /// This one.
+    Guid(Guid),
+}
+
+pub(super) fn parse_balloon(text: &str) -> Result<BalloonOption, String> {
+    let usage = || {
+        format!(
+            "\"{text}\" is no balloon; write on[,deflate-on-oom=on|off][,free-page-reporting=on|off] or off"
+        )
+    };
+    let mut words = text.split(',');
+    match words.next() {
+        Some("on") => {}
+        Some("off") if text == "off" => return Ok(BalloonOption(None)),
+        _ => return Err(usage()),
+    }
+    let mut balloon = BalloonSpec {
+        deflate_on_oom: true,
+        free_page_reporting: true,
+    };
+    for word in words {
+        let (name, value) = word.split_once('=').ok_or_else(usage)?;
+        let on = match value {
+            "on" => true,
+            "off" => false,
+            _ => return Err(usage()),
+        };
+        match name {
+            "deflate-on-oom" => balloon.deflate_on_oom = on,
+            "free-page-reporting" => balloon.free_page_reporting = on,
+            _ => return Err(usage()),
+        }
+    }
+    Ok(BalloonOption(Some(balloon)))
+}
+
+pub(super) fn parse_vsock(text: &str) -> Result<VsockOption, String> {
+    let usage = || format!("\"{text}\" is no way between guest and host; write cid=N,socket=PATH");
+    // A path may have commas in it.
+    let (cid, path) = match text.strip_prefix("cid=") {
+        Some(rest) => rest.split_once(",socket=").ok_or_else(usage)?,
+        None => {
+            let rest = text.strip_prefix("socket=").ok_or_else(usage)?;
+            let (path, cid) = rest.rsplit_once(",cid=").ok_or_else(usage)?;
+            (cid, path)
+        }
+    };
+    let cid = cid.parse::<u64>().map_err(|_| usage())?;
+    if path.is_empty() {
+        return Err(usage());
+    }
+    Ok(VsockOption {
+        cid: spec::check_cid(cid).map_err(|error| error.to_string())?,
+        path: path.into(),
+    })
+}
+
+pub(super) fn parse_watchdog(text: &str) -> Result<WatchdogAction, String> {
+    let action = text.strip_prefix("action=").and_then(WatchdogAction::from_name);
+    action.ok_or_else(|| {
+        let known = WatchdogAction::ALL.map(WatchdogAction::name).join(", ");
+        format!("\"{text}\" says nothing to a watchdog; write action= and one of {known}")
+    })
+}
+
+pub(super) fn parse_generation_id(text: &str) -> Result<GenerationIdOption, String> {
+    match text {
+        "auto" => Ok(GenerationIdOption::Auto),
+        guid => guid.parse().map(GenerationIdOption::Guid),
+    }
+}

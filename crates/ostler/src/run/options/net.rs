@@ -1,0 +1,139 @@
+//! `--net`.
+
+use std::path::PathBuf;
+
+use ostler_vmm::spec::{MacAddress, NetModel};
+
+use crate::run::user_net::UserNet;
+
+/// A network card as the user describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardOption {
+    /// What it is to the guest.
+    pub model: NetModel,
+    /// Where its frames go.
+    pub net: NetOption,
+}
+
+/// Where a network card's frames go, as the user describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetOption {
+    None,
+    Tap { name: String, mac: Option<MacAddress> },
+    Socket { path: PathBuf, mac: Option<MacAddress> },
+    User(UserNet),
+    Switch(SwitchOption),
+}
+
+/// A card at a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SwitchOption {
+    /// The switch's name, or the path of its control socket.
+    pub switch: String,
+    /// What the port is to be called.
+    pub port: Option<String>,
+    pub vlan: Option<u16>,
+    pub trunk: Option<String>,
+    pub native: Option<u16>,
+    pub mac: Option<MacAddress>,
+}
+
+/// Longest name of a network interface, in bytes (IFNAMSIZ with its zero).
+const MAX_INTERFACE: usize = 15;
+
+pub(super) fn parse_card(text: &str) -> Result<CardOption, String> {
+    let (mut model, mut rest) = (NetModel::Virtio, Vec::new());
+    for (index, word) in text.split(',').enumerate() {
+        match word.strip_prefix("model=").filter(|_| index > 0) {
+            Some("virtio") => model = NetModel::Virtio,
+            Some("e1000e") => model = NetModel::E1000e,
+            Some(other) => {
+                return Err(format!(
+                    "there is no network card \"{other}\"; virtio and e1000e are known"
+                ));
+            }
+            None => rest.push(word),
+        }
+    }
+    let net = parse_net(&rest.join(","))?;
+    Ok(CardOption { model, net })
+}
+
+fn parse_net(text: &str) -> Result<NetOption, String> {
+    if text == "none" {
+        return Ok(NetOption::None);
+    }
+    if let Some(rest) = text.strip_prefix("user")
+        && (rest.is_empty() || rest.starts_with(','))
+    {
+        return UserNet::parse(rest).map(NetOption::User);
+    }
+    let usage = || {
+        format!(
+            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M], socket=PATH[,mac=M] or none"
+        )
+    };
+    let (kind, rest) = text.split_once('=').ok_or_else(usage)?;
+    if kind == "switch" {
+        return parse_switch(rest).map(NetOption::Switch);
+    }
+    let (place, mac) = match rest.rsplit_once(",mac=") {
+        Some((place, mac)) => (place, Some(mac.parse()?)),
+        None => (rest, None),
+    };
+    match kind {
+        "tap" => {
+            let bad = place.is_empty()
+                || place.len() > MAX_INTERFACE
+                || place
+                    .bytes()
+                    .any(|b| b <= b' ' || matches!(b, b'/' | b',' | b':' | b'%' | 0x7f));
+            if bad {
+                return Err(format!(
+                    "\"{place}\" is no interface name of 1 to {MAX_INTERFACE} characters"
+                ));
+            }
+            Ok(NetOption::Tap {
+                name: place.into(),
+                mac,
+            })
+        }
+        "socket" if !place.is_empty() => Ok(NetOption::Socket {
+            path: place.into(),
+            mac,
+        }),
+        _ => Err(usage()),
+    }
+}
+
+fn parse_switch(text: &str) -> Result<SwitchOption, String> {
+    let mut words = text.split(',');
+    let mut option = SwitchOption {
+        switch: words.next().unwrap_or_default().into(),
+        ..SwitchOption::default()
+    };
+    ostler_switchd::control_path(&option.switch).map_err(|error| error.to_string())?;
+    let number = |text: &str| -> Result<u16, String> {
+        let number = text.parse().ok().filter(|number| (1..=4094).contains(number));
+        number.ok_or_else(|| format!("\"{text}\" is no VLAN; VLANs are numbered 1 to 4094"))
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("vlan", vlan)) => option.vlan = Some(number(vlan)?),
+            Some(("native", vlan)) => option.native = Some(number(vlan)?),
+            // Commas separate options.
+            Some(("trunk", list)) => option.trunk = Some(list.replace(':', ",")),
+            Some(("port", name)) => {
+                ostler_switchd::check_name(name).map_err(|error| error.to_string())?;
+                option.port = Some(name.into());
+            }
+            Some(("mac", mac)) => option.mac = Some(mac.parse()?),
+            _ => {
+                return Err(format!(
+                    "a card at a switch has no option \"{word}\"; vlan, trunk, native, port and mac are known"
+                ));
+            }
+        }
+    }
+    Ok(option)
+}

@@ -1,0 +1,339 @@
+//! Systems on disks that start without firmware: `ostler run --disk` finds the kernel as the disk's boot loader would.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use support::{Guest, OSTLER, Running, assert_fsck_clean, guest_folder};
+
+/// The nextest profile ends a hang before.
+const LIMIT: Duration = Duration::from_secs(600);
+const SECTOR: u64 = 512;
+const MIB: u64 = 1 << 20;
+/// Of the partition for EFI.
+const EFI_MIB: u64 = 64;
+
+fn run(program: &str, args: &[&str], folder: &Path) {
+    let output = Command::new(program).args(args).current_dir(folder).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+}
+
+fn is_there(test: &str, programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|path| !Path::new(path).exists()).collect();
+    if !missing.is_empty() {
+        eprintln!("SKIPPED {test}: there is no {missing:?}; ./test installs mtools and e2fsprogs");
+    }
+    missing.is_empty()
+}
+
+/// The system disk of the tests, if it was made.
+fn debian(test: &str) -> Option<PathBuf> {
+    let made = guest_folder().join("debian");
+    if !made.join("recipe").exists() {
+        eprintln!("SKIPPED {test}: no system disk under target/guest/debian; ./test makes it, as root");
+        return None;
+    }
+    Some(made)
+}
+
+/// CRC-32 as GPT has it.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
+        })
+    })
+}
+
+/// Writes a GPT with these partitions (first sector, sectors), of which the first is that for EFI.
+fn write_gpt(disk: &Path, partitions: &[(u64, u64)]) {
+    let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
+    let sectors = file.metadata().unwrap().len() / SECTOR;
+    let mut protective = [0; 66];
+    protective[..8].copy_from_slice(&[0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff]);
+    protective[8..12].copy_from_slice(&1u32.to_le_bytes());
+    protective[12..16].copy_from_slice(&(sectors as u32 - 1).to_le_bytes());
+    protective[64..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all_at(&protective, 0x1be).unwrap();
+    const EFI: [u8; 16] = [
+        0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+    ];
+    const LINUX: [u8; 16] = [
+        0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4,
+    ];
+    let mut entries = vec![0; 128 * 128];
+    for (index, (start, count)) in partitions.iter().enumerate() {
+        let entry = &mut entries[128 * index..128 * (index + 1)];
+        entry[..16].copy_from_slice(if index == 0 { &EFI } else { &LINUX });
+        entry[16..32].copy_from_slice(&[index as u8 + 1; 16]);
+        entry[32..40].copy_from_slice(&start.to_le_bytes());
+        entry[40..48].copy_from_slice(&(start + count - 1).to_le_bytes());
+    }
+    file.write_all_at(&entries, 2 * SECTOR).unwrap();
+    let mut header = [0; 92];
+    header[..8].copy_from_slice(b"EFI PART");
+    header[8..16].copy_from_slice(&[0, 0, 1, 0, 92, 0, 0, 0]);
+    let mut put = |at: usize, word: u64| header[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    put(24, 1);
+    put(32, sectors - 1);
+    put(40, 34);
+    put(48, sectors - 34);
+    put(72, 2);
+    put(80, 128 | 128 << 32);
+    header[56..72].copy_from_slice(&[9; 16]);
+    header[88..].copy_from_slice(&crc32(&entries).to_le_bytes());
+    let sum = crc32(&header);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    file.write_all_at(&header, SECTOR).unwrap();
+}
+
+/// One Linux partition from 1 MiB on.
+fn write_mbr(disk: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
+    let sectors = file.metadata().unwrap().len() / SECTOR - 2048;
+    let mut table = [0; 66];
+    table[..8].copy_from_slice(&[0x80, 0xfe, 0xff, 0xff, 0x83, 0xfe, 0xff, 0xff]);
+    table[8..12].copy_from_slice(&2048u32.to_le_bytes());
+    table[12..16].copy_from_slice(&(sectors as u32).to_le_bytes());
+    table[64..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all_at(&table, 0x1be).unwrap();
+}
+
+/// A FAT partition for EFI at 1 MiB of `disk` with a boot loader entry for `kernel` and `initrd`.
+fn write_efi_partition(folder: &Path, kernel: &Path, initrd: &Path, options: &str) {
+    let at = format!("disk.img@@{MIB}");
+    let sectors = (EFI_MIB * MIB / SECTOR).to_string();
+    run(
+        "mformat",
+        &["-i", &at, "-T", &sectors, "-h", "16", "-s", "63", "::"],
+        folder,
+    );
+    run(
+        "mmd",
+        &["-i", &at, "::/loader", "::/loader/entries", "::/debian"],
+        folder,
+    );
+    let entry = format!(
+        "title Debian\nversion 12\nlinux /debian/vmlinuz\ninitrd /debian/initrd.img\noptions {options}\n"
+    );
+    fs::write(folder.join("entry"), entry).unwrap();
+    for (from, to) in [
+        (Path::new("entry"), "::/loader/entries/debian-12.conf"),
+        (kernel, "::/debian/vmlinuz"),
+        (initrd, "::/debian/initrd.img"),
+    ] {
+        run("mcopy", &["-i", &at, from.to_str().unwrap(), to], folder);
+    }
+}
+
+#[test]
+fn boot_loader_entries_on_an_efi_partition_start_linux() {
+    let test = "boot_loader_entries_on_an_efi_partition_start_linux";
+    if !is_there(test, &["/usr/bin/mcopy"]) {
+        return;
+    }
+    let guest = Guest::new(1).memory("512M").starts_from_disk();
+    let folder = guest.folder.path().to_owned();
+    let disk = folder.join("disk.img");
+    fs::File::create(&disk)
+        .unwrap()
+        .set_len((EFI_MIB + 2) * MIB)
+        .unwrap();
+    let script = "echo BEGIN line; cat /proc/cmdline; echo END line; cat /sys/block/vda/vda1/size";
+    let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
+    initrd.extend(ostler_guest_image::overlay(script, &[]));
+    fs::write(folder.join("initrd"), initrd).unwrap();
+    write_efi_partition(
+        &folder,
+        &guest_folder().join("vmlinuz"),
+        Path::new("initrd"),
+        "console=ttyS0 panic=-1",
+    );
+    write_gpt(&disk, &[(2048, EFI_MIB * MIB / SECTOR)]);
+    let guest = guest
+        .append("ostler.test=1")
+        .args(["--accel", "soft", "--disk", disk.to_str().unwrap()]);
+    let outcome = guest.run(LIMIT);
+    outcome.assert_clean();
+    assert_eq!(outcome.section("line"), "console=ttyS0 panic=-1 ostler.test=1\n");
+    assert!(outcome.console.contains("\n131072\n"), "{}", outcome.console);
+}
+
+/// Debian's disk as a partition of `disk` from `start` on, with a table of file systems that names no device.
+fn copy_debian(made: &Path, folder: &Path, start: u64, files: &[(&str, &str)]) -> String {
+    let seek = format!("seek={start}");
+    let from = format!("if={}", made.join("disk.img").display());
+    run(
+        "dd",
+        &[
+            &from,
+            "of=disk.img",
+            "bs=1M",
+            "conv=sparse,notrunc",
+            "oflag=seek_bytes",
+            &seek,
+            "status=none",
+        ],
+        folder,
+    );
+    let mut id = [0; 16];
+    let file = fs::File::open(folder.join("disk.img")).unwrap();
+    file.read_exact_at(&mut id, start + 1024 + 0x68).unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let uuid = [&id[..4], &id[4..6], &id[6..8], &id[8..10], &id[10..]]
+        .map(hex)
+        .join("-");
+    let image = format!("disk.img?offset={start}");
+    let table = format!("UUID={uuid} / ext4 errors=remount-ro 0 1\n");
+    for (path, contents) in files.iter().chain(&[("etc/fstab", table.as_str())]) {
+        fs::write(folder.join("file"), contents.replace("UUID-OF-ROOT", &uuid)).unwrap();
+        let folder_of = path.rsplit_once('/').unwrap().0;
+        let mut commands = String::new();
+        if folder_of != "etc" {
+            commands = format!("mkdir {folder_of}\n");
+        } else {
+            commands.push_str(&format!("rm {path}\n"));
+        }
+        commands.push_str(&format!("write file {path}\n"));
+        fs::write(folder.join("commands"), commands).unwrap();
+        run("/sbin/debugfs", &["-w", "-f", "commands", &image], folder);
+    }
+    uuid
+}
+
+/// A disk of the size of Debian's, with a table of partitions before it.
+fn empty_disk(folder: &Path, made: &Path, before: u64) -> PathBuf {
+    let disk = folder.join("disk.img");
+    let size = fs::metadata(made.join("disk.img")).unwrap().len();
+    fs::File::create(&disk)
+        .unwrap()
+        .set_len(before + size + MIB)
+        .unwrap();
+    disk
+}
+
+/// Debian from its disk to its prompt and to its end.
+fn boot_to_the_prompt(guest: Guest, disk: &Path, start: u64) -> (String, String) {
+    let guest = guest.append("systemd.default_timeout_start_sec=600").args([
+        "--accel",
+        "soft",
+        "--disk",
+        disk.to_str().unwrap(),
+    ]);
+    let mut guest: Running = guest.spawn();
+    guest.expect("\nostler-debian login: ", LIMIT);
+    guest.type_in("root\n");
+    guest.expect("root@ostler-debian:~# ", LIMIT);
+    guest.type_in("echo BEGIN line; cat /proc/cmdline; echo END line; echo BEGIN root; findmnt -no SOURCE,OPTIONS /; echo END root\n");
+    guest.expect("\nEND root\n", LIMIT);
+    guest.type_in("poweroff\n");
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.img");
+    // The guest's own folder goes with it.
+    let kept = folder.path().join("disk.img");
+    fs::hard_link(disk, &kept)
+        .or_else(|_| fs::copy(disk, &kept).map(drop))
+        .unwrap();
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    let from = format!("if={}", kept.display());
+    let to = format!("of={}", root.display());
+    let skip = format!("skip={start}");
+    run(
+        "dd",
+        &[
+            &from,
+            &to,
+            "bs=1M",
+            "conv=sparse",
+            "iflag=skip_bytes",
+            &skip,
+            "status=none",
+        ],
+        folder.path(),
+    );
+    let size = fs::metadata(&root).unwrap().len();
+    let whole = fs::OpenOptions::new().write(true).open(&root).unwrap();
+    whole.set_len(size.next_multiple_of(MIB)).unwrap();
+    assert_fsck_clean(&root);
+    (outcome.section("line"), outcome.section("root"))
+}
+
+#[test]
+fn debian_starts_by_its_grub_configuration_from_an_mbr_disk() {
+    let test = "debian_starts_by_its_grub_configuration_from_an_mbr_disk";
+    let Some(made) = debian(test) else { return };
+    if !is_there(test, &["/sbin/debugfs"]) {
+        return;
+    }
+    let guest = Guest::new(2).memory("1G").starts_from_disk();
+    let folder = guest.folder.path().to_owned();
+    let disk = empty_disk(&folder, &made, MIB);
+    // As grub-mkconfig writes it, for the links that Debian has in its root.
+    let configuration = "\
+        if [ -s $prefix/grubenv ]; then\n  load_env\nfi\nset default=\"0\"\n\
+        menuentry 'Debian GNU/Linux' --class debian --id gnulinux-simple {\n\
+        \tinsmod part_msdos\n\tinsmod ext2\n\tset root='hd0,msdos1'\n\
+        \tsearch --no-floppy --fs-uuid --set=root --hint-bios=hd0,msdos1 UUID-OF-ROOT\n\
+        \techo 'Loading Linux ...'\n\
+        \tlinux /vmlinuz root=UUID=UUID-OF-ROOT ro console=ttyS0 quiet\n\
+        \tinitrd /initrd.img\n}\n";
+    let uuid = copy_debian(&made, &folder, MIB, &[("boot/grub/grub.cfg", configuration)]);
+    write_mbr(&disk);
+    let (line, root) = boot_to_the_prompt(guest, &disk, MIB);
+    assert_eq!(
+        line,
+        format!(
+            "BOOT_IMAGE=/vmlinuz root=UUID={uuid} ro console=ttyS0 quiet systemd.default_timeout_start_sec=600\n"
+        )
+    );
+    assert!(root.starts_with("/dev/vda1 rw,"), "{root}");
+}
+
+#[test]
+fn debian_starts_by_a_boot_loader_entry_from_a_gpt_disk() {
+    let test = "debian_starts_by_a_boot_loader_entry_from_a_gpt_disk";
+    if std::env::var_os("OSTLER_NIGHTLY").is_none() {
+        eprintln!("{test}: only with OSTLER_NIGHTLY, as ./test --nightly sets it");
+        return;
+    }
+    let Some(made) = debian(test) else { return };
+    if !is_there(test, &["/sbin/debugfs", "/usr/bin/mcopy"]) {
+        return;
+    }
+    let guest = Guest::new(2).memory("1G").starts_from_disk();
+    let folder = guest.folder.path().to_owned();
+    let start = (EFI_MIB + 1) * MIB;
+    let disk = empty_disk(&folder, &made, start);
+    let options = "root=PARTUUID=02020202-0202-0202-0202-020202020202 ro console=ttyS0 quiet";
+    write_efi_partition(&folder, &made.join("vmlinuz"), &made.join("initrd.img"), options);
+    copy_debian(&made, &folder, start, &[]);
+    let size = fs::metadata(made.join("disk.img")).unwrap().len() / SECTOR;
+    write_gpt(&disk, &[(2048, EFI_MIB * MIB / SECTOR), (start / SECTOR, size)]);
+    let (line, root) = boot_to_the_prompt(guest, &disk, start);
+    assert_eq!(line, format!("{options} systemd.default_timeout_start_sec=600\n"));
+    assert!(root.starts_with("/dev/vda2 rw,"), "{root}");
+}
+
+#[test]
+fn a_disk_without_a_system_is_refused_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("empty.img"), vec![0; 1 << 20]).unwrap();
+    let output = Command::new(OSTLER)
+        .args(["run", "--accel", "soft", "--disk", "empty.img"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "ostler: the disk \"empty.img\" has no GRUB configuration and no boot loader entries (all of it is of an unknown kind); \
+         start it with --firmware bios or --firmware uefi, or name a --kernel\n"
+    );
+}

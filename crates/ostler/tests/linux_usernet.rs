@@ -1,0 +1,222 @@
+//! A real Linux guest on user-mode NAT, which needs no privilege. Servers are the test's own, on the host's loopback.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use support::{Guest, Running};
+
+const LIMIT: Duration = Duration::from_secs(240);
+/// Bytes that the guest downloads.
+fn download() -> usize {
+    let nightly = std::env::var_os("OSTLER_NIGHTLY").is_some();
+    if nightly { 200 << 20 } else { 20 << 20 }
+}
+
+/// A port of the host that is free for now.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// Gets an address by DHCP, as Debian's own scripts would set it.
+const DHCP: &str = "dmesg -n 5; ip link set lo up; ip link set eth0 up\n\
+    cat >/lease <<'EOF'\n\
+    #!/bin/sh\n\
+    [ \"$1\" = bound ] || exit 0\n\
+    ip address add $ip/$mask dev $interface\n\
+    [ -z \"$router\" ] || ip route add default via $router\n\
+    echo \"search $domain\" >/etc/resolv.conf\n\
+    for server in $dns; do echo nameserver $server >>/etc/resolv.conf; done\n\
+    EOF\n\
+    chmod +x /lease; mkdir -p /etc\n\
+    udhcpc -i eth0 -s /lease -q -n -t 20 >/dev/null || echo no lease\n";
+
+/// A guest on this network that does `script` once it has an address.
+fn guest(net: &str, script: &str) -> Running {
+    let script = format!("{DHCP}{script}");
+    Guest::new(1)
+        .args(["--name", "vm", "--net", net])
+        .script(&script)
+        .spawn()
+}
+
+/// Serves `bytes` over HTTP to one client.
+fn serve(bytes: Vec<u8>) -> (u16, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        assert!(
+            request.starts_with(b"GET /file "),
+            "{}",
+            String::from_utf8_lossy(&request)
+        );
+        let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+        client.write_all(head.as_bytes()).unwrap();
+        client.write_all(&bytes).unwrap();
+    });
+    (port, thread)
+}
+
+/// A name server that answers each question for an address of IPv4 with `address`, and others with nothing.
+fn name_server(address: Ipv4Addr) -> u16 {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((count, client)) = socket.recv_from(&mut query) {
+            let question = 12 + query[12..count].iter().position(|byte| *byte == 0).unwrap() + 1;
+            let wanted = query[question..question + 4] == [0, 1, 0, 1];
+            let mut answer = query[..question + 4].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(wanted), 0, 0, 0, 0]);
+            if wanted {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4]);
+                answer.extend(address.octets());
+            }
+            socket.send_to(&answer, client).unwrap();
+        }
+    });
+    port
+}
+
+/// Bytes that compress badly and differ everywhere.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(len).collect()
+}
+
+/// What the host's own program says.
+fn sha256(bytes: &[u8]) -> String {
+    let mut child = std::process::Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    said[..64].to_owned()
+}
+
+#[test]
+fn a_guest_gets_an_address_names_and_a_file() {
+    let file = noise(download());
+    let hash = sha256(&file);
+    let (port, server) = serve(file);
+    let dns = name_server(Ipv4Addr::new(10, 0, 2, 2));
+    let mut guest = guest(
+        &format!("user,dns=127.0.0.1:{dns}"),
+        &format!(
+            "echo BEGIN address; ip -4 -o address show dev eth0; ip route; cat /etc/resolv.conf; echo END address\n\
+             echo BEGIN ping; ping -c 3 -W 20 10.0.2.2; ping -c 1 -W 20 gateway; echo END ping\n\
+             echo BEGIN names; nslookup www.test.invalid; nslookup vm.ostler; echo END names\n\
+             echo BEGIN hash; wget -q -O - http://files.test.invalid:{port}/file | sha256sum; echo END hash\n\
+             cd /sys/class/net/eth0/statistics\n\
+             echo BEGIN received; cat rx_bytes rx_packets rx_errors; echo END received\n\
+             echo BEGIN refused; nc -w 20 10.0.2.2 1 </dev/null; echo status $?; echo END refused\n"
+        ),
+    );
+    guest.expect("END refused", LIMIT);
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    let address = outcome.section("address");
+    for part in [
+        "inet 10.0.2.15/24",
+        "default via 10.0.2.2",
+        "search ostler",
+        "nameserver 10.0.2.3",
+    ] {
+        assert!(address.contains(part), "{part}: {address}");
+    }
+    let ping = outcome.section("ping");
+    assert!(
+        ping.contains("3 packets transmitted, 3 packets received"),
+        "{ping}"
+    );
+    assert!(
+        ping.contains("1 packets transmitted, 1 packets received"),
+        "{ping}"
+    );
+    let names = outcome.section("names");
+    assert!(
+        names.contains("10.0.2.2\n") && names.contains("10.0.2.15\n"),
+        "{names}"
+    );
+    assert!(
+        outcome.section("hash").starts_with(&hash),
+        "{}",
+        outcome.section("hash")
+    );
+    server.join().unwrap();
+    let received = outcome.section("received");
+    let numbers: Vec<usize> = received.lines().map(|line| line.parse().unwrap()).collect();
+    // On average more bytes than a frame of the wire holds: large segments passed whole.
+    assert!(
+        numbers[0] >= download() && numbers[0] > numbers[1] * 1514,
+        "{numbers:?}"
+    );
+    assert_eq!(numbers[2], 0);
+    let refused = outcome.section("refused");
+    assert!(refused.contains("status 1"), "{refused}");
+}
+
+#[test]
+fn the_host_reaches_a_restricted_guest_by_a_forwarded_port() {
+    const EXCHANGED: usize = 4 << 20;
+    let tcp = free_port();
+    let mut guest = guest(
+        &format!("user,restrict,forward=tcp:{tcp}:7"),
+        "nc -ll -p 7 -e cat &\n\
+         echo BEGIN restricted; nc -w 20 10.0.2.2 1 </dev/null; ip route; nslookup www.test.invalid; echo END restricted\n\
+         echo network up; read line </dev/console\n",
+    );
+    guest.expect("network up", LIMIT);
+    let sent = noise(EXCHANGED);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Until the guest's server listens, it refuses connections, which ends them.
+    let mut stream = loop {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, tcp)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut first = [0];
+        if stream.write_all(&sent[..1]).is_ok() && stream.read_exact(&mut first).is_ok() {
+            assert_eq!(first, sent[..1]);
+            break stream;
+        }
+        assert!(Instant::now() < deadline, "no echo from the guest");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let mut writer = stream.try_clone().unwrap();
+    let rest = sent[1..].to_vec();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&rest).unwrap();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).unwrap();
+    writing.join().unwrap();
+    assert!(back == sent[1..], "{} bytes came back, or wrong ones", back.len());
+
+    guest.type_in("\n");
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    let restricted = outcome.section("restricted");
+    assert!(!restricted.contains("default via"), "{restricted}");
+    assert!(restricted.contains("REFUSED"), "{restricted}");
+}

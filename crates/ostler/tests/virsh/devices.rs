@@ -1,0 +1,221 @@
+//! Disks and other devices that come and go, in a guest that runs and in its definition.
+
+use std::fs;
+
+use crate::console::Console;
+use crate::setup::{Host, Listener, field, linux, wait_until};
+
+fn image(host: &Host, name: &str, byte: u8) -> String {
+    let path = host.path(name);
+    fs::write(&path, vec![byte; 1 << 20]).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn a_volume_of_a_pool_is_a_disk() {
+    let host = Host::start();
+    let bytes = image(&host, "bytes", b'v');
+    for name in ["v", "w"] {
+        host.virsh(&format!("vol-create-as default {name} 1M"));
+        host.virsh(&format!("vol-upload {name} {bytes} --pool default"));
+    }
+    let disk = |volume: &str, target: &str| {
+        format!(
+            "<disk type='volume'><source pool='default' volume='{volume}'/><target dev='{target}'/></disk>"
+        )
+    };
+    let file = host.xml("guest.xml", &linux("pooled", &disk("v", "vda")));
+    host.virsh(&format!("define {file}"));
+    host.virsh("start pooled");
+    let mut console = Console::open(&host, "pooled");
+    console.expect("OSTLER-GUEST-UP");
+    console.expect("# ");
+    console.shell_until("head -c 3 /dev/vda 2>/dev/null", "vvv");
+    assert_eq!(field(&host.virsh("domblkinfo pooled vda"), "Capacity"), "1048576");
+    let stats = host.virsh("domstats pooled --block");
+    assert!(
+        stats.contains("block.0.path=") && stats.contains("block.0.capacity=1048576"),
+        "{stats}"
+    );
+    // Nothing is done to it in the background.
+    assert!(host.virsh("blockjob pooled vda").contains("No current block job"));
+    assert_eq!(field(&host.virsh("domjobinfo pooled"), "Job type"), "None");
+    assert!(host.refused("domjobabort pooled").contains("no job is active"));
+    console.shell("echo written | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null");
+    let bytes = fs::read(host.path("images/v")).unwrap();
+    assert!(bytes.starts_with(b"written\nvvv"));
+    let said = host.refused("vol-delete v --pool default");
+    assert!(said.contains("in use"), "{said}");
+    // Another one comes while it runs.
+    let device = host.xml("disk.xml", &disk("w", "vdb"));
+    host.virsh(&format!("attach-device pooled {device} --live"));
+    console.shell_until("head -c 3 /dev/vdb 2>/dev/null", "vvv");
+    host.virsh("destroy pooled");
+    for (volume, says) in [("missing", "missing"), ("../a.img", "../a.img")] {
+        let file = host.xml("bad.xml", &linux("bad", &disk(volume, "vda")));
+        let said = host.refused(&format!("create {file}"));
+        assert!(said.contains(says), "{said}");
+    }
+    host.virsh("pool-destroy default");
+    assert!(host.refused("start pooled").contains("not active"));
+}
+
+#[test]
+fn a_disk_comes_and_goes_while_the_guest_runs() {
+    let mut host = Host::start();
+    let (first, second) = (image(&host, "a.img", b'a'), image(&host, "b.img", b'b'));
+    let disk = format!("<disk><source file='{first}'/><target dev='vda'/></disk>");
+    let file = host.xml("guest.xml", &linux("plug", &disk));
+    host.virsh(&format!("define {file}"));
+    host.virsh("start plug");
+    let mut console = Console::open(&host, "plug");
+    console.expect("OSTLER-GUEST-UP");
+    console.expect("# ");
+    let poke = || {
+        host.virsh("suspend plug");
+        host.virsh("resume plug");
+    };
+    let events = Listener::start(&host, "event --all --loop --timeout 3600", poke);
+
+    host.virsh(&format!("attach-disk plug {second} vdb --live --serial HOT1"));
+    console.shell_until("head -c 3 /dev/vdb 2>/dev/null", "bbb");
+    assert_eq!(console.shell("cat /sys/block/vdb/serial"), "HOT1");
+    let live = host.virsh("domblklist plug");
+    assert!(live.contains(&format!("vdb      {second}")), "{live}");
+    assert!(!host.virsh("domblklist plug --inactive").contains("vdb"));
+    let told = events.until("virtio-disk1");
+    assert!(told.iter().any(|line| line == "virtio-disk1"), "{told:?}");
+    // What the guest does with it is counted, written, and its image is taken.
+    console.shell("echo written by the guest | dd of=/dev/vdb conv=notrunc,fsync 2>/dev/null");
+    assert!(fs::read(&second).unwrap().starts_with(b"written by the guest\n"));
+    let counted = host.virsh("domblkstat plug vdb");
+    assert!(
+        !counted.contains("wr_bytes 0\n") && counted.contains("wr_bytes "),
+        "{counted}"
+    );
+    let said = host.refused(&format!("attach-disk plug {second} vdc --live"));
+    assert!(said.contains("in use"), "{said}");
+    assert!(
+        host.refused(&format!("attach-disk plug {first} vdb --live"))
+            .contains("duplicated")
+    );
+    assert!(!host.virsh("domblklist plug").contains("vdc"));
+    host.virsh("blockresize plug vdb 2048K");
+    console.shell_until("cat /sys/block/vdb/size", "4096");
+
+    // The daemon may die in between.
+    drop(events);
+    host.kill_and_restart();
+    assert!(host.virsh("domblklist plug").contains("vdb"));
+    let poke = || {
+        host.virsh("suspend plug");
+        host.virsh("resume plug");
+    };
+    let events = Listener::start(&host, "event --all --loop --timeout 3600", poke);
+    host.virsh("detach-disk plug vdb --live");
+    events.until("virtio-disk1");
+    wait_until("the disk is gone", || {
+        !host.virsh("domblklist plug").contains("vdb")
+    });
+    let mut console = Console::open(&host, "plug");
+    console.expect("# ");
+    console.shell_until("ls /dev/vdb 2>/dev/null | wc -l", "0");
+    // Its image is free again, and its name.
+    host.virsh(&format!("attach-disk plug {second} vdb --live --persistent"));
+    console.shell_until("head -c 7 /dev/vdb 2>/dev/null", "written");
+    assert!(host.virsh("domblklist plug --inactive").contains("vdb"));
+
+    // What was there from the start stays while the guest runs, and goes with its definition.
+    let said = host.refused("detach-disk plug vda --live");
+    assert!(said.contains("--config"), "{said}");
+    host.virsh("detach-disk plug vda --config");
+    assert!(host.virsh("domblklist plug").contains("vda"));
+    assert!(!host.virsh("domblklist plug --inactive").contains("vda"));
+    host.virsh("destroy plug");
+    assert!(!host.virsh("domblklist plug").contains("vda"));
+    assert!(host.virsh("domblklist plug").contains("vdb"));
+}
+
+#[test]
+fn what_cannot_come_or_go_is_refused_and_changes_nothing() {
+    let host = Host::start();
+    let medium = image(&host, "cd.img", b'c');
+    let drive = format!("<disk device='cdrom'><source file='{medium}'/><target dev='sda'/></disk>");
+    let file = host.xml("guest.xml", &linux("fixed", &drive));
+    host.virsh(&format!("define {file}"));
+    host.virsh("start fixed");
+    let before = host.virsh("dumpxml fixed");
+    let device = |xml: &str| host.xml("device.xml", xml);
+    for (command, xml, says) in [
+        ("attach-device", "<watchdog model='i6300esb'/>", "<watchdog>"),
+        (
+            "attach-device",
+            "<disk><source file='/none'/><target dev='vdz'/></disk>",
+            "/none",
+        ),
+        (
+            "attach-device",
+            "<disk><source file='/none'/><target dev='sdz'/></disk>",
+            "only virtio",
+        ),
+        (
+            "attach-device",
+            "<interface type='direct'><source dev='lo'/></interface>",
+            "macvtap",
+        ),
+        (
+            "attach-device",
+            "<interface type='network'><source network='n'/></interface>",
+            "name 'n'",
+        ),
+        ("attach-device", "<nonsense/>", "nonsense"),
+        (
+            "detach-device",
+            "<disk><source file='/none'/><target dev='vdq'/></disk>",
+            "device not found",
+        ),
+        (
+            "update-device",
+            "<disk device='cdrom'><source file='/other'/><target dev='sda'/></disk>",
+            "medium",
+        ),
+    ] {
+        let said = host.refused(&format!("{command} fixed {} --live", device(xml)));
+        assert!(said.contains(says), "{command} {xml}: {said}");
+    }
+    assert_eq!(host.virsh("dumpxml fixed"), before);
+    // In the definition a medium is changed, and taken out.
+    host.virsh("change-media fixed sda /other.iso --config --update");
+    assert!(host.virsh("domblklist fixed --inactive").contains("/other.iso"));
+    host.virsh("change-media fixed sda --eject --config");
+    assert!(!host.virsh("domblklist fixed --inactive").contains("/other.iso"));
+    let said = host.refused("detach-device-alias fixed none0 --live");
+    assert!(said.contains("device not found"), "{said}");
+    host.virsh("destroy fixed");
+    assert!(host.refused("start fixed").contains("medium"));
+}
+
+#[test]
+fn an_entropy_source_comes_and_goes() {
+    let host = Host::start();
+    let file = host.xml("guest.xml", &linux("random", ""));
+    host.virsh(&format!("create {file}"));
+    let mut console = Console::open(&host, "random");
+    console.expect("OSTLER-GUEST-UP");
+    console.expect("# ");
+    let count = "grep -l 0x1044 /sys/bus/pci/devices/*/device | wc -l";
+    assert_eq!(console.shell(count), "0");
+    let device = host.xml(
+        "rng.xml",
+        "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
+    );
+    host.virsh(&format!("attach-device random {device} --live"));
+    console.shell_until(count, "1");
+    assert!(host.virsh("dumpxml random").contains("<alias name='rng0'/>"));
+    host.virsh("detach-device-alias random rng0 --live");
+    console.shell_until(count, "0");
+    wait_until("the device is gone", || {
+        !host.virsh("dumpxml random").contains("rng0")
+    });
+    host.virsh("destroy random");
+}

@@ -1,0 +1,27 @@
+//! Debian's virsh, unmodified, at `ostler daemon`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cards;
+mod commands;
+mod console;
+mod definitions;
+mod devices;
+mod doors;
+mod firmware;
+mod guests;
+mod host;
+mod hostile;
+mod interfaces;
+mod killed;
+mod model;
+mod networks;
+mod nodedevs;
+mod pools;
+mod secrets;
+mod setup;
+mod tuning;
+mod virt_install;
+mod volume_streams;
+mod volumes;
