@@ -7,8 +7,14 @@ SYSTEM=$GUEST/debian
 RUST_NEEDED=1.95
 # The guest with the drivers of a PC.
 PC=$GUEST/pc
+# Open vSwitch, a peer of tests.
+OVS=target/open-vswitch
+# Debian's sshd and nc, peers of tests.
+SSH=target/openssh
+# A client in tests.
+VIRT_INSTALL=target/virt-install
 # What it loads beside the standard modules.
-PC_MODULES="ahci sd_mod sr_mod isofs crc32c_generic ext4"
+PC_MODULES="e1000e ahci sd_mod sr_mod isofs crc32c_generic ext4"
 # Seconds that the guest of a check may take.
 CHECK_LIMIT=180
 
@@ -147,6 +153,12 @@ need_pc_guest() {
 	fi
 }
 
+# The program that runs in guests of ./bench. In a folder of its own: linked statically, as there is no libc in the guest.
+need_guest_program() {
+	cargo rustc --release --quiet -p ostler-guest-bench --target-dir target/guest-programs -- -C target-feature=+crt-static ||
+		die "the guest's program could not be built"
+}
+
 fetch_pc_guest() {
 	local kernel package
 	rm -rf "$PC"
@@ -192,6 +204,44 @@ fetch_guest() {
 	done
 	ln -sf "root/boot/$(basename "$GUEST"/root/boot/vmlinuz-*)" "$GUEST/vmlinuz"
 	touch "$GUEST/complete"
+}
+
+# need_unpacked FOLDER WHAT PACKAGE...: unpacks packages for tests without installing them.
+need_unpacked() {
+	local folder=$1 what=$2 package
+	shift 2
+	[ "$(cat "$folder/complete" 2>/dev/null)" != "$*" ] || return 0
+	rm -rf "$folder"
+	mkdir -p "$folder/packages"
+	say "Fetching $what from Debian for some tests, unpacked under $folder and not installed:"
+	apt-cache show --no-all-versions "$@" |
+		awk '/^Size:/ {sum+=$2; count++} END {printf "    %d packages, %.1f MB\n", count, sum/1e6}'
+	(cd "$folder/packages" && apt-get download -qq "$@" 2>/dev/null) ||
+		die "apt-get download of $what failed; is there a network?"
+	for package in "$folder"/packages/*.deb; do
+		dpkg-deb --extract "$package" "$folder/root" || die "cannot unpack $package"
+	done
+	rm -rf "$folder/packages"
+	printf '%s' "$*" >"$folder/complete"
+}
+
+# Its package starts services.
+need_open_vswitch() {
+	need_unpacked "$OVS" "Open vSwitch" openvswitch-common openvswitch-switch libunbound8 libxdp1 libbpf1 libnuma1 libcap-ng0 \
+		libevent-2.1-7 libelf1 libhogweed6 libnettle8 libssl3
+}
+
+# sshd, whose package starts a service, and the nc that libvirt's clients call over ssh.
+need_ssh() {
+	need_unpacked "$SSH" "sshd and nc" openssh-server openssh-sftp-server libwrap0 netcat-openbsd libbsd0
+}
+
+# Its packages bring systemd and D-Bus where they are not.
+need_virt_install() {
+	need_unpacked "$VIRT_INSTALL" virt-install virtinst python3-gi python3-libvirt python3-libxml2 python3-requests python3-certifi \
+		python3-chardet python3-charset-normalizer python3-idna python3-urllib3 gir1.2-freedesktop gir1.2-glib-2.0 \
+		gir1.2-libosinfo-1.0 libgirepository-1.0-1 libosinfo-1.0-0 osinfo-db libsoup-3.0-0 libxslt1.1 libbrotli1 libnghttp2-14 libpsl5 \
+		libsqlite3-0 libglib2.0-0 libffi8 libxml2 libicu72
 }
 
 # make_disk FILE: an empty ext4 file system of 64 MiB.

@@ -5,6 +5,7 @@
 //! | `plan` | which guests are started, and what each measures |
 //! | `rows` | the table of the bars, from those samples |
 //! | `cpu/` | `./bench cpu`: the comparison of CPUs by a list of tests |
+//! | `io_loop/` | `./bench loop`: what a guest's I/O costs, by the devices of a PC and by virtio |
 //! | `side` | how a guest is started on ours and on the peer |
 //! | `running` | a guest that runs: its console lines with their times |
 //! | `proc` | what the host's /proc says: CPU time, memory, free CPUs |
@@ -16,6 +17,7 @@
 mod cpu;
 mod error;
 mod first;
+mod io_loop;
 mod network;
 mod plan;
 mod proc;
@@ -54,6 +56,7 @@ pub(crate) struct Options {
 #[derive(Subcommand, Debug)]
 enum Command {
     Cpu(cpu::CpuOptions),
+    Loop(io_loop::LoopOptions),
 }
 
 /// Options of all benchmarks.
@@ -62,7 +65,7 @@ pub(crate) struct Common {
     /// The accelerator for our guests: soft or kvm.
     #[arg(long, global = true, default_value = "soft")]
     accel: String,
-    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json]
+    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json]
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     /// The folder with vmlinuz and initrd.img.
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let met = match &options.command {
         Some(Command::Cpu(cpu)) => cpu::run(&options.common, cpu),
+        Some(Command::Loop(options_of_loop)) => io_loop::run(&options.common, options_of_loop),
         None => run(&options),
     };
     match met {

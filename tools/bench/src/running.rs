@@ -1,7 +1,7 @@
 //! A guest that runs, and what it says.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ const TAIL: usize = 15;
 pub(crate) struct Running {
     pub(crate) side: Side,
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
@@ -28,7 +29,16 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `command` and reads its console by lines.
     pub(crate) fn start(side: Side, command: &mut Command) -> Result<Self, Error> {
-        let mut child = spawn(command)?;
+        Self::start_with(side, command, Stdio::null())
+    }
+
+    /// The same for a guest that is told what to do.
+    pub(crate) fn start_with_input(side: Side, command: &mut Command) -> Result<Self, Error> {
+        Self::start_with(side, command, Stdio::piped())
+    }
+
+    fn start_with(side: Side, command: &mut Command, input: Stdio) -> Result<Self, Error> {
+        let mut child = spawn(command, input)?;
         let (sender, lines) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
             read_lines(stdout, sender.clone());
@@ -38,10 +48,20 @@ impl Running {
         }
         Ok(Self {
             side,
+            input: child.stdin.take(),
             child,
             lines,
             seen: Vec::new(),
         })
+    }
+
+    /// Types a line at the guest's console.
+    pub(crate) fn say(&mut self, line: &str) -> Result<(), Error> {
+        let failed = |e| Error::Host("typing at a guest's console", e);
+        match &mut self.input {
+            Some(input) => input.write_all(format!("{line}\n").as_bytes()).map_err(failed),
+            None => Err(failed(std::io::ErrorKind::NotConnected.into())),
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -118,7 +138,7 @@ impl Drop for Running {
 /// From the start of `command` to the first byte of its console that is `sign`, in milliseconds.
 pub(crate) fn milliseconds_to(side: Side, command: &mut Command, sign: u8) -> Result<f64, Error> {
     let since = Instant::now();
-    let mut child = spawn(command)?;
+    let mut child = spawn(command, Stdio::null())?;
     let (sender, found) = mpsc::channel();
     if let Some(mut stdout) = child.stdout.take() {
         thread::spawn(move || {
@@ -147,11 +167,8 @@ pub(crate) fn milliseconds_to(side: Side, command: &mut Command, sign: u8) -> Re
         })
 }
 
-fn spawn(command: &mut Command) -> Result<Child, Error> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+fn spawn(command: &mut Command, input: Stdio) -> Result<Child, Error> {
+    command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
         .spawn()
         .map_err(|e| Error::Start(command.get_program().display().to_string(), e))

@@ -123,12 +123,7 @@ fn peer(common: &Common, machine: &Machine<'_>) -> Command {
             .args(["-append", machine.append]);
     }
     if let Some(disk) = machine.disk {
-        let aio = if host_has_io_uring() {
-            "io_uring"
-        } else {
-            "threads"
-        };
-        let mut drive = OsString::from(format!("if=none,id=disk,format=raw,aio={aio},file="));
+        let mut drive = OsString::from(format!("if=none,id=disk,format=raw,aio={},file=", qemu_aio()));
         drive.push(disk);
         command
             .arg("-drive")
@@ -143,6 +138,15 @@ fn peer(common: &Common, machine: &Machine<'_>) -> Command {
             .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
     }
     command
+}
+
+/// How QEMU reads and writes files.
+pub(crate) fn qemu_aio() -> &'static str {
+    if host_has_io_uring() {
+        "io_uring"
+    } else {
+        "threads"
+    }
 }
 
 /// True if the host lets programs use io_uring: QEMU does not start with it where it is refused.

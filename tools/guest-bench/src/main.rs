@@ -2,9 +2,10 @@
 
 mod count;
 mod cpu;
+mod io_loop;
 mod sha256;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ const USAGE: &str = "\
 ostler-guest-bench sha256 SECONDS        blocks of 64 bytes hashed by one thread
 ostler-guest-bench busy THREADS SECONDS  the same by several threads, added up
 ostler-guest-bench read FILE SECONDS     reads of 4096 bytes around the page cache, one at a time
+ostler-guest-bench loop                  reads and packets, as standard input asks for them
 ostler-guest-bench count                 instructions of one block, counted by single steps
 ostler-guest-bench cpu FOLDER BUSYBOX WINDOW-MS WINDOWS [TEST...]
                                          the list of tests that compares CPUs; FOLDER is on a tmpfs";
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["busy", threads, seconds] => parse(threads)
             .and_then(|threads| parse(seconds).map(|s| busy(&format!("busy{threads}"), threads, s))),
         ["read", file, seconds] => parse(seconds).and_then(|seconds| read(file, seconds)),
+        ["loop"] => io_loop::serve(),
         [NOTHING] => Ok(()),
         ["cpu", folder, busybox, window, windows, ref only @ ..] => {
             cpu(folder, busybox, window, windows, only)
@@ -110,20 +113,41 @@ fn busy(name: &str, threads: u64, seconds: u64) {
     report(name, total.into_inner(), since);
 }
 
-fn read(file: &str, seconds: u64) -> Result<(), String> {
-    let failed = |error: io::Error| format!("{file}: {error}");
-    let disk = OpenOptions::new()
+/// A file that is read around the page cache.
+struct Direct {
+    file: File,
+    room: Vec<u8>,
+    /// Where in `room` an aligned buffer begins.
+    skip: usize,
+}
+
+fn open_direct(path: &str) -> Result<Direct, String> {
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(O_DIRECT)
-        .open(file)
-        .map_err(failed)?;
-    let mut room = vec![0u8; 2 * READ_LEN];
+        .open(path)
+        .map_err(|error| format!("{path}: {error}"))?;
+    let room = vec![0u8; 2 * READ_LEN];
     let skip = room.as_ptr().align_offset(READ_LEN);
-    let buffer = &mut room[skip..skip + READ_LEN];
+    Ok(Direct { file, room, skip })
+}
+
+impl Direct {
+    /// Reads at most `READ_LEN` bytes; `offset` is a multiple of that.
+    fn read_at(&mut self, offset: u64) -> io::Result<&[u8]> {
+        let buffer = &mut self.room[self.skip..self.skip + READ_LEN];
+        let len = self.file.read_at(buffer, offset)?;
+        Ok(&buffer[..len])
+    }
+}
+
+fn read(file: &str, seconds: u64) -> Result<(), String> {
+    let mut disk = open_direct(file)?;
     let (mut count, mut offset) = (0, 0);
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(seconds) {
-        match disk.read_at(buffer, offset).map_err(failed)? {
+        let read = disk.read_at(offset).map_err(|error| format!("{file}: {error}"))?;
+        match read.len() {
             READ_LEN => offset += READ_LEN as u64,
             // The end: begin again. A disk shorter than one read would turn round for ever.
             _ if offset == 0 => return Err(format!("{file} is shorter than {READ_LEN} bytes")),
