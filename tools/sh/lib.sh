@@ -77,7 +77,7 @@ not_of_rustup() { printf '%s\n' "$@" | sed -E '/^(rustc-web|cargo-web|rustfmt-we
 # The sizes of packages, as apt-get says them; nothing where it has no lists yet. With --assume-no it ends with status 1.
 say_sizes() {
 	LC_ALL=C apt-get install -o Debug::NoLocking=true --no-install-recommends --assume-no "$@" 2>/dev/null |
-		sed -n '/^Need to get\|^After this operation/s/^/    /p' || true
+		sed -n '/^Need to get\|^After this operation/s/^/    /p; /will be REMOVED:$/,/^[^ ]/{/^ /s/^ */    To be removed: /p}' || true
 }
 
 # install_packages WHY PACKAGE...: installs as root, or prints the line that an administrator has to run.
@@ -114,6 +114,9 @@ need() {
 	# shellcheck disable=SC2086
 	install_packages "for $(basename "$0")" $packages
 	[ -z "$remedy" ] || die "Rust lacks something; run the line above and call me again"
+	# A package of another release (qemu-utils of the backports) may have made room for one of these.
+	# shellcheck disable=SC2046
+	install_packages "in place of what just went" $(not_of_rustup $(missing_packages "$@"))
 }
 
 # need_toolchain [NAME:PACKAGE...]: everything that a build needs (a C compiler as the linker, and Rust), and more.
