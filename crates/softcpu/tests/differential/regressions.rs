@@ -100,9 +100,13 @@ fn fxrstor_and_fxsave() {
 
 #[test]
 fn xrstor_and_xsave() {
+    // or byte [rbx + 0x600], 2: whether SSE is said to be in its first state is the processor's own affair (Intel SDM volume 1, 13.6), and AMD's
+    // does not say so.
+    let has_sse = [0x80, 0x8b, 0, 6, 0, 0, 2];
     let code = [
         &[0x48, 0x0f, 0xae, 0x2b, 0x48, 0x0f, 0xae, 0xa3, 0, 4, 0, 0][..],
         &clear(0x400),
+        &has_sse,
     ]
     .concat();
     for present in 0..8 {
@@ -699,9 +703,19 @@ const NOWHERE: [u64; 6] = [
     DATA + (DATA_PAGES * PAGE) as u64 - 1,
 ];
 
+/// Whether the host's processor is of AMD. Its order of exceptions is another than Intel's, which is ours: an x87 store looks at the address
+/// before the value, and `vcvtps2ph` at least whether it is canonical.
+fn host_is_amd() -> bool {
+    std::arch::x86_64::__cpuid(0).ebx == u32::from_le_bytes(*b"Auth")
+}
+
 /// A value that an unmasked exception refuses is not stored, so the address where it would go is not looked at.
 #[test]
 fn an_x87_store_of_a_refused_value_to_nowhere() {
+    if host_is_amd() {
+        println!("SKIPPED an_x87_store_of_a_refused_value_to_nowhere: AMD's order of exceptions is another");
+        return;
+    }
     for store in [
         &[0xdf, 0x19][..],
         &[0xdb, 0x19],
@@ -734,7 +748,8 @@ fn a_simd_exception_of_a_store_to_nowhere() {
         println!("SKIPPED a_simd_exception_of_a_store_to_nowhere: this CPU has no F16C");
         return;
     }
-    for nowhere in NOWHERE {
+    let canonical = &NOWHERE[2..];
+    for nowhere in if host_is_amd() { canonical } else { &NOWHERE } {
         // ldmxcsr [rbx]; vcvtps2ph [rcx], xmm1, 0; nop
         let code = [0x0f, 0xae, 0x13, 0xc4, 0xe3, 0x79, 0x1d, 0x09, 0x00, 0x90];
         agrees(
@@ -744,7 +759,7 @@ fn a_simd_exception_of_a_store_to_nowhere() {
             |registers, memory, rng| {
                 let unmasked = [0, 0x1f80, 0x1f00, 0x1000, 0x0f80][rng.below(5)];
                 memory[RBX..RBX + 4].copy_from_slice(&(unmasked as u32).to_le_bytes());
-                registers.gpr[1] = nowhere;
+                registers.gpr[1] = *nowhere;
             },
         );
     }
