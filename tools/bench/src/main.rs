@@ -6,6 +6,9 @@
 //! | `rows` | the table of the bars, from those samples |
 //! | `cpu/` | `./bench cpu`: the comparison of CPUs by a list of tests |
 //! | `io_loop/` | `./bench loop`: what a guest's I/O costs, by the devices of a PC and by virtio |
+//! | `beside` | things of ours beside the same things of others, in a table |
+//! | `throughput/` | `./bench io`: how much virtio disks and cards carry |
+//! | `net/` | `./bench net`: the switch and its way out beside their peers |
 //! | `side` | how a guest is started on ours and on the peer |
 //! | `running` | a guest that runs: its console lines with their times |
 //! | `proc` | what the host's /proc says: CPU time, memory, free CPUs |
@@ -14,10 +17,12 @@
 //! | `network` | the namespace and tap that all guests use |
 //! | `report` | samples, medians, the table, the JSON |
 
+mod beside;
 mod cpu;
 mod error;
 mod first;
 mod io_loop;
+mod net;
 mod network;
 mod plan;
 mod proc;
@@ -26,6 +31,7 @@ mod rows;
 mod running;
 mod side;
 mod steps;
+mod throughput;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +63,8 @@ pub(crate) struct Options {
 enum Command {
     Cpu(cpu::CpuOptions),
     Loop(io_loop::LoopOptions),
+    Net(net::NetOptions),
+    Io(throughput::IoOptions),
 }
 
 /// Options of all benchmarks.
@@ -65,7 +73,7 @@ pub(crate) struct Common {
     /// The accelerator for our guests: soft or kvm.
     #[arg(long, global = true, default_value = "soft")]
     accel: String,
-    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json]
+    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json, target/bench-net.json, target/bench-io.json]
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     /// The folder with vmlinuz and initrd.img.
@@ -91,6 +99,8 @@ fn main() -> ExitCode {
     let met = match &options.command {
         Some(Command::Cpu(cpu)) => cpu::run(&options.common, cpu),
         Some(Command::Loop(options_of_loop)) => io_loop::run(&options.common, options_of_loop),
+        Some(Command::Net(options_of_net)) => net::run(&options.common, options_of_net),
+        Some(Command::Io(options_of_io)) => throughput::run(&options.common, options_of_io),
         None => run(&options),
     };
     match met {

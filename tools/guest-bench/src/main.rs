@@ -2,8 +2,10 @@
 
 mod count;
 mod cpu;
+mod disk;
 mod io_loop;
 mod sha256;
+mod stream;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,6 +19,10 @@ const USAGE: &str = "\
 ostler-guest-bench sha256 SECONDS        blocks of 64 bytes hashed by one thread
 ostler-guest-bench busy THREADS SECONDS  the same by several threads, added up
 ostler-guest-bench read FILE SECONDS     reads of 4096 bytes around the page cache, one at a time
+ostler-guest-bench disk NAME FILE ORDER OPERATION BLOCK DEPTH SECONDS
+                                         blocks read or written, in order or at random, so many at once
+ostler-guest-bench receive PORT          what one TCP connection brings, to its end
+ostler-guest-bench send TO SECONDS       the other end of it
 ostler-guest-bench loop                  reads and packets, as standard input asks for them
 ostler-guest-bench count                 instructions of one block, counted by single steps
 ostler-guest-bench cpu FOLDER BUSYBOX WINDOW-MS WINDOWS [TEST...]
@@ -40,6 +46,12 @@ fn main() -> ExitCode {
         ["busy", threads, seconds] => parse(threads)
             .and_then(|threads| parse(seconds).map(|s| busy(&format!("busy{threads}"), threads, s))),
         ["read", file, seconds] => parse(seconds).and_then(|seconds| read(file, seconds)),
+        ["disk", name, file, order, operation, block, depth, seconds] => {
+            disk::Work::parse(order, operation, block, depth)
+                .and_then(|work| work.run(name, file, parse(seconds)?))
+        }
+        ["receive", port] => stream::receive(port),
+        ["send", to, seconds] => parse(seconds).and_then(|seconds| stream::send(to, seconds)),
         ["loop"] => io_loop::serve(),
         [NOTHING] => Ok(()),
         ["cpu", folder, busybox, window, windows, ref only @ ..] => {

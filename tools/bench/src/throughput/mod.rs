@@ -1,0 +1,160 @@
+//! `./bench io`: how much virtio disks and cards carry, in guests of ours and of QEMU with the same disk, tap and accelerator.
+
+mod table;
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::beside::{Figures, Table};
+use crate::error::Error;
+use crate::net::stream;
+use crate::running::Running;
+use crate::side::{Machine, Side};
+use crate::{Common, network, proc, report};
+use table::DISK;
+
+/// Bytes of the disk.
+const DISK_LEN: usize = 1 << 30;
+const MEMORY_MIB: u64 = 512;
+const APPEND: &str = "console=ttyS0 panic=-1 quiet";
+const GUEST_PORT: u16 = 5002;
+
+/// Measures throughput of virtio disks and cards beside QEMU's.
+#[derive(clap::Args, Debug)]
+pub(crate) struct IoOptions {
+    /// How often everything is measured; medians are shown.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of one measurement.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+}
+
+/// Measures, prints and writes. True if every bar is met.
+pub(crate) fn run(common: &Common, options: &IoOptions) -> Result<bool, Error> {
+    network::enter().map_err(|why| Error::Host("making a network", std::io::Error::other(why)))?;
+    let free_cpus = proc::free_cpus(Duration::from_secs(1));
+    let files = Files::prepare(common, options)?;
+    let mut figures = Figures::default();
+    for round in 1..=options.rounds {
+        for side in [Side::Ours, Side::Peer] {
+            eprintln!("round {round} of {}: {}", options.rounds, side.name());
+            one_guest(common, options, &files, side, &mut figures)?;
+        }
+    }
+    let table = Table::new(
+        table::LINES,
+        free_cpus,
+        options.rounds,
+        options.seconds.into(),
+        &figures,
+    );
+    print!("{}", table.text());
+    let path = common.json.clone();
+    let path = path.unwrap_or_else(|| PathBuf::from("target/bench-io.json"));
+    report::write_json(&path, &table)?;
+    println!("\nAll samples are in {}.", path.display());
+    Ok(table.all_met())
+}
+
+struct Files {
+    folder: TempDir,
+    kernel: PathBuf,
+}
+
+impl Files {
+    fn prepare(common: &Common, options: &IoOptions) -> Result<Self, Error> {
+        let folder = tempfile::tempdir().map_err(|e| Error::Host("making a temporary folder", e))?;
+        let files = Self {
+            folder,
+            kernel: common.guest.join("vmlinuz"),
+        };
+        let read = |path: PathBuf| fs::read(&path).map_err(|e| Error::Read(path, e));
+        let program = read(common.guest_bench.clone())?;
+        let overlay = ostler_guest_image::overlay(&script(options), &[("bench", &program)]);
+        let initrd = [read(common.guest.join("initrd.img"))?, overlay].concat();
+        // The disk is written, not sparse, so that reads find blocks; and in the host's page cache for both sides.
+        for (name, bytes) in [("initrd.img", initrd), ("disk.img", vec![0x5a; DISK_LEN])] {
+            let path = files.path(name);
+            fs::write(&path, bytes).map_err(|e| Error::Write(path, e))?;
+        }
+        Ok(files)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// What the guest does.
+fn script(options: &IoOptions) -> String {
+    let seconds = options.seconds;
+    let disk: String = DISK
+        .iter()
+        .map(|(name, order, operation, block, depth)| {
+            format!("/bench disk {name} /dev/vda {order} {operation} {block} {depth} {seconds}\n")
+        })
+        .collect();
+    format!(
+        "dmesg -n 1; stty -echo 2>/dev/null\n\
+         ip address add {}/24 dev eth0; ip link set eth0 up\n\
+         n=50; while [ ! -e /dev/vda ] && [ $n -gt 0 ]; do n=$((n-1)); usleep 100000; done\n\
+         {disk}\
+         echo BENCH receives; /bench receive {GUEST_PORT}\n\
+         read line </dev/console; /bench send {}:{} {seconds}\n\
+         echo 'BENCH end'\n",
+        network::GUEST,
+        network::HOST,
+        stream::PORT
+    )
+}
+
+fn one_guest(
+    common: &Common,
+    options: &IoOptions,
+    files: &Files,
+    side: Side,
+    figures: &mut Figures,
+) -> Result<(), Error> {
+    let whose = table::whose(side);
+    let (initrd, disk) = (files.path("initrd.img"), files.path("disk.img"));
+    let machine = Machine {
+        initrd: Some(&initrd),
+        append: APPEND,
+        disk: Some(&disk),
+        network: true,
+        memory_mib: MEMORY_MIB,
+        ..Machine::bare(&files.kernel)
+    };
+    let mut command: Command = side.command(common, &machine);
+    let mut guest = Running::start_with_input(side, &mut command)?;
+    for (name, _, _, block, _) in DISK {
+        let operations = guest.rate(&format!("disk-{name}"))?;
+        let bytes: f64 = block.parse().unwrap_or_default();
+        figures.add(name, whose, operations * bytes / 1e6);
+    }
+    let failed = |e| Error::Host("a stream of TCP with a guest", e);
+    guest.expect("BENCH receives")?;
+    let listener = TcpListener::bind((network::HOST, stream::PORT)).map_err(failed)?;
+    // It listens a moment later.
+    let mut to_guest = None;
+    for _ in 0..100 {
+        to_guest = TcpStream::connect((network::GUEST, GUEST_PORT)).ok();
+        if to_guest.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let to_guest = to_guest.ok_or_else(|| failed(std::io::ErrorKind::ConnectionRefused.into()))?;
+    stream::send(to_guest, Duration::from_secs(options.seconds.into())).map_err(failed)?;
+    figures.add("to guest", whose, guest.rate("received")? * 8.0 / 1e9);
+    guest.say("")?;
+    let (from_guest, _) = listener.accept().map_err(failed)?;
+    figures.add("from guest", whose, stream::receive(from_guest).map_err(failed)?);
+    guest.expect("BENCH end").map(drop)
+}
