@@ -47,6 +47,11 @@ impl PortSet {
         }
     }
 
+    /// Has the set brought into the caches; the number says nothing.
+    pub(crate) fn touch(&self) -> u64 {
+        self.0[0] | self.0[WORDS - 1]
+    }
+
     /// Whether `port` is in it.
     pub fn contains(&self, port: PortIndex) -> bool {
         self.0[port.get() / 64] >> (port.get() % 64) & 1 != 0

@@ -26,12 +26,17 @@ pub struct Protection {
 }
 
 impl Protection {
+    /// Whether nothing is protected.
+    pub(crate) fn is_none(&self) -> bool {
+        self.mac.is_none() && self.addresses.is_none() && !self.dhcp_client_only && !self.ra_guard
+    }
+
     /// Whether a frame may come in.
     pub(crate) fn check(&self, frame: &Frame<'_>, tags: TagType) -> Result<(), Drop> {
         if self.mac.is_some_and(|mac| mac != frame.source) {
             return Err(Drop::SpoofedMac);
         }
-        if self.mac.is_none() && self.addresses.is_none() && !self.dhcp_client_only && !self.ra_guard {
+        if self.is_none() {
             return Ok(());
         }
         // Behind one more tag nothing can be seen.

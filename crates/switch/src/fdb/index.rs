@@ -45,6 +45,12 @@ impl Index {
         }
     }
 
+    /// Has the first place of a hash brought into the caches; the number says nothing.
+    #[inline]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.places[hash as usize & self.mask].into()
+    }
+
     pub fn insert(&mut self, hash: u64, entry: u32) {
         let mut place = hash as usize & self.mask;
         while self.places[place] != 0 {

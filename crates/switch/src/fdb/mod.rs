@@ -56,6 +56,21 @@ struct PortPart {
     limit: u32,
 }
 
+/// A station's key, and where the table may have it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spot {
+    key: u64,
+    hash: u64,
+}
+
+impl Spot {
+    /// Whether it is that of `mac` in `vlan`.
+    #[inline]
+    pub fn is_of(&self, vlan: VlanId, mac: Mac) -> bool {
+        self.key == pack(vlan, mac)
+    }
+}
+
 /// What became of a source address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learned {
@@ -158,10 +173,44 @@ impl Fdb {
         self.ports[port.get()].limit = limit.unwrap_or(u32::MAX);
     }
 
+    /// How many entries are taken, stale ones among them.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() - self.free.len() as usize
+    }
+
+    /// The spot of `mac` in `vlan`.
+    #[inline]
+    pub(crate) fn spot(&self, vlan: VlanId, mac: Mac) -> Spot {
+        let key = pack(vlan, mac);
+        let hash = self.key.hash(key);
+        Spot { key, hash }
+    }
+
+    /// Has what is at these spots brought into the caches, all at once; the number says nothing.
+    pub(crate) fn touch(&self, spots: &[Spot]) -> u64 {
+        // The index first, which says where the entries are: neither loop waits for what it loads.
+        let mut touched = spots
+            .iter()
+            .fold(0, |touched, spot| touched | self.index.touch(spot.hash));
+        for spot in spots {
+            if let Some(at) = self.index.find(spot.hash, |_| true) {
+                touched |= self.entries[at as usize].key;
+            }
+            touched |= u64::from(self.vlans[(spot.key >> 48) as usize]);
+        }
+        touched
+    }
+
     /// Where `mac` is, if it is known and was heard recently enough.
     #[inline]
     pub fn lookup(&self, vlan: VlanId, mac: Mac, now: u32) -> Option<PortIndex> {
-        let at = self.find(pack(vlan, mac))?;
+        self.lookup_at(self.spot(vlan, mac), now)
+    }
+
+    /// Where the station at a spot is, if it is known and was heard recently enough.
+    #[inline]
+    pub(crate) fn lookup_at(&self, spot: Spot, now: u32) -> Option<PortIndex> {
+        let at = self.find(spot)?;
         let entry = &self.entries[at as usize];
         if !self.is_live(entry, now) {
             return None;
@@ -170,9 +219,9 @@ impl Fdb {
     }
 
     #[inline]
-    fn find(&self, key: u64) -> Option<u32> {
+    fn find(&self, spot: Spot) -> Option<u32> {
         self.index
-            .find(self.key.hash(key), |at| self.entries[at as usize].key == key)
+            .find(spot.hash, |at| self.entries[at as usize].key == spot.key)
     }
 
     #[inline]
@@ -183,12 +232,11 @@ impl Fdb {
                 && now.saturating_sub(entry.heard) < self.ageing)
     }
 
-    /// Notes that `mac` was heard on `port` (802.1D-2004, 7.8). `now` is in seconds.
+    /// Notes that the station at a spot was heard on `port` (802.1D-2004, 7.8). `now` is in seconds.
     #[inline]
-    pub(crate) fn learn(&mut self, vlan: VlanId, mac: Mac, port: PortIndex, now: u32) -> Learned {
-        let key = pack(vlan, mac);
-        let Some(at) = self.find(key) else {
-            return self.insert(key, port, now);
+    pub(crate) fn learn_at(&mut self, spot: Spot, port: PortIndex, now: u32) -> Learned {
+        let Some(at) = self.find(spot) else {
+            return self.insert(spot, port, now);
         };
         let entry = self.entries[at as usize];
         if entry.fixed {
@@ -207,13 +255,13 @@ impl Fdb {
         }
         let before = PortIndex::new(entry.port.into()).filter(|_| live);
         self.remove(at);
-        match (self.insert(key, port, now), before) {
+        match (self.insert(spot, port, now), before) {
             (Learned::New, Some(before)) => Learned::Moved(before),
             (learned, _) => learned,
         }
     }
 
-    fn insert(&mut self, key: u64, port: PortIndex, now: u32) -> Learned {
+    fn insert(&mut self, Spot { key, hash }: Spot, port: PortIndex, now: u32) -> Learned {
         if self.ports[port.get()].list.len() >= self.ports[port.get()].limit {
             self.clean_up(port.get(), now);
             if self.ports[port.get()].list.len() >= self.ports[port.get()].limit {
@@ -232,7 +280,7 @@ impl Fdb {
             ..FREE
         };
         self.ports[port.get()].list.push_front(&mut self.entries, at);
-        self.index.insert(self.key.hash(key), at);
+        self.index.insert(hash, at);
         Learned::New
     }
 
@@ -331,7 +379,7 @@ impl Fdb {
     /// Sets a static entry, in place of any other for that station.
     pub(crate) fn set_static(&mut self, vlan: VlanId, mac: Mac, port: PortIndex) -> Result<(), Error> {
         let key = pack(vlan, mac);
-        if let Some(at) = self.find(key) {
+        if let Some(at) = self.find(self.spot(vlan, mac)) {
             self.remove(at);
         }
         let at = self.allocate().ok_or(Error::FdbFull(self.fixed))?;
@@ -348,7 +396,9 @@ impl Fdb {
 
     /// Removes the entry of a station, static or learned.
     pub fn forget(&mut self, vlan: VlanId, mac: Mac) -> Result<(), Error> {
-        let at = self.find(pack(vlan, mac)).ok_or(Error::NoEntry { mac, vlan })?;
+        let at = self
+            .find(self.spot(vlan, mac))
+            .ok_or(Error::NoEntry { mac, vlan })?;
         self.remove(at);
         Ok(())
     }

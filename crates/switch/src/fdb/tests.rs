@@ -22,6 +22,12 @@ fn vlan(number: u16) -> VlanId {
 
 const V1: VlanId = VlanId::DEFAULT;
 
+impl Fdb {
+    fn learn(&mut self, vlan: VlanId, mac: Mac, port: PortIndex, now: u32) -> Learned {
+        self.learn_at(self.spot(vlan, mac), port, now)
+    }
+}
+
 /// 802.1D-2004, 7.8 and 7.9.2: learned, heard again, forgotten after the ageing time.
 #[test]
 fn a_station_is_learned_and_ages() {

@@ -1,8 +1,9 @@
 //! Where a frame goes (802.1D-2004, 7.7; 802.1Q-2005, 8.6.3 and 8.6.4).
 
+use super::flow::Flow;
 use super::ingress::{Fate, Transit};
 use super::multicast::Wanted;
-use super::{Output, Slot, Switch};
+use super::{Output, Sets, Slot, Switch};
 use crate::Mac;
 use crate::bucket::Bucket;
 use crate::counters::Drop;
@@ -18,10 +19,12 @@ enum Flooded {
 }
 
 impl Switch {
+    /// Sends a frame where it is to go. If it `is_flow`, those like it behind it may go there without a look.
     pub(super) fn forward(
         &mut self,
         transit: &Transit<'_>,
         vlan: VlanId,
+        is_flow: bool,
         out: &mut impl Output,
     ) -> Result<Fate, Drop> {
         let destination = transit.frame.destination;
@@ -42,11 +45,15 @@ impl Switch {
                 }
             }
         } else {
-            match self.fdb.lookup(vlan, destination, self.seconds()) {
+            let spot = self
+                .ahead
+                .destination(&self.fdb, transit.index, vlan, destination);
+            match self.fdb.lookup_at(spot, self.seconds()) {
                 Some(port) if port == transit.from => return Err(Drop::SamePort),
+                Some(port) if !self.reaches(transit.from, vlan, port) => return Err(Drop::NoDestination),
                 Some(port) => {
-                    let may = self.reachable(transit.from, vlan).contains(port);
-                    return self.send(transit, vlan, port, out, may);
+                    self.flow = is_flow.then(|| Flow::of(transit, vlan, port));
+                    return self.send(transit, vlan, port, out);
                 }
                 None => self.flood(transit, vlan, Flooded::Unknown)?,
             }
@@ -62,19 +69,33 @@ impl Switch {
         }
     }
 
-    fn send(
+    /// Sends a frame at one port.
+    pub(super) fn send(
         &mut self,
         transit: &Transit<'_>,
         vlan: VlanId,
         port: PortIndex,
         out: &mut impl Output,
-        may: bool,
     ) -> Result<Fate, Drop> {
-        if may && self.send_one(transit, vlan, port, out) {
+        if self.send_one(transit, vlan, port, out) {
             Ok(Fate::Forwarded)
         } else {
             Err(Drop::NoDestination)
         }
+    }
+
+    /// Whether [`Switch::reachable`] has `port`.
+    fn reaches(&self, from: PortIndex, vlan: VlanId, port: PortIndex) -> bool {
+        let is_member = |members: &PortSet| members.contains(port);
+        let Sets {
+            forwarding, isolated, ..
+        } = &self.sets;
+        port != from
+            && self.members[usize::from(vlan.get())]
+                .as_deref()
+                .is_some_and(is_member)
+            && forwarding.contains(port)
+            && !(isolated.contains(from) && isolated.contains(port))
     }
 
     /// Ports of the VLAN that forward, except the one that the frame came from and, from an isolated port, isolated ones.

@@ -61,6 +61,11 @@ impl Switch {
             frame,
         };
         self.mirror_ingress(&transit, out);
+        if let Some(flow) = self.flow.take_if(|flow| flow.has(&frame)) {
+            self.flow = Some(flow);
+            return self.send(&transit, flow.vlan, flow.to, out);
+        }
+        self.flow = None;
         if let Some(number) = frame.destination.reserved() {
             if number == 0 && frame.tag.is_none() && self.listens(from) {
                 return self.take_bpdu(&transit, out);
@@ -73,13 +78,15 @@ impl Switch {
         if !self.sets.learning.contains(from) {
             return Err(Drop::Blocked);
         }
-        let slot = self.slot(from).ok_or(Drop::PortDown)?;
-        slot.config.protection.check(&frame, self.config.tags)?;
-        self.learn(&transit, vlan)?;
+        let protection = &self.slot(from).ok_or(Drop::PortDown)?.config.protection;
+        protection.check(&frame, self.config.tags)?;
+        // Where nothing has to be looked at or counted for each frame.
+        let mut is_flow = protection.is_none();
+        is_flow &= self.learn(&transit, vlan)?;
         if !self.sets.forwarding.contains(from) {
             return Err(Drop::Blocked);
         }
-        self.forward(&transit, vlan, out)
+        self.forward(&transit, vlan, is_flow, out)
     }
 
     /// Whether the frame is one, not too long, from a station, and within the port's rate.
@@ -153,22 +160,25 @@ impl Switch {
         Ok(vlan)
     }
 
-    /// The learning process (802.1D-2004, 7.8).
-    fn learn(&mut self, transit: &Transit<'_>, vlan: VlanId) -> Result<(), Drop> {
+    /// The learning process (802.1D-2004, 7.8). True if the same frame once more would change nothing.
+    fn learn(&mut self, transit: &Transit<'_>, vlan: VlanId) -> Result<bool, Drop> {
         let seconds = self.seconds();
         let Some(slot) = self.slots[transit.from.get()].as_deref_mut() else {
-            return Ok(());
+            return Ok(false);
         };
         // A VLAN without members would fill the table for nothing (802.1Q-2005, 8.7: the VLAN has to be the port's).
         if !slot.config.learning || !slot.config.vlans.contains(vlan) {
-            return Ok(());
+            return Ok(true);
         }
-        match self.fdb.learn(vlan, transit.frame.source, transit.from, seconds) {
+        let source = transit.frame.source;
+        let spot = self.ahead.source(&self.fdb, transit.index, vlan, source);
+        match self.fdb.learn_at(spot, transit.from, seconds) {
+            Learned::Known | Learned::New => return Ok(true),
             Learned::Moved(_) => slot.counters.moves += 1,
             Learned::StaticElsewhere(_) => slot.counters.static_conflicts += 1,
             Learned::AboveLimit if slot.config.drop_above_limit => return Err(Drop::MacLimit),
-            Learned::Known | Learned::New | Learned::AboveLimit | Learned::Full => {}
+            Learned::AboveLimit | Learned::Full => {}
         }
-        Ok(())
+        Ok(false)
     }
 }

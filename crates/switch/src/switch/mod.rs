@@ -1,6 +1,8 @@
 //! The switch: its ports, its settings, and what it tells about them.
 
+mod ahead;
 mod egress;
+mod flow;
 mod forward;
 mod ingress;
 mod mirror;
@@ -112,6 +114,10 @@ pub struct Switch {
     questions: Vec<Due>,
     now: Time,
     next_second: Time,
+    /// Of the batch that is taken in.
+    flow: Option<flow::Flow>,
+    /// Of the same.
+    ahead: ahead::Ahead,
     /// Until when stations age after the forward delay, in seconds.
     fast_ageing_until: u32,
     strays: u64,
@@ -148,6 +154,8 @@ impl Switch {
             questions: Vec::new(),
             now,
             next_second: now + std::time::Duration::from_secs(1),
+            flow: None,
+            ahead: ahead::Ahead::new(),
             fast_ageing_until: 0,
             strays: 0,
             config,
@@ -263,12 +271,15 @@ impl Switch {
     pub fn receive_batch<'a>(
         &mut self,
         port: PortIndex,
-        frames: impl IntoIterator<Item = RxFrame<'a>>,
+        frames: impl IntoIterator<Item = RxFrame<'a>, IntoIter: Clone>,
         now: Time,
         out: &mut impl Output,
     ) {
         self.advance(now);
-        for (index, frame) in frames.into_iter().enumerate() {
+        self.flow = None;
+        let frames = frames.into_iter();
+        self.look_ahead(port, frames.clone());
+        for (index, frame) in frames.enumerate() {
             self.take(port, index, frame, out);
         }
     }

@@ -1,6 +1,7 @@
 //! What becomes of single frames, by the clauses of the standards; and random frames on random switches against a model that
 //! knows nothing but the rules of VLANs.
 
+mod batches;
 mod groups;
 
 use std::collections::HashMap;

@@ -160,7 +160,7 @@ impl Batch {
         header.filter(|header| !header.is_plain())
     }
 
-    pub fn frames(&self) -> impl Iterator<Item = RxFrame<'_>> {
+    pub fn frames(&self) -> impl Iterator<Item = RxFrame<'_>> + Clone {
         self.frames.iter().map(|taken| RxFrame {
             bytes: &self.bytes[taken.bytes.clone()],
             wire_len: taken.wire_len,

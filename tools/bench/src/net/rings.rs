@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ostler_netio::{FrameRings, RingBroken};
 use ostler_switchd::client::Client;
 use ostler_switchd::config::PortSpec;
+use ostler_worker::EventLoop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -25,10 +26,7 @@ const BURST: usize = 64;
 const UNDER_WAY: u64 = 512;
 const STATIONS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0x97, 1], [2, 0, 0, 0, 0x97, 2]];
 /// Between two looks for frames, when there are none.
-const REST: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+const REST: Duration = Duration::from_millis(100);
 /// How long frames may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -49,14 +47,20 @@ impl End {
     /// Waits until there are frames, or for a moment.
     fn wait(&self) -> io::Result<()> {
         if !self.rings.sleep() {
-            poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], Some(&REST))?;
+            let rest = Timespec::try_from(REST).unwrap_or_default();
+            poll(&mut [PollFd::new(&self.wake, PollFlags::IN)], Some(&rest))?;
             self.rings.stay_awake();
         }
+        self.clear();
+        Ok(())
+    }
+
+    /// Takes the bytes that woke us.
+    fn clear(&self) {
         let mut bytes = [0; 64];
         while rustix::net::recv(&self.wake, &mut bytes, RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0)
         {
         }
-        Ok(())
     }
 }
 
@@ -120,6 +124,9 @@ fn joined() -> Result<([End; 2], Loop), Error> {
     };
     let ((mut from, first), (mut to, second)) = (pair()?, pair()?);
     let mut frame = Vec::new();
+    let mut events = EventLoop::new().map_err(|e| failed(e.to_string()))?;
+    events.add(&from.wake, 0).map_err(|e| failed(e.to_string()))?;
+    let mut tokens = Vec::new();
     let mover = Loop::start(move || {
         let lost = |_| io::Error::from(io::ErrorKind::InvalidData);
         let mut moved = 0;
@@ -133,7 +140,13 @@ fn joined() -> Result<([End; 2], Loop), Error> {
             to.wake_peer();
             return Ok(());
         }
-        from.wait()
+        // It waits as the switch does, which looks for a short while before it sleeps.
+        if !events.poll(|| from.rings.has_frames()) && !from.rings.sleep() {
+            events.wait(Some(REST), &mut tokens).map_err(io::Error::other)?;
+            from.rings.stay_awake();
+        }
+        from.clear();
+        Ok(())
     });
     Ok(([first, second], mover))
 }

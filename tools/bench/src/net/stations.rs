@@ -11,7 +11,8 @@ use ostler_switch::{
 use crate::beside::Figures;
 use crate::error::Error;
 
-const PORTS: usize = 16;
+/// So few that each has several even of few stations, and no frame is like the one before.
+const PORTS: usize = 4;
 /// Few and many: stations, and VLANs that each trunk is a member of.
 const FEW: (usize, usize) = (10, 1);
 const MANY: (usize, usize) = (50_000, 4_000);
