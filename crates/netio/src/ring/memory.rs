@@ -93,6 +93,18 @@ impl SharedMemory {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(offset), bytes.len()) };
     }
 
+    /// Appends `len` bytes at `offset` to `to`.
+    pub fn append(&self, offset: usize, len: usize, to: &mut Vec<u8>) {
+        assert!(offset <= self.len && len <= self.len - offset, "inside of the ring");
+        to.reserve(len);
+        // SAFETY: as for `load`; there is room for that many bytes behind those that `to` has, and then they are there.
+        unsafe {
+            let end = to.as_mut_ptr().add(to.len());
+            std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), end, len);
+            to.set_len(to.len() + len);
+        }
+    }
+
     /// Copies what is at `offset` into `bytes`.
     pub fn load(&self, offset: usize, bytes: &mut [u8]) {
         assert!(

@@ -203,9 +203,7 @@ impl FrameRings {
         let at = self.consumed.wrapping_add(LENGTH_BYTES);
         let mut header = Header::default();
         self.load(at, &mut header.0[..header_len]);
-        let start = frames.len();
-        frames.resize(start + len, 0);
-        self.load(at.wrapping_add(header_len as u32), &mut frames[start..]);
+        self.append(at.wrapping_add(header_len as u32), len, frames);
         self.consumed = self.consumed.wrapping_add(record);
         self.word(self.into, CONSUMED)
             .store(self.consumed, Ordering::Release);
@@ -257,6 +255,14 @@ impl FrameRings {
         let base = DATA_AT + self.out * RING_BYTES as usize;
         self.memory.store(base + place, &bytes[..first]);
         self.memory.store(base, &bytes[first..]);
+    }
+
+    /// Appends what is at the position `at` of the incoming ring to `frames`.
+    fn append(&self, at: u32, len: usize, frames: &mut Vec<u8>) {
+        let (place, first) = split(at, len);
+        let base = DATA_AT + self.into * RING_BYTES as usize;
+        self.memory.append(base + place, first, frames);
+        self.memory.append(base, len - first, frames);
     }
 
     /// Copies out what is at the position `at` of the incoming ring.
