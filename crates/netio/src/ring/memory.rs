@@ -95,7 +95,10 @@ impl SharedMemory {
 
     /// Appends `len` bytes at `offset` to `to`.
     pub fn append(&self, offset: usize, len: usize, to: &mut Vec<u8>) {
-        assert!(offset <= self.len && len <= self.len - offset, "inside of the ring");
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "inside of the ring"
+        );
         to.reserve(len);
         // SAFETY: as for `load`; there is room for that many bytes behind those that `to` has, and then they are there.
         unsafe {

@@ -95,13 +95,30 @@ impl FrameReader {
 }
 
 /// What a slow peer did not take yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameWriter {
     bytes: Vec<u8>,
     start: usize,
+    /// Bytes that may wait.
+    most: usize,
+}
+
+impl Default for FrameWriter {
+    fn default() -> Self {
+        Self::with_room(OUTPUT_LEN)
+    }
 }
 
 impl FrameWriter {
+    /// One in which `most` bytes may wait.
+    pub fn with_room(most: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            most,
+        }
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
@@ -114,13 +131,13 @@ impl FrameWriter {
 
     /// True if `count` more bytes may wait.
     pub fn has_room(&self, count: usize) -> bool {
-        self.waiting().len() + count <= OUTPUT_LEN
+        self.waiting().len() + count <= self.most
     }
 
     /// The buffer to append to.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
         // What went out is taken away seldom, so that bytes are not moved for each frame.
-        if self.start > OUTPUT_LEN / 2 {
+        if self.start > self.most / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
@@ -130,7 +147,7 @@ impl FrameWriter {
     /// Adds a frame, given in parts, behind its length. False if there is no room for it.
     pub fn push(&mut self, parts: &[&[u8]]) -> bool {
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        if len > MAX_FRAME || !self.has_room(PREFIX_LEN + len) {
+        if len > HEADER_LEN + MAX_FRAME || !self.has_room(PREFIX_LEN + len) {
             return false;
         }
         let tail = self.tail();

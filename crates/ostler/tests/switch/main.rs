@@ -10,4 +10,5 @@ mod kernel;
 mod multicast;
 mod packet;
 mod peers;
+mod router;
 mod scapy;

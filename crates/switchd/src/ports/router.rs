@@ -4,15 +4,23 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
-use ostler_netio::HEADER_LEN;
+use ostler_netio::{HEADER_LEN, Header, Offloads};
 use ostler_usernet::{Config, Handle, Network};
 
 use super::{Batch, Gone, Link, StreamLink};
 
 /// Pieces of a frame at most, with the header.
 const MAX_PARTS: usize = 5;
-/// Nothing is left to the receiver: checksums are complete, and frames are whole.
-const HEADER: [u8; HEADER_LEN] = [0; HEADER_LEN];
+/// Bytes that may wait for the router: the windows of many connections. It loses nothing, and its TCP counts on that.
+const ROOM: usize = 8 << 20;
+/// What the router takes over.
+const TAKES: Offloads = Offloads {
+    checksum: true,
+    tso4: true,
+    ..Offloads::NONE
+};
+/// In the header of each frame to the router: what we take over (`ostler_netio::SocketNet::with_headers`), checksums and large segments.
+const WE_TAKE: (usize, u8) = (10, 3);
 
 /// Our end. The router ends when it is dropped.
 pub(crate) struct RouterLink {
@@ -33,7 +41,7 @@ impl RouterLink {
             }
         };
         thread.spawn(run).map_err(failed)?;
-        let stream = StreamLink::with_header(ours, HEADER_LEN);
+        let stream = StreamLink::with_headers(ours, ROOM);
         Ok((Self { stream }, handle))
     }
 }
@@ -52,8 +60,18 @@ impl Link for RouterLink {
     }
 
     fn send(&mut self, parts: &[&[u8]]) -> bool {
+        self.send_headed(&Header::default(), parts)
+    }
+
+    fn takes(&self) -> Offloads {
+        TAKES
+    }
+
+    fn send_headed(&mut self, header: &Header, parts: &[&[u8]]) -> bool {
+        let mut told: [u8; HEADER_LEN] = *header.bytes();
+        told[WE_TAKE.0] = WE_TAKE.1;
         let mut all: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
-        all[0] = &HEADER;
+        all[0] = &told;
         for (place, part) in all[1..].iter_mut().zip(parts) {
             *place = part;
         }
