@@ -2,10 +2,16 @@
 
 use proptest::prelude::*;
 
+use super::connections::{MAX_CONNECTIONS, MAX_HALF_OPEN};
+use super::echo::echo_reply;
+use super::flows::MAX_FLOWS;
 use super::*;
 use crate::config::{DNS, FIRST_GUEST, GATEWAY, OUR_MAC, Subnet};
+use crate::dns::Code;
 use crate::guests::{Host, Plan};
-use crate::wire::{TCP_LEN, pseudo};
+use crate::output::Segment;
+use crate::tcp::BUFFER;
+use crate::wire::{TCP_LEN, address_at, flags, fold, pseudo, sum};
 
 const GUEST_MAC: Mac = [0x52, 0x54, 0, 1, 2, 3];
 const GUEST: Ipv4Addr = FIRST_GUEST;
