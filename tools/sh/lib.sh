@@ -11,6 +11,8 @@ PC=$GUEST/pc
 OVS=target/open-vswitch
 # Debian's sshd and nc, peers of tests.
 SSH=target/openssh
+# A DHCPv6 client in tests.
+DHCLIENT=target/dhclient
 # A client in tests.
 VIRT_INSTALL=target/virt-install
 # What it loads beside the standard modules.
@@ -234,6 +236,11 @@ need_open_vswitch() {
 # sshd, whose package starts a service, and the nc that libvirt's clients call over ssh.
 need_ssh() {
 	need_unpacked "$SSH" "sshd and nc" openssh-server openssh-sftp-server libwrap0 netcat-openbsd libbsd0
+}
+
+# Its package would take over the machine's own networking.
+need_dhclient() {
+	need_unpacked "$DHCLIENT" dhclient isc-dhcp-client
 }
 
 # Its packages bring systemd and D-Bus where they are not.

@@ -1,14 +1,16 @@
 //! TCP connections: who may have one, and what belongs to which.
 
 use std::hash::BuildHasher;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
+use super::input::Sender;
 use super::{Action, Core, Id};
 use crate::config::Transport;
+use crate::neighbours::Owner;
 use crate::output::Segment;
-use crate::tcp::{BUFFER, Connection};
+use crate::tcp::{BUFFER, Connection, Ends};
 use crate::time::Millis;
-use crate::wire::{Ipv4, Tcp, flags};
+use crate::wire::{Packet, Tcp, flags};
 
 /// TCP connections at most, and those that are not yet open.
 pub(super) const MAX_CONNECTIONS: usize = 512;
@@ -19,14 +21,14 @@ pub(super) const IDLE: Millis = 60_000;
 pub(super) const BUFFERS: usize = 64 << 20;
 
 impl Core {
-    fn first_sequence(&self, ends: (SocketAddrV4, SocketAddrV4), now: Millis) -> u32 {
+    fn first_sequence(&self, ends: (SocketAddr, SocketAddr), now: Millis) -> u32 {
         // 250 a millisecond, as RFC 6528 has it, above a secret of these ends.
         (self.secret.hash_one(ends) as u32).wrapping_add((now as u32).wrapping_mul(250))
     }
 
-    pub(super) fn input_tcp(&mut self, packet: &Ipv4<'_>, segment: &Tcp<'_>, now: Millis) {
-        let guest = SocketAddrV4::new(packet.source, segment.source);
-        let peer = SocketAddrV4::new(packet.destination, segment.destination);
+    pub(super) fn input_tcp(&mut self, sender: Sender, packet: &Packet<'_>, segment: &Tcp<'_>, now: Millis) {
+        let guest = SocketAddr::new(packet.source, segment.source);
+        let peer = SocketAddr::new(packet.destination, segment.destination);
         if let Some(connection) = self
             .by_ends
             .get(&(guest, peer))
@@ -34,13 +36,14 @@ impl Core {
         {
             return connection.input(segment, now);
         }
+        let owner = Owner::Card(sender.card);
         let opens = segment.has(flags::SYN) && !segment.has(flags::ACK | flags::RST | flags::FIN);
         if opens
             && let Some(to) = self.outside(peer)
-            && self.make_room(*guest.ip(), now)
+            && self.make_room(owner, now)
         {
             let first = self.first_sequence((guest, peer), now);
-            let connection = Connection::by_guest(guest, peer, segment, first, now);
+            let connection = Connection::by_guest(Ends { guest, peer, owner }, segment, first, now);
             let id = self.add(connection);
             self.actions.push_back(Action::Connect { connection: id, to });
         } else if !segment.has(flags::RST) {
@@ -64,9 +67,9 @@ impl Core {
         }
     }
 
-    /// True if `guest` may have another connection; one that has been idle for long makes room for it.
-    pub(super) fn make_room(&mut self, guest: Ipv4Addr, now: Millis) -> bool {
-        let is_own = |connection: &&Connection| *connection.guest.ip() == guest;
+    /// True if `owner` may have another connection; one that has been idle for long makes room for it.
+    pub(super) fn make_room(&mut self, owner: Owner, now: Millis) -> bool {
+        let is_own = |connection: &&Connection| connection.owner == owner;
         let half_open = || {
             self.connections
                 .values()
@@ -109,7 +112,7 @@ impl Core {
     }
 
     /// Answers a segment that belongs to no connection (RFC 9293, 3.10.7.1).
-    fn refuse(&mut self, guest: SocketAddrV4, peer: SocketAddrV4, segment: &Tcp<'_>) {
+    fn refuse(&mut self, guest: SocketAddr, peer: SocketAddr, segment: &Tcp<'_>) {
         let len = segment.payload.len() as u32
             + u32::from(segment.has(flags::SYN))
             + u32::from(segment.has(flags::FIN));
@@ -132,16 +135,17 @@ impl Core {
     /// Someone from the host's port `client` came by a forwarded port; `None` if there is no room for the connection.
     pub fn forwarded(&mut self, forward: usize, client: u16, now: Millis) -> Option<Id> {
         let guest = self.forward(forward, Transport::Tcp)?;
-        let gateway = self.config.subnet.gateway;
+        let gateway = self.gateway_for(guest.ip())?;
+        let owner = self.output.neighbours.owner(guest.ip());
         // Two clients with the same port, at two addresses, are two ports for the guest.
         let mut ports = (0..64u16).map(|step| client.wrapping_add(step).max(1));
         let peer = ports
             .by_ref()
-            .map(|port| SocketAddrV4::new(gateway, port))
+            .map(|port| SocketAddr::new(gateway, port))
             .find(|peer| !self.by_ends.contains_key(&(guest, *peer)))?;
-        self.make_room(*guest.ip(), now).then_some(())?;
+        self.make_room(owner, now).then_some(())?;
         let first = self.first_sequence((guest, peer), now);
-        Some(self.add(Connection::by_host(guest, peer, first, now)))
+        Some(self.add(Connection::by_host(Ends { guest, peer, owner }, first, now)))
     }
 
     /// The connection `id`, if it is still there.

@@ -1,13 +1,14 @@
 //! Flows of datagrams: UDP, and ICMP echo.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 
-use super::echo::echo_reply;
+use super::input::Sender;
 use super::{Action, Core, Id, Kind};
 use crate::config::Transport;
 use crate::dns::{self, Query};
+use crate::neighbours::Owner;
 use crate::time::Millis;
-use crate::wire::{ICMP, Ipv4, UDP_LEN, Udp};
+use crate::wire::{Packet, Udp};
 
 /// Datagram flows at most, and how long one lives after its last datagram.
 pub(super) const MAX_FLOWS: usize = 256;
@@ -18,8 +19,8 @@ pub(super) const QUERY_LIFE: Millis = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FlowKey {
     pub(super) kind: Kind,
-    pub(super) guest: SocketAddrV4,
-    pub(super) peer: SocketAddrV4,
+    pub(super) guest: SocketAddr,
+    pub(super) peer: SocketAddr,
 }
 
 /// Whose datagrams a flow's are.
@@ -33,14 +34,21 @@ pub(super) enum Origin {
 pub(super) struct Flow {
     pub(super) id: Id,
     pub(super) origin: Origin,
+    owner: Owner,
     pub(super) used: Millis,
 }
 
 impl Core {
-    pub(super) fn input_udp(&mut self, packet: &Ipv4<'_>, datagram: &Udp<'_>, now: Millis) -> Option<()> {
-        let guest = SocketAddrV4::new(packet.source, datagram.source);
-        let peer = SocketAddrV4::new(packet.destination, datagram.destination);
-        if self.config.dns == Some(*peer.ip()) && peer.port() == dns::PORT {
+    pub(super) fn input_udp(
+        &mut self,
+        sender: Sender,
+        packet: &Packet<'_>,
+        datagram: &Udp<'_>,
+        now: Millis,
+    ) -> Option<()> {
+        let guest = SocketAddr::new(packet.source, datagram.source);
+        let peer = SocketAddr::new(packet.destination, datagram.destination);
+        if self.is_name_server(peer.ip()) && peer.port() == dns::PORT {
             let query = Query::parse(datagram.payload)?;
             if let Some(message) = self.answer(&query, now) {
                 self.output.udp(peer, guest, &message);
@@ -52,14 +60,14 @@ impl Core {
             guest,
             peer,
         };
-        self.send(key, datagram.payload, now)
+        self.send(key, sender, datagram.payload, now)
     }
 
     /// Sends a datagram of the guest by its flow.
-    pub(super) fn send(&mut self, key: FlowKey, payload: &[u8], now: Millis) -> Option<()> {
+    pub(super) fn send(&mut self, key: FlowKey, sender: Sender, payload: &[u8], now: Millis) -> Option<()> {
         if !self.flows.contains_key(&key) {
             let to = self.outside(key.peer)?;
-            self.add_flow(key, Origin::Guest { to }, now);
+            self.add_flow(key, Origin::Guest { to }, Owner::Card(sender.card), now);
         }
         let flow = self.flows.get_mut(&key)?;
         flow.used = now;
@@ -81,15 +89,15 @@ impl Core {
     }
 
     /// Adds a flow; the one that was used least of late makes room for it.
-    fn add_flow(&mut self, key: FlowKey, origin: Origin, now: Millis) {
-        let is_own = |other: &FlowKey| other.guest.ip() == key.guest.ip();
-        let own = self.flows.keys().filter(|other| is_own(other)).count();
+    fn add_flow(&mut self, key: FlowKey, origin: Origin, owner: Owner, now: Millis) {
+        let is_own = |flow: &Flow| flow.owner == owner;
+        let own = self.flows.values().filter(|flow| is_own(flow)).count();
         let own_only = own >= self.share(MAX_FLOWS);
         if (own_only || self.flows.len() >= MAX_FLOWS)
             && let Some(oldest) = self
                 .flows
                 .iter()
-                .filter(|(other, _)| !own_only || is_own(other))
+                .filter(|(_, flow)| !own_only || is_own(flow))
                 .min_by_key(|(_, flow)| flow.used)
                 .map(|(key, _)| *key)
         {
@@ -101,6 +109,7 @@ impl Core {
             Flow {
                 id,
                 origin,
+                owner,
                 used: now,
             },
         );
@@ -124,12 +133,7 @@ impl Core {
         }
         match key.kind {
             Kind::Udp => self.output.udp(key.peer, key.guest, payload),
-            Kind::Ping if payload.len() >= UDP_LEN && payload[..2] == [0, 0] => {
-                // The host's kernel has put an identifier of its own there.
-                let reply = echo_reply(payload, key.guest.port());
-                self.output.ipv4(ICMP, *key.peer.ip(), *key.guest.ip(), &reply);
-            }
-            Kind::Ping => {}
+            Kind::Ping => self.echoed(&key, payload),
         }
     }
 
@@ -138,7 +142,11 @@ impl Core {
         let Some(guest) = self.forward(forward, Transport::Udp) else {
             return;
         };
-        let peer = SocketAddrV4::new(self.config.subnet.gateway, client.port());
+        let Some(gateway) = self.gateway_for(guest.ip()) else {
+            return;
+        };
+        let peer = SocketAddr::new(gateway, client.port());
+        let owner = self.output.neighbours.owner(guest.ip());
         let key = FlowKey {
             kind: Kind::Udp,
             guest,
@@ -150,7 +158,7 @@ impl Core {
                 // Of two clients with the same port the later one gets the answers.
                 flow.origin = Origin::Host { forward, client };
             }
-            None => self.add_flow(key, Origin::Host { forward, client }, now),
+            None => self.add_flow(key, Origin::Host { forward, client }, owner, now),
         }
         self.output.udp(peer, guest, payload);
     }

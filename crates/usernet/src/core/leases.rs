@@ -1,10 +1,10 @@
 //! The DHCP server at work.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use super::Core;
 use crate::dhcp::{self, Purpose};
-use crate::guests::locked;
+use crate::guests::{Client, locked};
 use crate::time::Millis;
 
 impl Core {
@@ -21,9 +21,14 @@ impl Core {
         let address = match request.purpose(self.network.server)? {
             Purpose::Discover | Purpose::Take => {
                 let name = request.hostname();
-                let address = directory.offer(client, name.as_deref(), request.wanted(), now);
+                let asking = Client {
+                    mac: client,
+                    id: request.client_id,
+                    name: name.as_deref(),
+                };
+                let address = directory.offer(&asking, request.wanted(), now);
                 if let Some(address) = address.filter(|address| request.takes(*address)) {
-                    directory.bind(client, address, name, request.client_id, now);
+                    directory.bind(&asking, address, now);
                 }
                 address
             }
@@ -43,8 +48,8 @@ impl Core {
         if Some(answer.to) == address {
             self.output.learn(answer.to, client);
         }
-        let from = SocketAddrV4::new(self.network.server, dhcp::SERVER_PORT);
-        let to = SocketAddrV4::new(answer.to, dhcp::CLIENT_PORT);
+        let from = SocketAddr::new(self.network.server.into(), dhcp::SERVER_PORT);
+        let to = SocketAddr::new(answer.to.into(), dhcp::CLIENT_PORT);
         self.output.udp(from, to, &answer.message);
         Some(())
     }

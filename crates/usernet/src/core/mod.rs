@@ -1,34 +1,31 @@
 //! The network itself: frames of the guest, what the host's sockets give, and a clock in; frames and wishes out. It opens
 //! nothing, so all of it can be tested without a network.
 
+mod advertise;
 mod connections;
+mod discovery;
 mod echo;
 mod flows;
+mod input;
 mod leases;
+mod leases6;
 mod names;
-mod neighbours;
 mod outside;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::RandomState;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use self::advertise::Advertising;
 use self::flows::{FLOW_LIFE, Flow, FlowKey, QUERY_LIFE};
 use crate::config::Config;
-use crate::dhcp::{self, Network};
+use crate::dhcp::Network;
 use crate::dns;
-use crate::guests::Directory;
-use crate::output::{Output, Takes};
+use crate::guests::{Counters, Directory};
+use crate::output::Output;
 use crate::tcp::Connection;
 use crate::time::Millis;
-use crate::wire::{
-    ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ICMP, Ipv4, Mac, TCP, Tcp, UDP, Udp, VNET_LEN, u16_at,
-};
-
-/// Bits of the byte in which the guest's side tells what the guest takes.
-const TAKES_CHECKSUM: u8 = 1;
-const TAKES_LARGE: u8 = 2;
 
 /// Where several guests share a network, each has a part of its connections and flows at most.
 const PARTS: usize = 4;
@@ -95,7 +92,7 @@ pub struct Core {
     network: Network,
     output: Output,
     connections: BTreeMap<Id, Connection>,
-    by_ends: HashMap<(SocketAddrV4, SocketAddrV4), Id>,
+    by_ends: HashMap<(SocketAddr, SocketAddr), Id>,
     /// The connection whose turn it is when there is little room.
     turn: Id,
     flows: HashMap<FlowKey, Flow>,
@@ -107,6 +104,10 @@ pub struct Core {
     last_id: Id,
     /// The secret of first sequence numbers (RFC 6528).
     secret: RandomState,
+    /// When the router speaks of itself.
+    advertising: Advertising,
+    /// What is not passed on.
+    counters: Arc<Counters>,
 }
 
 impl Core {
@@ -128,7 +129,7 @@ impl Core {
             }
         }
         let lease = Millis::from(config.lease) * 1000;
-        let directory = Directory::new(config.subnet, config.dns, lease, config.plan.clone());
+        let directory = Directory::new(config.subnet, config.dns, config.ipv6, lease, config.plan.clone());
         Self {
             output,
             network,
@@ -143,12 +144,19 @@ impl Core {
             actions: VecDeque::new(),
             last_id: 0,
             secret: RandomState::new(),
+            advertising: Advertising::default(),
+            counters: Arc::default(),
         }
     }
 
     /// Leases and names, for others to look at and to change.
     pub fn directory(&self) -> Arc<Mutex<Directory>> {
         self.directory.clone()
+    }
+
+    /// What was dropped, for others to look at.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
     }
 
     /// The next frame for the guest, behind its virtio-net header.
@@ -166,71 +174,38 @@ impl Core {
         self.last_id
     }
 
-    /// Takes in a frame of the guest, behind its virtio-net header. Whatever makes no sense is dropped.
-    pub fn input(&mut self, bytes: &[u8], now: Millis) {
-        // A frame that cannot be parsed has nobody to complain to.
-        let _ = self.try_input(bytes, now);
-    }
-
-    fn try_input(&mut self, bytes: &[u8], now: Millis) -> Option<()> {
-        let (header, frame) = bytes.split_at_checked(VNET_LEN)?;
-        let (ethernet, payload) = frame.split_at_checked(ETHERNET_LEN)?;
-        self.output.takes = Takes {
-            checksum: header[10] & TAKES_CHECKSUM != 0,
-            large: header[10] & TAKES_LARGE != 0,
-        };
-        let source: Mac = *ethernet[6..].first_chunk()?;
-        let for_us = ethernet[..6] == self.config.mac || ethernet[..6] == [0xff; 6];
-        if !for_us || source[0] & 1 != 0 {
-            return None;
-        }
-        match u16_at(ethernet, 12)? {
-            ETHERTYPE_ARP => self.input_arp(source, payload),
-            ETHERTYPE_IPV4 => {
-                let packet = Ipv4::parse(payload)?;
-                let complete = header[0] & 1 == 0;
-                if packet.fragment {
-                    return None;
-                }
-                if packet.protocol == UDP
-                    && let Some(datagram) = Udp::parse(packet.payload)
-                    && datagram.destination == dhcp::SERVER_PORT
-                {
-                    return self.input_dhcp(datagram.payload, now);
-                }
-                if !self.is_guest(packet.source) {
-                    return None;
-                }
-                self.output.learn(packet.source, source);
-                match packet.protocol {
-                    TCP => {
-                        let segment = Tcp::parse(packet.payload)?;
-                        (!complete || packet.checksum_holds()).then_some(())?;
-                        self.input_tcp(&packet, &segment, now);
-                        Some(())
-                    }
-                    UDP => {
-                        let datagram = Udp::parse(packet.payload)?;
-                        let checked = complete && datagram.has_checksum;
-                        (!checked || packet.checksum_holds()).then_some(())?;
-                        self.input_udp(&packet, &datagram, now)
-                    }
-                    ICMP => self.input_icmp(&packet, now),
-                    _ => None,
-                }
+    /// True if `address` is one that a guest may have: one of the network, or one of its link.
+    fn is_guest(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                self.config.ipv6.is_some() && address != self.config.link_local()
             }
-            _ => None,
+            address => self.config.is_guest(address),
         }
     }
 
-    /// True if `address` is one that a guest may have.
-    fn is_guest(&self, address: Ipv4Addr) -> bool {
-        self.config.subnet.is_guest(address) && self.config.dns != Some(address)
+    /// True if `address` is the gateway's.
+    fn is_gateway(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => address == self.config.subnet.gateway,
+            IpAddr::V6(address) => self
+                .config
+                .ipv6
+                .is_some_and(|ipv6| address == ipv6.gateway || address == self.config.link_local()),
+        }
+    }
+
+    /// True if `address` is the name server's.
+    fn is_name_server(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.config.dns == Some(address),
+            IpAddr::V6(address) => self.config.ipv6.is_some_and(|ipv6| ipv6.dns == Some(address)),
+        }
     }
 
     /// True if `address` is the gateway's or the name server's.
-    fn is_ours(&self, address: Ipv4Addr) -> bool {
-        address == self.config.subnet.gateway || self.config.dns == Some(address)
+    fn is_ours(&self, address: IpAddr) -> bool {
+        self.is_gateway(address) || self.is_name_server(address)
     }
 
     /// How many of `all` a guest may have.
@@ -257,9 +232,10 @@ impl Core {
         for (id, reset) in over {
             self.remove(id, reset);
         }
+        self.advertise(now);
         if now >= self.next_cleaning {
             self.next_cleaning = now + 1000;
-            self.output.ask_again();
+            self.output.neighbours.ask_again();
             let old: Vec<_> = self
                 .flows
                 .iter()
@@ -277,7 +253,8 @@ impl Core {
     pub fn deadline(&self) -> Option<Millis> {
         let cleaning = (!self.flows.is_empty()).then_some(self.next_cleaning);
         let timers = self.connections.values().filter_map(Connection::deadline);
-        timers.chain(cleaning).min()
+        let all = timers.chain(cleaning);
+        all.chain(self.next_advertisement()).min()
     }
 }
 
