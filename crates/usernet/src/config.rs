@@ -115,7 +115,7 @@ impl Ipv6 {
 
     /// The addresses of the network that no guest has.
     pub(crate) fn own(&self) -> impl Iterator<Item = Ipv6Addr> + use<> {
-        let all_routers = Ipv6Addr::from_bits(self.gateway.to_bits() >> 64 << 64);
+        let all_routers = Ipv6Addr::from_bits((self.gateway.to_bits() >> 64) << 64);
         [self.gateway, all_routers].into_iter().chain(self.dns)
     }
 

@@ -141,7 +141,7 @@ pub struct Advertised<'a> {
 /// A router advertisement (RFC 4861, 4.2).
 pub fn router_advertisement(said: &Advertised<'_>) -> Vec<u8> {
     const HOPS: u8 = 64;
-    let flags = u8::from(said.managed) << 7 | u8::from(said.other) << 6;
+    let flags = (u8::from(said.managed) << 7) | (u8::from(said.other) << 6);
     let lifetime = if said.default_router { ROUTER_LIFETIME } else { 0 };
     let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, HOPS, flags];
     message.extend(lifetime.to_be_bytes());
@@ -152,7 +152,7 @@ pub fn router_advertisement(said: &Advertised<'_>) -> Vec<u8> {
     message.extend([MTU, 1, 0, 0]);
     message.extend(said.mtu.to_be_bytes());
     // On the link.
-    let flags = 0x80 | u8::from(said.autonomous) << 6;
+    let flags = 0x80 | (u8::from(said.autonomous) << 6);
     message.extend([PREFIX, 4, PREFIX_LEN, flags]);
     message.extend(PREFIX_VALID.to_be_bytes());
     message.extend(PREFIX_PREFERRED.to_be_bytes());

@@ -123,7 +123,7 @@ mod tests {
     fn a_card_has_a_bounded_number_of_addresses_and_pushes_out_its_own() {
         let mut table = Neighbours::default();
         let (first, other) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let at = |number: u128| IpAddr::V6(Ipv6Addr::from_bits(0xfd << 120 | number));
+        let at = |number: u128| IpAddr::V6(Ipv6Addr::from_bits((0xfd << 120) | number));
         table.learn(at(1), first);
         for number in 2..100_000 {
             table.learn(at(number), other);

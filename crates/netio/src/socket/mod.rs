@@ -144,7 +144,7 @@ impl NetBackend for SocketNet {
         }
         if let Framing::Headers(takes) = &self.framing {
             let checksum = u8::from(offloads.checksum) * TAKES_CHECKSUM;
-            let large = u8::from(offloads.tso4) * TAKES_TSO4 | u8::from(offloads.tso6) * TAKES_TSO6;
+            let large = (u8::from(offloads.tso4) * TAKES_TSO4) | (u8::from(offloads.tso6) * TAKES_TSO6);
             takes.store(checksum | large, Ordering::Relaxed);
         }
         Ok(())

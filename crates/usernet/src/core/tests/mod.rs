@@ -700,7 +700,7 @@ proptest! {
             // Mostly the same few connections, so that their states are met.
             let ports = [1000, port];
             let from = ports[usize::from(port) % 2];
-            let random = Ipv6Addr::from_bits(u128::from(u32::from_be_bytes(to)) << 96 | 5);
+            let random = Ipv6Addr::from_bits((u128::from(u32::from_be_bytes(to)) << 96) | 5);
             let to = [
                 server(),
                 SocketAddr::new(GATEWAY.into(), 40_000),
