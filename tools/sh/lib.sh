@@ -11,6 +11,8 @@ PC=$GUEST/pc
 OVS=target/open-vswitch
 # Debian's sshd and nc, peers of tests.
 SSH=target/openssh
+# A DHCPv6 client in tests.
+DHCLIENT=target/dhclient
 # A client in tests.
 VIRT_INSTALL=target/virt-install
 # What it loads beside the standard modules.
@@ -239,6 +241,11 @@ need_ssh() {
 	need_unpacked "$SSH" "sshd and nc" openssh-server openssh-sftp-server libwrap0 netcat-openbsd libbsd0
 }
 
+# Its package would take over the machine's own networking.
+need_dhclient() {
+	need_unpacked "$DHCLIENT" dhclient isc-dhcp-client
+}
+
 # Its packages bring systemd and D-Bus where they are not.
 need_virt_install() {
 	need_unpacked "$VIRT_INSTALL" virt-install virtinst python3-gi python3-libvirt python3-libxml2 python3-requests python3-certifi \
@@ -287,8 +294,41 @@ watch_guest() {
 	done
 }
 
-# check_guest STATUS LOG: the guest of a check came up with its disk and powered off by itself. A panic or a time-out has a status;
-# a reset has not, but the kernel says by its last line which of the two it does.
+# serve_token FOLDER: has the guest's own busybox serve FOLDER/token, a word that nobody knows, over HTTP on this host's loopback. Sets
+# TOKEN, TOKEN_PORT and TOKEN_SERVER, the process; whoever calls ends it.
+serve_token() {
+	local try
+	rm -rf "$1"
+	mkdir -p "$1"
+	TOKEN=$(head -c 16 /dev/urandom | sha256sum | head -c 32)
+	echo "$TOKEN" >"$1/token"
+	# No port can be asked for, so some are tried.
+	for try in 1 2 3 4 5 6 7 8 9 10; do
+		TOKEN_PORT=$((20000 + RANDOM % 12000))
+		"$GUEST/root/bin/busybox" httpd -f -p "127.0.0.1:$TOKEN_PORT" -h "$1" 2>/dev/null &
+		TOKEN_SERVER=$!
+		while kill -0 "$TOKEN_SERVER" 2>/dev/null; do
+			! served_token "$TOKEN_PORT" || return 0
+			sleep 0.1
+		done
+	done
+	die "no port of this host's loopback could be had for a server ($try were tried)"
+}
+
+# served_token PORT: true if a server at this port of the loopback gives the token.
+served_token() {
+	local line=
+	{ exec 3<>"/dev/tcp/127.0.0.1/$1"; } 2>/dev/null || return 1
+	printf 'GET /token HTTP/1.0\r\n\r\n' >&3
+	while IFS= read -r line <&3; do
+		[ "$line" != "$TOKEN" ] || break
+	done
+	exec 3>&-
+	[ "$line" = "$TOKEN" ]
+}
+
+# check_guest STATUS LOG TOKEN: the guest of a check came up with its disk, fetched TOKEN over its network and powered off by itself. A
+# panic or a time-out has a status; a reset has not, but the kernel says by its last line which of the two it does.
 check_guest() {
 	case $1 in
 	0) ;;
@@ -296,5 +336,7 @@ check_guest() {
 	*) die "ostler ended with status $1; the guest's output is in $2" ;;
 	esac
 	grep -aq '^OSTLER-GUEST-UP.* disk ok' "$2" || die "the guest did not come up; its output is in $2"
+	grep -aqE "^OSTLER-GUEST-NETWORK address [0-9./]+ fetched $3.?\$" "$2" ||
+		die "the guest did not reach this host over its network; its output is in $2"
 	grep -aq 'reboot: Power down' "$2" || die "the guest did not power off; its output is in $2"
 }

@@ -32,6 +32,11 @@ fn dhcp(name: &str) -> String {
     )
 }
 
+/// Waits until the guest's kernel has made an address of the router's prefix and found that nobody else has it.
+const SLAAC: &str = "tries=0; until ip -6 address show dev eth0 scope global | grep inet6 | grep -qv tentative; do\n\
+    tries=$((tries + 1)); [ $tries -lt 600 ] || break; usleep 200000; done\n\
+    echo BEGIN six; ip -6 -o address show dev eth0; ip -6 route; echo END six; echo six up\n";
+
 fn guest(switch: &Switch, name: &str, vlan: u16, script: &str) -> Running {
     let script = format!("{}{script}", dhcp(name));
     let control = switch.path("control");
@@ -119,7 +124,7 @@ fn guests_share_a_router() {
     let forwarded = free_port();
     // The guests' cards end with the lengths of their names.
     let switch = Switch::start(&format!(
-        "[[port]]\nname = \"router\"\nvlan = 10\n[port.router]\naddress = \"10.97.0.1/24\"\n\
+        "[[port]]\nname = \"router\"\nvlan = 10\n[port.router]\naddress = \"10.97.0.1/24\"\naddress6 = \"fd00:97::1/64\"\n\
          ranges = [\"10.97.0.100-10.97.0.110\"]\ndomain = \"lan\"\ndns = \"own\"\n\
          forward = [\"tcp:{forwarded}:10.97.0.50:7\"]\n\
          [[port.router.host]]\nmac = \"52:54:00:97:00:06\"\naddress = \"10.97.0.50\"\n\
@@ -128,15 +133,16 @@ fn guests_share_a_router() {
          ranges = [\"10.98.0.5-10.98.0.9\"]\nrestrict = true\n"
     ));
     switch.until_up("router", true);
-    let mut first = guest(&switch, "first", 10, "read line </dev/console\n");
-    first.expect("network up", LIMIT);
+    let mut first = guest(&switch, "first", 10, &format!("{SLAAC}read line </dev/console\n"));
+    first.expect("six up", LIMIT);
     let mut second = guest(
         &switch,
         "second",
         10,
         &format!(
-            "nc -ll -p 7 -e cat &\n\
-             echo BEGIN ping; ping -c 3 -W 20 first; ping -c 1 -W 20 10.97.0.1; echo END ping\n\
+            "{SLAAC}nc -ll -p 7 -e cat &\n\
+             echo BEGIN ping6; ping -6 -c 3 -W 20 first.lan; ping -6 -c 1 -W 20 gateway; echo END ping6\n\
+             echo BEGIN ping; ping -4 -c 3 -W 20 first; ping -c 1 -W 20 10.97.0.1; echo END ping\n\
              echo BEGIN names; nslookup first.lan; nslookup printer; nslookup gateway; echo END names\n\
              echo BEGIN hash; wget -q -O - http://10.97.0.1:{port}/file | sha256sum; echo END hash\n\
              echo listening; read line </dev/console\n"
@@ -200,6 +206,24 @@ fn guests_share_a_router() {
         ping.contains("1 packets transmitted, 1 packets received"),
         "{ping}"
     );
+    for (outcome, last) in [(&first, 5), (&second, 6)] {
+        let six = outcome.section("six");
+        for part in [
+            format!("inet6 fd00:97::5054:ff:fe97:{last}/64"),
+            "default via fe80::5055:aff:fe61:1 dev eth0".to_owned(),
+        ] {
+            assert!(six.contains(&part), "{part}: {six}");
+        }
+    }
+    let ping = second.section("ping6");
+    for part in [
+        "(fd00:97::5054:ff:fe97:5)",
+        "3 packets transmitted, 3 packets received",
+        "(fd00:97::1)",
+        "1 packets transmitted, 1 packets received",
+    ] {
+        assert!(ping.contains(part), "{part}: {ping}");
+    }
     let names = second.section("names");
     assert_eq!(names.matches("10.97.0.100\n").count(), 2, "{names}");
     assert!(

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use support::{Guest, Running};
@@ -46,9 +46,12 @@ fn guest(net: &str, script: &str) -> Running {
         .spawn()
 }
 
-/// Serves `bytes` over HTTP to one client.
+/// Serves `bytes` over HTTP to one client, on the host's loopback of IPv4.
 fn serve(bytes: Vec<u8>) -> (u16, std::thread::JoinHandle<()>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    serve_at(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), bytes)
+}
+
+fn serve_at(listener: TcpListener, bytes: Vec<u8>) -> (u16, std::thread::JoinHandle<()>) {
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
@@ -70,20 +73,24 @@ fn serve(bytes: Vec<u8>) -> (u16, std::thread::JoinHandle<()>) {
     (port, thread)
 }
 
-/// A name server that answers each question for an address of IPv4 with `address`, and others with nothing.
-fn name_server(address: Ipv4Addr) -> u16 {
+/// A name server that answers each question for an address of this family with `address`, and others with nothing.
+fn name_server(address: IpAddr) -> u16 {
+    let (kind, octets) = match address {
+        IpAddr::V4(address) => (1, address.octets().to_vec()),
+        IpAddr::V6(address) => (28, address.octets().to_vec()),
+    };
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = socket.local_addr().unwrap().port();
     std::thread::spawn(move || {
         let mut query = [0; 512];
         while let Ok((count, client)) = socket.recv_from(&mut query) {
             let question = 12 + query[12..count].iter().position(|byte| *byte == 0).unwrap() + 1;
-            let wanted = query[question..question + 4] == [0, 1, 0, 1];
+            let wanted = query[question..question + 4] == [0, kind, 0, 1];
             let mut answer = query[..question + 4].to_vec();
             answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(wanted), 0, 0, 0, 0]);
             if wanted {
-                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4]);
-                answer.extend(address.octets());
+                answer.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 9, 0, octets.len() as u8]);
+                answer.extend(&octets);
             }
             socket.send_to(&answer, client).unwrap();
         }
@@ -120,7 +127,7 @@ fn a_guest_gets_an_address_names_and_a_file() {
     let file = noise(download());
     let hash = sha256(&file);
     let (port, server) = serve(file);
-    let dns = name_server(Ipv4Addr::new(10, 0, 2, 2));
+    let dns = name_server(Ipv4Addr::new(10, 0, 2, 2).into());
     let mut guest = guest(
         &format!("user,dns=127.0.0.1:{dns}"),
         &format!(
@@ -219,4 +226,188 @@ fn the_host_reaches_a_restricted_guest_by_a_forwarded_port() {
     let restricted = outcome.section("restricted");
     assert!(!restricted.contains("default via"), "{restricted}");
     assert!(restricted.contains("REFUSED"), "{restricted}");
+}
+
+/// Waits until the guest's kernel has made an address of the router's prefix and found that nobody else has it.
+const SLAAC: &str = "tries=0; until ip -6 address show dev eth0 scope global | grep inet6 | grep -qv tentative; do\n\
+    tries=$((tries + 1)); [ $tries -lt 600 ] || break; usleep 200000; done\n";
+
+#[test]
+fn a_guest_has_ipv6_by_itself() {
+    let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
+        println!("SKIPPED a_guest_has_ipv6_by_itself: this machine has no ::1");
+        return;
+    };
+    let file = noise(download());
+    let hash = sha256(&file);
+    let (port, server) = serve_at(listener, file);
+    let dns = name_server("fd00:10:0:2::2".parse().unwrap());
+    let forwarded = free_port();
+    let mut guest = guest(
+        &format!("user,mac=52:54:00:12:34:56,dns=127.0.0.1:{dns},forward=tcp:[::1]:{forwarded}:7"),
+        &format!(
+            "{SLAAC}\
+             echo BEGIN address; ip -6 -o address show dev eth0; ip -6 route; echo END address\n\
+             echo BEGIN ping; ping -6 -c 3 -W 20 fd00:10:0:2::2; ping -6 -c 1 -W 20 fd00:10:0:2::3; echo END ping\n\
+             echo nameserver fd00:10:0:2::3 >/etc/resolv.conf\n\
+             echo BEGIN names; nslookup -type=aaaa vm.ostler; nslookup -type=aaaa www.test.invalid; echo END names\n\
+             echo BEGIN hash; wget -q -O - http://files.test.invalid:{port}/file | sha256sum; echo END hash\n\
+             cd /sys/class/net/eth0/statistics\n\
+             echo BEGIN received; cat rx_bytes rx_packets rx_errors; echo END received\n\
+             echo BEGIN refused; nc -w 20 fd00:10:0:2::2 1 </dev/null; echo status $?; echo END refused\n\
+             nc -ll -p 7 -e cat &\n\
+             echo network up; read line </dev/console\n"
+        ),
+    );
+    guest.expect("network up", LIMIT);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // Until the guest's server listens, it refuses connections, which ends them.
+    loop {
+        let mut stream = TcpStream::connect((Ipv6Addr::LOCALHOST, forwarded)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut back = [0; 5];
+        if stream.write_all(b"hello").is_ok() && stream.read_exact(&mut back).is_ok() {
+            assert_eq!(&back, b"hello");
+            break;
+        }
+        assert!(Instant::now() < deadline, "no echo from the guest");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    guest.type_in("\n");
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    let address = outcome.section("address");
+    for part in [
+        "inet6 fd00:10:0:2:5054:ff:fe12:3456/64",
+        "default via fe80::5055:aff:fe00:202 dev eth0",
+    ] {
+        assert!(address.contains(part), "{part}: {address}");
+    }
+    let ping = outcome.section("ping");
+    for part in [
+        "3 packets transmitted, 3 packets received",
+        "1 packets transmitted, 1 packets received",
+    ] {
+        assert!(ping.contains(part), "{part}: {ping}");
+    }
+    // Its own, which it made by itself, and one that another server knows.
+    let names = outcome.section("names");
+    for part in ["fd00:10:0:2:5054:ff:fe12:3456\n", "fd00:10:0:2::2\n"] {
+        assert!(names.contains(part), "{part}: {names}");
+    }
+    let said = outcome.section("hash");
+    assert!(said.starts_with(&hash), "{said}");
+    server.join().unwrap();
+    let received = outcome.section("received");
+    let numbers: Vec<usize> = received.lines().map(|line| line.parse().unwrap()).collect();
+    // Large segments passed whole.
+    assert!(
+        numbers[0] >= download() && numbers[0] > numbers[1] * 1514,
+        "{numbers:?}"
+    );
+    assert_eq!(numbers[2], 0);
+    let refused = outcome.section("refused");
+    assert!(refused.contains("status 1"), "{refused}");
+}
+
+#[test]
+fn a_guest_without_ipv6_or_without_a_way_out() {
+    let show =
+        "echo BEGIN address; ip -6 -o address show dev eth0 scope global; ip -6 route; echo END address\n";
+    // By the time that IPv4 has its address a router would have been heard: the kernel asks as soon as its own is good.
+    let without = guest("user,ipv6=off", &format!("sleep 5\n{show}")).wait(LIMIT);
+    without.assert_clean();
+    let address = without.section("address");
+    assert!(!address.contains("fd00:"), "{address}");
+    let restricted = guest(
+        "user,restrict",
+        &format!(
+            "{SLAAC}{show}echo BEGIN refused; nc -w 20 fd00:10:0:2::2 1 </dev/null; echo status $?; echo END refused\n"
+        ),
+    );
+    let restricted = restricted.wait(LIMIT);
+    restricted.assert_clean();
+    let address = restricted.section("address");
+    assert!(address.contains("inet6 fd00:10:0:2:"), "{address}");
+    assert!(!address.contains("default"), "{address}");
+    let refused = restricted.section("refused");
+    assert!(refused.contains("status 1"), "{refused}");
+}
+
+/// Debian's dhclient with the libraries that it needs, as files of a guest; `None` where it is not unpacked.
+fn dhclient() -> Option<Vec<(&'static str, Vec<u8>)>> {
+    let unpacked = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dhclient/root");
+    let files = [
+        ("sbin/dhclient", unpacked.join("sbin/dhclient")),
+        ("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2".into()),
+        (
+            "lib/x86_64-linux-gnu/libc.so.6",
+            "/lib/x86_64-linux-gnu/libc.so.6".into(),
+        ),
+    ];
+    let read = |(name, path): (_, std::path::PathBuf)| Some((name, std::fs::read(path).ok()?));
+    files.into_iter().map(read).collect()
+}
+
+/// A client that others wrote asks the DHCPv6 server for an address, gives it back, and asks for the rest alone.
+#[test]
+fn a_guest_gets_an_address_of_ipv6_by_dhcp() {
+    let Some(mut files) = dhclient() else {
+        println!(
+            "SKIPPED a_guest_gets_an_address_of_ipv6_by_dhcp: needs Debian's dhclient in target/dhclient, which ./test fetches"
+        );
+        return;
+    };
+    files.push((
+        "told",
+        b"#!/bin/sh\necho $reason $new_ip6_address $new_dhcp6_name_servers $new_dhcp6_domain_search\n\
+          case $reason in BOUND6) ip -6 address add $new_ip6_address/128 dev $interface ;; esac\n"
+            .to_vec(),
+    ));
+    files.push(("none.conf", Vec::new()));
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+    let script = "dmesg -n 5; ip link set lo up; ip link set eth0 up; mkdir -p /etc\n\
+        tries=0; until ip -6 address show dev eth0 scope link | grep inet6 | grep -qv tentative; do\n\
+        tries=$((tries + 1)); [ $tries -lt 600 ] || break; usleep 200000; done\n\
+        ask() { dhclient -6 -1 -v -cf /none.conf -lf /leases -pf /pid -sf /told \"$@\" eth0 2>&1; }\n\
+        echo BEGIN bound; ask; ip -6 -o address show dev eth0; echo END bound\n\
+        echo nameserver fd00:10:0:2::3 >/etc/resolv.conf\n\
+        echo BEGIN names; nslookup -type=aaaa vm.ostler; echo END names\n\
+        while ip -6 address show dev eth0 | grep -q tentative; do usleep 200000; done\n\
+        echo BEGIN ping; ping -6 -c 1 -W 20 -I fd00:10:0:2::15 fd00:10:0:2::2; echo END ping\n\
+        echo BEGIN released; ask -r; echo END released\n\
+        rm -f /leases; echo BEGIN information; ask -S; echo END information\n";
+    let outcome = Guest::new(1)
+        .args(["--name", "vm", "--net", "user"])
+        .script_with(script, &files)
+        .spawn()
+        .wait(LIMIT);
+    outcome.assert_clean();
+    for (section, parts) in [
+        (
+            "bound",
+            &[
+                "RCV: Advertise message",
+                "RCV: Reply message",
+                "BOUND6 fd00:10:0:2::15 fd00:10:0:2::3 ostler.",
+                "inet6 fd00:10:0:2::15/128",
+            ][..],
+        ),
+        ("names", &["fd00:10:0:2::15\n"]),
+        ("ping", &["1 packets transmitted, 1 packets received"]),
+        ("released", &["RELEASE6"]),
+        (
+            "information",
+            &[
+                "XMT: Info-Request",
+                "RCV: Reply message",
+                "fd00:10:0:2::3 ostler.",
+            ],
+        ),
+    ] {
+        let said = outcome.section(section);
+        for part in parts {
+            assert!(said.contains(part), "{part} in {section}: {said}");
+        }
+    }
 }

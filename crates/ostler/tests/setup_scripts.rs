@@ -277,21 +277,35 @@ fn a_toolchain_of_rustup_is_mended_by_rustup() {
 fn a_check_passes_only_if_the_guest_powered_off() {
     let machine = Machine::new();
     let up = "OSTLER-GUEST-UP linux 6.1 cpus 2 memory 1 kB disk ok, boot 1 of this disk\r\n";
+    let net = "OSTLER-GUEST-NETWORK address 10.0.2.15/24 fetched abc123\r\n";
     let down = "[    9.1] reboot: Power down\r\n";
+    let unreached = "did not reach this host";
     for (status, log, verdict) in [
-        (0, format!("{up}{down}"), ""),
+        (0, format!("{up}{net}{down}"), ""),
+        (0, format!("{up}{down}"), unreached),
+        (0, format!("{up}{}{down}", net.replace("abc123", "")), unreached),
         (
             0,
-            format!("{up}[    9.1] reboot: Restarting system\r\n"),
+            format!("{up}{}{down}", net.replace("abc123", "abc1234")),
+            unreached,
+        ),
+        (
+            0,
+            format!("{up}{}{down}", net.replace("10.0.2.15/24", "")),
+            unreached,
+        ),
+        (
+            0,
+            format!("{up}{net}[    9.1] reboot: Restarting system\r\n"),
             "did not power off",
         ),
-        (0, up.to_owned(), "did not power off"),
-        (0, down.to_owned(), "did not come up"),
-        (3, format!("{up}{down}"), "status 3"),
-        (124, format!("{up}{down}"), "not through after"),
+        (0, format!("{up}{net}"), "did not power off"),
+        (0, format!("{net}{down}"), "did not come up"),
+        (3, format!("{up}{net}{down}"), "status 3"),
+        (124, format!("{up}{net}{down}"), "not through after"),
     ] {
         fs::write(machine.path("log"), log).unwrap();
-        let ended = machine.run(&format!("check_guest {status} log"));
+        let ended = machine.run(&format!("check_guest {status} log abc123"));
         let said = text(&ended.stderr);
         assert_eq!(ended.status.success(), verdict.is_empty(), "{said}");
         assert!(said.contains(verdict), "{verdict:?} in {said:?}");

@@ -1,9 +1,10 @@
 //! A router as its user describes it: DHCP, names and NAT for the guests of one VLAN.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 use ostler_switch::Mac;
-use ostler_usernet::{Config, Forward, Host, Lease, Plan, Subnet, name_server};
+use ostler_usernet::{Config, Dhcp6, Forward, Host, Host6, Ipv6, Lease, Plan, Subnet, name_server};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -16,12 +17,21 @@ const LEASE: u32 = 3600;
 pub struct RouterSpec {
     /// Its address with the bits of the network's part, such as `192.168.122.1/24`.
     pub address: String,
+    /// Its address of IPv6, such as `fd00:122::1/64`; without it there is no IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address6: Option<String>,
     /// Its Ethernet address; made of the other one if it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Whether it is a DHCP server. [default: true]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
+    /// What there is of DHCPv6. [default: `managed` if there are addresses of IPv6 to give, else `information`]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dhcp6: Option<Dhcp6>,
+    /// Guests may make addresses of IPv6 by themselves. [default: true]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slaac: Option<bool>,
     /// Seconds that a lease lasts. [default: 3600]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<u32>,
@@ -43,6 +53,9 @@ pub struct RouterSpec {
     /// Addresses for everyone, such as `192.168.122.2-192.168.122.254`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<String>,
+    /// The same of IPv6, such as `fd00:122::100-fd00:122::1ff`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges6: Vec<String>,
     /// Guests with an address of their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub host: Vec<HostSpec>,
@@ -60,6 +73,9 @@ pub struct PlanSpec {
     /// Addresses for everyone, such as `192.168.122.2-192.168.122.254`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<String>,
+    /// The same of IPv6, such as `fd00:122::100-fd00:122::1ff`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges6: Vec<String>,
     /// Guests with an address of their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub host: Vec<HostSpec>,
@@ -68,18 +84,21 @@ pub struct PlanSpec {
     pub name: Vec<NameSpec>,
 }
 
-/// A guest with an address of its own, known by its card or by the name that it gives itself.
+/// A guest with an address of its own, of either family, known by its card or by the name that it gives itself.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HostSpec {
     /// Its card.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// What it calls itself by DHCPv6, such as `00:03:00:01:52:54:00:00:00:01`; for an address of IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duid: Option<String>,
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// Names of an address.
@@ -87,7 +106,7 @@ pub struct HostSpec {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NameSpec {
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The names.
     pub names: Vec<String>,
 }
@@ -96,38 +115,71 @@ impl RouterSpec {
     /// Another plan.
     pub(crate) fn set_plan(&mut self, plan: PlanSpec) {
         self.ranges = plan.ranges;
+        self.ranges6 = plan.ranges6;
         self.host = plan.host;
         self.name = plan.name;
     }
 
     /// The plan, if each part of it can be read.
     fn plan(&self) -> Result<Plan, String> {
-        let range = |text: &String| {
-            let ends = text
-                .split_once('-')
-                .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
-            ends.ok_or_else(|| format!("\"{text}\" is no range; write FIRST-LAST, two addresses"))
-        };
-        let host = |host: &HostSpec| {
+        let (mut hosts, mut hosts6) = (Vec::new(), Vec::new());
+        for host in &self.host {
             let mac = host.mac.as_ref().map(|mac| mac.parse::<Mac>());
-            Ok(Host {
-                mac: mac
-                    .transpose()
-                    .map_err(|error| error.to_string())?
-                    .map(|mac| mac.0),
-                name: host.name.as_ref().map(|name| name.to_ascii_lowercase()),
-                address: host.address,
-            })
-        };
+            let mac = mac.transpose().map_err(|error| error.to_string())?;
+            let mac = mac.map(|mac| mac.0);
+            let name = host.name.as_ref().map(|name| name.to_ascii_lowercase());
+            let duid = host.duid.as_deref().map(parse_duid).transpose()?;
+            match host.address {
+                IpAddr::V4(address) if duid.is_none() => hosts.push(Host { mac, name, address }),
+                IpAddr::V4(address) => {
+                    return Err(format!(
+                        "{address} is reserved by a DUID, which belongs to IPv6; write mac"
+                    ));
+                }
+                IpAddr::V6(address) => hosts6.push(Host6 {
+                    duid,
+                    mac,
+                    name,
+                    address,
+                }),
+            }
+        }
         let names = self.name.iter().flat_map(|set| {
             let named = |name: &String| (name.to_ascii_lowercase(), set.address);
             set.names.iter().map(named)
         });
         Ok(Plan {
-            ranges: self.ranges.iter().map(range).collect::<Result<_, _>>()?,
-            hosts: self.host.iter().map(host).collect::<Result<_, String>>()?,
+            ranges: parse_ranges(&self.ranges)?,
+            hosts,
+            ranges6: parse_ranges(&self.ranges6)?,
+            hosts6,
             names: names.collect(),
         })
+    }
+
+    /// IPv6, if there is any.
+    fn ipv6(&self) -> Result<Option<Ipv6>, String> {
+        let Some(text) = &self.address6 else {
+            let any = self.dhcp6.is_some() || self.slaac.is_some();
+            return if any {
+                Err("dhcp6 and slaac belong to IPv6; write address6, too".into())
+            } else {
+                Ok(None)
+            };
+        };
+        let gateway = text
+            .strip_suffix("/64")
+            .and_then(|address| address.parse::<Ipv6Addr>().ok());
+        let gateway =
+            gateway.ok_or_else(|| format!("\"{text}\" is no address of a router; write ADDRESS/64"))?;
+        let gives = !self.ranges6.is_empty() || self.host.iter().any(|host| host.address.is_ipv6());
+        let usual = if gives { Dhcp6::Managed } else { Dhcp6::Information };
+        Ok(Some(Ipv6 {
+            gateway,
+            dns: (self.dns.as_deref() != Some("off")).then_some(gateway),
+            slaac: self.slaac.unwrap_or(true),
+            dhcp: self.dhcp6.unwrap_or(usual),
+        }))
     }
 
     /// Says in one sentence what cannot be.
@@ -159,6 +211,7 @@ impl RouterSpec {
             mac,
             subnet,
             dns: (self.dns.as_deref() != Some("off")).then_some(gateway),
+            ipv6: self.ipv6()?,
             dhcp: self.dhcp.unwrap_or(true),
             domain: self.domain.as_deref().unwrap_or_default().to_ascii_lowercase(),
             lease: self.lease.unwrap_or(LEASE),
@@ -190,6 +243,29 @@ impl RouterSpec {
             format!("\"{text}\" is no name server; write host, own, off, ADDRESS or ADDRESS:PORT")
         })
     }
+}
+
+/// FIRST-LAST, two addresses of a family.
+fn parse_ranges<A: FromStr>(ranges: &[String]) -> Result<Vec<(A, A)>, String> {
+    let range = |text: &String| {
+        let ends = text
+            .split_once('-')
+            .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+        ends.ok_or_else(|| format!("\"{text}\" is no range; write FIRST-LAST, two addresses"))
+    };
+    ranges.iter().map(range).collect()
+}
+
+/// Bytes in hexadecimal, with colons between.
+fn parse_duid(text: &str) -> Result<Vec<u8>, String> {
+    let byte = |digits: &str| {
+        let good = (1..=2).contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u8::from_str_radix(digits, 16).ok().filter(|_| good)
+    };
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    let shown: String = text.chars().take(80).collect();
+    bytes
+        .ok_or_else(|| format!("\"{shown}\" is no DUID; write its bytes in hexadecimal, with colons between"))
 }
 
 /// A lease as it is shown.
@@ -246,6 +322,88 @@ mod tests {
         );
     }
 
+    fn spec6() -> RouterSpec {
+        toml::from_str(
+            "address = \"192.168.122.1/24\"\naddress6 = \"fd00:122::1/64\"\n\
+             ranges6 = [\"fd00:122::100-fd00:122::1ff\"]\n\
+             [[host]]\nduid = \"0:3:0:1:52:54:0:0:0:1\"\nname = \"Web\"\naddress = \"fd00:122::10\"\n\
+             [[host]]\nmac = \"52:54:00:00:00:01\"\nname = \"Web\"\naddress = \"192.168.122.10\"\n\
+             [[name]]\naddress = \"fd00:122::9\"\nnames = [\"Printer\"]\n",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_router_of_both_families_is_understood() {
+        let config = spec6().config().unwrap();
+        let ipv6 = config.ipv6.unwrap();
+        assert_eq!(ipv6.gateway.to_string(), "fd00:122::1");
+        assert_eq!(
+            (ipv6.dns, ipv6.slaac, ipv6.dhcp),
+            (Some(ipv6.gateway), true, Dhcp6::Managed)
+        );
+        let host = &config.plan.hosts6[0];
+        assert_eq!(
+            host.duid.as_deref(),
+            Some(&[0, 3, 0, 1, 0x52, 0x54, 0, 0, 0, 1][..])
+        );
+        assert_eq!((config.plan.hosts6.len(), config.plan.hosts.len()), (1, 1));
+        assert!(config.plan.names[0].1.is_ipv6());
+        let text = serde_json::to_string(&spec6()).unwrap();
+        assert_eq!(
+            serde_json::from_str::<RouterSpec>(&text).unwrap(),
+            spec6(),
+            "{text}"
+        );
+        // Nothing to give: guests make their addresses.
+        let mut spec = spec6();
+        spec.ranges6.clear();
+        spec.host.clear();
+        assert_eq!(spec.config().unwrap().ipv6.unwrap().dhcp, Dhcp6::Information);
+        spec.dhcp6 = Some(Dhcp6::Off);
+        spec.slaac = Some(false);
+        spec.dns = Some("off".into());
+        let ipv6 = spec.config().unwrap().ipv6.unwrap();
+        assert_eq!((ipv6.dns, ipv6.slaac, ipv6.dhcp), (None, false, Dhcp6::Off));
+        let mut wrong: Vec<(&str, RouterSpec)> = Vec::new();
+        let mut add = |says, change: fn(&mut RouterSpec)| {
+            let mut spec = spec6();
+            change(&mut spec);
+            wrong.push((says, spec));
+        };
+        add("write ADDRESS/64", |spec| {
+            spec.address6 = Some("fd00:122::1/48".into())
+        });
+        add("write ADDRESS/64", |spec| {
+            spec.address6 = Some("192.168.122.1/64".into())
+        });
+        add("no address of a router", |spec| {
+            spec.address6 = Some("fd00:122::/64".into())
+        });
+        add("is not one within", |spec| {
+            spec.ranges6 = vec!["fd00::1-fd00::2".into()]
+        });
+        add("no range", |spec| {
+            spec.ranges6 = vec!["192.168.122.1-192.168.122.2".into()]
+        });
+        add("no DUID", |spec| spec.host[0].duid = Some("0:3:0:1:+5".into()));
+        add("a DUID has 3", |spec| spec.host[0].duid = Some("0:3".into()));
+        add("belongs to IPv6", |spec| {
+            spec.host[1].duid = Some("0:3:0:1".into())
+        });
+        add("has no IPv6", |spec| spec.address6 = None);
+        add("belong to IPv6", |spec| {
+            *spec = RouterSpec {
+                dhcp6: Some(Dhcp6::Off),
+                ..super::tests::spec()
+            };
+        });
+        for (says, spec) in wrong {
+            let said = spec.config().unwrap_err();
+            assert!(said.contains(says), "{says}: {said}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_is_said() {
         type Change = fn(&mut RouterSpec);
@@ -280,6 +438,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_words_of_ipv6_are_a_router_or_refused(address in "[0-9a-f:/]{0,30}", range in "[0-9a-f:-]{0,50}", duid in "[0-9a-f:]{0,40}") {
+            let mut spec = spec6();
+            spec.host[0].duid = Some(duid);
+            let _ = spec.config();
+            spec.ranges6 = vec![range];
+            let _ = spec.config();
+            spec.address6 = Some(address);
+            let _ = spec.config();
+        }
+
         #[test]
         fn any_words_are_a_router_or_refused(address in "[0-9./]{0,20}", range in "[0-9.-]{0,34}", dns in "[a-z0-9.:]{0,20}") {
             let mut spec = spec();

@@ -1,6 +1,6 @@
 //! Names that are answered here; all others go to the host's name server (RFC 1035).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::wire::u16_at;
 
@@ -10,6 +10,8 @@ const HEADER_LEN: usize = 12;
 /// Seconds that an answer may be kept.
 const TTL: u32 = 60;
 const A: u16 = 1;
+/// An address of IPv6 (RFC 3596).
+const AAAA: u16 = 28;
 const INTERNET: u16 = 1;
 
 /// What an answer says beside names (RFC 1035, 4.1.1).
@@ -68,9 +70,15 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The answer: `address` if that was asked for, else none.
-    pub fn answer(&self, code: Code, address: Option<Ipv4Addr>) -> Vec<u8> {
-        let address = address.filter(|_| (self.kind, self.class) == (A, INTERNET));
+    /// True if an address of IPv6 is asked for.
+    pub fn wants_ipv6(&self) -> bool {
+        self.kind == AAAA
+    }
+
+    /// The answer: `address` if one of its kind was asked for, else none.
+    pub fn answer(&self, code: Code, address: Option<IpAddr>) -> Vec<u8> {
+        let kind = |address: &IpAddr| if address.is_ipv4() { A } else { AAAA };
+        let address = address.filter(|address| (self.kind, self.class) == (kind(address), INTERNET));
         let mut message = self.header[..2].to_vec();
         // A response, authoritative; recursion as asked, and to be had.
         message.extend([0x84 | (self.header[2] & 1), 0x80 | code as u8, 0, 1]);
@@ -78,10 +86,18 @@ impl<'a> Query<'a> {
         message.extend(self.question);
         if let Some(address) = address {
             // The name is that of the question, at byte 12.
-            message.extend([0xc0, HEADER_LEN as u8, 0, A as u8, 0, INTERNET as u8]);
+            message.extend([0xc0, HEADER_LEN as u8, 0, self.kind as u8, 0, INTERNET as u8]);
             message.extend(TTL.to_be_bytes());
-            message.extend([0, 4]);
-            message.extend(address.octets());
+            match address {
+                IpAddr::V4(address) => {
+                    message.extend([0, 4]);
+                    message.extend(address.octets());
+                }
+                IpAddr::V6(address) => {
+                    message.extend([0, 16]);
+                    message.extend(address.octets());
+                }
+            }
         }
         message
     }
@@ -90,6 +106,8 @@ impl<'a> Query<'a> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
 
@@ -105,7 +123,7 @@ mod tests {
         let bytes = query(b"\x07GateWay\x06ostler\0", 1);
         let query = Query::parse(&bytes).unwrap();
         assert_eq!(query.name, "gateway.ostler");
-        let answer = query.answer(Code::NoError, Some(Ipv4Addr::new(10, 0, 2, 2)));
+        let answer = query.answer(Code::NoError, Some(Ipv4Addr::new(10, 0, 2, 2).into()));
         assert_eq!(answer[..4], [0xab, 0xcd, 0x85, 0x80]);
         assert_eq!(answer[4..12], [0, 1, 0, 1, 0, 0, 0, 0]);
         assert_eq!(answer[12..bytes.len()], bytes[12..], "the question as it came");
@@ -120,8 +138,13 @@ mod tests {
         let bytes = query(b"\x01a\0", 28);
         let answer = Query::parse(&bytes)
             .unwrap()
-            .answer(Code::NoError, Some(Ipv4Addr::LOCALHOST));
+            .answer(Code::NoError, Some(Ipv4Addr::LOCALHOST.into()));
         assert_eq!((answer[7], answer.len()), (0, bytes.len()));
+        let answer = Query::parse(&bytes)
+            .unwrap()
+            .answer(Code::NoError, Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(answer[bytes.len()..bytes.len() + 4], [0xc0, 12, 0, 28]);
+        assert!(answer.ends_with(&[[0, 16, 0].as_slice(), &Ipv6Addr::LOCALHOST.octets()[1..]].concat()));
         assert_eq!(Query::parse(&query(b"\xc0\x0c", 1)), None);
         assert_eq!(Query::parse(&query(b"\x3f", 1)), None);
         assert_eq!(Query::parse(&query(&b"\x3f".repeat(400), 1)), None);

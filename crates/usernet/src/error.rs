@@ -1,7 +1,7 @@
 //! What can go wrong with a user-mode network as a whole; a guest's connections fail by themselves.
 
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 /// Why the network cannot start, or has ended.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +12,7 @@ pub enum Error {
         /// `TCP` or `UDP`.
         transport: &'static str,
         /// The port with its address.
-        listen: SocketAddrV4,
+        listen: SocketAddr,
         /// What the host said.
         source: io::Error,
     },

@@ -1,9 +1,10 @@
 //! Entries for fuzzers: what a guest sends.
 
 use crate::core::{Action, Core};
-use crate::dhcp;
 use crate::dns;
+use crate::ndp;
 use crate::{Config, DNS, FIRST_GUEST, GATEWAY};
+use crate::{dhcp, dhcp6};
 
 /// A DHCP message.
 pub fn dhcp(input: &[u8]) {
@@ -22,11 +23,31 @@ pub fn dhcp(input: &[u8]) {
     }
 }
 
+/// A DHCPv6 message.
+pub fn dhcp6(input: &[u8]) {
+    let network = dhcp6::Network {
+        mac: [0x52, 0x55, 0, 0, 0, 1],
+        dns: Some(crate::DNS6),
+        domain: "example".into(),
+        lease: 3600,
+    };
+    if let Some(request) = dhcp6::Request::parse(input) {
+        request.hostname();
+        request.purpose(&network);
+        request.answer(&[], Some(dhcp6::Status::Success), &network);
+    }
+}
+
+/// A message of neighbour discovery.
+pub fn ndp(input: &[u8]) {
+    let _ = ndp::Message::parse(input);
+}
+
 /// A question to the name server.
 pub fn dns(input: &[u8]) {
     if let Some(query) = dns::Query::parse(input) {
         assert!(query.name.chars().count() <= 254);
-        query.answer(dns::Code::Refused, None);
+        query.answer(dns::Code::Refused, Some(crate::DNS6.into()));
     }
 }
 
@@ -76,6 +97,8 @@ mod tests {
     #[test]
     fn what_fuzzers_found_is_survived() {
         ostler_corpus::replay("usernet-dhcp", super::dhcp);
+        ostler_corpus::replay("usernet-dhcp6", super::dhcp6);
+        ostler_corpus::replay("usernet-ndp", super::ndp);
         ostler_corpus::replay("usernet-dns", super::dns);
         ostler_corpus::replay("usernet-frames", super::frames);
     }

@@ -106,6 +106,7 @@ impl Network {
     pub fn handle(&self) -> Handle {
         Handle {
             directory: self.core.directory(),
+            counters: self.core.counters(),
             start: self.start,
         }
     }
@@ -432,8 +433,11 @@ fn open_datagrams(kind: Kind, to: SocketAddr) -> io::Result<OwnedFd> {
         Kind::Ping => {
             // For the groups in net.ipv4.ping_group_range; most distributions allow it to everyone.
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let protocol = Some(ipproto::ICMP);
-            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, protocol)?;
+            let (family, protocol) = match to {
+                SocketAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+                SocketAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+            };
+            let socket = socket_with(family, SocketType::DGRAM, flags, Some(protocol))?;
             rustix::net::connect(&socket, &to)?;
             Ok(socket)
         }
@@ -452,11 +456,11 @@ pub fn name_server(text: &str) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddrV4;
+    use std::net::IpAddr;
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::config::{FIRST_GUEST, GATEWAY, OUR_MAC};
+    use crate::config::{FIRST_GUEST, FIRST_GUEST6, GATEWAY, GATEWAY6, OUR_MAC};
     use crate::output::Output;
 
     /// Sends a frame of a guest over its end of the cable.
@@ -465,9 +469,21 @@ mod tests {
         cable.write_all(frame).unwrap();
     }
 
-    #[test]
-    fn a_datagram_goes_out_and_back_and_the_network_ends_with_its_cable() {
-        let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    /// The next frame that ends so.
+    fn receive(cable: &mut UnixStream, end: &[u8]) -> Vec<u8> {
+        loop {
+            let mut len = [0; 4];
+            cable.read_exact(&mut len).unwrap();
+            let mut frame = vec![0; u32::from_be_bytes(len) as usize];
+            cable.read_exact(&mut frame).unwrap();
+            if frame.ends_with(end) {
+                return frame;
+            }
+        }
+    }
+
+    /// A datagram to `gateway` goes out to a server on the host's loopback, and its answer comes back.
+    fn exchange_datagrams(guest_address: IpAddr, gateway: IpAddr, echo: &UdpSocket) {
         let port = echo.local_addr().unwrap().port();
         let (mut guest, cable) = UnixStream::pair().unwrap();
         let mac = [0x52, 0x54, 0, 1, 2, 3];
@@ -475,21 +491,32 @@ mod tests {
         let network = Network::open(config, cable.into()).unwrap();
         let running = std::thread::spawn(|| network.run());
         let mut output = Output::new(mac, FIRST_GUEST);
-        output.learn(GATEWAY, OUR_MAC);
-        let from = SocketAddrV4::new(FIRST_GUEST, 4000);
-        output.udp(from, SocketAddrV4::new(GATEWAY, port), b"there");
+        output.learn(gateway, OUR_MAC);
+        let from = SocketAddr::new(guest_address, 4000);
+        output.udp(from, SocketAddr::new(gateway, port), b"there");
         send(&mut guest, &output.pop().unwrap());
         let mut datagram = [0; 100];
         let (count, client) = echo.recv_from(&mut datagram).unwrap();
         assert_eq!(&datagram[..count], b"there");
         echo.send_to(b"back", client).unwrap();
-        let mut len = [0; 4];
-        guest.read_exact(&mut len).unwrap();
-        let mut frame = vec![0; u32::from_be_bytes(len) as usize];
-        guest.read_exact(&mut frame).unwrap();
-        assert!(frame.ends_with(b"back"));
+        receive(&mut guest, b"back");
         drop(guest);
         running.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_datagram_goes_out_and_back_and_the_network_ends_with_its_cable() {
+        let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        exchange_datagrams(FIRST_GUEST.into(), GATEWAY.into(), &echo);
+    }
+
+    #[test]
+    fn a_datagram_goes_out_and_back_over_ipv6() {
+        let Ok(echo) = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) else {
+            println!("SKIPPED a_datagram_goes_out_and_back_over_ipv6: this machine has no ::1");
+            return;
+        };
+        exchange_datagrams(FIRST_GUEST6.into(), GATEWAY6.into(), &echo);
     }
 
     #[test]

@@ -16,18 +16,24 @@ mod cable;
 mod config;
 mod core;
 mod dhcp;
+mod dhcp6;
 mod dns;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guests;
 mod host;
+mod ndp;
+mod neighbours;
 mod output;
 mod tcp;
 mod time;
 mod wire;
 
-pub use config::{Config, DNS, FIRST_GUEST, Forward, GATEWAY, MAX_FORWARDS, Subnet, Transport, is_guest};
+pub use config::{
+    Config, DNS, DNS6, Dhcp6, FIRST_GUEST, FIRST_GUEST6, Forward, GATEWAY, GATEWAY6, Ipv6, MAX_FORWARDS,
+    Subnet, Transport, is_guest,
+};
 pub use error::Error;
-pub use guests::{Handle, Host, Lease, Plan, check_name};
+pub use guests::{Dropped, Handle, Host, Host6, Lease, Plan, check_name};
 pub use host::{Network, name_server};

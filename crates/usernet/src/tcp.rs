@@ -6,11 +6,12 @@
 //! duplicate acknowledgments (RFC 5681, 3.2).
 
 use std::collections::VecDeque;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
+use crate::neighbours::Owner;
 use crate::output::{MTU, Output, Segment};
 use crate::time::Millis;
-use crate::wire::{IPV4_LEN, TCP_LEN, Tcp, flags};
+use crate::wire::{IPV4_LEN, IPV6_LEN, TCP_LEN, Tcp, flags};
 
 /// Bytes that each of a connection's two buffers holds at most.
 pub const BUFFER: usize = 256 << 10;
@@ -23,8 +24,12 @@ const MAX_RTO: Millis = 60_000;
 const MAX_TRIES: u32 = 15;
 /// The same for a SYN: about twenty seconds.
 const MAX_SYN_TRIES: u32 = 6;
-/// Bytes of payload that fit an Ethernet frame.
-const OUR_MSS: u16 = (MTU - IPV4_LEN - TCP_LEN) as u16;
+
+/// Bytes of payload that fit an Ethernet frame, between ends of this family.
+fn our_mss(end: &SocketAddr) -> u16 {
+    let header = if end.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
+    (MTU - header - TCP_LEN) as u16
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -40,13 +45,23 @@ enum State {
     Dead,
 }
 
+/// Between whom a connection is.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    pub guest: SocketAddr,
+    pub peer: SocketAddr,
+    pub owner: Owner,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Connection {
     /// The guest's end.
-    pub guest: SocketAddrV4,
+    pub guest: SocketAddr,
     /// The other end, as the guest sees it.
-    pub peer: SocketAddrV4,
+    pub peer: SocketAddr,
+    /// Whose it is.
+    pub owner: Owner,
     state: State,
     /// The oldest sequence number that the guest has not acknowledged (SND.UNA), the next one to send (SND.NXT), and the
     /// highest ever sent.
@@ -101,10 +116,12 @@ fn pieces(bytes: &VecDeque<u8>, at: usize, len: usize) -> [&[u8]; 2] {
 }
 
 impl Connection {
-    fn new(guest: SocketAddrV4, peer: SocketAddrV4, state: State, first: u32, now: Millis) -> Self {
+    fn new(ends: Ends, state: State, first: u32, now: Millis) -> Self {
+        let Ends { guest, peer, owner } = ends;
         Self {
             guest,
             peer,
+            owner,
             state,
             unacknowledged: first,
             next: first,
@@ -130,15 +147,15 @@ impl Connection {
     }
 
     /// The guest opens it with `syn`; it waits until the host's socket is connected. `first` is our first sequence number.
-    pub fn by_guest(guest: SocketAddrV4, peer: SocketAddrV4, syn: &Tcp<'_>, first: u32, now: Millis) -> Self {
-        let mut connection = Self::new(guest, peer, State::Opening, first, now);
+    pub fn by_guest(ends: Ends, syn: &Tcp<'_>, first: u32, now: Millis) -> Self {
+        let mut connection = Self::new(ends, State::Opening, first, now);
         connection.learn(syn);
         connection
     }
 
     /// Someone on the host opens it.
-    pub fn by_host(guest: SocketAddrV4, peer: SocketAddrV4, first: u32, now: Millis) -> Self {
-        let mut connection = Self::new(guest, peer, State::SynSent, first, now);
+    pub fn by_host(ends: Ends, first: u32, now: Millis) -> Self {
+        let mut connection = Self::new(ends, State::SynSent, first, now);
         connection.timer = Some(now);
         connection
     }
@@ -147,7 +164,7 @@ impl Connection {
     fn learn(&mut self, syn: &Tcp<'_>) {
         self.expected = syn.sequence.wrapping_add(1);
         self.edge = self.expected.wrapping_add(u32::from(u16::MAX));
-        self.mss = usize::from(syn.mss.unwrap_or(536)).clamp(64, usize::from(OUR_MSS));
+        self.mss = usize::from(syn.mss.unwrap_or(536)).clamp(64, usize::from(our_mss(&self.guest)));
         // Without the option neither side's window has a shift; ours is then told in bytes.
         self.shift = syn.scale.unwrap_or(0);
         self.window = u32::from(syn.window);
@@ -398,7 +415,7 @@ impl Connection {
             return self.abort(output);
         }
         let mut options = [2, 4, 0, 0, 1, 3, 3, SHIFT];
-        options[2..4].copy_from_slice(&OUR_MSS.to_be_bytes());
+        options[2..4].copy_from_slice(&our_mss(&self.guest).to_be_bytes());
         let (flag, options) = match self.state {
             State::SynReceived if !self.scaled => (flags::SYN | flags::ACK, &options[..4]),
             State::SynReceived => (flags::SYN | flags::ACK, &options[..]),
@@ -432,7 +449,9 @@ impl Connection {
             let at = self.next.wrapping_sub(self.unacknowledged) as usize;
             let waiting = self.to_guest.len().saturating_sub(at);
             let window = (self.window.max(probe) as usize).saturating_sub(at);
-            let len = waiting.min(window).min(output.largest_segment(self.mss));
+            let len = waiting
+                .min(window)
+                .min(output.largest_segment(self.mss, &self.guest));
             let last =
                 self.host_done && len == waiting && at <= self.to_guest.len() && !self.fin_acknowledged();
             if len == 0 && !last {

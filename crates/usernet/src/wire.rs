@@ -2,7 +2,7 @@
 //!
 //! A view is checked when it is made: every length in it lies inside the bytes that came.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -13,6 +13,8 @@ pub const VNET_LEN: usize = 12;
 pub const ETHERNET_LEN: usize = 14;
 /// Bytes of an IPv4 header without options.
 pub const IPV4_LEN: usize = 20;
+/// Bytes of an IPv6 header.
+pub const IPV6_LEN: usize = 40;
 /// Bytes of a UDP header, and of that of an ICMP echo.
 pub const UDP_LEN: usize = 8;
 /// Bytes of a TCP header without options.
@@ -20,9 +22,13 @@ pub const TCP_LEN: usize = 20;
 
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 pub const ETHERTYPE_ARP: u16 = 0x0806;
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+/// The extension header of fragments (RFC 8200, 4.5).
+pub const FRAGMENT: u8 = 44;
 
 /// TCP's flags (RFC 9293, 3.1).
 pub mod flags {
@@ -69,24 +75,40 @@ pub fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum of TCP's and UDP's pseudo header for `len` bytes.
-pub fn pseudo(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, len: usize) -> u64 {
-    u64::from(source.to_bits()) + u64::from(destination.to_bits()) + u64::from(protocol) + len as u64
+/// The sum of the pseudo header of TCP, UDP and ICMPv6 for `len` bytes (RFC 9293, 3.1; RFC 8200, 8.1).
+pub fn pseudo(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> u64 {
+    let address = |address| match address {
+        IpAddr::V4(address) => u64::from(Ipv4Addr::to_bits(address)),
+        IpAddr::V6(address) => sum(&address.octets()),
+    };
+    address(source) + address(destination) + u64::from(protocol) + len as u64
 }
 
-/// An IPv4 packet (RFC 791).
+/// An IPv6 address at `at`; `None` outside.
+pub fn address6_at(bytes: &[u8], at: usize) -> Option<Ipv6Addr> {
+    bytes
+        .get(at..)?
+        .first_chunk::<16>()
+        .map(|octets| Ipv6Addr::from(*octets))
+}
+
+/// An IP packet of either family.
 #[derive(Debug, Clone, Copy)]
-pub struct Ipv4<'a> {
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
+pub struct Packet<'a> {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// What is inside; of IPv6 also the first extension header.
     pub protocol: u8,
-    /// A part of a packet only.
+    /// How many routers it may still pass.
+    pub hops: u8,
+    /// A part of a packet only. Of IPv6 the protocol says so.
     pub fragment: bool,
     pub payload: &'a [u8],
 }
 
-impl<'a> Ipv4<'a> {
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+impl<'a> Packet<'a> {
+    /// A packet of IPv4 (RFC 791).
+    pub fn ipv4(bytes: &'a [u8]) -> Option<Self> {
         let header = usize::from(bytes.first()? & 15) * 4;
         let total = usize::from(u16_at(bytes, 2)?);
         if bytes[0] >> 4 != 4 || header < IPV4_LEN || total < header || total > bytes.len() {
@@ -94,15 +116,33 @@ impl<'a> Ipv4<'a> {
         }
         (fold(sum(&bytes[..header])) == 0xffff).then_some(())?;
         Some(Self {
-            source: address_at(bytes, 12)?,
-            destination: address_at(bytes, 16)?,
+            source: address_at(bytes, 12)?.into(),
+            destination: address_at(bytes, 16)?.into(),
             protocol: *bytes.get(9)?,
+            hops: *bytes.get(8)?,
             fragment: u16_at(bytes, 6)? & 0x3fff != 0,
             payload: &bytes[header..total],
         })
     }
 
-    /// True if the checksum of the TCP segment or UDP datagram inside is right.
+    /// A packet of IPv6 (RFC 8200). Extension headers are payload.
+    pub fn ipv6(bytes: &'a [u8]) -> Option<Self> {
+        let len = usize::from(u16_at(bytes, 4)?);
+        if bytes[0] >> 4 != 6 {
+            return None;
+        }
+        let payload = bytes.get(IPV6_LEN..IPV6_LEN + len)?;
+        Some(Self {
+            source: address6_at(bytes, 8)?.into(),
+            destination: address6_at(bytes, 24)?.into(),
+            protocol: bytes[6],
+            hops: bytes[7],
+            fragment: false,
+            payload,
+        })
+    }
+
+    /// True if the checksum of the TCP segment, UDP datagram or ICMPv6 message inside is right.
     pub fn checksum_holds(&self) -> bool {
         let pseudo = pseudo(self.source, self.destination, self.protocol, self.payload.len());
         fold(pseudo + sum(self.payload)) == 0xffff
@@ -223,7 +263,7 @@ mod tests {
         #[test]
         fn views_stay_inside(bytes in prop::collection::vec(any::<u8>(), 0..80), first in 0x40u8..0x50) {
             let mut bytes = bytes;
-            let _ = (Udp::parse(&bytes), Tcp::parse(&bytes), Ipv4::parse(&bytes));
+            let _ = (Udp::parse(&bytes), Tcp::parse(&bytes), Packet::ipv4(&bytes));
             if bytes.len() >= IPV4_LEN {
                 // With a right checksum the rest is looked at, too.
                 bytes[0] = first;
@@ -232,10 +272,17 @@ mod tests {
                 bytes[10..12].fill(0);
                 let right = !fold(sum(&bytes[..header]));
                 bytes[10..12].copy_from_slice(&right.to_be_bytes());
-                if let Some(packet) = Ipv4::parse(&bytes) {
+                if let Some(packet) = Packet::ipv4(&bytes) {
                     prop_assert!(packet.payload.len() + IPV4_LEN <= bytes.len());
                     packet.checksum_holds();
                 }
+            }
+            if let [first, ..] = &mut bytes[..] {
+                *first = 0x60;
+            }
+            if let Some(packet) = Packet::ipv6(&bytes) {
+                prop_assert!(packet.payload.len() + IPV6_LEN <= bytes.len());
+                packet.checksum_holds();
             }
         }
     }

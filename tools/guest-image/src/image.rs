@@ -20,6 +20,7 @@ pub const STANDARD_MODULES: &[&str] = &[
 ];
 
 const INIT: &str = include_str!("../files/init");
+const LEASE: &str = include_str!("../files/lease");
 const POWER_BUTTON: &str = include_str!("../files/power-button");
 
 /// Why an image could not be made.
@@ -74,6 +75,7 @@ pub fn standard(root: &Path, extra: &[&str]) -> Result<Vec<u8>, Error> {
     archive.file("bin/busybox", 0o755, &read(&root.join("bin/busybox"))?);
     archive.link("bin/sh", "busybox");
     archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("etc/lease", 0o755, LEASE.as_bytes());
     archive.file("etc/acpi/PWRF/00000080", 0o755, POWER_BUTTON.as_bytes());
     archive.file("etc/passwd", 0o644, b"root::0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", 0o644, b"root:x:0:\n");

@@ -183,13 +183,14 @@ fn router(network: &Network, ip: &Ip, restrict: bool) -> Result<RouterSpec, Stri
         }
         Ok(HostSpec {
             mac: host.mac.map(|mac| mac.to_string()),
+            duid: None,
             name: host.name.clone(),
-            address: v4(host.ip)?,
+            address: v4(host.ip)?.into(),
         })
     };
     let name = |(address, names): &(IpAddr, Vec<String>)| -> Result<NameSpec, String> {
         Ok(NameSpec {
-            address: v4(*address)?,
+            address: *address,
             names: names.clone(),
         })
     };

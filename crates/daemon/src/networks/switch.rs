@@ -176,6 +176,7 @@ pub fn set_plan(control: &Path, router: &RouterSpec) -> Result<(), RemoteError> 
     let plan = PlanSpec {
         port: ROUTER.into(),
         ranges: router.ranges.clone(),
+        ranges6: router.ranges6.clone(),
         host: router.host.clone(),
         name: router.name.clone(),
     };
@@ -235,6 +236,7 @@ mod tests {
             ranges: vec!["192.168.122.2-192.168.122.254".into()],
             host: vec![HostSpec {
                 mac: Some("52:54:00:00:00:01".into()),
+                duid: None,
                 name: None,
                 address: [192, 168, 122, 9].into(),
             }],

@@ -5,7 +5,7 @@
 //!
 //! With a peer of our own ([`SocketNet::with_headers`]) each frame, and the length, has its virtio-net header in front.
 //! In the guest's frames byte 10 (`num_buffers`, unused there) says which offloads the guest takes now: bit 0 checksums,
-//! bit 1 large TCP segments over IPv4.
+//! bit 1 large TCP segments over IPv4, bit 2 over IPv6.
 
 mod queue;
 mod wire;
@@ -55,12 +55,14 @@ enum Framing {
 const TAKES_CHECKSUM: u8 = 1;
 /// The guest takes large TCP segments over IPv4.
 const TAKES_TSO4: u8 = 2;
+/// The same over IPv6.
+const TAKES_TSO6: u8 = 4;
 
 /// What a peer that speaks virtio-net headers does.
 const PEER: Offloads = Offloads {
     checksum: true,
     tso4: true,
-    tso6: false,
+    tso6: true,
     ecn: false,
     uso: false,
 };
@@ -142,7 +144,7 @@ impl NetBackend for SocketNet {
         }
         if let Framing::Headers(takes) = &self.framing {
             let checksum = u8::from(offloads.checksum) * TAKES_CHECKSUM;
-            let large = u8::from(offloads.tso4) * TAKES_TSO4;
+            let large = (u8::from(offloads.tso4) * TAKES_TSO4) | (u8::from(offloads.tso6) * TAKES_TSO6);
             takes.store(checksum | large, Ordering::Relaxed);
         }
         Ok(())

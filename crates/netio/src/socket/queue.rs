@@ -9,7 +9,7 @@ use ostler_memory::IoBuf;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::wire::{FrameReader, FrameWriter, PREFIX_LEN, Parsed};
-use super::{Framing, TAKES_CHECKSUM, TAKES_TSO4};
+use super::{Framing, TAKES_CHECKSUM, TAKES_TSO4, TAKES_TSO6};
 use crate::frame::{self, Header, MAX_BUFFERS};
 use crate::slots::SlotGuard;
 use crate::{Error, HEADER_LEN, NetQueue, Offloads, QueueCounters, Received, Sent};
@@ -132,6 +132,7 @@ impl Framing {
             let taken = Offloads {
                 checksum: takes & TAKES_CHECKSUM != 0,
                 tso4: takes & TAKES_TSO4 != 0,
+                tso6: takes & TAKES_TSO6 != 0,
                 ..Offloads::NONE
             };
             seen = Header(*header.first_chunk()?).checked(taken, len)?;

@@ -244,6 +244,7 @@ fn headers_pass_whole_to_a_peer_that_takes_them() {
     let takes = Offloads {
         checksum: true,
         tso4: true,
+        tso6: true,
         ..Offloads::NONE
     };
     assert_eq!((net.accepts(), net.delivers()), (takes, takes));
@@ -274,7 +275,7 @@ fn headers_pass_whole_to_a_peer_that_takes_them() {
     // A guest that takes nothing is not asked to complete anything.
     assert_eq!(exchange(0).0, Received::Dropped);
     net.set_delivered(takes).unwrap();
-    let (received, room) = exchange(3);
+    let (received, room) = exchange(7);
     assert_eq!(received, Received::Frame(HEADER_LEN + 3000));
     assert_eq!(room[..HEADER_LEN], [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 1, 0]);
     // Shorter than header and Ethernet header.

@@ -82,8 +82,10 @@ pub fn switch(switch: &Value) -> String {
             Some(Value::Bool(true)) => "isolated",
             _ => "NAT",
         };
+        let address6 = router.get("address6").and_then(Value::as_str);
+        let address6 = address6.map_or_else(String::new, |address| format!(" and {address}"));
         text += &format!(
-            "router    port {}, {}, {outside}; {} leases, {} reservations\n",
+            "router    port {}, {}{address6}, {outside}; {} leases, {} reservations\n",
             of("/port"),
             of("/address"),
             of("/leases"),

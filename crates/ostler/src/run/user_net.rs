@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ostler_usernet::{Config, FIRST_GUEST, Forward, MAX_FORWARDS, is_guest, name_server};
 use ostler_vmm::spec::MacAddress;
 
-const USAGE: &str = "user[,mac=M][,address=10.0.2.N][,dns=ADDRESS[:PORT]][,restrict]\
+const USAGE: &str = "user[,mac=M][,address=10.0.2.N][,dns=ADDRESS[:PORT]][,ipv6=off][,restrict]\
                      [,forward=tcp|udp:[ADDRESS:]PORT:GUESTPORT]...";
 
 /// User-mode NAT as the user describes it.
@@ -16,6 +16,7 @@ pub struct UserNet {
     pub address: Ipv4Addr,
     /// The host's own name server if it is not given.
     pub dns: Option<SocketAddr>,
+    pub ipv6: bool,
     pub restrict: bool,
     pub forwards: Vec<Forward>,
 }
@@ -27,12 +28,15 @@ impl UserNet {
             mac: None,
             address: FIRST_GUEST,
             dns: None,
+            ipv6: true,
             restrict: false,
             forwards: Vec::new(),
         };
         for word in text.split(',').skip(1) {
             match word.split_once('=') {
                 None if word == "restrict" => net.restrict = true,
+                Some(("ipv6", "on")) => net.ipv6 = true,
+                Some(("ipv6", "off")) => net.ipv6 = false,
                 Some(("mac", mac)) => net.mac = Some(mac.parse()?),
                 Some(("address", address)) => {
                     let wanted = address.parse().ok().filter(|address| is_guest(*address));
@@ -75,12 +79,13 @@ impl UserNet {
     /// The network for the guest `name` with the card `mac`.
     pub fn config(&self, mac: MacAddress, name: &str) -> Config {
         let of_host = || name_server(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-        Config {
+        let config = Config {
             upstream: self.dns.or_else(of_host),
             restrict: self.restrict,
             forwards: self.forwards.clone(),
             ..Config::for_guest(mac.0, name, self.address)
-        }
+        };
+        if self.ipv6 { config } else { config.without_ipv6() }
     }
 }
 
@@ -91,7 +96,12 @@ mod tests {
     #[test]
     fn options_are_understood_or_refused() {
         let net = UserNet::parse("").unwrap();
-        assert_eq!((net.address, net.restrict), (FIRST_GUEST, false));
+        assert_eq!((net.address, net.restrict, net.ipv6), (FIRST_GUEST, false, true));
+        let mac = "52:54:00:12:34:56".parse().unwrap();
+        assert!(net.config(mac, "vm").ipv6.is_some());
+        let without = UserNet::parse(",ipv6=off,forward=tcp:[::1]:2222:22").unwrap();
+        assert_eq!(without.forwards[0].listen.to_string(), "[::1]:2222");
+        assert_eq!(without.config(mac, "vm").ipv6, None);
         let net = UserNet::parse(
             ",mac=52:54:00:12:34:56,address=10.0.2.20,dns=127.0.0.1:5353,restrict,forward=tcp:2222:22,forward=udp:1:2",
         )
@@ -107,6 +117,9 @@ mod tests {
             ",",
             ",speed=9",
             ",restrict=on",
+            ",ipv6",
+            ",ipv6=no",
+            ",forward=tcp:2222:[fd00:10:0:2::15]:22",
             ",address=10.0.2.2",
             ",address=10.0.3.1",
             ",dns=a.b",

@@ -525,16 +525,21 @@ fn show_router(port: &Port) -> Option<Value> {
         return None;
     };
     let leases = port.directory.as_ref().map(|directory| directory.leases().len());
+    let dropped = port.directory.as_ref().map(|directory| directory.dropped());
     Some(json!({
         "port": port.spec.name,
         "address": router.address,
+        "address6": router.address6,
         "dhcp": router.dhcp.unwrap_or(true),
         "ranges": router.ranges,
+        "ranges6": router.ranges6,
         "domain": router.domain,
         "restrict": router.restrict,
         "forwards": router.forward,
         "reservations": router.host.len(),
         "leases": leases,
+        "dropped-fragments": dropped.map(|dropped| dropped.fragments),
+        "dropped-extension-headers": dropped.map(|dropped| dropped.extension_headers),
         "up": port.up,
     }))
 }

@@ -17,10 +17,12 @@ const ROOM: usize = 8 << 20;
 const TAKES: Offloads = Offloads {
     checksum: true,
     tso4: true,
+    tso6: true,
     ..Offloads::NONE
 };
-/// In the header of each frame to the router: what we take over (`ostler_netio::SocketNet::with_headers`), checksums and large segments.
-const WE_TAKE: (usize, u8) = (10, 3);
+/// In the header of each frame to the router: what we take over (`ostler_netio::SocketNet::with_headers`), checksums and large
+/// segments of both kinds.
+const WE_TAKE: (usize, u8) = (10, 7);
 
 /// Our end. The router ends when it is dropped.
 pub(crate) struct RouterLink {

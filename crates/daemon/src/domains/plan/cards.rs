@@ -1,6 +1,6 @@
 //! Network cards.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ostler_libvirt_xml::domain as xml;
 use ostler_usernet::{Forward, Transport};
@@ -140,10 +140,10 @@ fn forwards(card: &xml::Interface) -> Result<Vec<Forward>, Lacks> {
     for range in &card.forwards {
         let address = match &range.address {
             // Only this host reaches a guest, unless its owner wants it otherwise.
-            None => Ipv4Addr::LOCALHOST,
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Some(address) => address
                 .parse()
-                .map_err(|_| format!("'{address}' of a <portForward> is no address of IPv4"))?,
+                .map_err(|_| format!("'{address}' of a <portForward> is no address"))?,
         };
         let count = range.end - range.start;
         let Some(last) = range.to.checked_add(count).filter(|_| range.to > 0) else {
@@ -155,7 +155,7 @@ fn forwards(card: &xml::Interface) -> Result<Vec<Forward>, Lacks> {
             }
             all.push(Forward {
                 transport: if range.udp { Transport::Udp } else { Transport::Tcp },
-                listen: SocketAddrV4::new(address, from),
+                listen: SocketAddr::new(address, from),
                 guest: None,
                 port: to,
             });

@@ -1,11 +1,25 @@
 //! The network without a host: a guest made of frames.
 
+mod v6;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use proptest::prelude::*;
 
+use super::connections::{MAX_CONNECTIONS, MAX_HALF_OPEN};
+use super::echo::echo_reply;
+use super::flows::MAX_FLOWS;
+use super::input::{TAKES_CHECKSUM, TAKES_LARGE, TAKES_LARGE6};
 use super::*;
-use crate::config::{DNS, FIRST_GUEST, GATEWAY, OUR_MAC, Subnet};
+use crate::config::{DNS, DNS6, FIRST_GUEST, GATEWAY, GATEWAY6, OUR_MAC, Subnet};
+use crate::dns::Code;
 use crate::guests::{Host, Plan};
-use crate::wire::{TCP_LEN, pseudo};
+use crate::output::Segment;
+use crate::tcp::BUFFER;
+use crate::wire::{
+    ETHERNET_LEN, ETHERTYPE_ARP, ICMP, ICMPV6, Mac, Packet, TCP, TCP_LEN, Tcp, UDP, Udp, VNET_LEN,
+    address_at, flags, fold, pseudo, sum, u16_at,
+};
 
 const GUEST_MAC: Mac = [0x52, 0x54, 0, 1, 2, 3];
 const GUEST: Ipv4Addr = FIRST_GUEST;
@@ -15,19 +29,27 @@ fn config() -> Config {
     Config {
         upstream: Some(([127, 0, 0, 1], 5353).into()),
         forwards: vec!["tcp:2222:22".parse().unwrap(), "udp:9000:9".parse().unwrap()],
-        ..Config::for_guest(GUEST_MAC, "vm", GUEST)
+        ..Config::for_guest(GUEST_MAC, "vm", GUEST).without_ipv6()
     }
 }
 
 /// What a frame to the guest holds.
-fn packet(frame: &[u8]) -> Ipv4<'_> {
+fn packet(frame: &[u8]) -> Packet<'_> {
     assert_eq!(frame[VNET_LEN..VNET_LEN + 6], GUEST_MAC, "to the guest");
     assert_eq!(frame[VNET_LEN + 12..VNET_LEN + 14], [8, 0]);
-    Ipv4::parse(&frame[VNET_LEN + ETHERNET_LEN..]).unwrap()
+    Packet::ipv4(&frame[VNET_LEN + ETHERNET_LEN..]).unwrap()
+}
+
+/// The guest's address in the family of `to`.
+fn guest_in(to: IpAddr) -> IpAddr {
+    match to {
+        IpAddr::V4(_) => GUEST.into(),
+        IpAddr::V6(_) => v6::GUEST6.into(),
+    }
 }
 
 /// Packets of the guest, to its gateway.
-fn guest_output(to: Ipv4Addr) -> Output {
+fn guest_output(to: IpAddr) -> Output {
     let mut output = Output::new(GUEST_MAC, GUEST);
     output.learn(to, OUR_MAC);
     output
@@ -51,24 +73,38 @@ impl Link {
 
     /// The guest sends an IPv4 packet.
     fn ip(&mut self, protocol: u8, to: Ipv4Addr, payload: &[u8]) {
+        let mut output = guest_output(to.into());
+        output.ip(protocol, GUEST.into(), to.into(), payload);
+        let mut frame = output.pop().unwrap();
+        frame[10] = self.takes;
+        self.core.input(&frame, self.now);
+    }
+
+    /// The guest sends a packet in the family of `to`.
+    fn ip_to(&mut self, protocol: u8, to: IpAddr, payload: &[u8]) {
         let mut output = guest_output(to);
-        output.ipv4(protocol, GUEST, to, payload);
+        output.ip(protocol, guest_in(to), to, payload);
         let mut frame = output.pop().unwrap();
         frame[10] = self.takes;
         self.core.input(&frame, self.now);
     }
 
-    fn udp(&mut self, from: u16, to: SocketAddrV4, payload: &[u8]) {
-        let mut output = guest_output(*to.ip());
-        output.udp(SocketAddrV4::new(GUEST, from), to, payload);
+    fn udp(&mut self, from: u16, to: SocketAddr, payload: &[u8]) {
+        let mut output = guest_output(to.ip());
+        output.udp(SocketAddr::new(guest_in(to.ip()), from), to, payload);
         let mut frame = output.pop().unwrap();
         frame[10] = self.takes;
         self.core.input(&frame, self.now);
     }
 
-    fn tcp(&mut self, port: u16, to: SocketAddrV4, segment: Segment<'_>, payload: &[u8]) {
-        let mut output = guest_output(*to.ip());
-        output.tcp(SocketAddrV4::new(GUEST, port), to, &segment, [payload, &[]]);
+    fn tcp(&mut self, port: u16, to: SocketAddr, segment: Segment<'_>, payload: &[u8]) {
+        let mut output = guest_output(to.ip());
+        output.tcp(
+            SocketAddr::new(guest_in(to.ip()), port),
+            to,
+            &segment,
+            [payload, &[]],
+        );
         let mut frame = output.pop().unwrap();
         frame[10] = self.takes;
         self.core.input(&frame, self.now);
@@ -90,7 +126,7 @@ impl Link {
         let [Action::Connect { connection, to }] = actions[..] else {
             panic!("{actions:?}");
         };
-        assert_eq!(to, SocketAddr::from(server()));
+        assert_eq!(to, server());
         assert!(self.frames().is_empty(), "the host has not answered");
         self.core.connection(connection).unwrap().connected(self.now);
         let frames = self.frames();
@@ -107,8 +143,8 @@ impl Link {
     }
 }
 
-fn server() -> SocketAddrV4 {
-    SocketAddrV4::new(SERVER, 80)
+fn server() -> SocketAddr {
+    SocketAddr::new(SERVER.into(), 80)
 }
 
 fn segment(flag: u8, sequence: u32, acknowledgment: u32, window: u16) -> Segment<'static> {
@@ -183,7 +219,7 @@ fn a_guest_that_takes_large_segments_gets_them_whole() {
     // The checksum is left to the guest: flags, TCP over IPv4, header length, segment size, start and place.
     assert_eq!(frame[..10], [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0]);
     let packet = packet(frame);
-    let pseudo = fold(pseudo(SERVER, GUEST, TCP, packet.payload.len()));
+    let pseudo = fold(pseudo(SERVER.into(), GUEST.into(), TCP, packet.payload.len()));
     assert_eq!(u16_at(packet.payload, 16), Some(pseudo));
 }
 
@@ -312,7 +348,7 @@ fn flows_are_bounded_and_forgotten() {
 #[test]
 fn datagrams_go_out_and_come_back_in_fragments_if_they_must() {
     let mut link = Link::new(config(), 0);
-    link.udp(5000, SocketAddrV4::new(GATEWAY, 7), b"ping");
+    link.udp(5000, SocketAddr::new(GATEWAY.into(), 7), b"ping");
     let actions = link.actions();
     let [
         Action::Send {
@@ -359,15 +395,19 @@ fn a_restricted_guest_reaches_nobody() {
     );
     for to in [
         server(),
-        SocketAddrV4::new(GATEWAY, 22),
-        SocketAddrV4::new(DNS, 53),
+        SocketAddr::new(GATEWAY.into(), 22),
+        SocketAddr::new(DNS.into(), 53),
     ] {
         link.tcp(1, to, segment(flags::SYN, 0, 0, 1000), &[]);
         link.udp(1, to, b"x");
     }
     let query = b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";
-    link.udp(1, SocketAddrV4::new(DNS, 53), query);
-    link.ip(ICMP, SERVER, &echo_reply(&[8, 0, 0, 0, 0, 1, 0, 1], 1));
+    link.udp(1, SocketAddr::new(DNS.into(), 53), query);
+    link.ip(
+        ICMP,
+        SERVER,
+        &echo_reply(&[8, 0, 0, 0, 0, 1, 0, 1], 1, SERVER.into(), GUEST.into()),
+    );
     assert_eq!(link.actions(), []);
     let frames = link.frames();
     assert_eq!(frames.len(), 4, "three resets, and a name server that refuses");
@@ -405,10 +445,10 @@ fn a_forwarded_connection_opens_towards_the_guest() {
     let id = link.core.forwarded(0, 40_000, 1).unwrap();
     let frames = link.frames();
     let syn = packet(&frames[0]);
-    assert_eq!((syn.source, syn.destination), (GATEWAY, GUEST));
+    assert_eq!((syn.source, syn.destination), (GATEWAY.into(), GUEST.into()));
     let syn = Tcp::parse(syn.payload).unwrap();
     assert_eq!((syn.source, syn.destination, syn.flags), (40_000, 22, flags::SYN));
-    let gateway = SocketAddrV4::new(GATEWAY, 40_000);
+    let gateway = SocketAddr::new(GATEWAY.into(), 40_000);
     let ours = syn.sequence.wrapping_add(1);
     assert_eq!(
         link.core.connection(id).unwrap().room_for_host(),
@@ -447,7 +487,7 @@ fn a_forwarded_datagram_is_answered_to_its_client() {
         (datagram.source, datagram.destination, datagram.payload),
         (40_000, 9, &b"ping"[..])
     );
-    link.udp(9, SocketAddrV4::new(GATEWAY, 40_000), b"pong");
+    link.udp(9, SocketAddr::new(GATEWAY.into(), 40_000), b"pong");
     let reply = Action::Reply {
         forward: 1,
         to: client,
@@ -477,7 +517,7 @@ fn the_gateway_answers_arp_and_pings() {
         (reply[7], &reply[8..14], &reply[14..18]),
         (2, &OUR_MAC[..], &[10, 0, 2, 2][..])
     );
-    let mut echo = echo_reply(&[0, 0, 0, 0, 1, 2, 3, 4, 5], 0x0102);
+    let mut echo = echo_reply(&[0, 0, 0, 0, 1, 2, 3, 4, 5], 0x0102, GATEWAY.into(), GUEST.into());
     echo[0] = 8;
     echo[2] -= 8;
     link.ip(ICMP, GATEWAY, &echo);
@@ -501,7 +541,8 @@ fn shared() -> Config {
                 name: Some("web".into()),
                 address: Ipv4Addr::new(192, 168, 9, 80),
             }],
-            names: vec![("printer.lan".into(), Ipv4Addr::new(192, 168, 9, 7))],
+            names: vec![("printer.lan".into(), Ipv4Addr::new(192, 168, 9, 7).into())],
+            ..Plan::default()
         },
         shared: true,
         forwards: vec!["tcp:2222:192.168.9.66:22".parse().unwrap()],
@@ -524,8 +565,8 @@ fn dhcp_message(mac: Mac, kind: u8, wanted: Option<Ipv4Addr>, name: &str) -> Vec
     }
     message.push(255);
     let mut output = Output::new(mac, Ipv4Addr::UNSPECIFIED);
-    let from = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
-    output.udp(from, SocketAddrV4::new(Ipv4Addr::BROADCAST, 67), &message);
+    let from = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 68);
+    output.udp(from, SocketAddr::new(Ipv4Addr::BROADCAST.into(), 67), &message);
     output.pop().unwrap()
 }
 
@@ -540,7 +581,7 @@ fn several_guests_share_a_network() {
         core.input(&dhcp_message(mac, 1, None, name), 1);
         let offer = core.next_frame().unwrap();
         assert_eq!(offer[VNET_LEN..VNET_LEN + 6], mac, "to the one who asked");
-        let offer = Ipv4::parse(&offer[VNET_LEN + ETHERNET_LEN..]).unwrap();
+        let offer = Packet::ipv4(&offer[VNET_LEN + ETHERNET_LEN..]).unwrap();
         let address = address_at(Udp::parse(offer.payload).unwrap().payload, 16).unwrap();
         core.input(&dhcp_message(mac, 3, Some(address), name), 1);
         assert!(core.next_frame().is_some());
@@ -567,8 +608,8 @@ fn several_guests_share_a_network() {
         let mut output = Output::new([2, 0, 0, 0, 0, 1], first);
         output.learn(gateway, OUR_MAC);
         output.udp(
-            SocketAddrV4::new(first, 4000),
-            SocketAddrV4::new(gateway, 53),
+            SocketAddr::new(first.into(), 4000),
+            SocketAddr::new(gateway.into(), 53),
             &query,
         );
         core.input(&output.pop().unwrap(), 2);
@@ -608,8 +649,11 @@ fn a_guest_that_never_spoke_is_asked_for_its_card() {
     core.poll(again);
     let syn = core.next_frame().unwrap();
     assert_eq!(syn[VNET_LEN..VNET_LEN + 6], mac);
-    let packet = Ipv4::parse(&syn[VNET_LEN + ETHERNET_LEN..]).unwrap();
-    assert_eq!((packet.source, packet.destination), (gateway, guest));
+    let packet = Packet::ipv4(&syn[VNET_LEN + ETHERNET_LEN..]).unwrap();
+    assert_eq!(
+        (packet.source, packet.destination),
+        (gateway.into(), guest.into())
+    );
 }
 
 #[test]
@@ -622,9 +666,9 @@ fn one_guest_of_several_does_not_take_everything() {
         let mut output = Output::new([2, 0, 0, 0, 0, guest], address);
         output.learn(SERVER, OUR_MAC);
         output.learn(gateway, OUR_MAC);
-        let from = SocketAddrV4::new(address, port);
+        let from = SocketAddr::new(address.into(), port);
         output.tcp(from, server(), &segment(flags::SYN, 0, 0, 1000), [&[], &[]]);
-        output.udp(from, SocketAddrV4::new(SERVER, 9), b"x");
+        output.udp(from, SocketAddr::new(SERVER.into(), 9), b"x");
         while let Some(frame) = output.pop() {
             core.input(&frame, 1);
         }
@@ -646,17 +690,25 @@ proptest! {
     #[test]
     fn hostile_frames_are_no_danger(
         frames in prop::collection::vec(
-            (0usize..5, any::<[u8; 4]>(), prop::collection::vec(any::<u8>(), 0..120), any::<u16>(), 0u8..4), 1..60,
+            (0usize..9, any::<[u8; 4]>(), prop::collection::vec(any::<u8>(), 0..120), any::<u16>(), 0u8..4), 1..60,
         ),
         steps in prop::collection::vec(0u64..5000, 1..60),
     ) {
-        let mut link = Link::new(config(), 0);
+        let mut link = Link::new(v6::config6(), 0);
         for (index, (kind, to, mut payload, port, takes)) in frames.into_iter().enumerate() {
             link.takes = takes;
             // Mostly the same few connections, so that their states are met.
             let ports = [1000, port];
             let from = ports[usize::from(port) % 2];
-            let to = [server(), SocketAddrV4::new(GATEWAY, 40_000), SocketAddrV4::new(to.into(), port)][index % 3];
+            let random = Ipv6Addr::from_bits((u128::from(u32::from_be_bytes(to)) << 96) | 5);
+            let to = [
+                server(),
+                SocketAddr::new(GATEWAY.into(), 40_000),
+                SocketAddr::new(Ipv4Addr::from(to).into(), port),
+                SocketAddr::new(v6::SERVER6.into(), 80),
+                SocketAddr::new(GATEWAY6.into(), 40_000),
+                SocketAddr::new(random.into(), port),
+            ][index % 6];
             match kind {
                 0 => {
                     payload.resize(payload.len().max(14), 0);
@@ -665,8 +717,11 @@ proptest! {
                     link.tcp(from, to, segment(flag, sequence, payload[2].into(), port), &payload);
                 }
                 1 => link.udp(from, to, &payload),
-                2 => link.udp(68, SocketAddrV4::new(Ipv4Addr::BROADCAST, 67), &payload),
-                3 => link.ip(payload.first().copied().unwrap_or(6), *to.ip(), &payload),
+                2 => link.udp(68, SocketAddr::new(Ipv4Addr::BROADCAST.into(), 67), &payload),
+                3 => link.discovery(port, payload.clone()),
+                4 => link.dhcp6(&payload),
+                5 => link.udp(from, SocketAddr::new(DNS6.into(), 53), &payload),
+                6 => link.ip_to(payload.first().copied().unwrap_or(6), to.ip(), &payload),
                 _ => {
                     if let Some(slot) = payload.get_mut(VNET_LEN..VNET_LEN + 6) {
                         slot.copy_from_slice(&OUR_MAC);
@@ -676,6 +731,7 @@ proptest! {
             }
             if index % 4 == 0 {
                 let _ = link.core.forwarded(0, port, link.now);
+                let _ = link.core.forwarded(2, port, link.now);
                 link.core.forwarded_datagram(1, ([127, 0, 0, 1], port).into(), &payload, link.now);
             }
             link.now += steps[index % steps.len()];
