@@ -21,6 +21,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("usernet-dhcp", ostler_usernet::fuzzing::dhcp),
     ("usernet-dns", ostler_usernet::fuzzing::dns),
     ("usernet-frames", ostler_usernet::fuzzing::frames),
+    ("vhost-user", ostler_vhost_user::fuzzing::front_end),
     ("virtio-vring", ostler_virtio::fuzzing::vring),
     ("vmm-gdb", ostler_vmm::fuzzing::gdb),
     ("vmm-qmp", ostler_vmm::fuzzing::qmp),
