@@ -57,19 +57,17 @@ fn exchange(guest: &mut Running, host: &Host, round: u32) -> [u64; 2] {
     guest.expect(&format!("END sent {round}"), LIMIT);
     guest.expect(&format!("listening {round}"), LIMIT);
     // The port is open a little later than that is said.
-    let mut client = loop {
-        let mut client = host.python(
-            &format!(
-                "try:\n{}\nexcept ConnectionRefusedError: say('refused')",
-                indented(TCP_CLIENT)
-            ),
-            &["10.98.0.2", &MUCH.to_string()],
+    let mut sent = loop {
+        let program = format!(
+            "try:\n{}\nexcept ConnectionRefusedError: say('refused')",
+            indented(TCP_CLIENT)
         );
+        let mut client = host.python(&program, &["10.98.0.2", &MUCH.to_string()]);
         let said = client.line();
+        client.rest();
         if said != "refused" {
             break said;
         }
-        client.rest();
     };
     guest.expect(&format!("done {round}"), LIMIT);
     let console = guest.console();
@@ -87,7 +85,7 @@ fn exchange(guest: &mut Running, host: &Host, round: u32) -> [u64; 2] {
     let hash = |text: &str| text.split_whitespace().next().unwrap().to_owned();
     assert_eq!(got, format!("{MUCH} {}", hash(&section("sent"))));
     assert_eq!(
-        client.split_off(MUCH.to_string().len() + 1),
+        sent.split_off(MUCH.to_string().len() + 1),
         hash(&section("got"))
     );
     let counts = section("packets");

@@ -69,7 +69,6 @@ fn messages_that_cannot_be_are_refused() {
             [header(5, 1, 40), pair(1, 0), vec![0; 32]].concat(),
             "0 descriptors",
         ),
-        ([header(38, 1, 40), vec![0; 40]].concat(), "is not there"),
     ] {
         let mut front = Front::new();
         front.send(&bytes, &[]);
