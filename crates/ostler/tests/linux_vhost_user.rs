@@ -84,10 +84,7 @@ fn exchange(guest: &mut Running, host: &Host, round: u32) -> [u64; 2] {
     };
     let hash = |text: &str| text.split_whitespace().next().unwrap().to_owned();
     assert_eq!(got, format!("{MUCH} {}", hash(&section("sent"))));
-    assert_eq!(
-        sent.split_off(MUCH.to_string().len() + 1),
-        hash(&section("got"))
-    );
+    assert_eq!(sent.split_off(MUCH.to_string().len() + 1), hash(&section("got")));
     let counts = section("packets");
     let mut counts = counts.split_whitespace().map(|count| count.parse().unwrap());
     [counts.next().unwrap(), counts.next().unwrap()]

@@ -543,13 +543,21 @@ mod tests {
             "name = \"lan\"\nmac = \"02:00:00:00:00:01\"\nageing = 60\n\
              [stp]\nversion = \"stp\"\npriority = 4096\n\
              [[port]]\nname = \"up\"\ntap = \"tap0\"\ntrunk = \"1,10-20\"\nnative = 1\nedge = \"off\"\n\
+             [[port]]\nname = \"vm\"\nvhost-user = \"/run/vm.sock\"\n\
+             [[port]]\nname = \"wm\"\nvhost-user-connect = \"/run/wm.sock\"\n\
              [[port]]\nname = \"web\"\nguest = true\nvlan = 10\nmac = \"52:54:00:00:00:01\"\naddresses = [\"10.0.0.1\", \"fe80::1\"]\n",
         )
         .unwrap();
-        assert_eq!((config.ports.len(), config.switch.ageing), (2, 60));
+        assert_eq!((config.ports.len(), config.switch.ageing), (4, 60));
         assert_eq!(config.switch.spanning_tree.unwrap().version, Version::Stp);
         assert_eq!(config.ports[0].source().unwrap(), Source::Tap("tap0".into()));
-        let web = config.ports[1].config().unwrap();
+        let places: Vec<_> = config.ports[1..3]
+            .iter()
+            .map(|port| port.source().unwrap())
+            .collect();
+        assert_eq!(places[0], Source::VhostUser("/run/vm.sock".into()));
+        assert_eq!(places[1], Source::VhostUserConnect("/run/wm.sock".into()));
+        let web = config.ports[3].config().unwrap();
         assert_eq!(web.vlans, PortVlans::access(VlanId::new(10).unwrap()));
         assert_eq!(web.protection.addresses.unwrap().len(), 2);
     }
@@ -589,6 +597,7 @@ mod tests {
             (&good("native = 1"), 4, "only a trunk"),
             (&good("trunk = \"5-1\""), 4, "no list of VLANs"),
             (&good("tap = \"t\""), 4, "exactly one of"),
+            (&good("vhost-user = \"/s\""), 4, "exactly one of"),
             (
                 &good("[[mirror]]\nto = \"a\"\ningress = [\"b\"]"),
                 7,

@@ -47,7 +47,8 @@ pub struct VhostUserNet {
     wire: Wire,
     session: Session,
     steering: Steering,
-    backlog: Backlog,
+    /// Frames that wait, for each pair.
+    backlogs: [Backlog; MAX_PAIRS],
     lost: Lost,
     pairs: [PairCounters; MAX_PAIRS],
     /// The pair whose frames are taken next.
@@ -76,7 +77,7 @@ impl VhostUserNet {
             wire,
             session,
             steering: Steering::new(),
-            backlog: Backlog::default(),
+            backlogs: Default::default(),
             lost: Lost::default(),
             pairs: [PairCounters::default(); MAX_PAIRS],
             turn: 0,
@@ -92,6 +93,17 @@ impl VhostUserNet {
     /// Whether the guest's driver has its card running: frames can pass.
     pub fn is_up(&self) -> bool {
         self.pairs().any(|pair| self.is_live(pair))
+    }
+
+    /// Why frames cannot pass, while they cannot.
+    pub fn why_down(&self) -> Option<String> {
+        if self.is_up() {
+            return None;
+        }
+        Some(match self.session.rings.iter().find_map(|ring| ring.broken) {
+            Some(error) => format!("the guest's driver broke a ring: {error}"),
+            None => "the guest's driver has not started its card".into(),
+        })
     }
 
     fn pairs(&self) -> Range<usize> {
@@ -135,8 +147,10 @@ impl VhostUserNet {
         if happened || self.more_messages {
             self.serve_messages()?;
         }
-        if !self.is_up() {
-            self.lost.sent += self.backlog.clear() as u64;
+        for pair in self.pairs() {
+            if !self.is_live(pair) {
+                self.lost.sent += self.backlogs[pair].clear() as u64;
+            }
         }
         self.pass_on()
     }
@@ -213,27 +227,26 @@ impl VhostUserNet {
 
     /// Sends a frame, given in parts. False if there is no room for it.
     pub fn send(&mut self, header: &Header, parts: &[&[u8]]) -> bool {
-        if self.backlog.is_empty() {
-            match self.place(header, parts) {
-                Placed::Sent => return true,
-                Placed::TooLong => return false,
-                Placed::NoBuffers => {}
-            }
-        }
-        self.is_up() && self.backlog.push(header, parts)
-    }
-
-    fn place(&mut self, header: &Header, parts: &[&[u8]]) -> Placed {
         let wished = self.steering.pair(parts);
         let pair = match self.is_live(wished) {
             true => Some(wished),
             false => self.pairs().find(|&pair| self.is_live(pair)),
         };
-        let Some(pair) = pair else {
-            return Placed::NoBuffers;
-        };
-        let number = receiving(pair);
+        let Some(pair) = pair else { return false };
+        if self.backlogs[pair].is_empty() {
+            match self.place(pair, header, parts) {
+                Placed::Sent => return true,
+                Placed::TooLong => return false,
+                Placed::NoBuffers => {}
+            }
+        }
+        self.is_live(pair) && self.backlogs[pair].push(header, parts)
+    }
+
+    /// Puts a frame into the buffers of a pair.
+    fn place(&mut self, pair: usize, header: &Header, parts: &[&[u8]]) -> Placed {
         let (header_len, mergeable) = (self.session.header_len(), self.session.mergeable());
+        let number = receiving(pair);
         let Some(live) = self.session.rings[number].live() else {
             return Placed::NoBuffers;
         };
@@ -252,13 +265,15 @@ impl VhostUserNet {
     /// Frames that wait go where buffers came.
     fn pass_on(&mut self) -> Result<(), Error> {
         let mut moved = false;
-        while let Some((header, frame)) = self.backlog.pop() {
-            match self.place(&header, &[&frame]) {
-                Placed::Sent => moved = true,
-                Placed::TooLong => self.lost.sent += 1,
-                Placed::NoBuffers => {
-                    self.backlog.put_back((header, frame));
-                    break;
+        for pair in self.pairs() {
+            while let Some((header, frame)) = self.backlogs[pair].pop() {
+                match self.place(pair, &header, &[&frame]) {
+                    Placed::Sent => moved = true,
+                    Placed::TooLong => self.lost.sent += 1,
+                    Placed::NoBuffers => {
+                        self.backlogs[pair].put_back((header, frame));
+                        break;
+                    }
                 }
             }
         }
@@ -287,13 +302,19 @@ impl VhostUserNet {
         self.more_messages || (0..self.session.rings.len()).any(|number| self.has_chains(number))
     }
 
+    /// Whether frames wait for buffers of this ring.
+    fn is_waited_for(&self, number: usize) -> bool {
+        let pair = number / 2;
+        number == receiving(pair) && !self.backlogs[pair].is_empty() && self.is_live(pair)
+    }
+
     /// Whether a ring has chains that are wanted now: frames to take, or buffers for frames that wait.
     fn has_chains(&self, number: usize) -> bool {
         let ring = &self.session.rings[number];
         if number % 2 == 1 {
             ring.looks_available()
         } else {
-            !self.backlog.is_empty() && ring.has_more()
+            self.is_waited_for(number) && ring.has_more()
         }
     }
 
@@ -302,7 +323,7 @@ impl VhostUserNet {
         let mut work = self.more_messages;
         for number in 0..self.session.rings.len() {
             let sends = number % 2 == 1;
-            if !sends && self.backlog.is_empty() {
+            if !sends && !self.is_waited_for(number) {
                 continue;
             }
             let enabled = self.session.rings[number].running().map(|live| {

@@ -43,6 +43,8 @@ pub(crate) struct Ring {
     pub kick: Option<Kick>,
     pub call: Option<Call>,
     pub error: Option<OwnedFd>,
+    /// How the guest broke it, until it is started anew.
+    pub broken: Option<GuestError>,
     live: Option<Live>,
 }
 
@@ -97,6 +99,7 @@ impl Ring {
         });
         match started {
             Ok(vring) => {
+                self.broken = None;
                 self.live = Some(Live {
                     vring,
                     chains: Vec::new(),
@@ -138,7 +141,8 @@ impl Ring {
     pub fn fail(&mut self, number: u32, error: GuestError) {
         tracing::info!("a guest broke ring {number}: {error}");
         self.live = None;
-        if let Some(descriptor) = self.error.take() {
+        self.broken = Some(error);
+        if let Some(Ok(descriptor)) = self.error.as_ref().map(OwnedFd::try_clone) {
             // A front end that has no use for it is no worse off.
             let _ = Call::new(descriptor).and_then(|mut call| call.signal());
         }

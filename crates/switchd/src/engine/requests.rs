@@ -336,6 +336,10 @@ impl Engine {
         let slot = self.ports.get(port.get())?.as_ref()?;
         let config = self.core.port(port)?;
         let (kind, place) = slot.source.describe();
+        let why_down = match &slot.link {
+            Some(link) => link.why_down(),
+            None => Some(slot.why_down.clone()),
+        };
         let pairs = slot.link.as_ref().map_or(Vec::new(), |link| link.queue_pairs());
         let pairs = pairs
             .iter()
@@ -347,7 +351,7 @@ impl Engine {
             "place": place,
             "up": slot.up,
             "forwarding": self.core.is_forwarding(port),
-            "why-down": (slot.link.is_none()).then(|| slot.why_down.clone()),
+            "why-down": why_down,
             "temporary": slot.temporary,
             "lost": slot.link.as_ref().map(|link| views::lost(link.lost())),
             "queue-pairs": pairs.collect::<Value>(),

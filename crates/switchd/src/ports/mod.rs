@@ -83,6 +83,11 @@ pub(crate) trait Link {
         Ok(true)
     }
 
+    /// Why it is not up, for links that know.
+    fn why_down(&self) -> Option<String> {
+        None
+    }
+
     /// Whether [`Link::is_up`] says something else than it last did, for links that know it at once.
     fn may_change(&self) -> bool {
         false

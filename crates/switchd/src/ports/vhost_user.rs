@@ -100,6 +100,10 @@ impl Link for VhostUserLink {
         Ok(self.was_up)
     }
 
+    fn why_down(&self) -> Option<String> {
+        self.net.why_down()
+    }
+
     fn may_change(&self) -> bool {
         self.has_changed()
     }

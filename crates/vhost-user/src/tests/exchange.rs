@@ -221,6 +221,7 @@ fn rings_stop_and_go_on() {
     sends.send(&frame(2, 60));
     assert_eq!(front.ask(FrontendReq::GET_VRING_BASE, &pair(1, 0)), pair(1, 1));
     assert!(!front.net.is_up());
+    assert!(front.net.why_down().unwrap().contains("has not started"));
     assert_eq!(front.taken(), None);
     front.tell(FrontendReq::SET_VRING_BASE, &pair(1, 1), &[]);
     front.tell(FrontendReq::SET_VRING_KICK, &word(1), &[sends.kick.as_fd()]);
@@ -321,6 +322,17 @@ fn answers_come_by_the_pair_of_their_questions() {
     assert_eq!(drivers[0].next_used().unwrap()[12..], flow(2));
     let one = crate::PairCounters { received: 1, sent: 1 };
     assert_eq!(front.net.pair_counters(), [one; 2]);
+    // What waits for buffers of one pair holds up no other, and keeps nobody busy.
+    assert!(front.give(&flow(1)));
+    front.net.serve().unwrap();
+    drivers[0].give_buffer(200);
+    assert!(!front.net.has_work() && !front.net.sleep());
+    assert!(front.give(&flow(2)));
+    assert_eq!(drivers[0].next_used().unwrap()[12..], flow(2));
+    drivers[2].give_buffer(200);
+    assert!(front.net.has_work());
+    front.net.serve().unwrap();
+    assert_eq!(drivers[2].next_used().unwrap()[12..], flow(1));
     // A pair that rests gets nothing.
     front.tell(FrontendReq::SET_VRING_ENABLE, &pair(2, 0), &[]);
     drivers[0].give_buffer(200);

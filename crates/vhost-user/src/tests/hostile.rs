@@ -254,6 +254,8 @@ fn a_guest_that_breaks_a_ring_loses_it_until_it_is_set_up_anew() {
         assert_eq!(front.taken(), None, "{what}");
         assert!(!front.net.is_up(), "{what}");
         assert!(!front.net.has_work() && !front.net.sleep(), "{what}");
+        let why = front.net.why_down().unwrap();
+        assert!(why.contains("broke a ring"), "{what}: {why}");
         rustix::io::read(&error, &mut [0; 8]).unwrap();
         front.ask(FrontendReq::GET_VRING_BASE, &pair(1, 0));
         sends
