@@ -78,19 +78,48 @@ fn play(input: &[u8]) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    const CARD: &[u8] = include_bytes!("../../../tools/fuzz/corpus/vhost-user/card");
+
     #[test]
     fn what_fuzzers_found_is_survived() {
         ostler_corpus::replay("vhost-user", super::front_end);
     }
 
+    proptest::proptest! {
+        /// The conversation of a front end and the rings of its guest, with some bytes of either changed.
+        #[test]
+        fn a_damaged_conversation_is_survived(
+            changes in proptest::collection::vec((0usize..CARD.len(), proptest::prelude::any::<u8>()), 1..24),
+            cut in 0usize..CARD.len(),
+        ) {
+            let mut input = CARD.to_vec();
+            for (at, byte) in changes {
+                input[at] = byte;
+            }
+            super::front_end(&input);
+            super::front_end(&input[..cut]);
+        }
+
+        /// The same with changes in the rings alone, where they meet a card that runs.
+        #[test]
+        fn damaged_rings_are_survived(
+            changes in proptest::collection::vec((0x800usize..CARD.len(), proptest::prelude::any::<u8>()), 1..24),
+        ) {
+            let mut input = CARD.to_vec();
+            for (at, byte) in changes {
+                input[at] = byte;
+            }
+            super::front_end(&input);
+        }
+    }
+
     /// Otherwise fuzzing would start far from where frames are.
     #[test]
     fn the_first_input_has_a_card_that_moves_frames() {
-        let input = include_bytes!("../../../tools/fuzz/corpus/vhost-user/card");
         if io_uring::IoUring::new(1).is_err() {
             eprintln!("SKIPPED the_first_input_has_a_card_that_moves_frames: the host refuses io_uring");
             return;
         }
-        assert_eq!(super::play(input), (2, 2));
+        assert_eq!(super::play(CARD), (2, 2));
     }
 }
