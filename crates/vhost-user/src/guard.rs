@@ -1,9 +1,9 @@
 //! SIGBUS in memory that a front end shares with us.
 //!
 //! Whoever shares a file can make it shorter, and huge pages can be used up; the next access then raises SIGBUS, which ends a process.
-//! To demand sealed files would be simpler, but files of /dev/shm and of hugetlbfs have no seals, and Cloud Hypervisor's memory has none
-//! either. So the signal is caught: if the address is in a region of ours, empty memory takes the region's place, the access goes on,
-//! and the connection ends as soon as somebody looks. Any other SIGBUS does what it did before.
+//! To demand sealed files would be simpler, but files of tmpfs and hugetlbfs that are opened by their path have no seals, and none helps
+//! where huge pages run out. So the signal is caught: if the address is in a region of ours, empty memory takes the region's place, the
+//! access goes on, and the connection ends as soon as somebody looks. Any other SIGBUS does what it did before.
 
 use std::mem::MaybeUninit;
 use std::ptr;
