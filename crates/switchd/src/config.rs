@@ -148,7 +148,8 @@ pub enum Edge {
     Off,
 }
 
-/// A port as its user describes it. Exactly one of `tap`, `packet`, `listen`, `connect`, `guest` and `router` says where it leads.
+/// A port as its user describes it. Exactly one of `tap`, `packet`, `listen`, `connect`, `vhost-user`, `vhost-user-connect`, `guest` and
+/// `router` says where it leads.
 #[derive(Serialize, Deserialize, Default, Clone, Debug, PartialEq, Eq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PortSpec {
@@ -166,6 +167,12 @@ pub struct PortSpec {
     /// A unix socket to connect to, where a peer with QEMU's framing listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<PathBuf>,
+    /// A unix socket where the front end of a foreign guest (QEMU's `-netdev vhost-user`) may connect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhost_user: Option<PathBuf>,
+    /// A unix socket to connect to, where such a front end listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vhost_user_connect: Option<PathBuf>,
     /// A guest of ours, which comes by the control socket.
     #[serde(default, skip_serializing_if = "is_false")]
     pub guest: bool,
@@ -251,6 +258,8 @@ pub(crate) enum Source {
     Packet(String),
     Listen(PathBuf),
     Connect(PathBuf),
+    VhostUser(PathBuf),
+    VhostUserConnect(PathBuf),
     Guest,
     Router(Box<RouterSpec>),
 }
@@ -263,6 +272,8 @@ impl Source {
             Self::Packet(name) => ("packet", Some(name.clone())),
             Self::Listen(path) => ("listen", Some(path.display().to_string())),
             Self::Connect(path) => ("connect", Some(path.display().to_string())),
+            Self::VhostUser(path) => ("vhost-user", Some(path.display().to_string())),
+            Self::VhostUserConnect(path) => ("vhost-user-connect", Some(path.display().to_string())),
             Self::Guest => ("guest", None),
             Self::Router(router) => ("router", Some(router.address.clone())),
         }
@@ -270,7 +281,10 @@ impl Source {
 
     /// Whether its frames are in memory that can be looked at without asking the kernel.
     pub fn has_ring(&self) -> bool {
-        matches!(self, Self::Guest | Self::Packet(_))
+        matches!(
+            self,
+            Self::Guest | Self::Packet(_) | Self::VhostUser(_) | Self::VhostUserConnect(_)
+        )
     }
 }
 
@@ -282,6 +296,8 @@ impl PortSpec {
             self.packet.clone().map(Source::Packet),
             self.listen.clone().map(Source::Listen),
             self.connect.clone().map(Source::Connect),
+            self.vhost_user.clone().map(Source::VhostUser),
+            self.vhost_user_connect.clone().map(Source::VhostUserConnect),
             self.guest.then_some(Source::Guest),
             self.router.clone().map(Source::Router),
         ];
@@ -290,7 +306,7 @@ impl PortSpec {
             (Some(source), None) => Ok(source),
             _ => Err(Error::port(
                 &self.name,
-                "it needs exactly one of tap, packet, listen, connect, guest and router",
+                "it needs exactly one of tap, packet, listen, connect, vhost-user, vhost-user-connect, guest and router",
             )),
         }
     }
@@ -527,13 +543,21 @@ mod tests {
             "name = \"lan\"\nmac = \"02:00:00:00:00:01\"\nageing = 60\n\
              [stp]\nversion = \"stp\"\npriority = 4096\n\
              [[port]]\nname = \"up\"\ntap = \"tap0\"\ntrunk = \"1,10-20\"\nnative = 1\nedge = \"off\"\n\
+             [[port]]\nname = \"vm\"\nvhost-user = \"/run/vm.sock\"\n\
+             [[port]]\nname = \"wm\"\nvhost-user-connect = \"/run/wm.sock\"\n\
              [[port]]\nname = \"web\"\nguest = true\nvlan = 10\nmac = \"52:54:00:00:00:01\"\naddresses = [\"10.0.0.1\", \"fe80::1\"]\n",
         )
         .unwrap();
-        assert_eq!((config.ports.len(), config.switch.ageing), (2, 60));
+        assert_eq!((config.ports.len(), config.switch.ageing), (4, 60));
         assert_eq!(config.switch.spanning_tree.unwrap().version, Version::Stp);
         assert_eq!(config.ports[0].source().unwrap(), Source::Tap("tap0".into()));
-        let web = config.ports[1].config().unwrap();
+        let places: Vec<_> = config.ports[1..3]
+            .iter()
+            .map(|port| port.source().unwrap())
+            .collect();
+        assert_eq!(places[0], Source::VhostUser("/run/vm.sock".into()));
+        assert_eq!(places[1], Source::VhostUserConnect("/run/wm.sock".into()));
+        let web = config.ports[3].config().unwrap();
         assert_eq!(web.vlans, PortVlans::access(VlanId::new(10).unwrap()));
         assert_eq!(web.protection.addresses.unwrap().len(), 2);
     }
@@ -573,6 +597,7 @@ mod tests {
             (&good("native = 1"), 4, "only a trunk"),
             (&good("trunk = \"5-1\""), 4, "no list of VLANs"),
             (&good("tap = \"t\""), 4, "exactly one of"),
+            (&good("vhost-user = \"/s\""), 4, "exactly one of"),
             (
                 &good("[[mirror]]\nto = \"a\"\ningress = [\"b\"]"),
                 7,

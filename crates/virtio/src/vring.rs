@@ -160,6 +160,13 @@ impl Vring {
         Ok(self.available != next)
     }
 
+    /// Whether the driver seems to have made chains available, without a change here. A ring that cannot be read has some: taking
+    /// them tells what is wrong.
+    pub fn looks_available(&self) -> bool {
+        let next = self.queue.next_avail();
+        self.available != Wrapping(next) || self.driver_index() != Some(next)
+    }
+
     /// Follows the descriptors from `head`. Every loop ends, as a chain has at most [`MAX_SEGMENTS`] descriptors.
     fn walk(&self, head: u16, chain: &mut Chain) -> Result<(), GuestError> {
         chain.start(head);
@@ -250,6 +257,23 @@ impl Vring {
             .enable_notification(&*self.ram)
             .map_err(|_| self.ring_access())?;
         self.has_available()
+    }
+
+    /// Asks the driver to kick for chains beyond those that it has made available; true if there are such by now. For a device that
+    /// left some where they were because they were too few.
+    pub fn enable_kicks_for_more(&mut self) -> Result<bool, GuestError> {
+        let next = self.queue.next_avail();
+        let index = self.driver_index().ok_or(self.ring_access())?;
+        self.queue.set_next_avail(index);
+        let enabled = self.queue.enable_notification(&*self.ram);
+        self.queue.set_next_avail(next);
+        enabled.map_err(|_| self.ring_access())
+    }
+
+    /// The driver's available index as it is now.
+    pub fn driver_index(&self) -> Option<u16> {
+        let index = self.queue.avail_idx(&*self.ram, Ordering::Acquire);
+        index.ok().map(|index| index.0)
     }
 
     /// Tells the driver that it need not kick.

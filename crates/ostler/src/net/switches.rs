@@ -67,7 +67,7 @@ pub enum SwitchCommand {
 pub enum PortCommand {
     /// The ports.
     List,
-    /// Add a port. Give exactly one of --tap, --packet, --listen, --connect and --guest.
+    /// Add a port. Give exactly one of --tap, --packet, --listen, --connect, --vhost-user, --vhost-user-connect and --guest.
     Add(Box<AddArgs>),
     /// Change a port: mtu=9000 isolated=on edge=auto mac-limit=none ..., by the names in the configuration file.
     Set {
@@ -156,6 +156,12 @@ pub struct AddArgs {
     /// A unix socket to connect to, with that framing.
     #[arg(long, value_name = "PATH")]
     connect: Option<PathBuf>,
+    /// A unix socket where the front end of a foreign guest (QEMU's -netdev vhost-user) may connect.
+    #[arg(long, value_name = "PATH")]
+    vhost_user: Option<PathBuf>,
+    /// A unix socket to connect to, where such a front end listens.
+    #[arg(long, value_name = "PATH")]
+    vhost_user_connect: Option<PathBuf>,
     /// Kept for a guest, which comes with --net switch=...,port=NAME.
     #[arg(long)]
     guest: bool,
@@ -301,6 +307,8 @@ fn port_call(command: PortCommand) -> Result<Call, Failure> {
                 packet: add.packet,
                 listen: absolute(add.listen)?,
                 connect: absolute(add.connect)?,
+                vhost_user: absolute(add.vhost_user)?,
+                vhost_user_connect: absolute(add.vhost_user_connect)?,
                 guest: add.guest,
                 vlan: add.vlans.vlan,
                 trunk: add.vlans.trunk,

@@ -6,6 +6,7 @@
 
 pub mod hosts;
 pub mod process;
+pub mod qemu;
 pub mod qmp;
 pub mod switch;
 pub mod terminal;

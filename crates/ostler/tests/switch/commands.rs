@@ -43,6 +43,21 @@ fn ports_come_and_go_by_commands() {
     assert!(switch.port("a").is_none() && !switch.path("a").exists());
     assert!(a.try_receive().is_err(), "it is hung up on");
 
+    switch.net(&["port", "add", "v", "--vhost-user", &path("v")]);
+    let port = switch.port("v").unwrap();
+    assert_eq!(
+        (&port["kind"], &port["place"]),
+        (&"vhost-user".into(), &path("v").into())
+    );
+    assert_eq!(port["why-down"], "nobody is connected");
+    let front_end = std::os::unix::net::UnixStream::connect(switch.path("v")).unwrap();
+    switch.until("a front end at the port", |switch| {
+        switch.port("v").unwrap()["why-down"] == "the guest's driver has not started its card"
+    });
+    drop(front_end);
+    switch.net(&["port", "remove", "v"]);
+    assert!(!switch.path("v").exists());
+
     for (words, reason) in [
         (&["port", "remove", "a"][..], "there is no port \"a\""),
         (&["port", "add", "b", "--guest"], "another port of that name"),

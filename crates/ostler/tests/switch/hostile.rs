@@ -1,12 +1,15 @@
 //! Peers and clients that do not keep to the rules. Others do not suffer.
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use ostler_netio::FrameRings;
 use ostler_switchd::client::Client;
 use ostler_switchd::config::PortSpec;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::support::switch::{Switch, broadcast};
 
@@ -127,4 +130,106 @@ fn streams_and_clients_of_noise() {
     switch.until_up("a", false);
     switch.until_up("b", false);
     assert_works(&switch);
+}
+
+/// Sends bytes with descriptors.
+fn send_with(socket: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+    assert_eq!(sent.unwrap(), bytes.len());
+}
+
+/// A message of a vhost-user front end whose payload are these words.
+fn message(request: u32, payload: &[u64]) -> Vec<u8> {
+    let header = [request, 1, 8 * payload.len() as u32].map(u32::to_ne_bytes);
+    let words: Vec<u8> = payload.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    [&header.concat()[..], &words].concat()
+}
+
+/// Front ends that lie about memory, close in the middle of a message, send too many descriptors, or take their memory away while the
+/// switch uses it lose their connection and are told apart; frames of others pass all the while, and the next front end is served.
+#[test]
+fn a_vhost_user_front_end_harms_only_itself() {
+    const MEMORY: u64 = 1 << 20;
+    const USER: u64 = 0x7000_0000_0000;
+    let switch = Switch::start(
+        "[[port]]\nname = \"a\"\nlisten = \"FOLDER/a\"\n[[port]]\nname = \"b\"\nlisten = \"FOLDER/b\"\n\
+         [[port]]\nname = \"guest\"\nvhost-user = \"FOLDER/guest\"\n",
+    );
+    let [mut a, mut b] = ["a", "b"].map(|name| switch.peer(name));
+    let connect = || UnixStream::connect(switch.path("guest")).unwrap();
+    let memory = || {
+        let file = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&file, MEMORY).unwrap();
+        file
+    };
+    let table = |len: u64| message(5, &[1, 0, len, USER, 0]);
+    let mut ends_with = |why: &str, socket: UnixStream| {
+        switch.until(why, |switch| {
+            let port = switch.port("guest").unwrap();
+            port["why-down"]
+                .as_str()
+                .is_some_and(|reason| reason.contains(why))
+        });
+        a.send(&broadcast(1, None, why));
+        assert_eq!(b.receive(), broadcast(1, None, why));
+        drop(socket);
+    };
+    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+
+    let socket = connect();
+    send_with(&socket, &message(5, &[1])[..14], &[memory().as_fd()]);
+    socket.shutdown(std::net::Shutdown::Both).unwrap();
+    ends_with("in the middle of a message", socket);
+    let socket = connect();
+    send_with(&socket, &table(2 * MEMORY), &[memory().as_fd()]);
+    ends_with("beyond the end of its file", socket);
+    let socket = connect();
+    send_with(&socket, &table(MEMORY), &[event.as_fd()]);
+    ends_with("memory file system", socket);
+    let socket = connect();
+    send_with(&socket, &message(3, &[]), &[event.as_fd(); 16]);
+    ends_with("more descriptors", socket);
+
+    let socket = connect();
+    let file = memory();
+    send_with(&socket, &message(2, &[1 << 32]), &[]);
+    send_with(&socket, &table(MEMORY), &[file.as_fd()]);
+    for ring in 0..2u64 {
+        let at = USER + 0x1_0000 * (ring + 1);
+        send_with(&socket, &message(8, &[ring | 16 << 32]), &[]);
+        send_with(
+            &socket,
+            &message(9, &[ring, at, at + 0x2000, at + 0x1000, 0]),
+            &[],
+        );
+        send_with(&socket, &message(13, &[ring]), &[event.as_fd()]);
+        send_with(&socket, &message(12, &[ring]), &[event.as_fd()]);
+    }
+    let refused = |switch: &Switch| {
+        switch.port("guest").unwrap()["why-down"]
+            .to_string()
+            .contains("io_uring")
+    };
+    switch.until("started", |switch| {
+        switch.port("guest").unwrap()["up"] == true || refused(switch)
+    });
+    if refused(&switch) {
+        eprintln!("SKIPPED a_vhost_user_front_end_harms_only_itself (in part): the host refuses io_uring");
+        return;
+    }
+    // The socket stays open: the loss is noticed by what the switch does itself.
+    rustix::fs::ftruncate(&file, 0).unwrap();
+    rustix::io::write(&event, &1u64.to_ne_bytes()).unwrap();
+    ends_with("took memory away", socket);
+    let socket = connect();
+    ends_with("has not started its card", socket);
+    switch.until("gone", |switch| {
+        let port = switch.port("guest").unwrap();
+        port["why-down"] == "the front end closed the connection"
+    });
 }

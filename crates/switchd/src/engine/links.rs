@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::{Egress, Engine, Gone, LINK, LISTENER, Link, Port, with_core};
 use crate::Error;
 use crate::config::{PortSpec, Source};
-use crate::ports::{GuestLink, PacketLink, RouterLink, StreamLink, TapLink};
+use crate::ports::{GuestLink, PacketLink, RouterLink, StreamLink, TapLink, VhostUserLink};
 
 impl Engine {
     pub(super) fn find_port(&self, name: &str) -> Option<PortIndex> {
@@ -30,11 +30,13 @@ impl Engine {
             return Err(Error::port(&spec.name, "there is another port of that name"));
         }
         let listener = match &source {
-            Source::Listen(path) => Some(listen(path).map_err(|source| Error::Host {
-                what: "cannot listen at",
-                name: path.display().to_string(),
-                source,
-            })?),
+            Source::Listen(path) | Source::VhostUser(path) => {
+                Some(listen(path).map_err(|source| Error::Host {
+                    what: "cannot listen at",
+                    name: path.display().to_string(),
+                    source,
+                })?)
+            }
             _ => None,
         };
         let pvid = config.vlans.pvid.map(|vlan| vlan.get());
@@ -70,7 +72,7 @@ impl Engine {
         self.disconnect(port);
         with_core!(self, |core, now, out| core.remove_port(port, now, out))?;
         if let Some(slot) = self.ports[port.get()].take()
-            && let Source::Listen(path) = &slot.source
+            && let Source::Listen(path) | Source::VhostUser(path) = &slot.source
         {
             let _ = fs::remove_file(path);
         }
@@ -101,8 +103,16 @@ impl Engine {
             return;
         };
         // One peer a port: a second one is hung up on.
-        if slot.link.is_none() {
-            self.connect(port, Box::new(StreamLink::new(socket)));
+        if slot.link.is_some() {
+            return;
+        }
+        let link: Result<Box<dyn Link>, String> = match slot.source {
+            Source::VhostUser(_) => VhostUserLink::new(socket).map(|link| Box::new(link) as _),
+            _ => Ok(Box::new(StreamLink::new(socket))),
+        };
+        match link {
+            Ok(link) => self.connect(port, link),
+            Err(why) => slot.why_down = why,
         }
     }
 
@@ -123,7 +133,7 @@ impl Engine {
     }
 
     /// Tells the core whether a port's link is up.
-    fn see_whether_up(&mut self, port: PortIndex) {
+    pub(super) fn see_whether_up(&mut self, port: PortIndex) {
         let Some(slot) = self.slot_mut(port) else { return };
         let up = match slot.link.as_mut().map(|link| link.is_up()) {
             Some(Ok(up)) => up,
@@ -173,8 +183,8 @@ impl Engine {
     pub(super) fn has_chores(&self) -> bool {
         let watched = |port: &Port| match port.source {
             Source::Tap(_) | Source::Packet(_) => true,
-            Source::Connect(_) | Source::Router(_) => port.link.is_none(),
-            Source::Listen(_) | Source::Guest => false,
+            Source::Connect(_) | Source::VhostUserConnect(_) | Source::Router(_) => port.link.is_none(),
+            Source::Listen(_) | Source::VhostUser(_) | Source::Guest => false,
         };
         self.ports.iter().flatten().any(watched)
     }
@@ -199,6 +209,10 @@ impl Engine {
             Source::Connect(path) => connect_now(path)
                 .map(|socket| Box::new(StreamLink::new(socket)) as _)
                 .map_err(|error| format!("cannot connect to \"{}\": {error}", path.display())),
+            Source::VhostUserConnect(path) => connect_now(path)
+                .map_err(|error| format!("cannot connect to \"{}\": {error}", path.display()))
+                .and_then(VhostUserLink::new)
+                .map(|link| Box::new(link) as _),
             Source::Router(router) => router
                 .config()
                 .and_then(RouterLink::start)
@@ -206,7 +220,7 @@ impl Engine {
                     slot.directory = Some(directory);
                     Box::new(link) as _
                 }),
-            Source::Listen(_) | Source::Guest => return,
+            Source::Listen(_) | Source::VhostUser(_) | Source::Guest => return,
         };
         match link {
             Ok(link) => self.connect(port, link),

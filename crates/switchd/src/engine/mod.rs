@@ -235,11 +235,9 @@ impl Engine {
         Time::from_nanos(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn links(&self) -> impl Iterator<Item = &dyn Link> {
-        self.ports
-            .iter()
-            .flatten()
-            .filter_map(|port| port.link.as_deref())
+    fn links(&mut self) -> impl Iterator<Item = &mut Box<dyn Link>> {
+        let ports = self.ports.iter_mut().flatten();
+        ports.filter_map(|port| port.link.as_mut())
     }
 
     fn do_what_is_due(&mut self) {
@@ -273,7 +271,7 @@ impl Engine {
             return Some(Duration::ZERO);
         }
         // All of them: each has to know that it must wake us.
-        let waiting = self.links().filter(|link| link.sleep()).count();
+        let waiting = self.links().map(|link| usize::from(link.sleep())).sum::<usize>();
         if waiting > 0 {
             return Some(Duration::ZERO);
         }
@@ -332,6 +330,7 @@ impl Engine {
         let mut link = link;
         self.batch.clear();
         let end = link.receive(&mut self.batch);
+        let may_change = link.may_change();
         if let Some(slot) = self.slot_mut(port) {
             slot.link = Some(link);
         }
@@ -347,6 +346,8 @@ impl Engine {
         self.flush();
         if let Err(gone) = end {
             self.lose(port, gone);
+        } else if may_change {
+            self.see_whether_up(port);
         }
     }
 

@@ -336,6 +336,14 @@ impl Engine {
         let slot = self.ports.get(port.get())?.as_ref()?;
         let config = self.core.port(port)?;
         let (kind, place) = slot.source.describe();
+        let why_down = match &slot.link {
+            Some(link) => link.why_down(),
+            None => Some(slot.why_down.clone()),
+        };
+        let pairs = slot.link.as_ref().map_or(Vec::new(), |link| link.queue_pairs());
+        let pairs = pairs
+            .iter()
+            .map(|[received, sent]| json!({ "received": received, "sent": sent }));
         Some(json!({
             "name": slot.spec.name,
             "number": port.get(),
@@ -343,9 +351,10 @@ impl Engine {
             "place": place,
             "up": slot.up,
             "forwarding": self.core.is_forwarding(port),
-            "why-down": (slot.link.is_none()).then(|| slot.why_down.clone()),
+            "why-down": why_down,
             "temporary": slot.temporary,
             "lost": slot.link.as_ref().map(|link| views::lost(link.lost())),
+            "queue-pairs": pairs.collect::<Value>(),
             "mtu": config.mtu,
             "vlans": views::vlans(config),
             "stp": views::tree_port(&self.core, port),

@@ -9,7 +9,16 @@ use crate::Error;
 use crate::config::{MirrorSpec, PortSpec, StpSpec};
 
 /// What a port is called and where it leads stays as it is for as long as it is there.
-const FIXED: [&str; 6] = ["name", "tap", "packet", "listen", "connect", "guest"];
+const FIXED: [&str; 8] = [
+    "name",
+    "tap",
+    "packet",
+    "listen",
+    "connect",
+    "vhost-user",
+    "vhost-user-connect",
+    "guest",
+];
 
 /// Settings of a port by their names in the configuration file; null is the usual value.
 #[derive(Deserialize)]

@@ -93,11 +93,11 @@ impl Link for GuestLink {
         self.rings.has_frames()
     }
 
-    fn sleep(&self) -> bool {
+    fn sleep(&mut self) -> bool {
         self.rings.sleep()
     }
 
-    fn stay_awake(&self) {
+    fn stay_awake(&mut self) {
         self.rings.stay_awake();
     }
 }

@@ -6,6 +6,7 @@ mod packet;
 mod router;
 mod stream;
 mod tap;
+mod vhost_user;
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -18,6 +19,7 @@ pub(crate) use packet::PacketLink;
 pub(crate) use router::RouterLink;
 pub(crate) use stream::StreamLink;
 pub(crate) use tap::TapLink;
+pub(crate) use vhost_user::VhostUserLink;
 
 /// Frames that a port takes in before others have their turn.
 const BATCH: usize = 64;
@@ -59,21 +61,36 @@ pub(crate) trait Link {
     }
 
     /// The switch is about to sleep. True if there are frames after all.
-    fn sleep(&self) -> bool {
+    fn sleep(&mut self) -> bool {
         false
     }
 
     /// The switch is awake.
-    fn stay_awake(&self) {}
+    fn stay_awake(&mut self) {}
 
     /// Frames that were lost between the switch and the other side, of which the core knows nothing.
     fn lost(&self) -> Lost {
         Lost::default()
     }
 
+    /// What each queue pair has received and sent, where there are some.
+    fn queue_pairs(&self) -> Vec<[u64; 2]> {
+        Vec::new()
+    }
+
     /// Looks whether the other side can be reached at all, for links that do not tell.
     fn is_up(&mut self) -> Result<bool, Gone> {
         Ok(true)
+    }
+
+    /// Why it is not up, for links that know.
+    fn why_down(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether [`Link::is_up`] says something else than it last did, for links that know it at once.
+    fn may_change(&self) -> bool {
+        false
     }
 }
 

@@ -88,7 +88,7 @@ impl Link for RouterLink {
         self.stream.has_frames()
     }
 
-    fn sleep(&self) -> bool {
+    fn sleep(&mut self) -> bool {
         self.stream.sleep()
     }
 }

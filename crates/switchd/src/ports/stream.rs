@@ -107,7 +107,7 @@ impl Link for StreamLink {
         self.more
     }
 
-    fn sleep(&self) -> bool {
+    fn sleep(&mut self) -> bool {
         self.more
     }
 }

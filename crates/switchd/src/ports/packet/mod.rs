@@ -153,7 +153,7 @@ impl Link for PacketLink {
         self.ring.has_frames()
     }
 
-    fn sleep(&self) -> bool {
+    fn sleep(&mut self) -> bool {
         self.ring.has_frames()
     }
 
