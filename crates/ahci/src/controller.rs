@@ -14,6 +14,7 @@ use crate::drive::Drive;
 use crate::hba::{Hba, PORTS, SIZE};
 use crate::port::DriveKind;
 use crate::shared::Shared;
+use crate::tray::TrayControl;
 use crate::worker::PortWorker;
 
 /// BAR of the registers (ABAR).
@@ -23,8 +24,8 @@ const BAR: usize = 5;
 pub struct DriveOptions {
     /// What it is.
     pub kind: DriveKind,
-    /// The image behind it.
-    pub disk: Arc<dyn Disk>,
+    /// The image behind it; a CD-ROM drive may have none, and is empty then.
+    pub disk: Option<Arc<dyn Disk>>,
     /// Serial number; at most 20 characters are shown.
     pub serial: String,
 }
@@ -34,6 +35,7 @@ pub struct Ahci {
     registers: Arc<Registers>,
     /// One a drive.
     workers: Vec<Worker<()>>,
+    kinds: [Option<DriveKind>; PORTS],
 }
 
 /// What is behind the BAR.
@@ -43,7 +45,7 @@ impl Ahci {
     /// A controller with `drives` at its ports, from the first on.
     ///
     /// # Errors
-    /// If there are more drives than ports, or the host gives no threads and events.
+    /// If there are more drives than ports, a disk has no image, or the host gives no threads and events.
     pub fn new(
         drives: Vec<DriveOptions>,
         ram: Arc<GuestRam>,
@@ -71,18 +73,32 @@ impl Ahci {
         let shared = Arc::new(Shared::new(Hba::new(kinds), ram, builder.build(), msi)?);
         let mut workers = Vec::new();
         for (port, options) in drives.into_iter().enumerate() {
-            let drive = Drive::new(options.kind, &*options.disk, options.serial);
-            let worker = PortWorker::new(port, drive, &*options.disk, shared.clone())?;
+            let disk = options.disk.as_deref();
+            let drive = Drive::new(options.kind, disk, options.serial)?;
+            let worker = PortWorker::new(port, drive, disk, shared.clone())?;
             let name = format!("sata{port}");
             workers.push(Worker::spawn(name, move |stop| worker.run(&stop))?);
         }
         let registers = Arc::new(Registers(shared));
-        Ok(Arc::new(Self { registers, workers }))
+        Ok(Arc::new(Self {
+            registers,
+            workers,
+            kinds,
+        }))
     }
 
     /// The counters of the drive at `port`.
     pub fn metrics(&self, port: usize) -> Arc<DeviceMetrics> {
         self.shared().metrics[port % PORTS].clone()
+    }
+
+    /// The tray of the drive at `port`; only a CD-ROM drive has one.
+    pub fn tray(&self, port: usize) -> Option<TrayControl> {
+        let kind = self.kinds.get(port).copied().flatten();
+        (kind == Some(DriveKind::Cdrom)).then(|| TrayControl {
+            shared: self.registers.0.clone(),
+            port,
+        })
     }
 
     fn shared(&self) -> &Shared {

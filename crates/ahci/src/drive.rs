@@ -2,6 +2,7 @@
 
 use ostler_disk::{Disk, RequestError, SECTOR_SIZE};
 
+use crate::Error;
 use crate::ata::{self, Geometry};
 use crate::atapi::{BLOCK, Cdrom};
 use crate::command::Work;
@@ -18,10 +19,11 @@ pub enum Drive {
 }
 
 impl Drive {
-    /// A drive of `kind` over `disk`.
-    pub fn new(kind: DriveKind, disk: &dyn Disk, serial: String) -> Self {
-        match kind {
+    /// A drive of `kind` over `disk`, which only a CD-ROM drive can do without.
+    pub fn new(kind: DriveKind, disk: Option<&dyn Disk>, serial: String) -> Result<Self, Error> {
+        Ok(match kind {
             DriveKind::Disk => {
+                let disk = disk.ok_or(Error::NoDisk)?;
                 let (topology, features) = (disk.topology(), disk.features());
                 let sector = topology.logical_block.max(SECTOR_SIZE as u32);
                 Self::Disk(ata::Disk::new(Geometry {
@@ -33,12 +35,8 @@ impl Drive {
                     trim: features.discard,
                 }))
             }
-            // Blocks of the medium have to be blocks of the host's too.
-            DriveKind::Cdrom if u64::from(disk.topology().logical_block) > BLOCK => {
-                Self::Cdrom(Cdrom::new(0, serial))
-            }
-            DriveKind::Cdrom => Self::Cdrom(Cdrom::new(disk.size(), serial)),
-        }
+            DriveKind::Cdrom => Self::Cdrom(Cdrom::new(disk.map(medium_size), serial)),
+        })
     }
 
     /// Its kind.
@@ -105,5 +103,14 @@ impl Drive {
             Self::Disk(disk) => disk.trim_ranges(list),
             Self::Cdrom(_) => None,
         }
+    }
+}
+
+/// Bytes of a medium: none of an image whose blocks are larger on the host than a CD's.
+pub fn medium_size(disk: &dyn Disk) -> u64 {
+    if u64::from(disk.topology().logical_block) > BLOCK {
+        0
+    } else {
+        disk.size()
     }
 }

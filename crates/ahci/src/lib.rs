@@ -25,6 +25,9 @@ mod shared;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod tray;
+#[cfg(test)]
+mod tray_tests;
 mod words;
 mod worker;
 
@@ -32,3 +35,4 @@ pub use controller::{Ahci, DriveOptions};
 pub use error::Error;
 pub use hba::PORTS;
 pub use port::DriveKind;
+pub use tray::{Order, TrayControl, TrayError, TrayState};

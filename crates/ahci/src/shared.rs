@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::fis::Taskfile;
 use crate::hba::{Attention, Hba, PORTS};
 use crate::port::Wanted;
+use crate::tray::Tray;
 
 /// Where in the received FIS area each kind of FIS goes (AHCI 1.3.1, 4.2.1).
 const AREA_PIO_SETUP: u64 = 0x20;
@@ -21,7 +22,7 @@ const AREA_REGISTER: u64 = 0x40;
 const AREA_DEVICE_BITS: u64 = 0x58;
 
 /// How often somebody who waits for a worker looks whether it is still there.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Wakes a port's worker.
 pub struct Doorbell {
@@ -66,6 +67,8 @@ pub struct Shared {
     /// Signalled when a worker has done what was wanted.
     answered: Condvar,
     pub doorbells: [Doorbell; PORTS],
+    /// Of ports with CD-ROM drives.
+    pub trays: [Tray; PORTS],
     pub ram: Arc<GuestRam>,
     pub config: ConfigSpace,
     pub intx: Intx,
@@ -86,6 +89,7 @@ impl Shared {
             hba: Mutex::new(hba),
             answered: Condvar::new(),
             doorbells: [a?, b?, c?, d?, e?, f?],
+            trays: Default::default(),
             ram,
             config,
             intx: Intx::new(),
@@ -119,14 +123,17 @@ impl Shared {
         }
     }
 
+    /// True if the port has no worker, or has none any more.
+    pub fn is_abandoned(&self, port: usize) -> bool {
+        self.doorbells[port].abandoned.load(Ordering::Acquire)
+    }
+
     /// Waits until no port wants anything of its worker, or those are gone.
     pub fn wait_for_workers(&self) {
         let mut hba = self.hba();
         loop {
-            let waiting = (0..PORTS).any(|port| {
-                hba.port(port).wanted() != Wanted::Nothing
-                    && !self.doorbells[port].abandoned.load(Ordering::Acquire)
-            });
+            let waiting =
+                (0..PORTS).any(|port| hba.port(port).wanted() != Wanted::Nothing && !self.is_abandoned(port));
             if !waiting {
                 return;
             }

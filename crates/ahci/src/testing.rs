@@ -130,6 +130,11 @@ pub struct Bench {
 impl Bench {
     /// Drives, one a port.
     pub fn new(drives: Vec<(DriveKind, Arc<dyn Disk>)>) -> Self {
+        let drives = drives.into_iter().map(|(kind, disk)| (kind, Some(disk)));
+        Self::with(drives.collect())
+    }
+
+    fn with(drives: Vec<(DriveKind, Option<Arc<dyn Disk>>)>) -> Self {
         let ram = allocate(RAM, RamOptions::default()).unwrap();
         let wire = Arc::new(Wire::default());
         let drives = drives
@@ -156,6 +161,13 @@ impl Bench {
     /// One CD-ROM drive, likewise.
     pub fn cdrom(disk: Arc<dyn Disk>) -> Self {
         let bench = Self::new(vec![(DriveKind::Cdrom, disk)]);
+        bench.start();
+        bench
+    }
+
+    /// A CD-ROM drive without a medium, likewise.
+    pub fn empty() -> Self {
+        let bench = Self::with(vec![(DriveKind::Cdrom, None)]);
         bench.start();
         bench
     }

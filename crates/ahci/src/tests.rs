@@ -611,10 +611,17 @@ fn drives_are_bounded_by_the_ports() {
     let image = image();
     let drives = (0..7).map(|_| crate::DriveOptions {
         kind: DriveKind::Cdrom,
-        disk: image.open(false),
+        disk: Some(image.open(false)),
         serial: String::new(),
     });
     let bench = Bench::new(Vec::new());
     let refused = Ahci::new(drives.collect(), bench.ram.clone(), bench.wire.clone());
     assert!(matches!(refused.err(), Some(Error::TooManyDrives(7))));
+    let nothing = crate::DriveOptions {
+        kind: DriveKind::Disk,
+        disk: None,
+        serial: String::new(),
+    };
+    let refused = Ahci::new(vec![nothing], bench.ram.clone(), bench.wire.clone());
+    assert!(matches!(refused.err(), Some(Error::NoDisk)));
 }

@@ -2,7 +2,7 @@
 //!
 //! One thread a drive: none waits for another's disk. Commands of the drive's queue (NCQ) are in flight together; any other
 //! has the drive for itself. What takes long (a read, a write, a flush, a TRIM) goes to the disk's queue; everything else is
-//! answered at once.
+//! answered at once. What management wants of a CD-ROM drive's tray is done when nothing is in flight.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,16 +15,17 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::Error;
 use crate::command::{Link, Work};
-use crate::drive::Drive;
+use crate::drive::{Drive, medium_size};
 use crate::fis::{
     CONTROL_SRST, ERROR_ABRT, ERROR_IDNF, REGISTER_LEN, Registers, STATUS_DRDY, STATUS_DSC, Taskfile,
 };
 use crate::port::{
-    IS_BUS_DATA, IS_BUS_FATAL, IS_DEVICE_BITS, IS_INTERFACE_FATAL, IS_OVERFLOW, IS_PIO, IS_REGISTER,
-    IS_TASK_FILE, Wanted,
+    DriveKind, IS_BUS_DATA, IS_BUS_FATAL, IS_DEVICE_BITS, IS_INTERFACE_FATAL, IS_OVERFLOW, IS_PIO,
+    IS_REGISTER, IS_TASK_FILE, Wanted,
 };
 use crate::prdt::{Fault, Header, Scatter, store_byte_count};
 use crate::shared::{Received, Shared};
+use crate::tray::{Order, TrayError};
 
 const STOP: u64 = 0;
 const DISK: u64 = 1;
@@ -86,7 +87,7 @@ enum Round {
 pub(crate) struct PortWorker {
     port: usize,
     // Dropped before what its requests point into.
-    disk_queue: Box<dyn DiskQueue>,
+    disk_queue: Option<Box<dyn DiskQueue>>,
     drive: Drive,
     flights: Vec<Flight>,
     shared: Arc<Shared>,
@@ -105,11 +106,18 @@ impl Drop for Presence<'_> {
 }
 
 impl PortWorker {
-    /// A worker for `port` with its drive and the disk behind it.
-    pub fn new(port: usize, drive: Drive, disk: &dyn Disk, shared: Arc<Shared>) -> Result<Self, Error> {
-        let disk_queue = disk.open_queue(DEPTH)?;
+    /// A worker for `port` with its drive and the disk behind it, if there is one.
+    pub fn new(
+        port: usize,
+        drive: Drive,
+        disk: Option<&dyn Disk>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, Error> {
         let events = EventLoop::new()?;
-        events.add(disk_queue.event(), DISK)?;
+        let disk_queue = open_queue(&events, disk)?;
+        if let Drive::Cdrom(cdrom) = &drive {
+            shared.trays[port].show(cdrom.tray());
+        }
         events.add(&shared.doorbells[port].event, DOORBELL)?;
         shared.doorbells[port].abandoned.store(false, Ordering::Release);
         Ok(Self {
@@ -143,7 +151,11 @@ impl PortWorker {
                 match *token {
                     STOP => return self.abandon(),
                     // Clears the event, which may come late: after the last completion was taken.
-                    DISK => self.disk_queue.complete(&mut self.completions),
+                    DISK => {
+                        if let Some(queue) = &mut self.disk_queue {
+                            queue.complete(&mut self.completions);
+                        }
+                    }
                     _ => {
                         clear(&self.shared.doorbells[self.port].event);
                         DeviceMetrics::add(&self.metrics.kicks, 1);
@@ -164,8 +176,10 @@ impl PortWorker {
             ..
         } = self;
         events.poll(|| {
-            if disk_queue.in_flight() > 0 {
-                disk_queue.complete(completions);
+            if let Some(queue) = disk_queue
+                && queue.in_flight() > 0
+            {
+                queue.complete(completions);
             }
             !completions.is_empty() || shared.doorbells[*port].rung.load(Ordering::Acquire)
         })
@@ -182,20 +196,82 @@ impl PortWorker {
         if wanted != Wanted::Nothing {
             self.stop(wanted);
         }
+        if !self.obey() {
+            return Round::Idle;
+        }
         for _ in 0..BATCH {
             let in_flight = self.in_flight();
             let slot = self.shared.hba().port(self.port).next_slot(in_flight);
-            let Some(slot) = slot else {
-                self.disk_queue.submit();
-                return Round::Idle;
-            };
-            if !self.take(slot) {
-                self.disk_queue.submit();
+            let taken = slot.is_some_and(|slot| self.take(slot));
+            if !taken {
+                self.submit();
                 return Round::Idle;
             }
         }
-        self.disk_queue.submit();
+        self.submit();
         Round::More
+    }
+
+    fn submit(&mut self) {
+        if let Some(queue) = &mut self.disk_queue {
+            queue.submit();
+        }
+    }
+
+    /// Does what management wants of the tray, or false while that has to wait for what is in flight.
+    fn obey(&mut self) -> bool {
+        if self.drive.kind() != DriveKind::Cdrom || !self.shared.trays[self.port].is_ordered() {
+            return true;
+        }
+        if self.in_flight() != 0 {
+            return false;
+        }
+        if let Some(order) = self.shared.trays[self.port].take_order() {
+            let done = self.carry_out(order);
+            if let Drive::Cdrom(cdrom) = &self.drive {
+                self.shared.trays[self.port].answer(cdrom.tray(), done);
+            }
+        }
+        true
+    }
+
+    fn carry_out(&mut self, order: Order) -> Result<(), TrayError> {
+        let Drive::Cdrom(cdrom) = &mut self.drive else {
+            return Err(TrayError::Gone);
+        };
+        if order.medium.is_some() && order.open.is_none() && !cdrom.tray().open {
+            return Err(TrayError::Closed);
+        }
+        // What can fail comes before anything is changed.
+        let queue = match &order.medium {
+            Some(medium) => Some(open_queue(&self.events, medium.as_deref())?),
+            None => None,
+        };
+        if let Some(force) = order.open
+            && !cdrom.open_from_outside(force)
+        {
+            if let Some(Some(unused)) = queue {
+                forget_queue(&self.events, &*unused);
+            }
+            return Err(TrayError::Locked);
+        }
+        if let (Some(queue), Some(medium)) = (queue, order.medium) {
+            if let Some(old) = std::mem::replace(&mut self.disk_queue, queue) {
+                forget_queue(&self.events, &*old);
+            }
+            cdrom.lay(medium.as_deref().map(medium_size));
+        }
+        if order.close {
+            cdrom.close_tray();
+        }
+        Ok(())
+    }
+
+    /// Tells outside how the guest left its tray.
+    fn show_tray(&self) {
+        if let Drive::Cdrom(cdrom) = &self.drive {
+            self.shared.trays[self.port].show(cdrom.tray());
+        }
     }
 
     /// A bit for each slot in flight.
@@ -226,6 +302,7 @@ impl PortWorker {
         self.abandon();
         if wanted == Wanted::Reset {
             self.drive.reset(true);
+            self.show_tray();
         }
         let mut hba = self.shared.hba();
         let port = hba.port_mut(self.port);
@@ -244,7 +321,9 @@ impl PortWorker {
     }
 
     fn abandon(&mut self) {
-        self.disk_queue.drain(&mut self.completions);
+        if let Some(queue) = &mut self.disk_queue {
+            queue.drain(&mut self.completions);
+        }
         self.completions.clear();
         for flight in &mut self.flights {
             // What was read into memory was written there, whether or not the guest learns of it.
@@ -302,6 +381,7 @@ impl PortWorker {
         };
         self.shared.hba().port_mut(self.port).begin(slot);
         let work = self.drive.start(command, packet.as_ref());
+        self.show_tray();
         self.begin(slot, header, command, work)
     }
 
@@ -340,6 +420,7 @@ impl PortWorker {
         let port = hba.port_mut(self.port);
         if port.control(slot, reset) {
             self.drive.reset(false);
+            self.show_tray();
             port.soft_reset_done();
         }
         self.shared.settle(&mut hba);
@@ -430,16 +511,24 @@ impl PortWorker {
         let token = u64::from(slot) | u64::from(flight.pending) << 32;
         flight.pending += 1;
         let op = op(flight.scatter.buffers());
+        let Some(queue) = &mut self.disk_queue else {
+            // The drive gives no work without a medium; if it did, that would fail.
+            let result = Err(RequestError::OutOfRange);
+            self.completions.push(Completion { token, result });
+            return;
+        };
         // SAFETY: the buffers lie in mappings of guest RAM that `self.shared` keeps alive. The disk queue is drained by
         // `abandon` or dropped, which waits for what is in flight, before `self.shared` goes: fields are dropped in order
         // of declaration.
-        unsafe { self.disk_queue.push(token, op) };
+        unsafe { queue.push(token, op) };
     }
 
     /// Answers what the disk finished.
     fn complete(&mut self) {
-        if self.disk_queue.in_flight() > 0 {
-            self.disk_queue.complete(&mut self.completions);
+        if let Some(queue) = &mut self.disk_queue
+            && queue.in_flight() > 0
+        {
+            queue.complete(&mut self.completions);
         }
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
@@ -458,7 +547,7 @@ impl PortWorker {
             }
         }
         self.completions = completions;
-        self.disk_queue.submit();
+        self.submit();
     }
 
     /// All operations of a stage are done: the next one, or the answer.
@@ -561,5 +650,20 @@ impl PortWorker {
         port.fail(slot, end.as_ref(), causes);
         self.shared.settle(&mut hba);
         false
+    }
+}
+
+/// A queue of the disk, if there is one, among what is waited for.
+fn open_queue(events: &EventLoop, disk: Option<&dyn Disk>) -> Result<Option<Box<dyn DiskQueue>>, Error> {
+    let Some(disk) = disk else { return Ok(None) };
+    let queue = disk.open_queue(DEPTH)?;
+    events.add(queue.event(), DISK)?;
+    Ok(Some(queue))
+}
+
+/// A queue is waited for no more.
+fn forget_queue(events: &EventLoop, queue: &dyn DiskQueue) {
+    if let Err(error) = events.remove(queue.event()) {
+        tracing::debug!("a queue of a medium that is gone: {error}");
     }
 }

@@ -2,11 +2,11 @@
 
 use ostler_libvirt::procedures::{
     EVENT_BALLOON, EVENT_DEVICE_ADDED, EVENT_DEVICE_REMOVED, EVENT_LIFECYCLE, EVENT_METADATA, EVENT_REBOOT,
-    EVENT_WATCHDOG,
+    EVENT_TRAY, EVENT_WATCHDOG,
 };
 use ostler_libvirt::types::{
-    BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MetadataMessage, RebootMessage, Uuid,
-    WatchdogMessage,
+    BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MetadataMessage, RebootMessage, TrayMessage,
+    Uuid, WatchdogMessage,
 };
 use ostler_libvirt::{Encode, RemoteError};
 
@@ -18,6 +18,7 @@ pub const LIFECYCLE: i32 = 0;
 /// The numbers of other events.
 const REBOOT: i32 = 1;
 const WATCHDOG: i32 = 3;
+const TRAY: i32 = 10;
 const BALLOON: i32 = 13;
 const DEVICE_REMOVED: i32 = 15;
 const DEVICE_ADDED: i32 = 19;
@@ -141,6 +142,16 @@ impl Events {
             callback,
             domain: domain.clone(),
             actual,
+        });
+    }
+
+    /// Tells that the tray of a CD-ROM drive moved.
+    pub fn tray_moved(&self, domain: &Domain, alias: &str, open: bool) {
+        self.tell(TRAY, EVENT_TRAY, domain, |callback| TrayMessage {
+            callback,
+            domain: domain.clone(),
+            alias: alias.into(),
+            reason: i32::from(!open),
         });
     }
 

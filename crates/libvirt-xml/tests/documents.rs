@@ -112,6 +112,7 @@ fn live() -> Live {
         ttys: [pair("serial0", "/dev/pts/3"), pair("console0", "/dev/pts/4")].into(),
         ports: [pair("net0", "vnet0"), pair("net1", "vnet1")].into(),
         connected: [("channel0".to_owned(), true)].into(),
+        open_trays: [].into(),
         cid: Some(3),
     }
 }

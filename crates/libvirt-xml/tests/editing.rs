@@ -274,13 +274,15 @@ fn the_first_console_is_the_first_serial_port() {
 #[test]
 fn a_running_guest_shows_what_it_was_given() {
     let domain = define(
-        "<serial/><interface type='network'><source network='default'/></interface><disk><source file='/a'/></disk><vsock/>",
+        "<serial/><interface type='network'><source network='default'/></interface><disk><source file='/a'/></disk>\
+         <disk device='cdrom'><target dev='sda' tray='open'/></disk><disk device='cdrom'><target dev='sdb'/></disk><vsock/>",
     );
     let live = Live {
         id: 7,
         ttys: [("serial0".to_owned(), "/dev/pts/3".to_owned())].into(),
         ports: [("net0".to_owned(), "vnet0".to_owned())].into(),
         connected: [].into(),
+        open_trays: ["sata0-0-1".to_owned()].into(),
         cid: Some(5),
     };
     let xml = domain.live_xml(&live, false);
@@ -292,6 +294,9 @@ fn a_running_guest_shows_what_it_was_given() {
         "<alias name='virtio-disk0'/>",
         "<alias name='pci.1'/>",
         "<cid auto='yes' address='5'/>",
+        // What a client says of a tray is not what there is.
+        "<target dev='sda' bus='sata'/>",
+        "<target dev='sdb' bus='sata' tray='open'/>",
     ] {
         assert!(xml.contains(part), "{part}\n{xml}");
     }

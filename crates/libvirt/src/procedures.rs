@@ -288,6 +288,8 @@ pub const EVENT_LIFECYCLE: i32 = 318;
 pub const EVENT_REBOOT: i32 = 319;
 /// Procedure of the event that a guest let its watchdog run out: [`WatchdogMessage`].
 pub const EVENT_WATCHDOG: i32 = 321;
+/// Procedure of the event that the tray of a drive moved: [`TrayMessage`].
+pub const EVENT_TRAY: i32 = 328;
 /// Procedure of the event that a balloon has another size: [`BalloonMessage`].
 pub const EVENT_BALLOON: i32 = 331;
 /// Procedure of the event that a device is gone: [`DeviceMessage`].

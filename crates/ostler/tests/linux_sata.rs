@@ -2,13 +2,16 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use ostler_disk::open::{DiskOptions, open};
+use serde_json::{Value, json};
 use support::process::{guest_process, moved_by_process, moved_by_threads};
-use support::{Guest, assert_fsck_clean, make_ext4};
+use support::qmp::Qmp;
+use support::{Guest, Running, assert_fsck_clean, make_ext4};
 
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -154,6 +157,111 @@ fn a_cdrom_mounts_and_its_files_are_whole() {
     assert_eq!(sha256(&iso), before);
 }
 
+/// Gives the CD-ROM drive another medium by a descriptor of it.
+fn change_medium(qmp: &mut Qmp, image: &Path) {
+    let file = File::open(image).unwrap();
+    qmp.execute_with("add-fd", json!({ "fdset-id": 5 }), &file);
+    qmp.execute(
+        "blockdev-change-medium",
+        json!({ "id": "disk0", "filename": "/dev/fdset/5", "format": "raw" }),
+    );
+    qmp.execute("remove-fd", json!({ "fdset-id": 5 }));
+}
+
+fn drive(qmp: &mut Qmp) -> Value {
+    qmp.execute("query-block", json!({}))[0].take()
+}
+
+/// Has the guest's shell wait until its drive holds `image`, or nothing.
+fn until_guest_sees(guest: &mut Running, image: Option<&Path>, mark: &str) {
+    let wanted = image.map_or("none".into(), sha256);
+    guest.type_in(&format!("until_is {wanted}; echo s''een {mark}\n"));
+    guest.expect(&format!("seen {mark}\n"), LIMIT);
+}
+
+#[test]
+fn media_come_and_go_and_the_guest_ejects() {
+    let mut guest = Guest::pc(2).append("quiet");
+    let control = guest.path_option("--control", "", "control");
+    let media: Vec<_> = (1..=3u8)
+        .map(|byte| {
+            let path = guest.folder.path().join(format!("{byte}.iso"));
+            // Of different sizes, too.
+            let blocks = 512 * usize::from(byte);
+            let bytes: Vec<u8> = (0..blocks * 2048).map(|at| (at / 2048) as u8 ^ byte).collect();
+            fs::write(&path, bytes).unwrap();
+            path
+        })
+        .collect();
+    let mut guest = guest.args(["--cdrom", media[0].to_str().unwrap()]).spawn();
+    guest.expect("# ", LIMIT);
+    // A drive without a medium cannot be opened.
+    guest.type_in(
+        "set_auto() { echo $2 >/proc/sys/dev/cdrom/auto$1; }; set_auto close 0\n\
+         sum() { if (: </dev/sr0) 2>/dev/null; then sha256sum </dev/sr0 | cut -c 1-64; else echo none; fi; }\n\
+         until_is() { while [ \"$(sum)\" != $1 ]; do usleep 50000; done; }\n",
+    );
+    let mut qmp = Qmp::connect(&control);
+    until_guest_sees(&mut guest, Some(&media[0]), "1");
+
+    // Out: nobody has it any more. In, and another one in its place.
+    qmp.execute("eject", json!({ "device": "disk0" }));
+    let moved = |qmp: &mut Qmp| qmp.event("DEVICE_TRAY_MOVED")["data"]["tray-open"] == true;
+    assert!(moved(&mut qmp));
+    until_guest_sees(&mut guest, None, "2");
+    drop(open(&media[0], DiskOptions::default()).expect("nobody has the medium"));
+    for (round, image) in [&media[1], &media[2], &media[0], &media[1]]
+        .into_iter()
+        .enumerate()
+    {
+        change_medium(&mut qmp, image);
+        if round > 0 {
+            assert!(moved(&mut qmp));
+        }
+        assert!(!moved(&mut qmp));
+        until_guest_sees(&mut guest, Some(image), &format!("round {round}"));
+        assert_eq!(drive(&mut qmp)["tray_open"], false);
+    }
+    assert!(open(&media[1], DiskOptions::default()).is_err(), "it is locked");
+    drop(open(&media[2], DiskOptions::default()).expect("nobody has the medium"));
+
+    // While the guest has it open the tray is locked.
+    guest.type_in("exec 3</dev/sr0; echo l''ocked\n");
+    guest.expect("locked\n", LIMIT);
+    assert_eq!(drive(&mut qmp)["locked"], true);
+    assert_eq!(
+        qmp.refused("eject", json!({ "device": "disk0" }))["desc"],
+        "Device 'disk0' is locked and force was not specified, wait for tray to open and try again"
+    );
+    until_guest_sees(&mut guest, Some(&media[1]), "3");
+    guest.type_in("exec 3<&-; echo un''locked\n");
+    guest.expect("unlocked\n", LIMIT);
+    assert_eq!(drive(&mut qmp)["locked"], false);
+
+    // The guest opens and closes it itself: at the last close of the drive, and at the next one that opens it.
+    guest.type_in("set_auto eject 1; : </dev/sr0; set_auto eject 0; echo eje''cted\n");
+    guest.expect("ejected\n", LIMIT);
+    assert!(moved(&mut qmp));
+    assert_eq!(drive(&mut qmp)["tray_open"], true);
+    guest.type_in("set_auto close 1; : </dev/sr0; set_auto close 0; echo clo''sed\n");
+    guest.expect("closed\n", LIMIT);
+    assert!(!moved(&mut qmp));
+    until_guest_sees(&mut guest, Some(&media[1]), "4");
+
+    // By force, under its hands.
+    guest.type_in("exec 3</dev/sr0; echo op''ened\n");
+    guest.expect("opened\n", LIMIT);
+    qmp.execute("eject", json!({ "device": "disk0", "force": true }));
+    guest.type_in("exec 3<&-\n");
+    until_guest_sees(&mut guest, None, "5");
+    change_medium(&mut qmp, &media[2]);
+    until_guest_sees(&mut guest, Some(&media[2]), "6");
+    guest.type_in("echo errors $(dmesg | grep -cE 'ata[0-9].*(exception|failed|reset|timeout)')\n");
+    guest.expect("errors 0\n", LIMIT);
+    guest.type_in("poweroff -f\n");
+    guest.wait(LIMIT).assert_clean();
+}
+
 #[test]
 fn a_read_only_sata_disk_is_never_written() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,7 +313,7 @@ fn no_cpu_thread_does_a_sata_disks_io() {
     // Not the usual temporary folder: it may be a tmpfs, which does not account for what io_uring writes.
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let disk = folder.path().join("disk.img");
-    fs::File::create(&disk).unwrap().set_len(MEGABYTES << 20).unwrap();
+    File::create(&disk).unwrap().set_len(MEGABYTES << 20).unwrap();
     let guest = Guest::pc(2).args(["--accel", "soft"]).append("quiet");
     let mut guest = guest.args(sata(&disk)).spawn();
     guest.expect("# ", LIMIT);

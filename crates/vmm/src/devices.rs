@@ -4,9 +4,9 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use ostler_ahci::{Ahci, DriveKind, DriveOptions};
+use ostler_ahci::{Ahci, DriveKind, DriveOptions, TrayControl};
 use ostler_disk::{Disk, RawDisk};
 use ostler_e1000e::{CardOptions, E1000e};
 use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
@@ -158,7 +158,10 @@ impl CardControl {
 pub(crate) struct SataDrive {
     pub name: String,
     pub kind: DriveKind,
-    pub image: OpenDisk,
+    /// What was in it when the guest was built, until management takes that over.
+    pub built_with: Arc<Mutex<Option<OpenDisk>>>,
+    /// Of a CD-ROM drive.
+    pub tray: Option<TrayControl>,
     pub metrics: Arc<DeviceMetrics>,
 }
 
@@ -191,11 +194,18 @@ pub(crate) fn build(
     let mut drives = Vec::new();
     for (index, disk) in spec.disks.iter().enumerate() {
         let name = format!("disk{index}");
-        let opened = open_disk(disk, descriptors).map_err(|e| Error::part(name.clone(), e))?;
-        match (disk.bus, disk.device) {
-            (DiskBus::Virtio, _) => list.push(make_disk(name, opened, queues(spec.cpus), platform)?),
-            (DiskBus::Sata, DiskDevice::Disk) => drives.push((name, DriveKind::Disk, opened)),
-            (DiskBus::Sata, DiskDevice::Cdrom) => drives.push((name, DriveKind::Cdrom, opened)),
+        let opened = disk.file.map(|file| open_disk(disk, file, descriptors));
+        let opened = opened.transpose().map_err(|e| Error::part(name.clone(), e))?;
+        let kind = match disk.device {
+            DiskDevice::Disk => DriveKind::Disk,
+            DiskDevice::Cdrom => DriveKind::Cdrom,
+        };
+        match (disk.bus, opened) {
+            (DiskBus::Virtio, Some(opened)) => {
+                list.push(make_disk(name, opened, queues(spec.cpus), platform)?)
+            }
+            (DiskBus::Virtio, None) => return Err(Error::part(name, "it has no image")),
+            (DiskBus::Sata, opened) => drives.push((name, kind, opened, disk.serial.clone())),
         }
     }
     for (index, net) in spec.nets.iter().enumerate() {
@@ -290,25 +300,29 @@ pub(crate) fn make_disk(
     place(name, Box::new(device), part, platform)
 }
 
+/// Name, kind, image and serial number of a SATA drive.
+type SataParts = (String, DriveKind, Option<OpenDisk>, String);
+
 /// The controller of `drives`, if there are any.
-fn make_sata(drives: Vec<(String, DriveKind, OpenDisk)>, platform: &Platform) -> Result<Option<Sata>, Error> {
+fn make_sata(drives: Vec<SataParts>, platform: &Platform) -> Result<Option<Sata>, Error> {
     if drives.is_empty() {
         return Ok(None);
     }
-    let options = drives.iter().map(|(_, kind, open)| DriveOptions {
+    let options = drives.iter().map(|(_, kind, open, serial)| DriveOptions {
         kind: *kind,
-        disk: open.disk.clone(),
-        serial: open.serial.clone(),
+        disk: open.as_ref().map(|open| open.disk.clone()),
+        serial: serial.clone(),
     });
     let controller = Ahci::new(options.collect(), platform.ram.clone(), platform.msi.clone())
         .map_err(|e| Error::part("the SATA controller", e))?;
     let drives = drives
         .into_iter()
         .enumerate()
-        .map(|(port, (name, kind, image))| SataDrive {
+        .map(|(port, (name, kind, image, _))| SataDrive {
             name,
             kind,
-            image,
+            built_with: Arc::new(Mutex::new(image)),
+            tray: controller.tray(port),
             metrics: controller.metrics(port),
         });
     Ok(Some(Sata {
@@ -384,8 +398,8 @@ fn open_door(spec: &VsockSpec, descriptors: &Descriptors) -> Result<Door, AnyErr
     Ok(Door::new(listener, plug)?)
 }
 
-fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<OpenDisk, AnyError> {
-    let file = File::from(descriptors.duplicate(spec.file)?);
+fn open_disk(spec: &DiskSpec, file: Slot, descriptors: &Descriptors) -> Result<OpenDisk, AnyError> {
+    let file = File::from(descriptors.duplicate(file)?);
     let meta = file.metadata()?;
     let direct = rustix::fs::fcntl_getfl(&file)?.contains(rustix::fs::OFlags::DIRECT);
     let filename = name_of(&file);
@@ -402,7 +416,7 @@ fn open_disk(spec: &DiskSpec, descriptors: &Descriptors) -> Result<OpenDisk, Any
 }
 
 /// What the host calls an open file, for people to read.
-fn name_of(file: &File) -> String {
+pub(crate) fn name_of(file: &File) -> String {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     std::fs::read_link(link).map_or_else(|_| "a file".into(), |path| path.display().to_string())
 }

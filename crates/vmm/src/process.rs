@@ -37,6 +37,8 @@ pub fn run(mut socket: UnixStream) -> Result<(), Error> {
         let manager = guest.manager(&spec, driver.handle(), &consoles);
         guest.set_control(ControlServer::start(listener, manager)?);
     }
+    // Whoever needs one has a copy: an image that is given up is to be free.
+    drop(descriptors);
     listen_to_parent(
         &socket,
         driver.handle(),

@@ -74,7 +74,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let image = tempfile::tempfile().unwrap();
     image.set_len(DISK_SIZE).unwrap();
     spec.disks.push(DiskSpec {
-        file: descriptors.push(image),
+        file: Some(descriptors.push(image)),
         format: DiskFormat::Raw,
         readonly: false,
         serial: "one".into(),
@@ -85,7 +85,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     medium.set_len(DISK_SIZE).unwrap();
     let medium = File::open(format!("/proc/self/fd/{}", medium.as_raw_fd())).unwrap();
     spec.disks.push(DiskSpec {
-        file: descriptors.push(medium),
+        file: Some(descriptors.push(medium)),
         format: DiskFormat::Raw,
         readonly: true,
         serial: "two".into(),

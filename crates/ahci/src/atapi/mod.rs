@@ -4,6 +4,7 @@
 mod configuration;
 mod identify;
 mod inquiry;
+mod medium;
 mod mode;
 mod sense;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod toc;
 
 use ostler_disk::RequestError;
 
+use medium::MediaEvent;
 pub use sense::Sense;
 
 use crate::command::{Link, Work};
@@ -28,25 +30,16 @@ const REASON_STATUS: u16 = 3;
 /// The command of a packet.
 const PACKET: u8 = 0xa0;
 
-/// Something about the medium that a driver has not heard of yet (MMC-6, 6.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum MediaEvent {
-    #[default]
-    None,
-    NewMedia,
-    Removed,
-}
-
 /// A drive with its medium.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cdrom {
-    /// Blocks of the medium.
-    blocks: u64,
+    /// Blocks of the medium, if there is one: in the drive, or in its open tray.
+    medium: Option<u64>,
     serial: String,
     /// Transfer mode of SET FEATURES.
     mode: u8,
-    /// The medium is in the drive, and not in its open tray.
-    loaded: bool,
+    /// The tray is open.
+    open: bool,
     /// The tray may not open (PREVENT ALLOW MEDIUM REMOVAL).
     locked: bool,
     /// Why the last packet failed.
@@ -57,17 +50,17 @@ pub struct Cdrom {
 }
 
 impl Cdrom {
-    /// A drive after power-on with a medium of `bytes`; a part of a block at its end is left out.
-    pub fn new(bytes: u64, serial: String) -> Self {
+    /// A drive after power-on with a medium of `bytes`, if it has one; a part of a block at its end is left out.
+    pub fn new(bytes: Option<u64>, serial: String) -> Self {
         Self {
-            blocks: bytes / BLOCK,
+            medium: bytes.map(|bytes| bytes / BLOCK),
             serial,
             mode: 0x45,
-            loaded: true,
+            open: false,
             locked: false,
             sense: Sense::NONE,
             attention: Some(Sense::POWER_ON),
-            event: MediaEvent::NewMedia,
+            event: MediaEvent::of_start(bytes.is_some()),
         }
     }
 
@@ -234,22 +227,13 @@ impl Cdrom {
                 bytes(toc::disc_information(), u16_at(packet, 7))
             }
             GET_CONFIGURATION => {
-                let blocks = if self.loaded { self.blocks } else { 0 };
+                let blocks = self.medium().unwrap_or(0);
                 bytes(configuration::features(packet, blocks), u16_at(packet, 7))
             }
             GET_EVENT_STATUS => self.event_status(packet),
-            MECHANISM_STATUS => bytes(vec![0, 0, 0, 0, 0, 0, 0, 0], u16_at(packet, 8)),
+            MECHANISM_STATUS => bytes(self.mechanism_status(), u16_at(packet, 8)),
             SET_CD_SPEED => Ok(Answer::Done),
             _ => Err(Sense::BAD_COMMAND),
-        }
-    }
-
-    /// Blocks of the medium in the drive.
-    fn medium(&self) -> Result<u64, Sense> {
-        if self.loaded {
-            Ok(self.blocks)
-        } else {
-            Err(Sense::TRAY_OPEN)
         }
     }
 
@@ -263,48 +247,6 @@ impl Cdrom {
             1..=MAX_BLOCKS => Ok(Answer::Blocks { first, count }),
             _ => Err(Sense::BAD_FIELD),
         }
-    }
-
-    /// START STOP UNIT (MMC-6, 6.42): with LoEj the tray opens or closes.
-    fn start_stop(&mut self, packet: &[u8; 16]) -> Result<Answer, Sense> {
-        match packet[4] & 3 {
-            2 if self.locked => return Err(Sense::LOCKED),
-            2 if self.loaded => {
-                self.loaded = false;
-                self.event = MediaEvent::Removed;
-            }
-            3 if !self.loaded => {
-                self.loaded = true;
-                self.event = MediaEvent::NewMedia;
-                self.attention = Some(Sense::MEDIUM_CHANGED);
-            }
-            _ => {}
-        }
-        Ok(Answer::Done)
-    }
-
-    /// GET EVENT STATUS NOTIFICATION (MMC-6, 6.7), polled, of the media class.
-    fn event_status(&mut self, packet: &[u8; 16]) -> Result<Answer, Sense> {
-        const MEDIA: u8 = 4;
-        let (polled, classes) = (packet[1] & 1 != 0, packet[4]);
-        if !polled {
-            return Err(Sense::BAD_FIELD);
-        }
-        let supported = 1 << MEDIA;
-        if classes & supported == 0 {
-            // No event is available of these classes.
-            return bytes(vec![0, 2, 0x80, supported], u16_at(packet, 7));
-        }
-        let event = match std::mem::take(&mut self.event) {
-            MediaEvent::None => 0,
-            MediaEvent::NewMedia => 2,
-            MediaEvent::Removed => 3,
-        };
-        let presence = if self.loaded { 0b10 } else { 0b01 };
-        bytes(
-            vec![0, 6, MEDIA, supported, event, presence, 0, 0],
-            u16_at(packet, 7),
-        )
     }
 }
 

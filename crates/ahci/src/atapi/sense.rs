@@ -16,6 +16,8 @@ impl Sense {
     pub const ILLEGAL: u8 = 5;
     /// All is well.
     pub const NONE: Self = Self::new(0, 0, 0);
+    /// There is no medium in the closed tray.
+    pub const NO_MEDIUM: Self = Self::new(2, 0x3a, 0x01);
     /// The tray is open.
     pub const TRAY_OPEN: Self = Self::new(2, 0x3a, 0x02);
     /// The medium cannot be read.

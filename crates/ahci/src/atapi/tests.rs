@@ -1,10 +1,11 @@
 //! Packets, and what comes of them.
 
 use super::*;
+use crate::tray::TrayState;
 
 /// A drive that has told of its power-on already.
 fn drive(blocks: u64) -> Cdrom {
-    let mut drive = Cdrom::new(blocks * BLOCK, "serial".into());
+    let mut drive = Cdrom::new(Some(blocks * BLOCK), "serial".into());
     drive.attention = None;
     drive
 }
@@ -189,6 +190,112 @@ fn the_tray_opens_unless_it_is_locked() {
     drive.reset(true);
     assert_eq!(sense(&mut drive, &[TEST_UNIT_READY]), (6, 0x29, 0));
     assert!(is_done(&send(&mut drive, &eject)));
+}
+
+const EVENT: [u8; 10] = [GET_EVENT_STATUS, 1, 0, 0, 0x10, 0, 0, 0, 8, 0];
+const EJECT: [u8; 5] = [START_STOP_UNIT, 0, 0, 0, 2];
+const LOAD: [u8; 5] = [START_STOP_UNIT, 0, 0, 0, 3];
+
+/// Code of the media event that there is to tell, and what is said of tray and medium.
+fn event(drive: &mut Cdrom) -> (u8, u8) {
+    let data = data(drive, &EVENT);
+    (data[4], data[5])
+}
+
+#[test]
+fn tray_and_medium_show_in_every_combination() {
+    let needs_medium = [
+        &[TEST_UNIT_READY][..],
+        &[READ_CAPACITY],
+        &[READ_10, 0, 0, 0, 0, 0, 0, 0, 1],
+        &[READ_TOC, 0, 0, 0, 0, 0, 0, 0, 255, 0],
+        &[READ_DISC_INFORMATION, 0, 0, 0, 0, 0, 0, 0, 34],
+        &[SEEK_10],
+    ];
+    // Medium, tray open; the sense, tray and presence bits, the current profile.
+    let table = [
+        (None, false, Some((2, 0x3a, 1)), 0b00, 0x00),
+        (None, true, Some((2, 0x3a, 2)), 0b01, 0x00),
+        (Some(20 * BLOCK), false, None, 0b10, 0x08),
+        (Some(20 * BLOCK), true, Some((2, 0x3a, 2)), 0b01, 0x00),
+    ];
+    for (medium, open, expected, status, profile) in table {
+        let mut drive = Cdrom::new(medium, String::new());
+        drive.attention = None;
+        if open {
+            assert!(is_done(&send(&mut drive, &EJECT)));
+        }
+        for packet in needs_medium {
+            match expected {
+                Some(expected) => assert_eq!(sense(&mut drive, packet), expected, "{packet:x?}"),
+                None => assert!(!matches!(send(&mut drive, packet), Work::Done(end) if end.is_error())),
+            }
+        }
+        assert_eq!(event(&mut drive).1, status);
+        let configuration = data(&mut drive, &[GET_CONFIGURATION, 0, 0, 0, 0, 0, 0, 0, 8, 0]);
+        assert_eq!(configuration[7], profile);
+        let mechanism = data(&mut drive, &[MECHANISM_STATUS, 0, 0, 0, 0, 0, 0, 0, 0, 8]);
+        assert_eq!(mechanism[1], u8::from(open) << 4);
+    }
+}
+
+#[test]
+fn media_that_come_and_go_are_told_once() {
+    let mut drive = Cdrom::new(None, String::new());
+    drive.attention = None;
+    assert_eq!(event(&mut drive), (0, 0));
+    // An empty tray moves without an event.
+    assert!(drive.open_from_outside(false));
+    assert_eq!(event(&mut drive), (0, 1));
+    drive.lay(Some(30 * BLOCK));
+    assert_eq!(sense(&mut drive, &[TEST_UNIT_READY]), (2, 0x3a, 2));
+    drive.close_tray();
+    assert_eq!(event(&mut drive), (2, 2));
+    assert_eq!(event(&mut drive), (0, 2));
+    assert_eq!(sense(&mut drive, &[TEST_UNIT_READY]), (6, 0x28, 0));
+    assert_eq!(data(&mut drive, &[READ_CAPACITY])[..4], 29u32.to_be_bytes());
+    // Another one, between two looks of the driver.
+    assert!(drive.open_from_outside(false));
+    drive.lay(Some(40 * BLOCK));
+    drive.close_tray();
+    assert_eq!(event(&mut drive), (2, 2));
+    assert_eq!(sense(&mut drive, &[READ_CAPACITY]), (6, 0x28, 0));
+    assert_eq!(data(&mut drive, &[READ_CAPACITY])[..4], 39u32.to_be_bytes());
+    // Out, and the tray closes on nothing.
+    assert!(drive.open_from_outside(false));
+    assert_eq!(event(&mut drive), (3, 1));
+    drive.lay(None);
+    drive.close_tray();
+    assert_eq!(event(&mut drive), (0, 0));
+    assert_eq!(sense(&mut drive, &[TEST_UNIT_READY]), (2, 0x3a, 1));
+    // The guest may move it, too.
+    assert!(is_done(&send(&mut drive, &EJECT)) && drive.tray().open);
+    assert!(is_done(&send(&mut drive, &LOAD)) && !drive.tray().open);
+    assert_eq!(event(&mut drive), (0, 0));
+}
+
+#[test]
+fn a_locked_tray_opens_from_outside_by_force_only() {
+    let mut drive = drive(10);
+    event(&mut drive);
+    send(&mut drive, &[PREVENT_ALLOW, 0, 0, 0, 1]);
+    assert!(drive.tray().locked);
+    assert!(!drive.open_from_outside(false));
+    assert_eq!(event(&mut drive), (1, 2), "the guest is asked");
+    assert!(is_done(&send(&mut drive, &[TEST_UNIT_READY])));
+    assert!(drive.open_from_outside(true));
+    assert_eq!(event(&mut drive), (3, 1));
+    assert_eq!(
+        drive.tray(),
+        TrayState {
+            open: true,
+            locked: false
+        }
+    );
+    // An open tray is not kept open by a lock.
+    send(&mut drive, &[PREVENT_ALLOW, 0, 0, 0, 1]);
+    assert!(drive.open_from_outside(false));
+    assert!(is_done(&send(&mut drive, &EJECT)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::domains::Impact;
 use crate::domains::definition::Change;
 use crate::domains::domain::not_running;
 
-/// Flag of changing a device: even if the guest objects. There is nothing that it could object to.
+/// Flag of changing a device: even if the guest objects, which it does by locking a tray.
 const FORCE: u32 = 4;
 /// Flag of resizing a disk: the size is in bytes.
 const BYTES: u32 = 1;
@@ -32,17 +32,20 @@ fn live(context: &Context<'_>, what: Change, domain: &WireDomain, xml: &str) -> 
     if domain.state().live.is_none() {
         return Err(not_running());
     }
-    context.shared.domains.change_device(&domain, what, xml, 0)
+    context
+        .shared
+        .domains
+        .change_device(&domain, what, xml, (0, false))
 }
 
 fn change(context: &Context<'_>, what: Change, args: &DeviceFlagsArgs, more: u32) -> Result<(), RemoteError> {
     check_flags(args.flags, Impact::FLAGS | more)?;
     let domain = context.domain(&args.domain)?;
-    let flags = args.flags & Impact::FLAGS;
+    let how = (args.flags & Impact::FLAGS, args.flags & FORCE != 0);
     context
         .shared
         .domains
-        .change_device(&domain, what, &args.xml, flags)
+        .change_device(&domain, what, &args.xml, how)
 }
 
 /// Gives a virtio disk of a guest that runs another size.

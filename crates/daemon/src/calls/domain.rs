@@ -120,7 +120,7 @@ fn xml(context: &Context<'_>, args: DomainFlagsArgs) -> Result<String, RemoteErr
     match (&state.live, &state.persistent) {
         (_, Some(persistent)) if args.flags & XML_INACTIVE != 0 => persistent.inactive_xml(secure),
         (Some(live), _) if args.flags & XML_INACTIVE != 0 => live.definition.inactive_xml(secure),
-        (Some(live), _) => Ok(live.definition.live_xml(live.id, live.ports(), secure)),
+        (Some(live), _) => Ok(live.xml(secure)),
         (None, _) => state.current()?.inactive_xml(secure),
     }
 }

@@ -1,11 +1,10 @@
 //! A definition: libvirt's document, and the model of what it says.
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use ostler_libvirt::types::Uuid;
 use ostler_libvirt::{Code, RemoteError};
-use ostler_libvirt_xml::domain::{Domain as Model, Live};
+use ostler_libvirt_xml::domain::Domain as Model;
 use ostler_libvirt_xml::tree::Element;
 use ostler_libvirt_xml::{Defaults, Error as XmlError, Random};
 use ostler_vmm::spec;
@@ -116,16 +115,6 @@ impl Definition {
         Ok(definition.model.xml(secure))
     }
 
-    /// The document as it is shown while run `id` of the guest goes on; `ports` are the host's interfaces, by alias.
-    pub fn live_xml(&self, id: i32, ports: BTreeMap<String, String>, secure: bool) -> String {
-        let live = Live {
-            id: id.unsigned_abs(),
-            ports,
-            ..Live::default()
-        };
-        self.model.live_xml(&live, secure)
-    }
-
     /// The guest from its start on: its devices have names that last.
     pub fn started(&self) -> Self {
         let model = self.model.started();
@@ -181,6 +170,7 @@ impl Deref for Definition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ostler_libvirt_xml::domain::Live;
     use proptest::prelude::*;
 
     const XML: &str = "<?xml version='1.0'?>\n<!-- edited -->\n<domain type='qemu' id='7'>\n  <name>web</name>\n  \
@@ -195,7 +185,11 @@ mod tests {
         assert_eq!(definition.title.as_deref(), Some("The <web>"));
         let again = Definition::read(&definition.xml).unwrap();
         assert_eq!(again, definition);
-        let live = definition.started().live_xml(3, BTreeMap::new(), true);
+        let given = Live {
+            id: 3,
+            ..Live::default()
+        };
+        let live = definition.started().live_xml(&given, true);
         assert!(live.starts_with("<domain type='qemu' id='3'>"), "{live}");
         assert_eq!(Definition::read(&live).unwrap(), definition);
         let kept = Definition::read_running(&definition.started().xml).unwrap();

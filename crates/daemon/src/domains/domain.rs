@@ -1,11 +1,12 @@
 //! One guest: its definition, and its process while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ostler_libvirt::types::{Domain as WireDomain, StateAndReason, Uuid};
 use ostler_libvirt::{Code, RemoteError};
+use ostler_libvirt_xml::domain::Live as XmlLive;
 
 use super::definition::Definition;
 use crate::console::ConsoleStream;
@@ -48,6 +49,8 @@ pub struct Live {
     pub definition: Arc<Definition>,
     /// Its devices as its process knows them, by alias.
     pub devices: BTreeMap<String, Attached>,
+    /// The CD-ROM drives whose trays are open, by alias.
+    pub open_trays: BTreeSet<String>,
     /// The number of the next device that is plugged in.
     pub next_plug: u32,
     /// How it is talked to.
@@ -197,6 +200,13 @@ impl Domain {
             }
             Notice::Balloon { actual } => events.balloon(&self.to_wire(), actual >> 10),
             Notice::Watchdog { action } => events.watchdog(&self.to_wire(), action),
+            Notice::TrayMoved { id, open } => {
+                let mut guard = self.state();
+                let moved = guard.live.as_mut().and_then(|live| live.tray_moved(id, *open));
+                if let Some(alias) = moved {
+                    events.tray_moved(&self.wire(&guard), &alias, *open);
+                }
+            }
             Notice::DeviceDeleted { .. } | Notice::Gone => {}
         }
     }
@@ -266,6 +276,28 @@ impl Live {
     pub fn ports(&self) -> BTreeMap<String, String> {
         let port = |(alias, attached): (&String, &Attached)| Some((alias.clone(), attached.port.clone()?));
         self.devices.iter().filter_map(port).collect()
+    }
+
+    /// Notes how the tray of a drive stands, by the name that the guest's process has for it. Returns the drive's alias.
+    pub fn tray_moved(&mut self, drive: &str, open: bool) -> Option<String> {
+        let mut devices = self.devices.iter();
+        let (alias, _) = devices.find(|(_, attached)| attached.id == drive)?;
+        match open {
+            true => self.open_trays.insert(alias.clone()),
+            false => self.open_trays.remove(alias),
+        };
+        Some(alias.clone())
+    }
+
+    /// The document as it is shown now; `secure`: with passwords.
+    pub fn xml(&self, secure: bool) -> String {
+        let live = XmlLive {
+            id: self.id.unsigned_abs(),
+            ports: self.ports(),
+            open_trays: self.open_trays.clone(),
+            ..XmlLive::default()
+        };
+        self.definition.live_xml(&live, secure)
     }
 
     fn run_reason_paused(&self) -> i32 {

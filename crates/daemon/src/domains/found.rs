@@ -76,6 +76,7 @@ impl Domains {
             }
         });
         self.find_devices_gone(&domain, id);
+        self.find_trays(&domain);
         self.take_over_cards(&domain);
         crate::log::note!("guest {} goes on", domain.state().name);
         Ok(())

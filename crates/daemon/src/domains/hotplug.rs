@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_libvirt::{Code, RemoteError};
-use ostler_libvirt_xml::domain::{Devices, Disk, Interface};
+use ostler_libvirt_xml::domain::{Devices, Disk, DiskDevice, Interface};
 use serde_json::{Value, json};
 
 use super::definition::{Change, Definition, Seed};
@@ -104,13 +104,14 @@ fn cannot(why: impl Into<String>) -> RemoteError {
 }
 
 impl Domains {
-    /// Adds a device, takes one away or changes one: in the guest that runs, in its definition, or in both.
+    /// Adds a device, takes one away or changes one: in the guest that runs, in its definition, or in both. `force`: even if the
+    /// guest has locked a tray.
     pub fn change_device(
         self: &Arc<Self>,
         domain: &Arc<Domain>,
         change: Change,
         device: &str,
-        flags: u32,
+        (flags, force): (u32, bool),
     ) -> Result<(), RemoteError> {
         let _job = domain.job();
         let seed = Seed::new()?;
@@ -124,7 +125,7 @@ impl Domains {
             .map(|definition| definition.change(change, device, &seed))
             .transpose()?;
         if impact.live {
-            self.change_running(domain, change, device, &seed)?;
+            self.change_running(domain, change, (device, force), &seed)?;
         }
         match config {
             Some(config) => self.keep_config(domain, config),
@@ -136,7 +137,7 @@ impl Domains {
         self: &Arc<Self>,
         domain: &Arc<Domain>,
         change: Change,
-        device: &str,
+        (device, force): (&str, bool),
         seed: &Seed,
     ) -> Result<(), RemoteError> {
         let devices = domain.devices();
@@ -144,7 +145,7 @@ impl Domains {
         let after = before.change(change, device, seed)?;
         match change {
             Change::Attach => self.plug(domain, &control, &before, after),
-            Change::Update => self.update(domain, &control, &before, after),
+            Change::Update => self.update(domain, &control, &before, after, force),
             Change::Detach | Change::DetachAlias => {
                 let alias = self.ask_out(domain, &control, &before, &after)?;
                 // Whoever takes it out of the guest's devices has to get them.
@@ -214,13 +215,14 @@ impl Domains {
         Ok(())
     }
 
-    /// Changes what can be changed: whether a card's cable is in.
+    /// Changes what can be changed: whether a card's cable is in, and what is in a CD-ROM drive.
     fn update(
         &self,
         domain: &Domain,
         control: &Control,
         before: &Definition,
         after: Definition,
+        force: bool,
     ) -> Result<(), RemoteError> {
         let old = all(&before.devices);
         let changed = all(&after.devices).into_iter().find(|(alias, device)| {
@@ -251,9 +253,20 @@ impl Domains {
                     attached.ok_or_else(|| cannot(format!("the device '{alias}' is not known")))?;
                 set_link(control, &attached, card.link)?;
             }
+            (Some(Device::Disk(was)), Device::Disk(disk)) if disk.device == DiskDevice::Cdrom => {
+                let mut same = was.clone();
+                same.source.clone_from(&disk.source);
+                if same != *disk {
+                    return Err(cannot(format!(
+                        "of the CD-ROM drive '{}' only the medium can be changed while the guest runs; change the drive with --config",
+                        disk.target
+                    )));
+                }
+                self.change_medium(domain, control, &after, alias, force)?;
+            }
             (_, Device::Disk(disk)) => {
                 return Err(cannot(format!(
-                    "the disk '{}' cannot be changed while the guest runs, nor its medium; change it with --config",
+                    "the disk '{}' cannot be changed while the guest runs; change it with --config",
                     disk.target
                 )));
             }

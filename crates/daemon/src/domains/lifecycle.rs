@@ -1,6 +1,6 @@
 //! Starting and ending guests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -249,6 +249,7 @@ impl Domains {
             id,
             definition: run.definition,
             devices,
+            open_trays: BTreeSet::new(),
             next_plug,
             control,
             process: Arc::new(GuestProcess::none()),

@@ -8,6 +8,7 @@ pub mod domain;
 mod found;
 mod hotplug;
 mod lifecycle;
+mod media;
 pub mod pins;
 pub mod plan;
 mod store;

@@ -49,6 +49,13 @@ pub enum Notice {
         /// Bytes that it has.
         actual: u64,
     },
+    /// The tray of a CD-ROM drive moved.
+    TrayMoved {
+        /// The drive as its process knows it.
+        id: String,
+        /// It is open.
+        open: bool,
+    },
     /// It let its watchdog run out.
     Watchdog {
         /// What follows.
@@ -242,6 +249,10 @@ fn known(event: &str, message: &Value) -> Option<Notice> {
         },
         "BALLOON_CHANGE" => Notice::Balloon {
             actual: message.pointer("/data/actual")?.as_u64()?,
+        },
+        "DEVICE_TRAY_MOVED" => Notice::TrayMoved {
+            id: message.pointer("/data/device")?.as_str()?.into(),
+            open: message.pointer("/data/tray-open")?.as_bool()?,
         },
         "WATCHDOG" => Notice::Watchdog {
             action: message.pointer("/data/action")?.as_str()?.into(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_launch::{Started, firmware, open_image};
@@ -198,14 +198,19 @@ fn open_boot(boot: &Boot, own: &Path, descriptors: &mut Descriptors) -> Result<B
     })
 }
 
-/// Opens a disk's image, which is at `path`, and locks it.
-pub fn open_image_of(disk: &Disk, path: &Path) -> Result<File, RemoteError> {
+/// Opens a disk's image and locks it. Returns it with its path, or nothing for a CD-ROM drive that is empty.
+pub fn open_image_of(disk: &Disk, outside: &Outside) -> Result<Option<(File, PathBuf)>, RemoteError> {
+    let Some(image) = &disk.image else {
+        return Ok(None);
+    };
+    let path = outside.path_of(image)?;
     let options = DiskOptions {
         format: Format::Raw,
         readonly: disk.readonly,
         direct: disk.direct,
     };
-    ostler_disk::open::open(path, options).map_err(failed)
+    let file = ostler_disk::open::open(&path, options).map_err(failed)?;
+    Ok(Some((file, path)))
 }
 
 fn open_disks(
@@ -220,7 +225,7 @@ fn open_disks(
             Attached::built(format!("disk{}", opened.len())),
         );
         opened.push(DiskSpec {
-            file: descriptors.push(open_image_of(disk, &launch.outside.path_of(&disk.image)?)?),
+            file: open_image_of(disk, launch.outside)?.map(|(file, _)| descriptors.push(file)),
             format: DiskFormat::Raw,
             bus: if disk.sata { DiskBus::Sata } else { DiskBus::Virtio },
             device: match disk.cdrom {

@@ -1,6 +1,8 @@
 //! Plugging devices into a guest that runs, and what is left to do when they are out.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use ostler_libvirt::{Code, RemoteError};
 use ostler_vmm::spec::NetModel;
@@ -8,7 +10,11 @@ use serde_json::{Value, json};
 
 use super::cards::{self, Connection, Surroundings};
 use super::{Attached, Control, ControlError, Outside, open_image_of};
+
 use crate::domains::plan::{Card, Disk, Image};
+
+/// An image that is open and locked, and its path.
+pub type Medium = (File, PathBuf);
 
 /// A guest that devices are plugged into.
 pub struct Plug<'a> {
@@ -78,8 +84,8 @@ impl Plug<'_> {
             );
             return Err(RemoteError::new(Code::OperationUnsupported, why));
         }
-        let path = outside.path_of(&disk.image)?;
-        let image = open_image_of(disk, &path)?;
+        let none = || RemoteError::new(Code::NoSource, disk.target.clone());
+        let (image, path) = open_image_of(disk, outside)?.ok_or_else(none)?;
         let attached = Attached::plugged(number);
         let node = attached.host_end();
         let mut undo = self.undo();
@@ -92,7 +98,7 @@ impl Plug<'_> {
             ("remove-fd", json!({ "fdset-id": number })),
         )?;
         let mut file = json!({
-            "driver": if matches!(disk.image, Image::Block(_)) { "host_device" } else { "file" },
+            "driver": if matches!(disk.image, Some(Image::Block(_))) { "host_device" } else { "file" },
             "filename": format!("/dev/fdset/{number}"),
             "read-only": disk.readonly,
         });
@@ -114,6 +120,48 @@ impl Plug<'_> {
             "serial": disk.serial,
         }))?;
         Ok(attached)
+    }
+
+    /// Opens what is to lie in a CD-ROM drive, and locks it.
+    pub fn open_medium(&self, disk: &Disk, outside: &Outside) -> Result<Option<Medium>, RemoteError> {
+        open_image_of(disk, outside)
+    }
+
+    /// Gives a drive another medium, or takes out the one that is there, and leaves its tray closed. A guest that has locked it is
+    /// asked to open it, unless it is forced. `number` is that of nothing else that was plugged in.
+    pub fn medium(
+        &self,
+        drive: &str,
+        medium: Option<&Medium>,
+        number: u32,
+        force: bool,
+    ) -> Result<(), RemoteError> {
+        let run = |command: &str, arguments: Value| {
+            let done = self.control.execute_with(command, arguments);
+            done.map(drop).map_err(refused)
+        };
+        let Some((image, path)) = medium else {
+            run("eject", json!({ "id": drive, "force": force }))?;
+            return run("blockdev-close-tray", json!({ "id": drive }));
+        };
+        // The set of descriptors is for the hand-over only, whatever comes of it.
+        let mut undo = self.undo();
+        undo.step(
+            (
+                "add-fd",
+                json!({ "fdset-id": number, "opaque": path.to_string_lossy() }),
+            ),
+            Some(image.as_fd()),
+            ("remove-fd", json!({ "fdset-id": number })),
+        )?;
+        let change = json!({
+            "id": drive,
+            "filename": format!("/dev/fdset/{number}"),
+            "format": "raw",
+            "read-only-mode": "read-only",
+            "force": force,
+        });
+        run("blockdev-change-medium", change)
     }
 
     /// Plugs a network card in as number `number`.

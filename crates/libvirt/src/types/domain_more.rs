@@ -379,6 +379,20 @@ xdr_struct! {
 }
 
 xdr_struct! {
+    /// The tray of a drive moved.
+    TrayMessage {
+        /// The subscription.
+        callback: i32,
+        /// The guest.
+        domain: Domain,
+        /// The drive's alias.
+        alias: String,
+        /// 0: it opened, 1: it closed.
+        reason: i32,
+    }
+}
+
+xdr_struct! {
     /// A guest's balloon has another size.
     BalloonMessage {
         /// The subscription.

@@ -108,8 +108,9 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     if kernel.is_none()
         && firmware.is_none()
         && let (Some(disk), Some(option)) = (disks.first(), args.disks.first())
+        && let Some(file) = disk.file
     {
-        let file = descriptors.duplicate(disk.file).map_err(Failure::failed)?;
+        let file = descriptors.duplicate(file).map_err(Failure::failed)?;
         let append = &args.append;
         kernel = Some(direct::open(
             &option.path,
@@ -283,7 +284,7 @@ fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> 
     };
     let file = ostler_disk::open::open(&disk.path, options).map_err(Failure::bad_input)?;
     Ok(DiskSpec {
-        file: descriptors.push(file),
+        file: Some(descriptors.push(file)),
         format: disk.format,
         bus: disk.bus,
         device: DiskDevice::Disk,

@@ -15,6 +15,7 @@ mod host;
 mod hostile;
 mod interfaces;
 mod killed;
+mod media;
 mod model;
 mod networks;
 mod nodedevs;

@@ -176,3 +176,32 @@ fn virt_install_imports_debian() {
     assert_eq!(console.shell("systemd-detect-virt --vm >/dev/null; nproc"), "2");
     host.virsh("destroy debian");
 }
+
+#[test]
+fn virt_install_makes_an_empty_drive_that_takes_a_medium_later() {
+    if !is_there("virt_install_makes_an_empty_drive_that_takes_a_medium_later") {
+        return;
+    }
+    let host = Host::start();
+    let (disk, iso) = (host.path("disk.img"), host.path("cd.iso"));
+    fs::write(&disk, boot_sector("BOOTED-beside-a-drive\r\n")).unwrap();
+    fs::write(&iso, vec![b'i'; 1 << 20]).unwrap();
+    let options = format!(
+        "--memory 256 --vcpus 1 --disk type=file,source.file={},driver.type=raw,target.bus=virtio --disk device=cdrom,target.bus=sata --network none",
+        disk.display()
+    );
+    virt_install(&host, "drive", &options, None);
+    // Firmware does not wait for a medium.
+    Console::open(&host, "drive").expect("BOOTED-beside-a-drive");
+    let list = host.virsh("domblklist drive");
+    assert!(list.contains("sda      -"), "{list}");
+    host.virsh(&format!(
+        "change-media drive sda {} --insert --live --config",
+        iso.display()
+    ));
+    for which in ["", "--inactive"] {
+        let list = host.virsh(&format!("domblklist drive {which}"));
+        assert!(list.contains(&format!("sda      {}", iso.display())), "{list}");
+    }
+    host.virsh("destroy drive");
+}

@@ -51,12 +51,16 @@ enum Mail {
     Ejected,
     /// The balloon has another size.
     Balloon,
+    /// The guest moved the tray of a drive.
+    Tray,
 }
 
 struct Shared {
     mail: Mutex<VecDeque<Mail>>,
     bell: Bell,
     finishing: AtomicBool,
+    /// A message of a tray waits.
+    tray_moved: AtomicBool,
 }
 
 impl Shared {
@@ -87,6 +91,7 @@ impl ControlServer {
             mail: Mutex::default(),
             bell: Bell::new().map_err(refused)?,
             finishing: AtomicBool::new(false),
+            tray_moved: AtomicBool::new(false),
         });
         for slot in 0..ROOT_PORTS {
             let port = manager.machine.hotplug_port(slot);
@@ -98,6 +103,15 @@ impl ControlServer {
             let shared = shared.clone();
             balloon.listen(move || shared.post(Mail::Balloon));
         }
+        for tray in manager.drives.iter().filter_map(|drive| drive.tray.as_ref()) {
+            let shared = shared.clone();
+            tray.listen(move || {
+                // A guest that moves it all day has one message waiting.
+                if !shared.tray_moved.swap(true, Ordering::SeqCst) {
+                    shared.post(Mail::Tray);
+                }
+            });
+        }
         let server = Server {
             shared: shared.clone(),
             listener,
@@ -106,6 +120,7 @@ impl ControlServer {
             clients: Vec::new(),
             next_id: 0,
             balloon: Throttle::default(),
+            trays: Throttle::default(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -160,6 +175,7 @@ struct Server {
     clients: Vec<Client>,
     next_id: u64,
     balloon: Throttle,
+    trays: Throttle,
 }
 
 /// When something that happens often is told: once in [`EVENT_PAUSE`] at most.
@@ -198,6 +214,7 @@ impl Server {
             let finishing = self.shared.finishing.load(Ordering::SeqCst);
             self.deliver_mail();
             self.tell_balloon();
+            self.tell_trays();
             for client in &mut self.clients {
                 client.write();
             }
@@ -230,6 +247,13 @@ impl Server {
         }
     }
 
+    fn tell_trays(&mut self) {
+        if self.trays.take() {
+            self.manager.note_trays();
+            self.tell_events();
+        }
+    }
+
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         let mut polled = vec![
             PollFd::new(&self.shared.bell, PollFlags::IN),
@@ -243,7 +267,11 @@ impl Server {
             flags.set(PollFlags::OUT, !client.waiting.is_empty());
             polled.push(PollFd::from_borrowed_fd(client.stream.as_fd(), flags));
         }
-        let wake = deadline.into_iter().chain(self.balloon.due).min();
+        let wake = deadline
+            .into_iter()
+            .chain(self.balloon.due)
+            .chain(self.trays.due)
+            .min();
         let left = wake.map(|end| end.saturating_duration_since(Instant::now()));
         match poll(
             &mut polled,
@@ -349,6 +377,10 @@ impl Server {
                     self.tell(&event);
                 }
                 Some(Mail::Balloon) => self.balloon.happened(),
+                Some(Mail::Tray) => {
+                    self.shared.tray_moved.store(false, Ordering::SeqCst);
+                    self.trays.happened();
+                }
                 Some(Mail::Ejected) => {
                     self.manager.collect_ejected();
                     self.tell_events();

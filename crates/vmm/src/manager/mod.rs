@@ -8,9 +8,11 @@
 //! | `slots` | devices that are plugged into root ports, and unplugged |
 //! | `nodes` | block nodes: `blockdev-add` |
 //! | `netdevs` | network back ends: `netdev_add` |
+//! | `media` | media of CD-ROM drives: `eject`, `blockdev-change-medium` |
 //! | `fdsets` | descriptors that clients handed over |
 
 mod fdsets;
+mod media;
 mod netdevs;
 mod nodes;
 mod slots;
@@ -35,6 +37,7 @@ use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec, WatchdogAction};
 use crate::vcpu::CpuView;
 
 pub(crate) use fdsets::{ClientFds, FdSets};
+pub(crate) use media::{Which, drive_path};
 pub(crate) use netdevs::Netdevs;
 pub(crate) use nodes::{Node, Nodes, Origin};
 pub(crate) use slots::{Device, Place, port_device, port_name};
@@ -125,6 +128,8 @@ pub(crate) struct Manager {
     pub watchdog: WatchdogSwitch,
     /// What is at the SATA controller.
     pub drives: Vec<SataDrive>,
+    /// Whether clients were told that the tray of each of these is open.
+    trays_told: Vec<bool>,
     platform: Platform,
     devices: Vec<Device>,
     /// When each root port that was in use lost its device.
@@ -145,7 +150,14 @@ impl Manager {
             devices.push(Device::built(named, index));
         }
         for drive in &parts.drives {
-            nodes.built(&drive.name, &drive.image);
+            let built_with = drive
+                .built_with
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(image) = built_with {
+                nodes.built(&drive.name, &image);
+            }
         }
         Self {
             spec,
@@ -159,6 +171,7 @@ impl Manager {
             nodes,
             netdevs,
             fdsets: FdSets::default(),
+            trays_told: vec![false; parts.drives.len()],
             drives: parts.drives,
             watchdog: parts.watchdog,
             platform: parts.platform,

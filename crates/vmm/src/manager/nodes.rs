@@ -12,8 +12,9 @@ use ostler_disk::{Disk, Engine, RawDisk};
 use rustix::fs::OFlags;
 
 use super::fdsets::FdSets;
+use super::media::goes_with_medium;
 use crate::control::{Arguments, Failure};
-use crate::devices::OpenDisk;
+use crate::devices::{OpenDisk, name_of};
 
 /// Most nodes of a guest.
 const MAX_NODES: usize = 256;
@@ -149,9 +150,7 @@ impl Nodes {
     /// Makes the nodes of `wish`, those below first. Returns its name.
     fn realize(&mut self, wish: Wish, origin: Origin, fdsets: &FdSets) -> Result<String, Failure> {
         if self.list.len() >= MAX_NODES {
-            return Err(Failure::generic(format!(
-                "there are {MAX_NODES} block nodes; remove some"
-            )));
+            return Err(too_many());
         }
         let name = self.free_name(wish.name)?;
         let node = match wish.kind {
@@ -311,6 +310,67 @@ impl Nodes {
         Ok(())
     }
 
+    /// The node that device `id` is on.
+    pub fn on(&self, id: &str) -> Option<&Node> {
+        self.list.iter().find(|node| node.device.as_deref() == Some(id))
+    }
+
+    /// An image that was handed over for reading becomes a node without a name of a client's, which is returned.
+    pub fn add_medium(&mut self, filename: &str, fdsets: &FdSets) -> Result<String, Failure> {
+        if self.list.len() >= MAX_NODES {
+            return Err(too_many());
+        }
+        let file = File::from(fdsets.open(filename, false)?);
+        let refused =
+            |why: rustix::io::Errno| Failure::generic(format!("Could not open '{filename}': {why}"));
+        let flags = rustix::fs::fcntl_getfl(&file).map_err(refused)?;
+        let direct = flags.contains(OFlags::DIRECT);
+        let called = name_of(&file);
+        let (disk, image) = self.open(file, filename, "raw", direct, Engine::Auto)?;
+        let name = self.free_name(None)?;
+        self.list.push(Node {
+            name: name.clone(),
+            driver: "raw",
+            filename: called,
+            disk: Arc::new(disk),
+            direct,
+            origin: Origin::Implied,
+            image: Some(image),
+            child: None,
+            device: None,
+        });
+        Ok(name)
+    }
+
+    /// The disk of a node that may become a medium.
+    pub fn free_medium(&self, name: &str) -> Result<Arc<dyn Disk>, Failure> {
+        let unknown = || Failure::generic(format!("Node '{name}' not found"));
+        let node = self.get(name).ok_or_else(unknown)?;
+        if let Some(user) = &node.device {
+            return Err(Failure::generic(format!(
+                "Node '{name}' is already in use by '{user}'"
+            )));
+        }
+        self.check_free(node)?;
+        Ok(node.disk.clone())
+    }
+
+    /// The node is in the drive from now on.
+    pub fn give(&mut self, name: &str, drive: &str) {
+        self.set_device(name, Some(drive));
+    }
+
+    /// The medium of a drive is out. Its node goes, unless a client added it.
+    pub fn release(&mut self, drive: &str) {
+        let Some(node) = self.on(drive) else { return };
+        let (name, goes) = (node.name.clone(), goes_with_medium(node.origin));
+        self.detach(drive);
+        if goes {
+            // It has no user any more.
+            let _ = self.remove(&name);
+        }
+    }
+
     /// Puts device `id` on the node that `property` names.
     pub fn attach(&mut self, name: &str, id: &str, property: &str) -> Result<Arc<dyn Disk>, Failure> {
         let Some(node) = self.get(name) else {
@@ -338,6 +398,10 @@ impl Nodes {
             node.device = id.map(str::to_owned);
         }
     }
+}
+
+fn too_many() -> Failure {
+    Failure::generic(format!("there are {MAX_NODES} block nodes; remove some"))
 }
 
 /// Reads one node, and those inside it. The nesting is bounded by that of a client's text.

@@ -309,8 +309,9 @@ pub enum DiskDevice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpec {
-    /// The image or block device, opened and locked.
-    pub file: Slot,
+    /// The image or block device, opened and locked; only a CD-ROM drive may have none.
+    #[serde(default)]
+    pub file: Option<Slot>,
     /// Its layout.
     pub format: DiskFormat,
     /// What it is connected to.
@@ -462,6 +463,15 @@ impl GuestSpec {
         {
             return refuse("a CD-ROM drive is a SATA drive and read-only".into());
         }
+        if let Some(index) = self
+            .disks
+            .iter()
+            .position(|disk| disk.file.is_none() && disk.device != DiskDevice::Cdrom)
+        {
+            return refuse(format!(
+                "disk {index} has no image; only a CD-ROM drive may be empty"
+            ));
+        }
         if let Some(disk) = self
             .disks
             .iter()
@@ -562,7 +572,7 @@ impl GuestSpec {
         if let AcceleratorSpec::Kvm { device } = self.accelerator {
             slots.push(device);
         }
-        slots.extend(self.disks.iter().map(|disk| disk.file));
+        slots.extend(self.disks.iter().filter_map(|disk| disk.file));
         for net in &self.nets {
             match &net.backend {
                 NetBackend::Tap { queues, vhost, .. } => slots.extend(queues.iter().chain(vhost)),
@@ -698,7 +708,7 @@ pub(crate) mod tests {
     fn a_good_specification_survives_json() {
         let mut good = spec();
         good.disks.push(DiskSpec {
-            file: Slot(1),
+            file: Some(Slot(1)),
             format: DiskFormat::Raw,
             bus: DiskBus::Virtio,
             device: DiskDevice::Disk,
@@ -737,6 +747,23 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn only_a_cdrom_drive_may_be_empty() {
+        let mut empty = spec();
+        empty.disks = drives(1, DiskBus::Sata);
+        empty.disks[0].device = DiskDevice::Cdrom;
+        let mut value = serde_json::to_value(&empty).unwrap();
+        // As specifications have always had it.
+        assert_eq!(value["disks"][0]["file"], 0);
+        value["disks"][0].as_object_mut().unwrap().remove("file");
+        let read: GuestSpec = serde_json::from_value(value).unwrap();
+        empty.disks[0].file = None;
+        assert_eq!(read, empty);
+        empty.validate(1).unwrap();
+        let text = serde_json::to_string(&empty).unwrap();
+        assert_eq!(serde_json::from_str::<GuestSpec>(&text).unwrap(), empty);
+    }
+
     fn channel(name: &str) -> ChannelSpec {
         ChannelSpec {
             name: name.into(),
@@ -760,7 +787,7 @@ pub(crate) mod tests {
 
     fn drives(count: usize, bus: DiskBus) -> Vec<DiskSpec> {
         let drive = DiskSpec {
-            file: Slot(0),
+            file: Some(Slot(0)),
             format: DiskFormat::Raw,
             bus,
             device: DiskDevice::Disk,
@@ -814,6 +841,10 @@ pub(crate) mod tests {
                 s.boot = firmware(0, 0, 0);
                 s.disks = drives(2, DiskBus::Sata);
                 boot_from(s, &[1, 1]);
+            },
+            |s| {
+                s.disks = drives(1, DiskBus::Sata);
+                s.disks[0].file = None;
             },
             |s| s.vsock = Some(vsock(2, 0)),
             |s| s.vsock = Some(vsock(u32::MAX, 0)),

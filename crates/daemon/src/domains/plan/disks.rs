@@ -14,8 +14,8 @@ const MAX_SERIAL: usize = 20;
 pub struct Disk {
     /// The name of the device of a guest that runs.
     pub alias: String,
-    /// What holds its bytes.
-    pub image: Image,
+    /// What holds its bytes; none in a CD-ROM drive that is empty.
+    pub image: Option<Image>,
     /// The name that clients call it by.
     pub target: String,
     /// The serial number that the guest sees.
@@ -59,13 +59,13 @@ pub(super) fn read(model: &xml::Domain) -> Result<Vec<Disk>, Lacks> {
 fn disk(disk: &xml::Disk) -> Result<Disk, Lacks> {
     let lacks = |what: &str| Err(format!("the disk '{}' cannot be: {what}", disk.target));
     let image = match &disk.source {
-        Some(xml::DiskSource::File(path)) => Image::File(path.into()),
-        Some(xml::DiskSource::Block(path)) => Image::Block(path.into()),
-        Some(xml::DiskSource::Volume { pool, volume }) => Image::Volume {
+        Some(xml::DiskSource::File(path)) => Some(Image::File(path.into())),
+        Some(xml::DiskSource::Block(path)) => Some(Image::Block(path.into())),
+        Some(xml::DiskSource::Volume { pool, volume }) => Some(Image::Volume {
             pool: pool.clone(),
             volume: volume.clone(),
-        },
-        None => return lacks("a CD-ROM drive has a medium when the guest starts"),
+        }),
+        None => None,
     };
     if disk.shareable && !disk.readonly {
         return lacks("an image that is written to has one guest, it cannot be <shareable>");

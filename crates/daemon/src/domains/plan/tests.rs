@@ -88,6 +88,18 @@ fn boot_orders_name_disks_where_they_are() {
 }
 
 #[test]
+fn a_cdrom_drive_may_be_empty() {
+    let drive = "<disk type='block' device='cdrom'><target dev='sda' tray='open'/></disk>";
+    let xml = XML.replacen("<devices>", &format!("<devices>{drive}"), 1);
+    let plan = plan(&xml).unwrap();
+    let disk = plan.disks.iter().find(|disk| disk.target == "sda").unwrap();
+    assert_eq!(
+        (&disk.image, disk.sata, disk.cdrom, disk.readonly),
+        (&None, true, true, true)
+    );
+}
+
+#[test]
 fn firmware_and_its_variables() {
     let kernel = "<kernel>/k</kernel><initrd>/i</initrd><cmdline>a=1 b</cmdline>";
     let firmware = |os: &str, attribute: &str| {
@@ -149,7 +161,6 @@ fn cards_and_their_forwarded_ports() {
 #[test]
 fn what_a_guest_lacks_is_named() {
     for (devices, says) in [
-        ("<disk device='cdrom'><target dev='sda'/></disk>", "medium"),
         (
             "<disk><driver name='qemu' cache='writethrough'/><source file='/e'/><target dev='vdb'/></disk>",
             "'vdb'",

@@ -15,6 +15,8 @@ pub struct Live {
     pub ports: BTreeMap<String, String>,
     /// Which ports of channels the guest has open, by alias.
     pub connected: BTreeMap<String, bool>,
+    /// The CD-ROM drives whose trays are open, by alias.
+    pub open_trays: BTreeSet<String>,
     /// Number of its vsock.
     pub cid: Option<u32>,
 }
@@ -105,6 +107,13 @@ fn given(device: &mut Element, alias: &str, live: &Live) {
     }
     if let Some(port) = live.ports.get(alias) {
         device.child_or_new("target").set_default("dev", &**port);
+    }
+    if device.name == "disk" {
+        let target = device.child_or_new("target");
+        match live.open_trays.contains(alias) {
+            true => target.set("tray", "open"),
+            false => target.unset("tray"),
+        };
     }
     if let Some(connected) = live.connected.get(alias) {
         let state = if *connected { "connected" } else { "disconnected" };

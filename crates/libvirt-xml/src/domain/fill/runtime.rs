@@ -18,6 +18,9 @@ pub(crate) fn strip(root: &mut Element) {
                 if let Some(source) = device.child_mut("source") {
                     source.unset("index");
                 }
+                if let Some(target) = device.child_mut("target") {
+                    target.unset("tray");
+                }
             }
             "vsock" => {
                 if let Some(cid) = device

@@ -1,6 +1,6 @@
 //! Disks and block nodes.
 
-use ostler_ahci::DriveKind;
+use ostler_ahci::{DriveKind, TrayControl};
 use ostler_virtio::block::BlockRequest;
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
 use crate::devices::{DiskPart, SataDrive};
-use crate::manager::{Device, Manager, Node, Origin};
+use crate::manager::{Device, Manager, Node, Origin, drive_path};
 
 pub(super) fn add(context: &mut Context, arguments: Arguments) -> Answer {
     let manager = &mut *context.manager;
@@ -85,10 +85,7 @@ fn node(node: &Node) -> Value {
 
 /// The node that a device is on.
 fn node_of<'a>(manager: &'a Manager, device: &Device) -> Option<&'a Node> {
-    manager
-        .nodes
-        .iter()
-        .find(|node| node.device.as_deref() == Some(device.id()))
+    manager.nodes.on(device.id())
 }
 
 /// The name of a disk as QEMU's older commands have it: only those have one that the guest was built with.
@@ -119,19 +116,18 @@ pub(super) fn query(manager: &Manager) -> Value {
         value
     };
     let drive = |(port, drive): (usize, &SataDrive)| {
-        let removable = drive.kind == DriveKind::Cdrom;
+        let tray = drive.tray.as_ref().map(TrayControl::state);
         let mut value = json!({
             "device": drive.name,
-            "qdev": format!("/machine/sata/{port}"),
+            "qdev": drive_path(port),
             "type": "unknown",
-            "removable": removable,
-            "locked": false,
+            "removable": drive.kind == DriveKind::Cdrom,
+            "locked": tray.is_some_and(|tray| tray.locked),
         });
-        if removable {
-            value["tray_open"] = false.into();
+        if let Some(tray) = tray {
+            value["tray_open"] = tray.open.into();
         }
-        let mut nodes = manager.nodes.iter();
-        if let Some(inserted) = nodes.find(|node| node.device.as_deref() == Some(&*drive.name)) {
+        if let Some(inserted) = manager.nodes.on(&drive.name) {
             value["inserted"] = node(inserted);
         }
         value

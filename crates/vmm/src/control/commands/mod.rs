@@ -5,6 +5,7 @@ mod block;
 mod device;
 mod human;
 mod machine;
+mod media;
 mod net;
 mod pci;
 mod qom;
@@ -99,11 +100,17 @@ pub(super) const COMMANDS: &[Command] = &[
     with("balloon", balloon::inflate),
     with("block_resize", block::resize),
     with("blockdev-add", block::add),
+    with("blockdev-change-medium", media::change),
+    with("blockdev-close-tray", media::close),
     with("blockdev-del", block::remove),
+    with("blockdev-insert-medium", media::insert),
+    with("blockdev-open-tray", media::open),
+    with("blockdev-remove-medium", media::remove),
     with("closefd", device::close_fd),
     ask("cont", Request::Resume),
     with("device_add", device::add),
     with("device_del", device::remove),
+    with("eject", media::eject),
     with("getfd", device::get_fd),
     with("human-monitor-command", human::run),
     with("inject-nmi", machine::inject_nmi),
