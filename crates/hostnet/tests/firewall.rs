@@ -4,16 +4,13 @@
 mod support;
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::Duration;
 
 use ostler_hostnet::*;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
-use support::ip;
+use support::{Namespace, ip};
 
 /// Nothing here takes long unless it never comes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -25,43 +22,14 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
-/// A network namespace, for as long as this is there.
-struct Namespace(File);
+/// What a station or a host tries.
+trait Tries {
+    fn pings(&self, address: impl Display) -> bool;
+    fn connects(&self, host: &Namespace, address: Ipv4Addr) -> Option<SocketAddr>;
+    fn asks(&self, host: &Namespace, address: Ipv4Addr, wait: Duration) -> Option<SocketAddr>;
+}
 
-impl Namespace {
-    fn new() -> Self {
-        let make = || {
-            // SAFETY: only the network namespace of this thread changes; no file descriptor table is unshared.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-            ip("link set lo up");
-            Self::of_this_thread()
-        };
-        std::thread::spawn(make).join().unwrap()
-    }
-
-    fn of_this_thread() -> Self {
-        Self(File::open("/proc/thread-self/ns/net").unwrap())
-    }
-
-    /// As `ip` is told of it.
-    fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
-    }
-
-    /// Does something there.
-    fn within<T: Send>(&self, something: impl FnOnce() -> T + Send) -> T {
-        let inside = || {
-            let kind = Some(LinkNameSpaceType::Network);
-            rustix::thread::move_into_link_name_space(self.0.as_fd(), kind).unwrap();
-            something()
-        };
-        std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
-    }
-
-    fn ip(&self, line: &str) {
-        self.within(|| ip(line));
-    }
-
+impl Tries for Namespace {
     fn pings(&self, address: impl Display) -> bool {
         let ping = |address: String| {
             let mut ping = Command::new("ping");

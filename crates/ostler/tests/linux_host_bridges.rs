@@ -5,11 +5,16 @@
 mod host;
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use host::Namespace;
+
 use support::lan::{block, megabytes, vlan_modules};
+use support::switch::Switch;
 use support::{Guest, OSTLER, Running};
 
 const LIMIT: Duration = Duration::from_secs(400);
@@ -241,4 +246,100 @@ fn three_guests_at_open_vswitch() {
     three_guests(",offload=off", Third::Trunk(modules), || {
         net("port set ovs0 tap2 --vlan 20");
     });
+}
+
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// Answers every question for an address (RFC 1035) with that of the host outside.
+fn answer_names(socket: &UdpSocket) {
+    let mut message = [0; 512];
+    while let Ok((len, client)) = socket.recv_from(&mut message) {
+        let mut answer = message[..len].to_vec();
+        // An answer, to the one question; a pointer to its name, an address, for a minute.
+        answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(OUTSIDE.octets());
+        socket.send_to(&answer, client).unwrap();
+    }
+}
+
+/// A host outside, with a name server, and a server that says who connected to it.
+fn outside() -> Namespace {
+    let outside = Namespace::new();
+    host::ip(&format!(
+        "link add out type veth peer name eth0 netns {}",
+        outside.path()
+    ));
+    host::ip("address add 198.51.100.1/24 dev out");
+    host::ip("link set out up");
+    outside.ip(&format!("address add {OUTSIDE}/24 dev eth0"));
+    outside.ip("link set eth0 up");
+    let (names, listener) = outside.within(|| {
+        (
+            UdpSocket::bind((OUTSIDE, 53)).unwrap(),
+            TcpListener::bind((OUTSIDE, 7)).unwrap(),
+        )
+    });
+    std::thread::spawn(move || answer_names(&names));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut line = [0; 3];
+            client.read_exact(&mut line).unwrap();
+            let from = client.peer_addr().unwrap().ip();
+            client.write_all(format!("{from}\n").as_bytes()).unwrap();
+        }
+    });
+    outside
+}
+
+/// On a network of the kernel's with NAT a switch of ours, at a tap of the bridge, gives addresses and names.
+#[test]
+fn a_guest_on_a_network_with_nftables_gets_its_address_and_reaches_others() {
+    const NAME: &str = "a_guest_on_a_network_with_nftables_gets_its_address_and_reaches_others";
+    if !Path::new("/usr/sbin/nft").exists() {
+        eprintln!("SKIPPED {NAME}: needs nft, which is in Debian's package nftables");
+        return;
+    }
+    if !can_make_taps(NAME) || !host::enter(NAME) {
+        return;
+    }
+    let _outside = outside();
+    let net = |line: &str| net("/nonexistent".as_ref(), line);
+    net("network create lan --address 10.96.0.1/24");
+    net("tap add tap1 --bridge lan");
+    net("tap add lan-dhcp --bridge lan");
+    let switch = Switch::start(&format!(
+        "[[port]]\nname = \"bridge\"\ntap = \"lan-dhcp\"\n\
+         [[port]]\nname = \"router\"\n[port.router]\naddress = \"10.96.0.254/24\"\ngateway = \"10.96.0.1\"\n\
+         ranges = [\"10.96.0.100-10.96.0.110\"]\ndomain = \"lan\"\ndns = \"{OUTSIDE}\"\n"
+    ));
+    switch.until_up("bridge", true);
+    switch.until_up("router", true);
+    let script = format!(
+        "{}\
+         echo BEGIN outside; ping -c 3 -W 60 www.example.org; echo hi | nc www.example.org 7; echo END outside\n\
+         echo BEGIN router; echo hi | nc -w 5 10.96.0.254 22 || echo nobody; echo END router",
+        support::lan::dhcp("web")
+    );
+    let guest = start(1, &["tap1"], "", &[], &script).wait(LIMIT);
+    guest.assert_clean();
+    let address = guest.section("address");
+    for part in [
+        "inet 10.96.0.100/24",
+        "default via 10.96.0.1",
+        "search lan",
+        "nameserver 10.96.0.254",
+    ] {
+        assert!(address.contains(part), "{part}: {address}");
+    }
+    let outside = guest.section("outside");
+    assert!(
+        outside.contains("3 packets transmitted, 3 packets received"),
+        "{outside}"
+    );
+    assert!(outside.contains("\n198.51.100.1\n"), "{outside}");
+    assert!(guest.section("router").ends_with("nobody\n"));
+    let leases = switch.net(&["leases"]);
+    assert_eq!(leases[0]["address"], "10.96.0.100", "{leases:#}");
 }

@@ -141,7 +141,7 @@ impl Core {
         let network = Network {
             server: gateway,
             mask: config.subnet.mask(),
-            router: (!config.restrict).then_some(gateway),
+            router: config.router.or((!config.restrict).then_some(gateway)),
             dns: config.dns,
             domain: config.domain.clone(),
             lease: config.lease,
@@ -331,6 +331,10 @@ impl Core {
         }
         if self.config.dns == Some(address) && to.port() == dns::PORT {
             return self.config.upstream;
+        }
+        // Everything else goes by the other router.
+        if self.config.router.is_some() {
+            return None;
         }
         if address == self.config.subnet.gateway {
             let loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, to.port());

@@ -38,3 +38,22 @@ pub fn vlan_modules() -> Option<Vec<(String, Vec<u8>)>> {
     .map(of)
     .collect()
 }
+
+/// Gets an address by DHCP for a guest of this name, as Debian's own scripts would set it.
+pub fn dhcp(name: &str) -> String {
+    format!(
+        "dmesg -n 5; ip link set lo up; ip link set eth0 up\n\
+         cat >/lease <<'EOF'\n\
+         #!/bin/sh\n\
+         [ \"$1\" = bound ] || exit 0\n\
+         ip address add $ip/$mask dev $interface\n\
+         [ -z \"$router\" ] || ip route add default via $router\n\
+         [ -z \"$domain\" ] || echo \"search $domain\" >/etc/resolv.conf\n\
+         for server in $dns; do echo nameserver $server >>/etc/resolv.conf; done\n\
+         EOF\n\
+         chmod +x /lease; mkdir -p /etc\n\
+         udhcpc -i eth0 -s /lease -q -n -t 20 -x hostname:{name} >/dev/null || echo no lease\n\
+         echo BEGIN address; ip -4 -o address show dev eth0; ip route; cat /etc/resolv.conf; echo END address\n\
+         echo network up\n"
+    )
+}
