@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::Kind;
 use crate::netlink::Told;
+use crate::{Forward, Kind};
 
 /// A change that was not made, or a question that has no answer. Unless it says so itself ([`Error::NotUndone`]), an error leaves the
 /// host as it was.
@@ -49,6 +49,49 @@ pub enum Error {
         who: Kind,
         /// What is missing, and what to do instead.
         what: String,
+    },
+    /// Not an address for the host in a network.
+    #[error(
+        "`{0}` is no address for the host; write one with the bits of the network's part (8 to 30), such as 10.9.0.1/24"
+    )]
+    Address(String),
+    /// The host has an address there already.
+    #[error("{wanted} overlaps with {taken}, which `{owner}` has; choose another network")]
+    AddressTaken {
+        /// What was asked for.
+        wanted: String,
+        /// What is there.
+        taken: String,
+        /// The interface.
+        owner: String,
+    },
+    /// The bridge has no address.
+    #[error("the bridge `{0}` has no address of IPv4; give it one with --address")]
+    NoAddress(String),
+    /// A name that the firewall would understand in another way.
+    #[error("`{0}` cannot be in a rule of the firewall; use letters, digits, `.`, `_`, `-` and `@`")]
+    NetworkName(String),
+    /// No network of that name.
+    #[error("there is no network `{0}`; `ostler net host network list` shows those that exist")]
+    NoNetwork(String),
+    /// There is nothing that could leave by one interface only.
+    #[error("a way out is for networks with nat and route; this one is {0}")]
+    NoWayOut(Forward),
+    /// There is nothing that could have these ports.
+    #[error("ports are for networks with nat; this one is {0}")]
+    NoPorts(Forward),
+    /// The program is not there.
+    #[error(
+        "nft is not there, which enters the rules of a network; `sudo apt-get install nftables` installs it"
+    )]
+    NoNft,
+    /// The firewall refused.
+    #[error("{what} failed: {why}")]
+    Firewall {
+        /// The step.
+        what: String,
+        /// In the words of nft.
+        why: String,
     },
     /// A value outside its range.
     #[error("{what} is {value}; it must be {range}")]

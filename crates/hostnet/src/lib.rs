@@ -5,6 +5,7 @@
 //! forwards a frame. All calls block; a back end belongs to the network namespace in which it was opened.
 
 mod error;
+mod firewall;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod kernel;
@@ -14,7 +15,7 @@ mod ovs;
 mod view;
 
 pub use error::Error;
-pub use kernel::{Kernel, TapSpec, Uplink};
+pub use kernel::{Forward, Kernel, Network, Ports, Subnet, TapSpec, Uplink};
 pub use name::{Mac, check_name};
 pub use ovs::OpenVSwitch;
 pub use view::{

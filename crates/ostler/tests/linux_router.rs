@@ -6,31 +6,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use support::lan::dhcp;
 use support::switch::Switch;
 use support::{Guest, Running};
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// Bytes that a guest downloads.
 const DOWNLOAD: usize = 8 << 20;
-
-/// Gets an address by DHCP for a guest of this name, as Debian's own scripts would set it.
-fn dhcp(name: &str) -> String {
-    format!(
-        "dmesg -n 5; ip link set lo up; ip link set eth0 up\n\
-         cat >/lease <<'EOF'\n\
-         #!/bin/sh\n\
-         [ \"$1\" = bound ] || exit 0\n\
-         ip address add $ip/$mask dev $interface\n\
-         [ -z \"$router\" ] || ip route add default via $router\n\
-         [ -z \"$domain\" ] || echo \"search $domain\" >/etc/resolv.conf\n\
-         for server in $dns; do echo nameserver $server >>/etc/resolv.conf; done\n\
-         EOF\n\
-         chmod +x /lease; mkdir -p /etc\n\
-         udhcpc -i eth0 -s /lease -q -n -t 20 -x hostname:{name} >/dev/null || echo no lease\n\
-         echo BEGIN address; ip -4 -o address show dev eth0; ip route; cat /etc/resolv.conf; echo END address\n\
-         echo network up\n"
-    )
-}
 
 /// Waits until the guest's kernel has made an address of the router's prefix and found that nobody else has it.
 const SLAAC: &str = "tries=0; until ip -6 address show dev eth0 scope global | grep inet6 | grep -qv tentative; do\n\

@@ -4,10 +4,16 @@ mod support;
 
 use std::time::Duration;
 
+use support::lan::vlan_modules;
 use support::switch::Switch;
 use support::{Guest, Running};
 
 const LIMIT: Duration = Duration::from_secs(400);
+
+/// Megabytes that go from guest to guest: a gigabyte at night.
+fn megabytes() -> u32 {
+    support::lan::megabytes(100)
+}
 
 /// A guest with this last number in its address, in VLAN 10, that says when its network is up and then does `script`.
 fn guest(switch: &Switch, number: u8, script: &str) -> Running {
@@ -102,44 +108,12 @@ fn two_guests_at_a_switch_that_is_restarted() {
     });
 }
 
-/// Megabytes that go from guest to guest: a gigabyte at night.
-fn megabytes() -> u32 {
-    if std::env::var_os("OSTLER_NIGHTLY").is_some() {
-        1000
-    } else {
-        100
-    }
-}
-
-/// The module of VLAN interfaces with what it needs, in the order in which they are loaded.
-fn vlan_modules() -> Option<Vec<(String, Vec<u8>)>> {
-    let modules = support::guest_folder().join("root/lib/modules");
-    let kernel = std::fs::read_dir(modules).ok()?.flatten().next()?.path();
-    let of = |path: &str| {
-        let name = path.rsplit('/').next()?;
-        let bytes = std::fs::read(kernel.join("kernel/net").join(path)).ok()?;
-        Some((name.to_owned(), bytes))
-    };
-    [
-        "llc/llc.ko",
-        "802/stp.ko",
-        "802/garp.ko",
-        "802/mrp.ko",
-        "8021q/8021q.ko",
-    ]
-    .into_iter()
-    .map(of)
-    .collect()
-}
-
 /// Two guests exchange much by TCP, each with large segments and checksums left to the other; then one of them is in another VLAN, and
 /// a third guest on a trunk reaches both.
 #[test]
 fn large_segments_pass_from_guest_to_guest_and_a_trunk_sees_both_vlans() {
     let switch = Switch::start("");
-    let block: Vec<u8> = (0..1u32 << 20)
-        .map(|i| (i.wrapping_mul(0x9e37_79b1) >> 13) as u8)
-        .collect();
+    let block = support::lan::block();
     let start = |number: u8, net: &str, files: &[(&str, &[u8])], script: &str| {
         let control = switch.path("control");
         let net = format!("switch={},{net},mac=52:54:00:96:00:0{number}", control.display());

@@ -103,6 +103,64 @@ fn bridges_ports_taps_and_stations_by_the_command_line() {
     assert!(!ip("link").contains(" br1"));
 }
 
+#[test]
+fn networks_by_the_command_line() {
+    const NAME: &str = "networks_by_the_command_line";
+    if !std::path::Path::new("/usr/sbin/nft").exists() {
+        eprintln!("SKIPPED {NAME}: needs nft, which is in Debian's package nftables");
+        return;
+    }
+    if !enter(NAME) {
+        return;
+    }
+    net("network create lan --address 10.9.0.1/24 --ports 20000-20999 --stp stp");
+    net("network create dmz --address 10.8.0.1/24 --forward route --out eth0");
+    let shown = json("network list");
+    assert_eq!(
+        shown[1],
+        serde_json::json!({
+            "name": "lan", "forward": "nat", "address": "10.9.0.1/24",
+            "ports": { "first": 20000, "last": 20999 }, "out": null
+        })
+    );
+    assert_eq!(json("show lan")["stp"]["protocol"], "stp");
+    assert!(ip("address show dev lan").contains("inet 10.9.0.1/24 brd 10.9.0.255"));
+    net("network set lan --forward isolated");
+    let shown = net("network list");
+    assert!(
+        shown.contains("dmz      route     10.8.0.1/24  -      eth0"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("lan      isolated  10.9.0.1/24  -      -"),
+        "{shown}"
+    );
+
+    // A bridge that has no rules yet.
+    net("create br0");
+    assert!(fails("network set br0 --forward open", 2).contains("no address"));
+    ip("address add 10.7.0.1/24 dev br0");
+    net("network set br0 --forward open");
+    assert_eq!(json("network list")[0]["forward"], "open");
+
+    for name in ["lan", "dmz", "br0"] {
+        net(&format!("network delete {name}"));
+    }
+    assert_eq!(json("network list"), Value::Array(Vec::new()));
+    assert_eq!(json("list"), Value::Array(Vec::new()));
+    assert!(fails("network delete lan", 2).contains("network list"));
+    fails("network create lan --address 10.9.0.1", 2);
+    assert!(
+        fails(
+            "network create lan --address 10.9.0.1/24 --forward route --ports 1-2",
+            2
+        )
+        .contains("nat")
+    );
+    fails("network create lan --address 10.9.0.1/24 --forward bridge", 2);
+    assert!(!ip("link").contains("lan:"));
+}
+
 fn answered(line: &str, answer: &str) -> Output {
     let mut child = command(line)
         .stdin(Stdio::piped())

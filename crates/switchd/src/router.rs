@@ -44,6 +44,9 @@ pub struct RouterSpec {
     pub dns: Option<String>,
     /// Guests reach nothing outside their network.
     pub restrict: bool,
+    /// The router that guests use in place of this one, which then serves addresses and names only: for a network of the kernel's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
     /// Its address leads to the host's loopback. [default: true]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loopback: Option<bool>,
@@ -218,6 +221,7 @@ impl RouterSpec {
             plan: self.plan()?,
             upstream: self.upstream()?,
             restrict: self.restrict,
+            router: self.gateway,
             loopback: self.loopback.unwrap_or(true),
             shared: true,
             forwards: forwards.collect::<Result<_, _>>()?,
@@ -407,7 +411,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said() {
         type Change = fn(&mut RouterSpec);
-        let wrong: [(&str, Change); 10] = [
+        let wrong: [(&str, Change); 11] = [
             ("no address of a router", |spec| {
                 spec.address = "192.168.122.1".into()
             }),
@@ -424,6 +428,9 @@ mod tests {
             ("no MAC address", |spec| spec.host[0].mac = Some("x".into())),
             ("no name of a host", |spec| {
                 spec.name[0].names = vec!["a b".into()]
+            }),
+            ("cannot be given to a guest", |spec| {
+                spec.gateway = Some(Ipv4Addr::new(192, 168, 122, 2));
             }),
             ("no name server", |spec| spec.dns = Some("a.b".into())),
             ("names no guest", |spec| spec.forward = vec!["tcp:1:2".into()]),

@@ -159,6 +159,9 @@ pub struct Config {
     pub upstream: Option<SocketAddr>,
     /// Guests reach nothing outside their network, the host neither.
     pub restrict: bool,
+    /// The router that guests are to use in place of this one, which then serves addresses and names only.
+    #[serde(default)]
+    pub router: Option<Ipv4Addr>,
     /// The gateway's address leads to the host's loopback.
     pub loopback: bool,
     /// Several guests share it: none may take all connections.
@@ -237,6 +240,7 @@ impl Config {
             },
             upstream: None,
             restrict: false,
+            router: None,
             loopback: true,
             shared: false,
             forwards: Vec::new(),
@@ -263,6 +267,28 @@ impl Config {
     /// The address that the gateway's card has on its link.
     pub(crate) fn link_local(&self) -> Ipv6Addr {
         link_local(&self.mac)
+    }
+
+    /// The other router has an address of the network that no guest can be given.
+    fn check_router(&self) -> Result<(), String> {
+        let Some(router) = self.router else {
+            return Ok(());
+        };
+        let Subnet { gateway, prefix } = self.subnet;
+        if !self.subnet.is_guest(router) || self.dns == Some(router) {
+            return Err(format!(
+                "the gateway {router} is no other address within {gateway}/{prefix}"
+            ));
+        }
+        let in_range = |(first, last): &(Ipv4Addr, Ipv4Addr)| (first..=last).contains(&&router);
+        let is_given = self.plan.ranges.iter().any(in_range)
+            || self.plan.hosts.iter().any(|host| host.address == router);
+        match is_given {
+            true => Err(format!(
+                "the gateway {router} cannot be given to a guest; take it out of ranges and hosts"
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Says what cannot be, in one sentence.
@@ -302,6 +328,7 @@ impl Config {
         }
         self.ipv6.map_or(Ok(()), |ipv6| ipv6.check())?;
         self.plan.check(&self.subnet, self.ipv6.as_ref())?;
+        self.check_router()?;
         if self.forwards.len() > MAX_FORWARDS {
             return Err(format!("more than {MAX_FORWARDS} ports are forwarded"));
         }
@@ -485,7 +512,7 @@ mod tests {
             .push("tcp:[::1]:1:[fd00:10:0:2::15]:2".parse().unwrap());
         assert_eq!(six.check(), Ok(()));
         type Change = fn(&mut Config);
-        let wrong: [(&str, Change); 13] = [
+        let wrong: [(&str, Change); 16] = [
             ("no network for guests", |config| config.subnet.prefix = 31),
             ("no address of a router", |config| {
                 config.subnet.gateway = Ipv4Addr::new(10, 0, 2, 255);
@@ -511,6 +538,13 @@ mod tests {
             ("the network has no IPv6", |config| config.ipv6 = None),
             ("no guest's address", |config| {
                 config.forwards.push("tcp:1:[fd00:10:0:2::3]:2".parse().unwrap());
+            }),
+            ("no other address within", |config| config.router = Some(GATEWAY)),
+            ("no other address within", |config| {
+                config.router = Some(Ipv4Addr::new(10, 0, 3, 1));
+            }),
+            ("cannot be given to a guest", |config| {
+                config.router = Some(Ipv4Addr::new(10, 0, 2, 99));
             }),
             ("no guest's address", |config| {
                 config.forwards.push("tcp:1:10.0.2.2:2".parse().unwrap());

@@ -433,10 +433,16 @@ fn open_net(
             .collect()
     };
     Ok(match spec {
-        spec::NetBackend::Tap { queues, vhost, mtu } => Arc::new(Tap::new(OpenTap {
+        spec::NetBackend::Tap {
+            queues,
+            vhost,
+            mtu,
+            whole,
+        } => Arc::new(Tap::new(OpenTap {
             queues: files(queues)?,
             vhost: files(vhost_for(accelerator, vhost))?,
             mtu: *mtu,
+            whole: *whole,
         })?),
         spec::NetBackend::Socket { connection, headers } => {
             let socket = descriptors.duplicate(*connection)?;

@@ -14,4 +14,4 @@ mod software_host;
 pub use cpio::Archive;
 pub use image::{Error, STANDARD_MODULES, overlay, standard};
 pub use modules::ModuleTree;
-pub use software_host::{SoftwareHost, shared_libraries};
+pub use software_host::{SoftwareHost, shared_libraries, shared_libraries_in};

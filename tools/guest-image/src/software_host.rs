@@ -22,6 +22,7 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet tsc=reliable";
 pub struct SoftwareHost {
     root: PathBuf,
     files: Vec<(String, Vec<u8>)>,
+    modules: Vec<String>,
     cpus: u32,
     memory_mib: u32,
 }
@@ -32,6 +33,7 @@ impl SoftwareHost {
         Self {
             root: root.to_owned(),
             files: Vec::new(),
+            modules: HOST_MODULES.iter().map(|&name| name.to_owned()).collect(),
             cpus: 2,
             memory_mib: 3072,
         }
@@ -41,6 +43,12 @@ impl SoftwareHost {
     /// code for a moment (docs/tests.md).
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// Loads further modules, with what they need.
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules.extend(names.iter().map(|&name| name.to_owned()));
         self
     }
 
@@ -90,7 +98,8 @@ impl SoftwareHost {
             .iter()
             .map(|(path, contents)| (path.as_str(), contents.as_slice()))
             .collect();
-        let mut archive = standard(&self.root, HOST_MODULES)?;
+        let modules: Vec<_> = self.modules.iter().map(String::as_str).collect();
+        let mut archive = standard(&self.root, &modules)?;
         archive.extend(overlay(script, &files));
         fs::write(&image, archive).map_err(Error::Host)?;
         let mut qemu = self.start(&image, &console)?;
@@ -170,7 +179,17 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<bool> {
 
 /// The libraries that the dynamic loader would map for `program`, itself included.
 pub fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>, Error> {
-    let output = Command::new("ldd").arg(program).output().map_err(Error::Host)?;
+    shared_libraries_in(program, &[])
+}
+
+/// The same for a program whose libraries are looked for in `folders` first.
+pub fn shared_libraries_in(program: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut command = Command::new("ldd");
+    if !folders.is_empty() {
+        let folders = std::env::join_paths(folders).map_err(io::Error::other);
+        command.env("LD_LIBRARY_PATH", folders.map_err(Error::Host)?);
+    }
+    let output = command.arg(program).output().map_err(Error::Host)?;
     Ok(library_paths(&String::from_utf8_lossy(&output.stdout)))
 }
 

@@ -231,6 +231,7 @@ impl Connection {
                     .collect(),
                 vhost: tap.vhost.into_iter().map(|file| descriptors.push(file)).collect(),
                 mtu: tap.mtu,
+                whole: tap.whole,
             },
             Self::Stream { socket, headers } => NetBackend::Socket {
                 connection: descriptors.push(socket),

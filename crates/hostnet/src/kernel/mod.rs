@@ -1,8 +1,10 @@
 //! The kernel's bridge.
 
+mod address;
 mod bridge;
 mod fdb;
 mod link;
+mod network;
 mod port;
 mod tap;
 #[cfg(test)]
@@ -11,9 +13,11 @@ mod uplink;
 mod vlan;
 
 use link::Link;
+pub use network::{Forward, Network, Ports, Subnet};
 pub use tap::TapSpec;
 pub use uplink::Uplink;
 
+use crate::firewall::Nft;
 use crate::netlink::Netlink;
 use crate::{BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortSettings, Station, Tap, check_name};
 
@@ -57,6 +61,32 @@ impl Kernel {
     /// The reverse: takes the port out, with the bridge's addresses and routes moved to it.
     pub fn leave_uplink(&mut self, bridge: &str, interface: &str) -> Result<(), Error> {
         uplink::leave(&mut self.netlink, bridge, interface)
+    }
+
+    /// The networks whose rules are in the firewall.
+    pub fn networks(&mut self) -> Result<Vec<Network>, Error> {
+        network::list(&Nft::of_host())
+    }
+
+    /// Makes a network: a bridge with the host's address and rules of the firewall, which the program `nft` enters. The host forwards
+    /// packets of IPv4 from then on, unless the network is isolated.
+    pub fn create_network(&mut self, network: &Network, settings: &BridgeSettings) -> Result<(), Error> {
+        network::create(&mut self.netlink, &Nft::of_host(), network, settings)
+    }
+
+    /// Gives a bridge the rules of a network, in place of those that it may have, in one step.
+    pub fn set_network(&mut self, network: &Network) -> Result<(), Error> {
+        network::set(&mut self.netlink, &Nft::of_host(), network)
+    }
+
+    /// Ends a network, the bridge and the rules.
+    pub fn delete_network(&mut self, name: &str) -> Result<(), Error> {
+        network::delete(&mut self.netlink, &Nft::of_host(), name)
+    }
+
+    /// The host's first address of IPv4 at a bridge.
+    pub fn address_of(&mut self, bridge: &str) -> Result<Subnet, Error> {
+        network::address_of(&mut self.netlink, bridge)
     }
 
     /// The bridge of that name and all interfaces.

@@ -8,7 +8,7 @@ use super::*;
 use crate::{Flag, PortVlans, Protocol, Role, Source, State};
 
 /// Moves this thread into a network namespace of its own, which ends with the thread.
-fn enter(test: &str) -> bool {
+pub(super) fn enter(test: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED {test}: needs root for a network namespace");
         return false;
@@ -25,13 +25,13 @@ fn command(name: &str, line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn ip(line: &str) -> String {
+pub(super) fn ip(line: &str) -> String {
     command("ip", line)
 }
 
 /// What of a namespace must be as it was after a change that failed: interfaces, addresses, routes, VLANs. Timers and addresses that
 /// the kernel adds by itself (link-local ones) are left out.
-fn everything() -> String {
+pub(super) fn everything() -> String {
     let volatile = [
         "hello_timer",
         "tcn_timer",
@@ -66,7 +66,7 @@ fn everything() -> String {
 
 /// Fails with the lines that differ from now.
 #[track_caller]
-fn assert_same(before: &str, when: std::fmt::Arguments) {
+pub(super) fn assert_same(before: &str, when: std::fmt::Arguments) {
     let now = everything();
     let only = |a: &str, b: &str| -> Vec<String> {
         let mut other: Vec<&str> = b.lines().collect();

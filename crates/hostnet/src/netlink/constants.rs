@@ -94,6 +94,7 @@ pub(crate) const NUD_PERMANENT: u16 = 0x80;
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_LABEL: u16 = 3;
+pub(crate) const IFA_BROADCAST: u16 = 4;
 pub(crate) const IFA_FLAGS: u16 = 8;
 pub(crate) const IFA_F_TEMPORARY: u32 = 0x01;
 pub(crate) const IFA_F_NODAD: u32 = 0x02;

@@ -2,11 +2,13 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 /// Moves this thread into a network namespace of its own, which ends with the thread.
 pub fn enter(test: &str) -> bool {
@@ -24,6 +26,44 @@ pub fn ip(line: &str) -> String {
     let output = Command::new("ip").args(line.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {line}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A network namespace, for as long as this is there.
+pub struct Namespace(File);
+
+impl Namespace {
+    pub fn new() -> Self {
+        let make = || {
+            // SAFETY: only the network namespace of this thread changes; no file descriptor table is unshared.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            ip("link set lo up");
+            Self::of_this_thread()
+        };
+        std::thread::spawn(make).join().unwrap()
+    }
+
+    pub fn of_this_thread() -> Self {
+        Self(File::open("/proc/thread-self/ns/net").unwrap())
+    }
+
+    /// As `ip` is told of it.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+
+    /// Does something there.
+    pub fn within<T: Send>(&self, something: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            let kind = Some(LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(self.0.as_fd(), kind).unwrap();
+            something()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join().unwrap())
+    }
+
+    pub fn ip(&self, line: &str) {
+        self.within(|| ip(line));
+    }
 }
 
 /// `ovsdb-server` and `ovs-vswitchd`, unpacked and not installed, with all their files in a folder of the test's own.

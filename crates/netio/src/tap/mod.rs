@@ -61,7 +61,10 @@ impl Tap {
             let set = rustix::fs::fcntl_setfl(queue, status | OFlags::NONBLOCK).map_err(io::Error::from);
             set.map_err(broken("setting the flags of a tap"))?;
         }
-        let offloads = supported(first).map_err(broken("finding the offloads of a tap"))?;
+        let offloads = match open.whole {
+            true => Offloads::NONE,
+            false => supported(first).map_err(broken("finding the offloads of a tap"))?,
+        };
         let queues: Vec<Arc<File>> = open.queues.into_iter().map(Arc::new).collect();
         let pairs = queues.len();
         Ok(Self {

@@ -19,6 +19,8 @@ pub struct OpenTap {
     pub vhost: Vec<File>,
     /// The interface's MTU, if whoever opened it could tell.
     pub mtu: Option<u16>,
+    /// Every frame is whole in both directions: nobody leaves a checksum or the cutting into segments to the other side.
+    pub whole: bool,
 }
 
 /// Opens the existing tap `name` for a guest with up to `pairs` queue pairs.
@@ -58,6 +60,7 @@ pub fn open_tap(name: &str, pairs: usize, vhost: bool) -> Result<OpenTap, Error>
         queues,
         vhost,
         mtu: Some(mtu),
+        whole: false,
     })
 }
 

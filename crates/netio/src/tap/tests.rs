@@ -474,7 +474,8 @@ fn what_is_no_tap_cannot_be_taken_over() {
         Tap::new(OpenTap {
             queues: vec![null()],
             vhost: vec![],
-            mtu: None
+            mtu: None,
+            whole: false,
         })
         .is_err()
     );
@@ -482,7 +483,8 @@ fn what_is_no_tap_cannot_be_taken_over() {
         Tap::new(OpenTap {
             queues: vec![],
             vhost: vec![],
-            mtu: None
+            mtu: None,
+            whole: false,
         })
         .is_err()
     );

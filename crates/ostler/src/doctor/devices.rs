@@ -6,7 +6,7 @@ use std::io;
 use ostler_disk::{Engine, OpenQueue, RawDisk};
 use rustix::fs::MemfdFlags;
 
-use super::finding::{Finding, Remedy};
+use super::finding::{Finding, Remedy, Verdict};
 use super::host::Host;
 
 /// A character device that guests use if it can be opened; `without` is what its lack means.
@@ -52,7 +52,11 @@ pub fn taps(host: &Host) -> Finding {
 /// vhost-net.
 pub fn vhost_net(host: &Host) -> Finding {
     let without = "each guest's own process moves its frames";
-    character_device(host, "vhost-net", "/dev/vhost-net", without, "vhost_net")
+    let mut finding = character_device(host, "vhost-net", "/dev/vhost-net", without, "vhost_net");
+    if finding.verdict == Verdict::Good {
+        finding.says += ": the kernel moves the frames of guests on KVM; on the software CPU the guest's own process does";
+    }
+    finding
 }
 
 /// io_uring; `attempt` is what came of using it.
@@ -205,7 +209,6 @@ fn vlan_filtering(host: &Host) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Verdict;
     use super::*;
     use std::fs;
 
@@ -270,6 +273,18 @@ mod tests {
         ] {
             assert_eq!(finding.verdict, Verdict::Fair, "{finding:?}");
         }
+    }
+
+    #[test]
+    fn vhost_net_is_for_guests_on_kvm() {
+        let (there, _dir) = host(&[("dev/vhost-net", "")]);
+        let finding = vhost_net(&there);
+        assert_eq!(finding.verdict, Verdict::Good);
+        assert!(
+            finding
+                .says
+                .contains("on the software CPU the guest's own process")
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bridge_traps;
 mod devices;
 mod finding;
 mod host;
+mod networks;
 mod selftest;
 mod virtualization;
 
@@ -64,6 +65,8 @@ fn examine(host: &Host, device: &KvmDevice) -> Vec<Finding> {
         devices::bridge(host),
         bridge_traps::netfilter(host),
         bridge_traps::bpdus(host),
+        networks::nft(host),
+        networks::forwarding(host),
     ]
 }
 

@@ -13,6 +13,7 @@ use ostler_hostnet::{
 };
 use serde::Serialize;
 
+use super::host_networks::{self, NetworkCommand};
 use super::host_tables as tables;
 use crate::failure::{Failure, say};
 
@@ -64,6 +65,9 @@ enum Command {
     /// Ports: list, add, set, remove.
     #[command(subcommand)]
     Port(PortCommand),
+    /// Networks: bridges with the host's address and rules of its firewall: list, create, set, delete.
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// The host's own way out, with its addresses and routes: join, leave.
     #[command(subcommand)]
     Uplink(UplinkCommand),
@@ -86,8 +90,9 @@ enum Tree {
     Rstp,
 }
 
+/// Settings of a bridge.
 #[derive(Args)]
-struct BridgeArgs {
+pub struct BridgeArgs {
     /// Which spanning-tree protocol it speaks.
     #[arg(long, value_enum)]
     stp: Option<Tree>,
@@ -115,7 +120,8 @@ struct BridgeArgs {
 }
 
 impl BridgeArgs {
-    fn settings(self) -> BridgeSettings {
+    /// What a back end is told.
+    pub fn settings(self) -> BridgeSettings {
         BridgeSettings {
             protocol: self.stp.map(|tree| match tree {
                 Tree::Off => Protocol::Off,
@@ -274,9 +280,12 @@ fn flag(text: &str) -> Result<(Flag, bool), String> {
 /// What the user got wrong has another status than what the host refused.
 fn failure(error: Error) -> Failure {
     match error {
-        Error::Refused { .. } | Error::Io { .. } | Error::Answer { .. } | Error::NotUndone { .. } => {
-            Failure::failed(error)
-        }
+        Error::Refused { .. }
+        | Error::Io { .. }
+        | Error::Answer { .. }
+        | Error::NotUndone { .. }
+        | Error::NoNft
+        | Error::Firewall { .. } => Failure::failed(error),
         _ => Failure::bad_input(error),
     }
 }
@@ -356,6 +365,11 @@ impl Session {
             }
             Command::Delete { bridge } => self.of(&bridge)?.delete(&bridge)?,
             Command::Port(command) => self.port(command)?,
+            Command::Network(command) => {
+                if let Some(networks) = host_networks::execute(command)? {
+                    self.show(&networks, |n| tables::networks(n));
+                }
+            }
             Command::Uplink(command) => uplink(command)?,
             Command::Tap(command) => self.tap(command)?,
             Command::Fdb(command) => self.fdb(command)?,

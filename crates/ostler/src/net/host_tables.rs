@@ -1,6 +1,6 @@
 //! Bridges and what is in them as tables.
 
-use ostler_hostnet::{Bridge, Kind, Port, PortVlans, Protocol, Station, Tap};
+use ostler_hostnet::{Bridge, Forward, Kind, Network, Port, PortVlans, Protocol, Station, Tap};
 
 /// Columns as wide as they have to be.
 fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
@@ -40,6 +40,23 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Kernel => "kernel",
         Kind::OpenVSwitch => "open-v-switch",
     }
+}
+
+pub(super) fn networks(networks: &[Network]) -> String {
+    let row = |network: &Network| {
+        let nat = network.forward == Forward::Nat;
+        vec![
+            network.name.clone(),
+            network.forward.to_string(),
+            network.address.to_string(),
+            or_dash(nat.then_some(network.ports)),
+            or_dash(network.out.as_ref()),
+        ]
+    };
+    table(
+        &["NETWORK", "FORWARD", "ADDRESS", "PORTS", "OUT"],
+        networks.iter().map(row).collect(),
+    )
 }
 
 pub(super) fn bridges(bridges: &[Bridge]) -> String {

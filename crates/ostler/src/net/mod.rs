@@ -2,6 +2,7 @@
 
 mod capture;
 mod host;
+mod host_networks;
 mod host_tables;
 mod switches;
 mod tables;

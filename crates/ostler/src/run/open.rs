@@ -26,7 +26,7 @@ use super::direct;
 use super::host_memory;
 use super::options::{
     ConsoleOption, DiskOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs, Switch,
-    VsockOption,
+    TapOption, VsockOption,
 };
 use super::vsock::HostEnd;
 use crate::failure::Failure;
@@ -307,13 +307,13 @@ fn open_nets(
         };
         let (backend, mac) = match &option.net {
             NetOption::None => continue,
-            NetOption::Tap { name, mac } => {
+            NetOption::Tap(tap) => {
                 // Only virtio has several queues, and rings that the kernel's worker understands.
                 let (pairs, vhost) = match option.model {
                     NetModel::Virtio => (args.cpus.min(MAX_QUEUE_PAIRS) as usize, vhost),
                     NetModel::E1000e => (1, false),
                 };
-                (open_tap(name, pairs, vhost, descriptors)?, mac)
+                (open_tap(tap, pairs, vhost, descriptors)?, &tap.mac)
             }
             NetOption::Socket { path, mac } => {
                 let socket = ostler_netio::connect_socket(path).map_err(Failure::bad_input)?;
@@ -353,18 +353,19 @@ fn open_nets(
 }
 
 fn open_tap(
-    name: &str,
+    option: &TapOption,
     pairs: usize,
     vhost: bool,
     descriptors: &mut Descriptors,
 ) -> Result<NetBackend, Failure> {
-    let tap = ostler_netio::open_tap(name, pairs, vhost).map_err(Failure::bad_input)?;
+    let tap = ostler_netio::open_tap(&option.name, pairs, vhost).map_err(Failure::bad_input)?;
     let mut push_all =
         |files: Vec<File>| -> Vec<Slot> { files.into_iter().map(|f| descriptors.push(f)).collect() };
     Ok(NetBackend::Tap {
         queues: push_all(tap.queues),
         vhost: push_all(tap.vhost),
         mtu: tap.mtu,
+        whole: option.whole,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Unmodified Debian on the KVM back end, with disk and network card, in a host with working KVM that is made in software.
 
+mod bridges;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 pub mod hosts;
+pub mod lan;
 pub mod process;
 pub mod qemu;
 pub mod qmp;

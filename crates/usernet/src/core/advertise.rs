@@ -57,7 +57,7 @@ impl Core {
         let message = ndp::router_advertisement(&Advertised {
             mac: self.config.mac,
             mtu: MTU as u32,
-            default_router: !self.config.restrict,
+            default_router: !self.config.restrict && self.config.router.is_none(),
             managed: ipv6.dhcp == Dhcp6::Managed,
             other: ipv6.dhcp != Dhcp6::Off,
             prefix: ipv6.gateway,

@@ -117,7 +117,7 @@ impl Core {
         let network = Network {
             server: gateway,
             mask: config.subnet.mask(),
-            router: (!config.restrict).then_some(gateway),
+            router: config.router.or((!config.restrict).then_some(gateway)),
             dns: config.dns,
             domain: config.domain.clone(),
             lease: config.lease,

@@ -16,6 +16,10 @@ impl Core {
         if self.is_name_server(address) && to.port() == dns::PORT {
             return self.config.upstream;
         }
+        // Everything else goes by the other router.
+        if self.config.router.is_some() {
+            return None;
+        }
         if self.is_gateway(address) {
             let loopback: IpAddr = match address {
                 IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -228,6 +228,7 @@ impl Wish {
                     queues: take(queues)?,
                     vhost: take(vhost)?,
                     mtu: None,
+                    whole: false,
                 };
                 Ok(Arc::new(Tap::new(open).map_err(failed)?))
             }

@@ -362,6 +362,9 @@ pub enum NetBackend {
         vhost: Vec<Slot>,
         /// The interface's MTU, if it is known.
         mtu: Option<u16>,
+        /// Frames are whole: the guest computes its checksums and cuts its segments itself, and gets neither left to it.
+        #[serde(default)]
+        whole: bool,
     },
     /// A connected unix socket.
     Socket {
@@ -721,6 +724,7 @@ pub(crate) mod tests {
                 queues: vec![Slot(2)],
                 vhost: vec![],
                 mtu: Some(1500),
+                whole: true,
             },
             mac: "52:54:00:01:02:03".parse().unwrap(),
         });

@@ -16,7 +16,7 @@ use ostler_vmm::spec::{self, WatchdogAction, parse_size};
 pub use boot::FirmwareOption;
 pub use devices::{BalloonOption, GenerationIdOption, VsockOption};
 pub use disk::DiskOption;
-pub use net::{CardOption, NetOption, SwitchOption};
+pub use net::{CardOption, NetOption, SwitchOption, TapOption};
 pub use places::{ConsoleOption, GdbOption};
 
 use super::outcome;
@@ -64,7 +64,7 @@ pub struct RunArgs {
     #[arg(long = "cdrom", value_name = "FILE")]
     pub cdroms: Vec<PathBuf>,
     /// Network card: user[,forward=tcp:PORT:GUESTPORT][,...], switch=NAME[,vlan=N|,trunk=1:10-20[,native=N]][,port=P][,mac=M],
-    /// tap=NAME[,mac=M], socket=PATH[,mac=M] or none. With ,model=e1000e it is Intel's 82574L, for guests without virtio.
+    /// tap=NAME[,mac=M][,offload=off], socket=PATH[,mac=M] or none. With ,model=e1000e it is Intel's 82574L, for guests without virtio.
     /// Repeat for more cards.
     #[arg(long = "net", value_name = "KIND", value_parser = parse_card)]
     pub nets: Vec<CardOption>,

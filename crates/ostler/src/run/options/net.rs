@@ -19,10 +19,20 @@ pub struct CardOption {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetOption {
     None,
-    Tap { name: String, mac: Option<MacAddress> },
+    Tap(TapOption),
     Socket { path: PathBuf, mac: Option<MacAddress> },
     User(UserNet),
     Switch(SwitchOption),
+}
+
+/// A card at a tap.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TapOption {
+    /// The interface's name.
+    pub name: String,
+    pub mac: Option<MacAddress>,
+    /// The guest leaves no checksum and no segments to the tap, and gets none left to it.
+    pub whole: bool,
 }
 
 /// A card at a switch.
@@ -70,40 +80,55 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     let usage = || {
         format!(
-            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M], socket=PATH[,mac=M] or none"
+            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], socket=PATH[,mac=M] or none"
         )
     };
     let (kind, rest) = text.split_once('=').ok_or_else(usage)?;
     if kind == "switch" {
         return parse_switch(rest).map(NetOption::Switch);
     }
+    if kind == "tap" {
+        return parse_tap(rest).map(NetOption::Tap);
+    }
     let (place, mac) = match rest.rsplit_once(",mac=") {
         Some((place, mac)) => (place, Some(mac.parse()?)),
         None => (rest, None),
     };
     match kind {
-        "tap" => {
-            let bad = place.is_empty()
-                || place.len() > MAX_INTERFACE
-                || place
-                    .bytes()
-                    .any(|b| b <= b' ' || matches!(b, b'/' | b',' | b':' | b'%' | 0x7f));
-            if bad {
-                return Err(format!(
-                    "\"{place}\" is no interface name of 1 to {MAX_INTERFACE} characters"
-                ));
-            }
-            Ok(NetOption::Tap {
-                name: place.into(),
-                mac,
-            })
-        }
         "socket" if !place.is_empty() => Ok(NetOption::Socket {
             path: place.into(),
             mac,
         }),
         _ => Err(usage()),
     }
+}
+
+fn parse_tap(text: &str) -> Result<TapOption, String> {
+    let mut words = text.split(',');
+    let name = words.next().unwrap_or_default();
+    let bad = |b: u8| b <= b' ' || matches!(b, b'/' | b':' | b'%' | 0x7f);
+    if name.is_empty() || name.len() > MAX_INTERFACE || name.bytes().any(bad) {
+        return Err(format!(
+            "\"{name}\" is no interface name of 1 to {MAX_INTERFACE} characters"
+        ));
+    }
+    let mut option = TapOption {
+        name: name.into(),
+        ..TapOption::default()
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("mac", mac)) => option.mac = Some(mac.parse()?),
+            Some(("offload", "on")) => option.whole = false,
+            Some(("offload", "off")) => option.whole = true,
+            _ => {
+                return Err(format!(
+                    "a card at a tap has no option \"{word}\"; mac and offload=on|off are known"
+                ));
+            }
+        }
+    }
+    Ok(option)
 }
 
 fn parse_switch(text: &str) -> Result<SwitchOption, String> {

@@ -105,10 +105,11 @@ fn the_whole_grammar_is_understood() {
     assert_eq!(args.nets[0].model, NetModel::Virtio);
     assert_eq!(
         args.nets[0].net,
-        NetOption::Tap {
+        NetOption::Tap(TapOption {
             name: "tap0".into(),
-            mac
-        }
+            mac,
+            whole: false
+        })
     );
     assert_eq!(
         args.nets[1].net,
@@ -162,6 +163,8 @@ fn bad_values_are_refused() {
         ["--net", "user,"],
         ["--net", "tap=sixteen-letters!"],
         ["--net", "tap=../x"],
+        ["--net", "tap=t,offload=maybe"],
+        ["--net", "tap=t,vhost=on"],
         ["--net", "tap=t,mac=ff:ff:ff:ff:ff:ff"],
         ["--serial", "tcp=1"],
         ["--serial", "file="],

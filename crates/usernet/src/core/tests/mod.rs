@@ -420,6 +420,32 @@ fn a_restricted_guest_reaches_nobody() {
     assert_eq!(link.core.forwarded(1, 40_000, 1), None, "a UDP port");
 }
 
+/// With another router there, ours serves addresses and names, and passes nothing on.
+#[test]
+fn beside_another_router_only_addresses_and_names_are_served() {
+    let mut link = Link::new(
+        Config {
+            router: Some(Ipv4Addr::new(10, 0, 2, 1)),
+            ..config()
+        },
+        0,
+    );
+    assert_eq!(link.core.network.router, Some(Ipv4Addr::new(10, 0, 2, 1)));
+    for to in [server(), SocketAddr::new(GATEWAY.into(), 22)] {
+        link.tcp(1, to, segment(flags::SYN, 0, 0, 1000), &[]);
+        link.udp(1, to, b"x");
+    }
+    link.ip(
+        ICMP,
+        SERVER,
+        &echo_reply(&[8, 0, 0, 0, 0, 1, 0, 1], 1, SERVER.into(), GUEST.into()),
+    );
+    assert_eq!(link.actions(), []);
+    let query = b"\xab\xcd\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";
+    link.udp(1, SocketAddr::new(DNS.into(), 53), query);
+    assert_eq!(link.actions().len(), 1, "the question is passed on");
+}
+
 #[test]
 fn the_hosts_loopback_is_reached_by_the_gateway_only() {
     let link = Link::new(config(), 0);
