@@ -3,7 +3,7 @@
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{
     BlockTuneArgs, Domain as WireDomain, GetParametersArgs, InterfaceParametersArgs, IoThreads, List,
-    Parameters, PerfEvents, SchedulerParameters, TypedParameter, TypedValue,
+    Parameters, PerfEvents, TypedParameter, TypedValue,
 };
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{Bandwidth, Rate};
@@ -90,13 +90,6 @@ pub(super) fn add(to: &mut Dispatcher) {
         };
         Ok(PerfEvents {
             params: List(PERF_EVENTS.map(off).into()),
-        })
-    });
-    // The host's scheduler has no parameters of guests.
-    to.on::<DomainGetSchedulerParameters>(|context, args| {
-        context.domain(&args.domain)?;
-        Ok(SchedulerParameters {
-            params: List(Vec::new()),
         })
     });
     // Disks are served by threads of their own queues, which are not to be chosen.
