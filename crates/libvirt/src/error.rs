@@ -38,9 +38,12 @@ pub enum Code {
     NoMetadata = 80,
     Overflow = 82,
     OperationUnsupported = 84,
+    AgentUnresponsive = 86,
     ResourceBusy = 87,
     StorageVolumeExists = 90,
     DeviceMissing = 99,
+    NoNetworkPort = 107,
+    NoHostname = 108,
 }
 
 impl Code {
@@ -78,6 +81,9 @@ impl Code {
             Self::NoSecret => "Secret not found",
             Self::StoragePoolBuilt => "Storage pool already built",
             Self::ResourceBusy => "resource busy",
+            Self::AgentUnresponsive => "Guest agent is not responding",
+            Self::NoNetworkPort => "network port not found",
+            Self::NoHostname => "no hostname found",
             Self::StorageVolumeExists => "storage volume exists already",
         }
     }

@@ -8,6 +8,8 @@ use crate::xdr::{Encode, XdrError};
 
 /// The program that clients call.
 pub const REMOTE_PROGRAM: u32 = 0x2000_8086;
+/// The program of calls that only guests like QEMU's have.
+pub const QEMU_PROGRAM: u32 = 0x2000_8087;
 /// The program of pings and pongs.
 pub const KEEPALIVE_PROGRAM: u32 = 0x6b65_6570;
 /// The version of both.

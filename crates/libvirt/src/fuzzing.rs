@@ -20,7 +20,7 @@ pub fn arguments(input: &[u8]) {
         return;
     };
     let which = usize::from(u16::from_be_bytes([high, low])) % TABLE.len();
-    arguments_are_read(TABLE[which].number, bytes);
+    arguments_are_read(TABLE[which].program, TABLE[which].number, bytes);
 }
 
 #[cfg(test)]

@@ -1,20 +1,24 @@
 //! Arguments and results of the procedures, as they are on the wire.
 
+mod agent;
 mod domain_more;
 mod host_interface;
 mod network;
 mod node_device;
 mod secret;
 mod storage;
+mod tuning;
 
 use crate::xdr::{Chars, Decode, Encode, Reader, XdrError, xdr_struct};
 pub use crate::xdr::{List, Opaque};
+pub use agent::*;
 pub use domain_more::*;
 pub use host_interface::*;
 pub use network::*;
 pub use node_device::*;
 pub use secret::*;
 pub use storage::*;
+pub use tuning::*;
 
 /// Most guests in one list.
 pub const MAX_DOMAINS: usize = 16384;

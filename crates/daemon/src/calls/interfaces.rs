@@ -4,7 +4,8 @@ use std::fs;
 
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{
-    InterfaceAddress, InterfaceAddresses, InterfaceAddressesArgs, InterfaceStats, InterfaceStatsArgs, List,
+    DomainFlagsArgs, InterfaceAddress, InterfaceAddresses, InterfaceAddressesArgs, InterfaceStats,
+    InterfaceStatsArgs, List,
 };
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{Interface, InterfaceSource};
@@ -24,6 +25,7 @@ const ARP: u32 = 2;
 pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainInterfaceStats>(stats);
     to.on::<DomainInterfaceAddresses>(addresses);
+    to.on::<DomainGetHostname>(hostname);
 }
 
 /// What went through a card, as its guest sees it.
@@ -118,6 +120,31 @@ fn addresses(
         }
     };
     Ok(List(found))
+}
+
+/// The name that the guest told a network when it asked for an address.
+fn hostname(context: &Context<'_>, args: DomainFlagsArgs) -> Result<String, RemoteError> {
+    const BY_LEASE: u32 = 1;
+    const BY_AGENT: u32 = 2;
+    check_flags(args.flags, BY_LEASE | BY_AGENT)?;
+    if args.flags != BY_LEASE {
+        return Err(super::agent::refusal(context, &args.domain));
+    }
+    let domain = context.domain(&args.domain)?;
+    let cards = domain.with_live(|live| cards(live, &[]))?;
+    let networks = &context.shared.networks;
+    let name = cards.iter().find_map(|(card, _, _)| {
+        let InterfaceSource::Network { network, .. } = &card.source else {
+            return None;
+        };
+        let network = networks.by_name(network).ok()?;
+        let leases = networks.leases(&network, Some(&card.mac.to_string())).ok()?;
+        leases.into_iter().find_map(|lease| lease.hostname)
+    });
+    name.ok_or_else(|| {
+        let guest = &args.domain.name;
+        RemoteError::new(Code::NoHostname, format!("no hostname found for domain {guest}"))
+    })
 }
 
 /// The cards that networks gave addresses to.

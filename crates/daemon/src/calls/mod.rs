@@ -1,20 +1,26 @@
 //! The calls: one function each, in the file of what it is about.
 
+mod agent;
 mod connect;
 mod console;
 mod control;
 mod devices;
 mod domain;
+mod ends;
 mod events;
 mod host_interface;
 mod interfaces;
+mod limits;
 mod list;
 mod metadata;
+mod monitor;
 mod network;
 mod node;
 mod node_device;
 mod pool;
+mod port;
 mod secret;
+mod security;
 mod sizes;
 mod stats;
 mod tuning;
@@ -70,7 +76,8 @@ type Handler = Box<dyn Fn(&Context<'_>, &[u8]) -> Result<Vec<u8>, RemoteError> +
 
 /// Which function answers which call.
 pub struct Dispatcher {
-    handlers: HashMap<i32, Handler>,
+    /// By program and number.
+    handlers: HashMap<(u32, i32), Handler>,
 }
 
 impl Dispatcher {
@@ -98,6 +105,12 @@ impl Dispatcher {
         secret::add(&mut dispatcher);
         node_device::add(&mut dispatcher);
         host_interface::add(&mut dispatcher);
+        port::add(&mut dispatcher);
+        security::add(&mut dispatcher);
+        ends::add(&mut dispatcher);
+        limits::add(&mut dispatcher);
+        agent::add(&mut dispatcher);
+        monitor::add(&mut dispatcher);
         dispatcher
     }
 
@@ -118,13 +131,14 @@ impl Dispatcher {
                 RemoteError::rpc(format!("the answer to {} cannot be sent: {error}", P::NAME))
             })
         };
-        self.handlers.insert(P::NUMBER, Box::new(handler));
+        self.handlers.insert((P::PROGRAM, P::NUMBER), Box::new(handler));
     }
 
     /// Executes a call, and returns the payload of its reply.
     pub fn call(&self, context: &Context<'_>, payload: &[u8]) -> Result<Vec<u8>, RemoteError> {
-        let number = context.header.procedure;
-        let (Some(row), Some(handler)) = (procedures::find(number), self.handlers.get(&number)) else {
+        let (program, number) = (context.header.program, context.header.procedure);
+        let handler = self.handlers.get(&(program, number));
+        let (Some(row), Some(handler)) = (procedures::find(program, number), handler) else {
             return Err(RemoteError::unknown_procedure(number));
         };
         let answer = self.answer(context, row, handler, payload);
@@ -201,7 +215,10 @@ mod tests {
     fn every_procedure_of_the_table_has_its_function() {
         let dispatcher = Dispatcher::new();
         for row in procedures::TABLE {
-            assert!(dispatcher.handlers.contains_key(&row.number), "{row:?}");
+            assert!(
+                dispatcher.handlers.contains_key(&(row.program, row.number)),
+                "{row:?}"
+            );
         }
         assert_eq!(dispatcher.handlers.len(), procedures::TABLE.len());
     }

@@ -1,13 +1,16 @@
 //! Calls about the host.
 
+use std::path::Path;
+
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{
-    CellsArgs, CpuMapArgs, CpuMapRet, List, NodeCpuStatsArgs, NodeInfo, NodeMemoryStatsArgs, NodeStat,
-    NodeStats, Opaque,
+    CellsArgs, CpuMapArgs, CpuMapRet, List, NodeCpuStatsArgs, NodeInfo, NodeMemoryStatsArgs,
+    NodeParametersArgs, NodeStat, NodeStats, Opaque, Parameters, TypedParameter,
 };
 use ostler_libvirt::xdr::Chars;
 use ostler_libvirt::{Code, RemoteError};
 
+use super::stats::{STRING_OKAY, parameters};
 use super::{Dispatcher, check_flags};
 use crate::host;
 
@@ -20,6 +23,7 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<NodeGetMemoryStats>(|_, args| memory_stats(&args));
     to.on::<NodeGetFreeMemory>(|_, ()| Ok(memory(ALL)?.free << 10));
     to.on::<NodeGetCellsFreeMemory>(|_, args| cells_free_memory(&args));
+    to.on::<NodeGetMemoryParameters>(|_, args| memory_parameters(&args));
     to.on::<NodeGetCpuMap>(|_, args| cpu_map(&args));
 }
 
@@ -95,6 +99,37 @@ fn cells_free_memory(args: &CellsArgs) -> Result<List<u64, 1024>, RemoteError> {
     memory(args.start.max(0))?;
     let last = args.start.saturating_add(args.max.clamp(0, 1024));
     Ok(List((args.start.max(0)..last).map_while(free).collect()))
+}
+
+/// Where the kernel tells how it merges equal pages.
+const SAME_PAGES: &str = "/sys/kernel/mm/ksm";
+
+fn memory_parameters(args: &NodeParametersArgs) -> Result<Parameters<64>, RemoteError> {
+    check_flags(args.flags, STRING_OKAY)?;
+    let read = |file: &str| -> Result<u64, RemoteError> {
+        let path = Path::new(SAME_PAGES).join(file);
+        let text = std::fs::read_to_string(&path);
+        let number = text.ok().and_then(|text| text.trim().parse().ok());
+        number.ok_or_else(|| {
+            let why = format!("the host's kernel does not tell \"{}\"", path.display());
+            RemoteError::new(Code::OperationUnsupported, why)
+        })
+    };
+    let mut params = Vec::new();
+    for file in ["pages_to_scan", "sleep_millisecs", "merge_across_nodes"] {
+        let number = u32::try_from(read(file)?).unwrap_or(u32::MAX);
+        params.push(TypedParameter::uint(format!("shm_{file}"), number));
+    }
+    for file in [
+        "pages_shared",
+        "pages_sharing",
+        "pages_unshared",
+        "pages_volatile",
+        "full_scans",
+    ] {
+        params.push(TypedParameter::ulong(format!("shm_{file}"), read(file)?));
+    }
+    Ok(parameters(params, args.count.max(0) as usize))
 }
 
 fn cpu_map(args: &CpuMapArgs) -> Result<CpuMapRet, RemoteError> {

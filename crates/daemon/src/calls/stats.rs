@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{
-    AllStatsArgs, BlockInfo, BlockInfoArgs, BlockStatsArgs, CpuStatsArgs, GetVcpusArgs, GetVcpusRet, List,
-    MAX_DOMAINS, MemoryStat, MemoryStatsArgs, OldBlockStats, OldBlockStatsArgs, Opaque, Parameters,
-    StatsRecord, TypedParameter, VcpuInfo,
+    AllStatsArgs, BlockInfo, BlockInfoArgs, BlockStatsArgs, CpuStatsArgs, DiskError, DiskErrors,
+    DiskErrorsArgs, GetVcpusArgs, GetVcpusRet, List, MAX_DOMAINS, MemoryStat, MemoryStatsArgs, OldBlockStats,
+    OldBlockStatsArgs, Opaque, Parameters, StatsRecord, TypedParameter, VcpuInfo,
 };
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{Disk, DiskSource};
@@ -26,7 +26,7 @@ use crate::storage::Pools;
 const VCPU_RUNNING: i32 = 1;
 
 /// Flag of calls with parameters: text may be among them. Clients set it once they know that we know it.
-const STRING_OKAY: u32 = 4;
+pub(super) const STRING_OKAY: u32 = 4;
 
 pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainGetVcpus>(vcpus);
@@ -35,6 +35,7 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainGetBlockInfo>(block_info);
     to.on::<DomainBlockStats>(old_block_stats);
     to.on::<DomainBlockStatsFlags>(block_stats);
+    to.on::<DomainGetDiskErrors>(disk_errors);
     to.on::<ConnectGetAllDomainStats>(all_stats);
 }
 
@@ -73,7 +74,7 @@ fn vcpus(context: &Context<'_>, args: GetVcpusArgs) -> Result<GetVcpusRet, Remot
 }
 
 /// The number of parameters, or the parameters, for a caller with room for `room`.
-fn parameters<const MAX: usize>(params: Vec<TypedParameter>, room: usize) -> Parameters<MAX> {
+pub(super) fn parameters<const MAX: usize>(params: Vec<TypedParameter>, room: usize) -> Parameters<MAX> {
     let count = params.len() as i32;
     if room == 0 {
         let params = List(Vec::new());
@@ -213,6 +214,36 @@ const COUNTERS: &[(&str, &str, &str)] = &[
 
 fn counter(stats: &Value, name: &str) -> u64 {
     stats[name].as_u64().unwrap_or(0)
+}
+
+/// The disks of which the guest was told an error: its counters do not say which.
+fn disk_errors(context: &Context<'_>, args: DiskErrorsArgs) -> Result<DiskErrors, RemoteError> {
+    const UNSPECIFIED: i32 = 1;
+    check_flags(args.flags, 0)?;
+    let domain = context.domain(&args.domain)?;
+    let disks = domain.with_live(|live| live.definition.devices.disks.len())?;
+    if args.max == 0 {
+        return Ok(DiskErrors {
+            errors: List(Vec::new()),
+            count: disks as i32,
+        });
+    }
+    let has_failed = |stats: &Value| {
+        let mut kinds = ["rd", "wr", "flush", "unmap"].iter();
+        kinds.any(|kind| counter(stats, &format!("failed_{kind}_operations")) > 0)
+    };
+    let failed = disk_counters(&domain)
+        .into_iter()
+        .filter(|(_, stats)| has_failed(stats));
+    let error = |(disk, _)| DiskError {
+        disk,
+        error: UNSPECIFIED,
+    };
+    let errors: Vec<_> = failed.map(error).take((args.max as usize).min(256)).collect();
+    Ok(DiskErrors {
+        count: errors.len() as i32,
+        errors: List(errors),
+    })
 }
 
 fn block_stats(context: &Context<'_>, args: BlockStatsArgs) -> Result<Parameters<16>, RemoteError> {

@@ -2,18 +2,21 @@
 
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{
-    CpuMaps, Domain as WireDomain, EmulatorPinInfoArgs, Opaque, PinEmulatorArgs, SchedulerParameters,
-    SchedulerParametersArgs, SchedulerType, VcpuPinInfoArgs,
+    CpuMaps, Domain as WireDomain, EmulatorPinInfoArgs, List, Opaque, PinEmulatorArgs, SchedulerParameters,
+    SchedulerType, TypedParameter, VcpuPinInfoArgs,
 };
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::tree::Element;
 
 use super::domain::{CONFIG, LIVE, choose};
+use super::stats::STRING_OKAY;
 use super::{Context, Dispatcher, check_flags};
 use crate::domains::{Impact, pins};
 use crate::host;
 use crate::host::cpus::CpuList;
 
+/// How many parameters the host's scheduler has: a share, and a period and a quota for each kind of threads.
+const SHARES_AND_LIMITS: i32 = 9;
 /// Longest map that a client may ask for, in bytes.
 const MAX_MAP: i32 = 2048;
 
@@ -27,13 +30,16 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainGetEmulatorPinInfo>(emulator_pin);
     to.on::<DomainGetSchedulerType>(|context, domain| {
         context.domain(&domain)?;
-        // The host's scheduler, with nothing to set: guests are in no control group of their own.
         Ok(SchedulerType {
             name: "posix".into(),
-            parameters: 0,
+            parameters: SHARES_AND_LIMITS,
         })
     });
-    to.on::<DomainGetSchedulerParametersFlags>(scheduler);
+    to.on::<DomainGetSchedulerParameters>(|context, args| scheduler(context, &args.domain, args.count, 0));
+    to.on::<DomainGetSchedulerParametersFlags>(|context, args| {
+        check_flags(args.flags, LIVE | CONFIG | STRING_OKAY)?;
+        scheduler(context, &args.domain, args.count, args.flags)
+    });
 }
 
 fn list(map: &[u8]) -> Result<CpuList, RemoteError> {
@@ -123,13 +129,20 @@ fn emulator_pin(context: &Context<'_>, args: EmulatorPinInfoArgs) -> Result<CpuM
     })
 }
 
+/// The share that a definition asks for, and limits, which there are none of: 0.
 fn scheduler(
     context: &Context<'_>,
-    args: SchedulerParametersArgs,
+    domain: &WireDomain,
+    room: i32,
+    flags: u32,
 ) -> Result<SchedulerParameters, RemoteError> {
-    check_flags(args.flags, LIVE | CONFIG | 4)?;
-    context.domain(&args.domain)?;
-    Ok(SchedulerParameters {
-        params: ostler_libvirt::types::List(Vec::new()),
-    })
+    let definition = choose(&context.domain(domain)?.state(), flags)?;
+    let shares = definition.tune.shares.unwrap_or(0);
+    let mut params = vec![TypedParameter::ulong("cpu_shares", shares)];
+    for threads in ["vcpu", "emulator", "global", "iothread"] {
+        params.push(TypedParameter::ulong(format!("{threads}_period"), 0));
+        params.push(TypedParameter::long(format!("{threads}_quota"), 0));
+    }
+    params.truncate(room.clamp(0, SHARES_AND_LIMITS) as usize);
+    Ok(SchedulerParameters { params: List(params) })
 }

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::events::{Events, Lifecycle};
 use crate::files::make_private_folder;
 use crate::guest::{Attached, Outside, RunFiles};
+use crate::networks::ports::Connected;
 use crate::{Error, OpenKvm, uuid};
 use definition::Definition;
 use domain::Domain;
@@ -357,6 +358,24 @@ impl Domains {
             })
         };
         self.all().iter().map(cards).sum()
+    }
+
+    /// The cards of guests that run and are connected to a network, in the order of the guests' names.
+    pub fn ports_at(&self, network: &str) -> Vec<Connected> {
+        let at = |card: &&xml::Interface| matches!(&card.source, xml::InterfaceSource::Network { network: at, .. } if at == network);
+        let mut all = Vec::new();
+        for domain in self.all() {
+            let state = domain.state();
+            let Some(live) = &state.live else { continue };
+            let cards = live.definition.devices.interfaces.iter().filter(at);
+            all.extend(cards.map(|card| Connected {
+                guest: state.name.clone(),
+                guest_uuid: domain.uuid,
+                card: card.clone(),
+            }));
+        }
+        all.sort_by(|a, b| a.guest.cmp(&b.guest));
+        all
     }
 
     /// Whether guests of the type `kvm` can be had.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 /// How long a guest's process may take to answer.
@@ -91,7 +91,8 @@ pub struct Control {
 struct Waiting {
     next: u64,
     over: bool,
-    calls: HashMap<u64, SyncSender<Answer>>,
+    /// Who gets the whole answer to which call.
+    calls: HashMap<u64, SyncSender<Value>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -134,7 +135,28 @@ impl Control {
         self.call(command, arguments, Some(fd))
     }
 
+    /// Has a command executed as somebody else wrote it, and returns the whole answer, which may be that it was refused.
+    pub fn pass(&self, command: Map<String, Value>) -> Answer {
+        self.exchange(command.into(), None)
+    }
+
     fn call(&self, command: &str, arguments: Value, fd: Option<BorrowedFd<'_>>) -> Answer {
+        let mut call = json!({ "execute": command });
+        if !arguments.is_null() {
+            call["arguments"] = arguments;
+        }
+        let mut answer = self.exchange(call, fd)?;
+        match answer.get_mut("return") {
+            Some(value) => Ok(value.take()),
+            None => {
+                let why = answer.pointer("/error/desc").and_then(Value::as_str);
+                Err(ControlError::Refused(why.unwrap_or("no reason was given").into()))
+            }
+        }
+    }
+
+    /// Sends an object, which gets the number that its answer is known by.
+    fn exchange(&self, mut call: Value, fd: Option<BorrowedFd<'_>>) -> Answer {
         let (sender, receiver) = sync_channel(1);
         let id = {
             let mut waiting = locked(&self.waiting);
@@ -146,40 +168,28 @@ impl Control {
             waiting.calls.insert(id, sender);
             id
         };
-        let mut call = json!({ "execute": command, "id": id });
-        if !arguments.is_null() {
-            call["arguments"] = arguments;
-        }
+        call["id"] = id.into();
         let line = format!("{call}\n");
         if write(&mut locked(&self.stream), line.as_bytes(), fd).is_err() {
             locked(&self.waiting).calls.remove(&id);
             return Err(ControlError::Over);
         }
-        receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+        receiver.recv_timeout(PATIENCE).map_err(|error| {
             locked(&self.waiting).calls.remove(&id);
-            Err(match error {
+            match error {
                 RecvTimeoutError::Timeout => ControlError::Silent,
                 RecvTimeoutError::Disconnected => ControlError::Over,
-            })
+            }
         })
     }
 
-    fn answered(&self, message: &mut Value) {
-        let Some(id) = message.get("id").and_then(Value::as_u64) else {
-            return;
-        };
-        let Some(caller) = locked(&self.waiting).calls.remove(&id) else {
-            return;
-        };
-        let answer = match message.get_mut("return") {
-            Some(value) => Ok(value.take()),
-            None => {
-                let why = message.pointer("/error/desc").and_then(Value::as_str);
-                Err(ControlError::Refused(why.unwrap_or("no reason was given").into()))
-            }
-        };
-        // The caller may have lost patience.
-        let _ = caller.try_send(answer);
+    fn answered(&self, message: Value) {
+        let id = message.get("id").and_then(Value::as_u64);
+        let caller = id.and_then(|id| locked(&self.waiting).calls.remove(&id));
+        if let Some(caller) = caller {
+            // The caller may have lost patience.
+            let _ = caller.try_send(message);
+        }
     }
 }
 
@@ -214,14 +224,14 @@ impl Listener {
     /// Hears answers and notices on a thread of its own, until the guest's process is gone.
     pub fn listen(mut self, mut notice: impl FnMut(Notice) + Send + 'static) -> io::Result<()> {
         std::thread::Builder::new().name("guest".into()).spawn(move || {
-            while let Ok(mut message) = read_line(&mut self.reader) {
+            while let Ok(message) = read_line(&mut self.reader) {
                 match message.get("event").and_then(Value::as_str) {
                     Some(event) => {
                         if let Some(known) = known(event, &message) {
                             notice(known);
                         }
                     }
-                    None => self.control.answered(&mut message),
+                    None => self.control.answered(message),
                 }
             }
             let mut waiting = locked(&self.control.waiting);

@@ -10,6 +10,7 @@ mod events;
 mod lifecycle;
 pub mod network;
 mod plug;
+pub mod ports;
 mod store;
 mod switch;
 mod update;

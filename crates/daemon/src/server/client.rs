@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ostler_libvirt::frame::{KEEPALIVE_PROGRAM, PING, PONG, PROGRAM_VERSION, REMOTE_PROGRAM};
+use ostler_libvirt::frame::{KEEPALIVE_PROGRAM, PING, PONG, PROGRAM_VERSION, QEMU_PROGRAM, REMOTE_PROGRAM};
 use ostler_libvirt::{FrameError, Header, Kind, Message, RemoteError, Status};
 
 use super::connection::{Connection, Peer};
@@ -194,7 +194,7 @@ impl Client {
                     self.outbox.push(&Message::keepalive(PONG));
                 }
             }
-            (REMOTE_PROGRAM, Kind::Call) if version == PROGRAM_VERSION => self.queue(message),
+            (REMOTE_PROGRAM | QEMU_PROGRAM, Kind::Call) if version == PROGRAM_VERSION => self.queue(message),
             (REMOTE_PROGRAM, Kind::Stream | Kind::Hole) => self.take_stream(message),
             (_, Kind::Call) => {
                 let error = RemoteError::rpc(format!("Cannot find program {program} version {version}"));

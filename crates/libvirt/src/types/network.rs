@@ -1,10 +1,12 @@
 //! Of networks.
 
-use super::{List, Network};
+use super::{List, Network, Uuid};
 use crate::xdr::xdr_struct;
 
 /// Most networks in one list.
 pub const MAX_NETWORKS: usize = 16384;
+/// Most ports in one list.
+pub const MAX_NETWORK_PORTS: usize = 16384;
 /// Most leases in one list.
 pub const MAX_LEASES: usize = 65536;
 
@@ -125,5 +127,59 @@ xdr_struct! {
         leases: List<DhcpLease, MAX_LEASES>,
         /// How many.
         count: u32,
+    }
+}
+
+xdr_struct! {
+    /// A guest's place at a network.
+    NetworkPort {
+        /// The network.
+        network: Network,
+        /// What identifies the port.
+        uuid: Uuid,
+    }
+}
+
+xdr_struct! {
+    /// Of NETWORK_LIST_ALL_PORTS.
+    NetworkPortsArgs {
+        /// The network.
+        network: Network,
+        /// Whether the list is wanted, or only its length.
+        need_results: i32,
+        /// None.
+        flags: u32,
+    }
+}
+
+xdr_struct! {
+    /// Of NETWORK_LIST_ALL_PORTS.
+    NetworkPortsRet {
+        /// The ports.
+        ports: List<NetworkPort, MAX_NETWORK_PORTS>,
+        /// How many.
+        count: u32,
+    }
+}
+
+xdr_struct! {
+    /// Of NETWORK_PORT_GET_PARAMETERS.
+    NetworkPortParametersArgs {
+        /// The port.
+        port: NetworkPort,
+        /// Room; 0 asks how many there are.
+        count: i32,
+        /// None.
+        flags: u32,
+    }
+}
+
+xdr_struct! {
+    /// A port and flags.
+    NetworkPortFlagsArgs {
+        /// The port.
+        port: NetworkPort,
+        /// None.
+        flags: u32,
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use crate::setup::{Host, linux};
 
 pub const REMOTE: u32 = 0x2000_8086;
+const QEMU: u32 = 0x2000_8087;
 const GET_HOSTNAME: u32 = 59;
 
 pub fn call(program: u32, procedure: u32, serial: u32, payload: &[u8]) -> Vec<u8> {
@@ -84,7 +85,9 @@ fn nonsense_ends_one_connection_and_nothing_else() {
     let mut client = UnixStream::connect(host.path("sock")).unwrap();
     for (program, procedure, payload, says) in [
         (REMOTE, 4711, &[][..], "procedure 4711"),
-        (0x2000_8087, 1, &[], "Cannot find program"),
+        (0x0006_8000, 1, &[], "Cannot find program"),
+        (QEMU, 4711, &[], "procedure 4711"),
+        (QEMU, 1, &[0xff; 4], "Unable to decode"),
         (REMOTE, 23, &[], "Unable to decode"),
         (REMOTE, 23, &[0xff; 4], "Unable to decode"),
         (REMOTE, GET_HOSTNAME, &[0; 4], "Unable to decode"),

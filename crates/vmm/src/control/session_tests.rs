@@ -567,6 +567,29 @@ fn the_watchdogs_action_and_the_generation_id_can_be_changed() {
     assert_eq!(talk.manager.watchdog.action().name(), "inject-nmi");
     let refused = talk.bad("watchdog-set-action", json!({ "action": "bark" }));
     assert_eq!(refused.1, "Parameter 'action' does not accept value 'bark'");
+    talk.good(
+        "set-action",
+        json!({ "watchdog": "none", "shutdown": "poweroff" }),
+    );
+    assert_eq!(talk.manager.watchdog.action().name(), "none");
+    for (name, value) in [
+        ("reboot", "twice"),
+        ("shutdown", "pause"),
+        ("panic", "none"),
+        ("watchdog", "bark"),
+    ] {
+        let refused = talk.bad("set-action", json!({ name: value }));
+        assert_eq!(
+            refused.1,
+            format!("Parameter '{name}' does not accept value '{value}'")
+        );
+    }
+    match talk.ask(r#"{"execute":"set-action","arguments":{"reboot":"shutdown"}}"#) {
+        Step::Ask(Request::SetOnReset(OnReset::End), promise) => {
+            assert_eq!(promise.kept(Ok(())), json!({ "return": {} }));
+        }
+        step => panic!("{step:?}"),
+    }
     let id = talk.good("query-vm-generation-id", json!({}));
     assert_eq!(id["guid"], "07070707-0707-0707-0707-070707070707");
     let new = json!({ "guid": "324e6eaf-d1d1-4bf6-bf41-b9bb6c91fb87" });

@@ -75,6 +75,8 @@ pub enum Request {
     PowerButton,
     /// Press the reset button.
     Reset,
+    /// From now on a reset means this.
+    SetOnReset(OnReset),
     /// End now, as a client wants.
     Quit,
     /// End now, as the process that started the guest wants: a signal came, or it is gone.
@@ -204,6 +206,10 @@ impl Lifecycle {
                 State::Created | State::Resetting { .. } => Ok(Vec::new()),
                 _ => Ok(self.reset(false)),
             },
+            Request::SetOnReset(on_reset) => {
+                self.on_reset = on_reset;
+                Ok(Vec::new())
+            }
             Request::Quit => Ok(self.over(Outcome::Stopped, false, "host-qmp-quit")),
             Request::Abandon => Ok(self.over(Outcome::Stopped, false, "host-signal")),
         }
@@ -342,6 +348,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reset_means_can_be_changed() {
+        let mut life = running(OnReset::Restart);
+        assert_eq!(life.request(Request::SetOnReset(OnReset::End)), Ok(Vec::new()));
+        assert_eq!(life.state(), State::Running);
+        assert!(life.notice(Notice::Reset).contains(&Action::End(Outcome::Reset)));
+        assert!(life.request(Request::SetOnReset(OnReset::Restart)).is_err());
+    }
+
+    #[test]
     fn a_panic_is_told_before_the_end() {
         let mut life = running(OnReset::Restart);
         let actions = life.notice(Notice::Panicked);
@@ -413,6 +428,7 @@ mod tests {
                 Just(Request::Resume),
                 Just(Request::PowerButton),
                 Just(Request::Reset),
+                Just(Request::SetOnReset(OnReset::End)),
             ].prop_map(Input::Ask),
             4 => prop_oneof![Just(Notice::Reset), Just(Notice::ResetDone)].prop_map(Input::Happens),
             2 => proptest::sample::select(WatchdogAction::ALL.to_vec())

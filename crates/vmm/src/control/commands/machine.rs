@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
+use crate::driver::Request;
 use crate::manager::Manager;
-use crate::spec::{Guid, WatchdogAction};
+use crate::spec::{Guid, OnReset, WatchdogAction};
 
 /// Where CPU `index` is: one socket, a core for each.
 fn place(index: usize) -> Value {
@@ -96,6 +97,35 @@ pub(super) fn set_watchdog_action(context: &mut Context, mut arguments: Argument
     let action = action.ok_or_else(|| Failure::not_accepted("action", &name))?;
     context.manager.watchdog.set(action);
     Ok(Reply::nothing())
+}
+
+/// `set-action`: what follows a reset, and the end of the watchdog's patience. What follows a power-off and a panic cannot be chosen,
+/// and is accepted where it is what follows anyway.
+pub(super) fn set_action(context: &mut Context, mut arguments: Arguments) -> Answer {
+    let reboot = arguments.string_if_given("reboot")?;
+    let watchdog = arguments.string_if_given("watchdog")?;
+    let others = [("shutdown", "poweroff"), ("panic", "shutdown")];
+    for (name, only) in others {
+        if let Some(other) = arguments.string_if_given(name)?.filter(|action| action != only) {
+            return Err(Failure::not_accepted(name, &other));
+        }
+    }
+    arguments.finish()?;
+    let on_reset = match reboot.as_deref() {
+        None => None,
+        Some("reset") => Some(OnReset::Restart),
+        Some("shutdown") => Some(OnReset::End),
+        Some(other) => return Err(Failure::not_accepted("reboot", other)),
+    };
+    if let Some(name) = watchdog {
+        let action = WatchdogAction::from_name(&name);
+        let action = action.ok_or_else(|| Failure::not_accepted("watchdog", &name))?;
+        context.manager.watchdog.set(action);
+    }
+    Ok(match on_reset {
+        Some(on_reset) => Reply::Ask(Request::SetOnReset(on_reset), json!({})),
+        None => Reply::nothing(),
+    })
 }
 
 fn no_generation_id() -> Failure {

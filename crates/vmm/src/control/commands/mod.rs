@@ -144,6 +144,7 @@ pub(super) const COMMANDS: &[Command] = &[
     with("query-vm-generation-id", machine::generation_id),
     ask("quit", Request::Quit),
     with("remove-fd", device::remove_fd),
+    with("set-action", machine::set_action),
     with("set_link", net::set_link),
     ask("stop", Request::Pause),
     ask("system_powerdown", Request::PowerButton),
