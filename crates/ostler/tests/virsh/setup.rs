@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{OSTLER, guest_folder};
 
+/// Where what the daemon says is kept, for tests that fail.
+const LOG: &str = "daemon.log";
 pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// A daemon; dropping it ends its guests and it.
@@ -62,6 +64,11 @@ impl Host {
     }
 
     fn spawn_by(mut command: Command, folder: &Path) -> Child {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join(LOG))
+            .expect("the daemon's log");
         command
             .args(["daemon", "--socket"])
             .arg(folder.join("sock"))
@@ -73,7 +80,7 @@ impl Host {
             .arg(folder.join("run"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the daemon starts")
     }
@@ -230,6 +237,11 @@ impl Drop for Listener {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(said) = fs::read_to_string(self.path(LOG))
+        {
+            eprintln!("the daemon said:\n{said}");
+        }
         // Whatever failed, no guest stays behind.
         for entry in fs::read_dir(self.path("run/guests"))
             .into_iter()
