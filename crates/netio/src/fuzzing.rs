@@ -1,5 +1,6 @@
 //! Entries for fuzzers: what the other end of a cable sends.
 
+pub use crate::ring::fuzzing::ring;
 use crate::{FrameReader, Parsed};
 
 /// A stream of frames as QEMU's `-netdev stream` sends it, in pieces as long as its first byte says.

@@ -15,6 +15,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("libvirt-xml-domain", ostler_libvirt_xml::fuzzing::domain),
     ("libvirt-xml-objects", ostler_libvirt_xml::fuzzing::objects),
     ("machine-kernel", ostler_machine::fuzzing::kernel),
+    ("netio-ring", ostler_netio::fuzzing::ring),
     ("netio-stream", ostler_netio::fuzzing::stream),
     ("switch-frames", ostler_switch::fuzzing::frames),
     ("switchd-config", ostler_switchd::fuzzing::config),

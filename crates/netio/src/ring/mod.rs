@@ -20,6 +20,8 @@
 //! by a byte on the socket that came with the memory. (Not by an eventfd: whoever shares one can make the other block on it, by
 //! filling it and clearing `O_NONBLOCK`, which belongs to the open file and not to a descriptor.)
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod memory;
 #[cfg(test)]
 mod tests;
