@@ -132,11 +132,13 @@ impl<'a> Net<'a> {
         }
     }
 
-    /// A frame to all from one station.
+    /// A frame to all from behind one station's port, each time from another address: Open vSwitch remembers what it did with the frames
+    /// of a station for as long as they keep coming, and may have looked just before a port began to forward.
     fn send(&mut self, from: usize) -> u32 {
         self.sent += 1;
+        let [.., a, b] = self.sent.to_be_bytes();
         let mut frame = vec![0xff; 6];
-        frame.extend([0x52, 0x54, 0, 0xbb, 0, from as u8, 0x88, 0xb5]);
+        frame.extend([0x52, 0x54, 0xb0 | from as u8, 0xbb, a, b, 0x88, 0xb5]);
         frame.extend(self.sent.to_be_bytes());
         frame.resize(60, 0);
         assert!(self.stations[from].send(&frame));
