@@ -9,6 +9,7 @@ mod clock;
 pub mod debug;
 mod error;
 mod exit;
+mod initiator;
 pub mod model;
 pub mod probe;
 mod profile;
@@ -19,10 +20,13 @@ mod vm;
 pub use debug::{DebugCause, DebugLimits, DebugRequest, WatchKind, Watchpoint};
 pub use error::Error;
 pub use exit::Exit;
+pub use initiator::{Initiator, in_smm, initiator, set_initiator};
 pub use profile::{HotSpot, Profile, Profiler, Symbol};
 pub use state::{
     CpuState, CpuidLeaf, DescriptorTable, LapicState, MAX_XSAVE_SIZE, MpState, Msr, PendingEvents, Segment,
-    reset_state,
+    SmmState, reset_state,
 };
 pub use stats::{Effort, ExitCause, KickSource, TimeSpent, VcpuStats};
-pub use vm::{Accelerator, ExternalInterrupts, IoapicPin, Kick, Kind, Vcpu, Vm, VmConfig};
+pub use vm::{
+    Accelerator, ExternalInterrupts, IoapicPin, Kick, Kind, SmiTarget, SystemManagement, Vcpu, Vm, VmConfig,
+};

@@ -89,6 +89,37 @@ impl PendingEvents {
     }
 }
 
+/// System management mode (SDM vol. 3, chapter 32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SmmState {
+    /// SMBASE: where the code and the saved state of system management mode are.
+    pub base: u32,
+    /// The vCPU is in system management mode.
+    pub active: bool,
+    /// An SMI waits, of which there is one at most.
+    pub pending: bool,
+    /// NMIs were blocked already when system management mode was entered.
+    pub inside_nmi: bool,
+    /// An INIT came in system management mode and waits for its end.
+    pub init_pending: bool,
+    /// So does a start-up IPI that came after it, with this vector.
+    pub startup_pending: Option<u8>,
+}
+
+impl Default for SmmState {
+    /// After RESET (SDM vol. 3, 32.4).
+    fn default() -> Self {
+        Self {
+            base: 0x3_0000,
+            active: false,
+            pending: false,
+            inside_nmi: false,
+            init_pending: false,
+            startup_pending: None,
+        }
+    }
+}
+
 /// The local APIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LapicState {
@@ -144,6 +175,8 @@ pub struct CpuState {
     pub lapic: LapicState,
     /// What is on its way in.
     pub events: PendingEvents,
+    /// System management mode.
+    pub smm: SmmState,
     /// Whether it runs.
     pub mp: MpState,
 }
@@ -193,6 +226,7 @@ pub fn reset_state(cpu: u32) -> CpuState {
         msrs: Vec::new(),
         lapic: reset_lapic(cpu),
         events: PendingEvents::default(),
+        smm: SmmState::default(),
         mp: if cpu == 0 {
             MpState::Runnable
         } else {

@@ -78,10 +78,35 @@ pub trait Vm: MsiSink + DoorbellRegistry {
     /// Sets the paravirtual clock. No vCPU may be in guest mode.
     fn set_clock(&self, nanoseconds: u64) -> Result<(), Error>;
 
+    /// System management mode, where the accelerator has it. A virtual machine is without it until
+    /// [`SystemManagement::set_slots`] is called: an SMI that comes before that is lost.
+    fn system_management(&self) -> Option<&dyn SystemManagement> {
+        None
+    }
+
     /// Says where the guest's code spends its time; `None` where the host's hardware executes it unseen.
     fn profiler(&self) -> Option<Arc<dyn Profiler>> {
         None
     }
+}
+
+/// System management mode of a virtual machine (SDM vol. 3, chapter 32).
+pub trait SystemManagement: Send + Sync {
+    /// As [`Vm::set_slots`], with two maps: `normal`, and `smm` for vCPUs in system management mode.
+    fn set_slots(&self, normal: Vec<RamSlot>, smm: Vec<RamSlot>) -> Result<(), Error>;
+
+    /// The chipset's SMI# pin: a vCPU takes the interrupt at its next instruction boundary outside system management mode. Safe to
+    /// call from any thread.
+    fn raise_smi(&self, to: SmiTarget);
+}
+
+/// Which vCPUs an SMI of the chipset is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmiTarget {
+    /// All of them.
+    All,
+    /// One, by its id.
+    One(u32),
 }
 
 /// One virtual CPU. It lives on one thread, which calls [`Vcpu::run`] in a loop.

@@ -71,7 +71,7 @@ impl Emulator {
         let map = Arc::new(MemoryMap::new(slots.to_vec()));
         self.vm.map.store(map.clone());
         if let Some(cpu) = &mut self.cpu {
-            cpu.mmu.set_map(map);
+            cpu.mmu.set_map(map, cpu.smm.active);
         }
         self.slots = Some(slots);
     }

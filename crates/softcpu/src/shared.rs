@@ -81,6 +81,12 @@ impl VcpuShared {
         }
     }
 
+    /// The chipset raises an SMI.
+    pub fn smi_arrived(&self) {
+        self.lapic.post_smi();
+        self.event_arrived(KickSource::Device);
+    }
+
     /// Sleeps until an attention bit is set or `limit` is over.
     pub fn sleep(&self, limit: Option<Duration>) {
         let mut guard = self.lock();
@@ -125,6 +131,8 @@ pub struct VmShared {
     pub watching: Mutex<()>,
     /// Taken for a locked access that straddles two pages.
     pub split_lock: Mutex<()>,
+    /// There is system management mode: without it SMIs are lost.
+    pub smm: AtomicBool,
     /// How vCPUs execute.
     pub engine: Engine,
     /// Who asks where the vCPUs are, and what the guest's kernel calls these places.

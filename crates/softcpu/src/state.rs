@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ostler_accel::{CpuidLeaf, DescriptorTable, Segment};
+use ostler_accel::{CpuidLeaf, DescriptorTable, Segment, SmmState};
 
 use crate::debugging::Debugging;
 use crate::fault::{Exception, Flow, Stop};
@@ -172,6 +172,8 @@ pub mod mode {
     pub const AVX: u32 = 1 << 9;
     /// CPL is 1 or 2.
     pub const INNER: u32 = 1 << 10;
+    /// System management mode: other memory may be at the same physical address.
+    pub const SMM: u32 = 1 << 11;
 }
 
 /// Whether the vCPU executes.
@@ -330,6 +332,8 @@ pub struct Cpu {
     pub nmis_pending: u8,
     /// NMIs are blocked until IRET.
     pub nmi_masked: bool,
+    /// System management mode.
+    pub smm: SmmState,
     /// The exception behind [`Stop::Fault`].
     pub exception: Option<Exception>,
     /// The request behind [`Stop::Exit`].
@@ -407,6 +411,7 @@ impl Cpu {
             activity: Activity::WaitForSipi,
             nmis_pending: 0,
             nmi_masked: false,
+            smm: SmmState::default(),
             exception: None,
             exit: PendingExit::None,
             exit_data: Box::new([0; EXIT_DATA_SIZE]),
@@ -514,11 +519,16 @@ impl Cpu {
         if self.rflags_rest & bit::TF != 0 || self.dr7 & 0xff != 0 || self.debugging.steps() {
             bits |= mode::ALONE;
         }
+        if self.smm.active {
+            bits |= mode::SMM;
+        }
         self.mode = bits | self.vector_mode();
         (self.rip_mask, self.rsp_mask) = match (long, bits & mode::CODE32 != 0, bits & mode::STACK32 != 0) {
             (true, _, _) => (u64::MAX, u64::MAX),
             (_, code, stack) => {
                 let width = |big| if big { 0xffff_ffff } else { 0xffff };
+                // Code of 16 bits in a segment beyond 64 KiB, as in system management mode: only its own jumps are of 16 bits.
+                let code = code || self.segs[seg::CS].limit > 0xffff;
                 (width(code), width(stack))
             }
         };

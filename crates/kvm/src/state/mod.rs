@@ -155,6 +155,11 @@ fn read_registers(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
 
 /// Replaces the whole state.
 pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) -> Result<(), Error> {
+    if state.smm != Default::default() {
+        return Err(Error::BadState(
+            "it is of a guest with system management mode, which runs on the software CPU only".into(),
+        ));
+    }
     fd.set_sregs(&registers::sregs(state))
         .map_err(|e| Error::host("set a vCPU's special registers", e))?;
     fd.set_regs(&registers::regs(state))

@@ -1,7 +1,7 @@
 //! General, special and debug registers and the LAPIC page, between KVM's form and ours.
 
 use kvm_bindings::{kvm_debugregs, kvm_dtable, kvm_lapic_state, kvm_regs, kvm_segment, kvm_sregs};
-use ostler_accel::{CpuState, DescriptorTable, LapicState, MpState, PendingEvents, Segment};
+use ostler_accel::{CpuState, DescriptorTable, LapicState, MpState, PendingEvents, Segment, SmmState};
 
 /// P in a segment's rights.
 const PRESENT: u16 = 1 << 7;
@@ -40,6 +40,7 @@ pub fn to_state(regs: &kvm_regs, sregs: &kvm_sregs, debug: &kvm_debugregs) -> Cp
         msrs: Vec::new(),
         lapic: LapicState { registers: [0; 1024] },
         events: PendingEvents::default(),
+        smm: SmmState::default(),
         mp: MpState::Runnable,
     }
 }

@@ -24,6 +24,8 @@ unsafe impl Sync for Slot {}
 #[derive(Default)]
 pub struct MemoryMap {
     slots: Vec<Slot>,
+    /// What vCPUs in system management mode see instead.
+    smm: Option<Box<MemoryMap>>,
 }
 
 /// One page of RAM or ROM.
@@ -54,7 +56,23 @@ impl MemoryMap {
             })
             .collect();
         slots.sort_by_key(|slot| slot.gpa);
-        Self { slots }
+        Self { slots, smm: None }
+    }
+
+    /// The map of `normal`, and of `smm` for vCPUs in system management mode.
+    pub fn with_smm(normal: Vec<RamSlot>, smm: Vec<RamSlot>) -> Self {
+        Self {
+            smm: Some(Box::new(Self::new(smm))),
+            ..Self::new(normal)
+        }
+    }
+
+    /// What a vCPU sees in system management mode, or outside of it.
+    pub fn view(&self, smm: bool) -> &MemoryMap {
+        match &self.smm {
+            Some(map) if smm => map,
+            _ => self,
+        }
     }
 
     /// The page that holds `gpa`, if it is RAM or ROM.
@@ -78,6 +96,7 @@ impl MemoryMap {
 
     /// The trackers of all slots.
     pub fn trackers(&self) -> impl Iterator<Item = &PageTracker> {
-        self.slots.iter().map(|slot| slot.mapping.bitmap())
+        let others = self.smm.iter().flat_map(|map| &map.slots);
+        self.slots.iter().chain(others).map(|slot| slot.mapping.bitmap())
     }
 }

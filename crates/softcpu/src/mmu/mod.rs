@@ -91,6 +91,8 @@ pub struct Mmu {
     flushed: Vec<u64>,
     /// Guest memory.
     map: Arc<MemoryMap>,
+    /// The part of `map` that is in force: in system management mode another one.
+    view: *const MemoryMap,
     /// Host pages of the block that executes (in the block itself), or null: a write there makes the instruction execute alone.
     pub running: *const [u64; 2],
     paging: Paging,
@@ -98,7 +100,7 @@ pub struct Mmu {
     pub write_epoch: u64,
 }
 
-// SAFETY: `now` and the selections point into `arrays`, which the Mmu owns; `running` is null while the vCPU is outside guest mode.
+// SAFETY: `now` and the selections point into `arrays`, and `view` into `map`, which the Mmu owns; `running` is null while the vCPU is outside guest mode.
 unsafe impl Send for Mmu {}
 
 impl Mmu {
@@ -133,6 +135,7 @@ impl Mmu {
             last_key: 2,
             code_pages: CodePages::new(),
             flushed: Vec::new(),
+            view: map.view(false),
             map,
             running: std::ptr::null(),
             paging: Paging {
@@ -185,17 +188,24 @@ impl Mmu {
     /// Guest memory. The reference outlives the borrow of `self`, because the map is only replaced between runs.
     fn map<'a>(&self) -> &'a MemoryMap {
         // SAFETY: the map is kept alive by `self.map`, which `set_map` changes only while no instruction executes.
-        unsafe { &*Arc::as_ptr(&self.map) }
+        unsafe { &*self.view }
     }
 
-    /// Takes over a changed memory map, between runs only. Returns true if it is another one.
-    pub fn set_map(&mut self, map: Arc<MemoryMap>) -> bool {
+    /// Takes over a changed memory map, between runs only, for a vCPU that is in system management mode (`smm`) or is not. Returns
+    /// true if it is another one.
+    pub fn set_map(&mut self, map: Arc<MemoryMap>, smm: bool) -> bool {
         let changed = !Arc::ptr_eq(&map, &self.map);
         if changed {
             self.map = map;
-            self.flush_everything();
+            self.select_view(smm);
         }
         changed
+    }
+
+    /// Switches to what the vCPU sees in system management mode, or outside of it. Between instructions only.
+    pub fn select_view(&mut self, smm: bool) {
+        self.view = self.map.view(smm);
+        self.flush_everything();
     }
 
     /// Sets MAXPHYADDR.

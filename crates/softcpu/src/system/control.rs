@@ -6,7 +6,7 @@ use crate::fault::{Exception, Result};
 use crate::state::{Cpu, cr0, cr4, efer, mode, rights, seg};
 
 /// The bits of CR0 that exist; ET always reads as one.
-const CR0_ALL: u64 = cr0::PE
+pub const CR0_ALL: u64 = cr0::PE
     | cr0::MP
     | cr0::EM
     | cr0::TS
@@ -17,7 +17,7 @@ const CR0_ALL: u64 = cr0::PE
     | cr0::NW
     | cr0::CD
     | cr0::PG;
-const CR0_ET: u64 = 1 << 4;
+pub const CR0_ET: u64 = 1 << 4;
 
 /// `#GP(0)` outside CPL 0.
 pub fn privileged(cpu: &mut Cpu) -> Result<()> {
@@ -103,7 +103,7 @@ fn write_cr3(cpu: &mut Cpu, value: u64) -> Result<()> {
 }
 
 /// The bits of CR4 that this model has.
-fn cr4_bits(cpu: &Cpu) -> u64 {
+pub fn cr4_bits(cpu: &Cpu) -> u64 {
     const BY_FEATURE: &[(&str, u64)] = &[
         ("vme", cr4::VME | cr4::PVI),
         ("tsc", cr4::TSD),
@@ -161,20 +161,24 @@ pub fn lmsw(cpu: &mut Cpu, value: u16) -> Result<()> {
     write_cr0(cpu, cpu.cr0 & !0xf | value)
 }
 
-/// Writes EFER (APM vol. 2, 3.1.7).
-pub fn write_efer(cpu: &mut Cpu, value: u64) -> Result<()> {
+/// The bits of EFER that this model has.
+pub fn efer_bits(cpu: &Cpu) -> u64 {
     const FFXSR: u64 = 1 << 14;
-    let mut allowed = 0;
-    for (feature, bit) in [
+    const BY_FEATURE: &[(&str, u64)] = &[
         ("syscall", efer::SCE),
         ("lm", efer::LME | efer::LMA),
         ("nx", efer::NXE),
         ("fxsr_opt", FFXSR),
-    ] {
-        if cpuid::has(cpu, feature) {
-            allowed |= bit;
-        }
-    }
+    ];
+    BY_FEATURE
+        .iter()
+        .filter(|(name, _)| cpuid::has(cpu, name))
+        .fold(0, |bits, (_, bit)| bits | bit)
+}
+
+/// Writes EFER (APM vol. 2, 3.1.7).
+pub fn write_efer(cpu: &mut Cpu, value: u64) -> Result<()> {
+    let allowed = efer_bits(cpu);
     let toggles_lme = (cpu.efer ^ value) & efer::LME != 0;
     if value & !allowed != 0 || (toggles_lme && cpu.cr0 & cr0::PG != 0) {
         return Err(cpu.gp0());

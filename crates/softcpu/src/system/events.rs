@@ -1,10 +1,12 @@
 //! What waits at an instruction boundary: INIT, start-up, NMI, the timer, interrupts (SDM vol. 3, 7.9 and 11.8).
 
+use std::sync::atomic::Ordering;
+
 use ostler_accel::{ExitCause, KickSource, PendingEvents};
 
 use super::interrupt::{Event, Source, enter};
 use super::lapic::Posted;
-use super::{interrupt, paravirtual, reset};
+use super::{interrupt, paravirtual, reset, smm};
 use crate::fault::{Result, Stop, vector};
 use crate::flags::bit;
 use crate::host;
@@ -13,9 +15,7 @@ use crate::state::{Activity, Cpu};
 
 /// Makes the engine call [`service`] before its next block.
 pub fn request(cpu: &Cpu) {
-    cpu.shared
-        .attention
-        .fetch_or(attention::EVENT, std::sync::atomic::Ordering::Relaxed);
+    cpu.shared.attention.fetch_or(attention::EVENT, Ordering::Relaxed);
 }
 
 /// RFLAGS.IF, the task priority or the like changed: what waits may be deliverable now.
@@ -64,13 +64,17 @@ fn collect(cpu: &mut Cpu) {
 
 fn absorb(cpu: &mut Cpu, posted: &Posted) {
     cpu.lapic.accept(posted);
-    if posted.init {
-        reset::init(cpu);
+    if posted.smi && cpu.vm.smm.load(Ordering::Relaxed) {
+        cpu.smm.pending = true;
     }
-    if let Some(page) = posted.sipi
-        && cpu.activity == Activity::WaitForSipi
-    {
-        reset::start_up(cpu, page);
+    if cpu.smm.active {
+        // Both wait for the end of system management mode.
+        cpu.smm.init_pending |= posted.init;
+        if cpu.smm.init_pending {
+            cpu.smm.startup_pending = posted.sipi.or(cpu.smm.startup_pending);
+        }
+    } else {
+        start_again(cpu, posted.init, posted.sipi);
     }
     cpu.nmis_pending = PendingEvents::wait(cpu.nmis_pending, posted.nmis, cpu.nmi_masked);
     if posted.unhalt {
@@ -80,6 +84,27 @@ fn absorb(cpu: &mut Cpu, posted: &Posted) {
             cpu.lapic.unhalted = true;
         }
     }
+}
+
+/// INIT and a start-up IPI, outside system management mode.
+fn start_again(cpu: &mut Cpu, init: bool, startup: Option<u8>) {
+    if init {
+        reset::init(cpu);
+    }
+    if let Some(page) = startup
+        && cpu.activity == Activity::WaitForSipi
+    {
+        reset::start_up(cpu, page);
+    }
+}
+
+/// After RSM: what waited for the end of system management mode.
+pub fn left_smm(cpu: &mut Cpu) {
+    let init = std::mem::take(&mut cpu.smm.init_pending);
+    let startup = cpu.smm.startup_pending.take();
+    start_again(cpu, init, startup);
+    cpu.held = true;
+    request(cpu);
 }
 
 /// See [`super::service_events`].
@@ -99,6 +124,14 @@ fn deliver_first(cpu: &mut Cpu) -> Result<bool> {
         // A step is one of the program, not one into what happens to wait. HLT still ends by it.
         request(cpu);
         return Ok(false);
+    }
+    if cpu.smm.pending && !cpu.smm.active {
+        if cpu.shadow {
+            request(cpu);
+            return Ok(false);
+        }
+        smm::enter(cpu);
+        return Ok(true);
     }
     let nmi = cpu.nmis_pending != 0 && !cpu.nmi_masked;
     let maskable = cpu.rflags_rest & bit::IF != 0 && interrupt_waits(cpu);

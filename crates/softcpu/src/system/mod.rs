@@ -10,6 +10,7 @@
 //! | `control`, `debug`, `flag_ops`, `tables` | CR, DR, EFER, XCR0; breakpoints; IF and kin; GDTR, IDTR |
 //! | [`cpuid`], [`msr`] | what the CPU says it is; its registers |
 //! | [`lapic`], `events`, `reset` | interrupts between CPUs and devices; what waits at an instruction boundary; INIT and SIPI |
+//! | `smm` | system management mode |
 //! | [`paravirtual`], `random` | the KVM clock, steal time, hypercalls; RDRAND |
 
 mod control;
@@ -28,6 +29,7 @@ pub mod paravirtual;
 mod random;
 mod reset;
 mod segment;
+mod smm;
 mod stack;
 mod syscall;
 mod tables;

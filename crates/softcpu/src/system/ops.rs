@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use super::interrupt::{Source, software};
 use super::{
-    control, cpuid, descriptor, events, far, flag_ops, iret, msr, paravirtual, random, segment, stack,
+    control, cpuid, descriptor, events, far, flag_ops, iret, msr, paravirtual, random, segment, smm, stack,
     syscall, tables,
 };
 use crate::exec::address::{effective, segment_index};
@@ -47,6 +47,10 @@ pub fn execute(cpu: &mut Cpu, i: &Instruction) -> Result<Flow> {
                 _ => 8,
             };
             iret::iret(cpu, width)?;
+            Ok(Flow::Jump)
+        }
+        Mnemonic::Rsm => {
+            smm::leave(cpu)?;
             Ok(Flow::Jump)
         }
         Mnemonic::Int => interrupt(cpu, i.immediate8(), Source::IntN),

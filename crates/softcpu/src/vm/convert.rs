@@ -53,6 +53,7 @@ pub fn save(cpu: &mut Cpu) -> Result<CpuState, Error> {
             nmi_masked: cpu.nmi_masked,
             interrupt_shadow: cpu.shadow,
         },
+        smm: cpu.smm,
         mp: match cpu.activity {
             Activity::Running | Activity::Shutdown => MpState::Runnable,
             Activity::Halted => MpState::Halted,
@@ -81,6 +82,8 @@ fn save_vectors(cpu: &Cpu) -> Vec<u8> {
 
 /// Gives `cpu` the state `state`.
 pub fn restore(cpu: &mut Cpu, state: &CpuState) -> Result<(), Error> {
+    cpu.smm = state.smm;
+    cpu.mmu.select_view(cpu.smm.active);
     take_registers(cpu, state)?;
     msr::restore(cpu, &state.msrs)?;
     cpu.lapic.base = state.apic_base;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use ostler_accel::{
-    Accelerator, CpuidLeaf, Error, ExternalInterrupts, IoapicPin, KickSource, Kind, Profiler, Vcpu, Vm,
-    VmConfig,
+    Accelerator, CpuidLeaf, Error, ExternalInterrupts, IoapicPin, KickSource, Kind, Profiler, SmiTarget,
+    SystemManagement, Vcpu, Vm, VmConfig,
 };
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
@@ -87,6 +87,7 @@ pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>, engine: Engine) -> Arc<
         boot_tsc: AtomicU64::new(host::tsc()),
         watching: Mutex::new(()),
         split_lock: Mutex::new(()),
+        smm: AtomicBool::new(false),
         engine,
         profiling: Default::default(),
     })
@@ -123,17 +124,7 @@ impl Vm for SoftVm {
     }
 
     fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
-        let map = Arc::new(MemoryMap::new(slots));
-        if self.shared.dirty_logging.load(Ordering::SeqCst) {
-            for tracker in map.trackers().filter(|tracker| !tracker.is_logging()) {
-                tracker.set_logging(true);
-            }
-        }
-        self.shared.map.store(map);
-        // A vCPU looks for another map when it enters guest mode.
-        for vcpu in self.shared.vcpus() {
-            vcpu.poke(attention::KICK);
-        }
+        self.set_map(MemoryMap::new(slots));
         Ok(())
     }
 
@@ -199,8 +190,48 @@ impl Vm for SoftVm {
         Ok(())
     }
 
+    fn system_management(&self) -> Option<&dyn SystemManagement> {
+        Some(self)
+    }
+
     fn profiler(&self) -> Option<Arc<dyn Profiler>> {
         Some(Arc::new(SoftProfiler(self.shared.clone())))
+    }
+}
+
+impl SoftVm {
+    /// Replaces the memory map.
+    fn set_map(&self, map: MemoryMap) {
+        let map = Arc::new(map);
+        if self.shared.dirty_logging.load(Ordering::SeqCst) {
+            for tracker in map.trackers().filter(|tracker| !tracker.is_logging()) {
+                tracker.set_logging(true);
+            }
+        }
+        self.shared.map.store(map);
+        // A vCPU looks for another map when it enters guest mode.
+        for vcpu in self.shared.vcpus() {
+            vcpu.poke(attention::KICK);
+        }
+    }
+}
+
+impl SystemManagement for SoftVm {
+    fn set_slots(&self, normal: Vec<RamSlot>, smm: Vec<RamSlot>) -> Result<(), Error> {
+        self.shared.smm.store(true, Ordering::SeqCst);
+        self.set_map(MemoryMap::with_smm(normal, smm));
+        Ok(())
+    }
+
+    fn raise_smi(&self, to: SmiTarget) {
+        match to {
+            SmiTarget::All => self.shared.vcpus().for_each(|vcpu| vcpu.smi_arrived()),
+            SmiTarget::One(id) => {
+                if let Some(vcpu) = self.shared.vcpu(id) {
+                    vcpu.smi_arrived();
+                }
+            }
+        }
     }
 }
 

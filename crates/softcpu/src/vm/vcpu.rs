@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ostler_accel::{
-    CpuState, CpuidLeaf, DebugLimits, DebugRequest, Error, Exit, ExitCause, Kick, KickSource, Vcpu, VcpuStats,
+    CpuState, CpuidLeaf, DebugLimits, DebugRequest, Error, Exit, ExitCause, Initiator, Kick, KickSource,
+    Vcpu, VcpuStats,
 };
 
 use super::convert;
@@ -70,7 +71,7 @@ impl SoftVcpu {
 
     fn take_map(&mut self) {
         let map = self.cpu.vm.map.load_full();
-        if self.cpu.mmu.set_map(map) {
+        if self.cpu.mmu.set_map(map, self.cpu.smm.active) {
             self.cache.clear();
         }
     }
@@ -87,6 +88,10 @@ impl Vcpu for SoftVcpu {
             self.cpu.account_pause();
         }
         let cpu = &mut *self.cpu;
+        ostler_accel::set_initiator(Initiator {
+            vcpu: cpu.id,
+            smm: cpu.smm.active,
+        });
         Ok(match left {
             Left::Ended(vector) => Exit::EndOfInterrupt { vector },
             Left::Kicked => Exit::Kicked,

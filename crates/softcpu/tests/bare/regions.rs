@@ -13,6 +13,7 @@ mod hostile;
 mod kernel;
 mod paravirtual;
 mod prepared;
+mod smm;
 mod strings;
 mod system;
 

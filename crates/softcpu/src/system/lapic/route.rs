@@ -27,6 +27,8 @@ pub mod delivery {
     pub const FIXED: u8 = 0;
     /// To the one of lowest priority.
     pub const LOWEST: u8 = 1;
+    /// System management.
+    pub const SMI: u8 = 2;
     /// Non-maskable.
     pub const NMI: u8 = 4;
     /// INIT.
@@ -127,10 +129,11 @@ fn hand_over(vcpu: &VcpuShared, message: &Message, a: &Addressing, source: KickS
                 lapic.post(message.vector, message.level);
             }
         }
+        delivery::SMI => lapic.post_smi(),
         delivery::NMI => lapic.post_nmi(),
         delivery::INIT => lapic.post_init(),
         delivery::STARTUP => lapic.post_sipi(message.vector),
-        // The 8259 pair is asked for its vector whenever interrupts can be taken; SMM is not offered.
+        // The 8259 pair is asked for its vector whenever interrupts can be taken.
         delivery::EXTINT => {}
         _ => return,
     }

@@ -10,6 +10,7 @@ mod signal {
     pub const SIPI: u32 = 1 << 3;
     pub const UNHALT: u32 = 1 << 4;
     pub const ILLEGAL: u32 = 1 << 5;
+    pub const SMI: u32 = 1 << 6;
 }
 
 /// NMIs that are counted between two looks of the owner: as many as can wait.
@@ -47,6 +48,8 @@ pub struct Posted {
     pub unhalt: bool,
     /// A message with an illegal vector.
     pub illegal: bool,
+    /// SMIs, which are not counted.
+    pub smi: bool,
 }
 
 /// How routing sees a LAPIC.
@@ -103,6 +106,11 @@ impl LapicShared {
         self.signals.fetch_or(signal::NMI, Ordering::Release);
     }
 
+    /// Posts an SMI.
+    pub fn post_smi(&self) {
+        self.signals.fetch_or(signal::SMI, Ordering::Release);
+    }
+
     /// Posts INIT.
     pub fn post_init(&self) {
         self.signals.fetch_or(signal::INIT, Ordering::Release);
@@ -136,6 +144,7 @@ impl LapicShared {
             sipi: (signals & signal::SIPI != 0).then(|| self.sipi_vector.load(Ordering::Relaxed) as u8),
             unhalt: signals & signal::UNHALT != 0,
             illegal: signals & signal::ILLEGAL != 0,
+            smi: signals & signal::SMI != 0,
             ..Posted::default()
         };
         if signals & signal::VECTORS != 0 {
