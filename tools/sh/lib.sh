@@ -15,6 +15,8 @@ SSH=target/openssh
 DHCLIENT=target/dhclient
 # A client in tests.
 VIRT_INSTALL=target/virt-install
+# Debian's signed boot loaders.
+SIGNED_BOOT=target/signed-boot
 # What it loads beside the standard modules.
 PC_MODULES="e1000e ahci sd_mod sr_mod isofs crc32c_generic ext4"
 # Seconds that the guest of a check may take.
@@ -252,6 +254,11 @@ need_virt_install() {
 		python3-chardet python3-charset-normalizer python3-idna python3-urllib3 gir1.2-freedesktop gir1.2-glib-2.0 \
 		gir1.2-libosinfo-1.0 libgirepository-1.0-1 libosinfo-1.0-0 osinfo-db libsoup-3.0-0 libxslt1.1 libbrotli1 libnghttp2-14 libpsl5 \
 		libsqlite3-0 libglib2.0-0 libffi8 libxml2 libicu72
+}
+
+# Its packages would install a boot loader on a machine with UEFI.
+need_signed_boot() {
+	need_unpacked "$SIGNED_BOOT" "signed boot loaders" shim-signed grub-efi-amd64-signed
 }
 
 # make_disk FILE: an empty ext4 file system of 64 MiB.

@@ -33,6 +33,21 @@ const UEFI: [(&str, &str); 4] = [
         "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
     ),
 ];
+/// Where they put OVMF with secure boot, which needs SMM, with a template that has the usual keys enrolled.
+const SECURE_UEFI: [(&str, &str); 3] = [
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.ms.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+    ),
+    (
+        "/usr/share/OVMF/OVMF_CODE.ms.fd",
+        "/usr/share/OVMF/OVMF_VARS.ms.fd",
+    ),
+    (
+        "/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd",
+        "/usr/share/edk2/ovmf/OVMF_VARS.secboot.fd",
+    ),
+];
 /// Where firmware is described for programs such as this one.
 const DESCRIPTIONS: [&str; 2] = ["/etc/qemu/firmware", "/usr/share/qemu/firmware"];
 /// Longest description that is read, in bytes.
@@ -50,8 +65,12 @@ pub enum Choice {
     Bios,
     /// The host's OVMF.
     Uefi,
+    /// The host's OVMF with secure boot on.
+    SecureUefi,
     /// This image.
     File(PathBuf),
+    /// This image, which needs system management mode even if no description says so.
+    FileWithSmm(PathBuf),
 }
 
 /// Where its variables are.
@@ -68,11 +87,25 @@ pub struct OpenFirmware {
     pub code: File,
     /// The store of its variables, and whether what the guest changes is kept in that file.
     pub variables: Option<(File, bool)>,
+    /// It needs system management mode.
+    pub smm: bool,
+}
+
+/// Firmware that was found.
+struct Found {
+    path: PathBuf,
+    /// The template of its variables.
+    template: Option<PathBuf>,
+    smm: bool,
 }
 
 /// Opens the firmware that `which` names, and its variables.
 pub fn open(which: &Choice, store: Store<'_>) -> Result<OpenFirmware, Error> {
-    let (path, own_template) = find(which)?;
+    let Found {
+        path,
+        template: own_template,
+        smm,
+    } = find(which)?;
     let template = store.template.map(PathBuf::from).or(own_template);
     let code = open_image("firmware", &path)?;
     let is_uefi = has_volume(&code);
@@ -89,17 +122,16 @@ pub fn open(which: &Choice, store: Store<'_>) -> Result<OpenFirmware, Error> {
         }
         _ => None,
     };
-    Ok(OpenFirmware { code, variables })
+    Ok(OpenFirmware { code, variables, smm })
 }
 
 /// Paths of the firmware that this host has: of the first BIOS, and of the first UEFI image with variables.
 pub fn found() -> (Option<PathBuf>, Option<PathBuf>) {
-    let path = |choice| find(&choice).ok().map(|(path, _)| path);
+    let path = |choice| find(&choice).ok().map(|found| found.path);
     (path(Choice::Bios), path(Choice::Uefi))
 }
 
-/// The image and the template of its variables, if there is one.
-fn find(which: &Choice) -> Result<(PathBuf, Option<PathBuf>), Error> {
+fn find(which: &Choice) -> Result<Found, Error> {
     let missing = |name: &str, package: &str| {
         Error::Input(format!(
             "there is no {name} on this host; install it (apt-get install {package}), or name its image: --firmware FILE"
@@ -109,34 +141,47 @@ fn find(which: &Choice) -> Result<(PathBuf, Option<PathBuf>), Error> {
         Choice::Bios => BIOS
             .iter()
             .find(|path| Path::new(path).exists())
-            .map(|path| (path.into(), None))
+            .map(|path| Found {
+                path: path.into(),
+                template: None,
+                smm: false,
+            })
             .ok_or_else(|| missing("SeaBIOS", "seabios")),
-        Choice::Uefi => UEFI
-            .iter()
-            .find(|(code, variables)| Path::new(code).exists() && Path::new(variables).exists())
-            .map(|(code, variables)| (code.into(), Some(variables.into())))
-            .ok_or_else(|| missing("OVMF", "ovmf")),
-        Choice::File(path) => {
+        Choice::Uefi => first_of(&UEFI, false).ok_or_else(|| missing("OVMF", "ovmf")),
+        Choice::SecureUefi => {
+            first_of(&SECURE_UEFI, true).ok_or_else(|| missing("OVMF with secure boot and its keys", "ovmf"))
+        }
+        Choice::File(path) | Choice::FileWithSmm(path) => {
             let described = description_of(path);
-            if let Some(description) = &described
-                && description
+            let needs_smm = described.as_ref().is_some_and(|description| {
+                description
                     .features
                     .iter()
                     .any(|feature| feature == "requires-smm")
-            {
-                return Err(Error::Input(format!(
-                    "the firmware \"{}\" needs system management mode, which this machine does not have; use one without \
-                     secure boot, such as --firmware uefi",
-                    path.display()
-                )));
-            }
+            });
             let template = described
                 .and_then(|description| description.mapping.template)
                 .map(|template| template.filename)
                 .or_else(|| sibling(path));
-            Ok((path.clone(), template))
+            Ok(Found {
+                path: path.clone(),
+                template,
+                smm: needs_smm || matches!(which, Choice::FileWithSmm(_)),
+            })
         }
     }
+}
+
+/// The first of these images that is there with its template.
+fn first_of(images: &[(&str, &str)], smm: bool) -> Option<Found> {
+    images
+        .iter()
+        .find(|(code, variables)| Path::new(code).exists() && Path::new(variables).exists())
+        .map(|(code, variables)| Found {
+            path: code.into(),
+            template: Some(variables.into()),
+            smm,
+        })
 }
 
 /// What a distribution says about an image (QEMU's docs/interop/firmware.json).
@@ -159,9 +204,10 @@ struct Image {
     filename: PathBuf,
 }
 
-/// The description of the image at `path`, if there is one. Others may describe what is no file: they are passed over.
+/// The description of the image at `path`, if there is one: one that names it so, else one that names the same file otherwise. Others
+/// may describe what is no file: they are passed over.
 fn description_of(path: &Path) -> Option<Description> {
-    let path = path.canonicalize().ok()?;
+    let real = path.canonicalize().ok()?;
     let files = DESCRIPTIONS
         .iter()
         .filter_map(|folder| std::fs::read_dir(folder).ok())
@@ -170,16 +216,24 @@ fn description_of(path: &Path) -> Option<Description> {
         .filter(|file| file.extension().is_some_and(|extension| extension == "json"));
     let mut files: Vec<PathBuf> = files.collect();
     files.sort();
-    files
+    let mut descriptions: Vec<Description> = files.iter().filter_map(|file| read_description(file)).collect();
+    let named = |description: &Description| {
+        let image = description.mapping.executable.as_ref();
+        image.map(|image| image.filename.clone())
+    };
+    let by_name = descriptions
         .iter()
-        .filter_map(|file| read_description(file))
-        .find(|description| {
-            let image = description.mapping.executable.as_ref();
-            image
-                .and_then(|image| image.filename.canonicalize().ok())
+        .position(|description| named(description).is_some_and(|name| name == path));
+    let by_file = || {
+        descriptions.iter().position(|description| {
+            named(description)
+                .and_then(|name| name.canonicalize().ok())
                 .as_ref()
-                == Some(&path)
+                == Some(&real)
         })
+    };
+    let at = by_name.or_else(by_file)?;
+    Some(descriptions.swap_remove(at))
 }
 
 fn read_description(file: &Path) -> Option<Description> {

@@ -22,6 +22,12 @@ pub enum Error {
     /// The kernel is in a known format, but what it says of itself cannot be.
     #[error("the kernel cannot be loaded: {0}; use an undamaged bzImage, PVH or Multiboot kernel")]
     BadKernel(&'static str),
+    /// The accelerator has no system management mode.
+    #[error(
+        "this firmware needs system management mode, which only the software CPU has; use --accel soft, or firmware without secure \
+         boot such as --firmware uefi"
+    )]
+    NoSmm,
     /// The kernel does not fit.
     #[error(
         "the kernel needs memory up to {needed:#x}, and the guest's ends at {end:#x}; give it more with --memory"

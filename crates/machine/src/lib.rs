@@ -30,6 +30,6 @@ pub use boot::{Blob, BootSource};
 pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
 pub use config::{Boot, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
 pub use error::Error;
-pub use firmware::{Firmware, FirmwareChip, Variables, disk_path, sata_path};
+pub use firmware::{Firmware, FirmwareChip, SMM_MEMORY, Variables, disk_path, sata_path};
 pub use layout::MAX_CPUS;
 pub use machine::Machine;

@@ -217,6 +217,7 @@ impl Machine {
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
             firmware: false,
+            more_memory: 0,
         })?;
         let state = boot::load(&self.ram, source)?;
         if boot::is_multiboot(source)? {

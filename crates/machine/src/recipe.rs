@@ -14,7 +14,7 @@ use crate::chips::i8042_bus::{CommandPort, DataPort, I8042Bus};
 use crate::chips::pit_bus::{PitBus, SystemControlPort};
 use crate::chips::pm::Pm;
 use crate::chips::pm_bus::{PmBus, SmiCommandPorts};
-use crate::chips::rtc_bus::RtcBus;
+use crate::chips::rtc_bus::{self, RtcBus};
 use crate::chips::serial_port::SerialPort;
 use crate::chips::signals::{
     DebugExit, FastReset, PvPanic, ResetControl, TestLines, TestMemory, TestScratch,
@@ -83,19 +83,22 @@ impl Machine {
         let router = interrupt_controllers(&buses, &vm)?;
         let isa = |irq: u8| router.line(Input::Isa(irq));
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
-        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, cpus, firmware.is_some());
+        let more_memory = firmware.as_ref().map_or(0, |board| board.more_memory());
+        let smi = firmware.as_ref().and_then(|board| board.smi().cloned());
+        let sizes = rtc_bus::Sizes::of(&ram, more_memory, cpus);
+        let rtc = RtcBus::new(isa(8), clock, timers.clone(), sizes, firmware.is_some());
         buses.port(0x70, 2, rtc.clone())?;
         let keyboard = keyboard_controller(&buses, isa(1), isa(12), &events)?;
         let serial = serial
             .map(|outside| serial_port(&buses, isa(COM1_IRQ), outside))
             .transpose()?;
-        let pm = if firmware.is_some() {
+        let pm = if firmware.is_some() && smi.is_none() {
             Pm::without_smm()
         } else {
             Pm::default()
         };
         let pm = PmBus::new(pm, isa(SCI), clock, timers.clone(), events.clone());
-        buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone())))?;
+        buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone(), smi)))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
         let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), cpus)?);
@@ -258,8 +261,11 @@ fn pci_root(
     root.add(topology::HOST_BRIDGE, host_bridge.clone(), None)?;
     let lpc_bridge = LpcBridge::new(
         router.clone(),
-        Movable::new(buses.ports.clone(), pm.clone()),
-        firmware.is_some(),
+        (Movable::new(buses.ports.clone(), pm.clone()), pm.clone()),
+        (
+            firmware.is_some(),
+            firmware.as_ref().is_some_and(|board| board.smi().is_some()),
+        ),
     );
     root.add(topology::LPC_BRIDGE, Arc::new(lpc_bridge), None)?;
     Ok((root, host_bridge))

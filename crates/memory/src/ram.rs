@@ -50,6 +50,8 @@ pub struct RamOptions {
     pub shared: bool,
     /// Ask for transparent huge pages.
     pub huge: bool,
+    /// Bytes below [`MMIO_GAP_START`] that stay free: the machine has memory of its own right above low RAM. A multiple of a page.
+    pub keep_free: u64,
 }
 
 /// A window of the guest-physical address space onto host memory, as an accelerator maps it.
@@ -92,7 +94,7 @@ pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> 
     if size == 0 || !size.is_multiple_of(crate::PAGE_SIZE as u64) {
         return Err(Error::Size(size));
     }
-    let low = size.min(MMIO_GAP_START);
+    let low = size.min(MMIO_GAP_START - options.keep_free.min(MMIO_GAP_START - crate::PAGE_SIZE as u64));
     let mut regions = vec![allocate_region(GuestAddress(0), low, options)?];
     if size > low {
         regions.push(allocate_region(GuestAddress(MMIO_GAP_END), size - low, options)?);
@@ -218,6 +220,7 @@ mod tests {
             RamOptions {
                 shared: true,
                 huge: true,
+                keep_free: 0,
             },
         )
         .unwrap();
@@ -262,7 +265,10 @@ mod tests {
     #[test]
     fn discarded_pages_are_the_hosts_again_and_count_as_written() {
         for shared in [false, true] {
-            let options = RamOptions { shared, huge: false };
+            let options = RamOptions {
+                shared,
+                ..RamOptions::default()
+            };
             let ram = allocate(8 << 20, options).unwrap();
             ram.write_slice(&vec![0xaa; 8 << 20], GuestAddress(0)).unwrap();
             let region = ram.iter().next().unwrap();

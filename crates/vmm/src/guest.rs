@@ -8,7 +8,7 @@ use ostler_accel::model::{self, Topology};
 use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
 use ostler_machine::{
     Blob, Boot, BootSource, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent, MachineEvents,
-    SerialBackend, Variables, disk_path, sata_path,
+    SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
@@ -67,11 +67,13 @@ impl Guest {
         consoles: &Consoles,
     ) -> Result<Self, Error> {
         let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
+        let kept = smm_memory(spec)?;
         let ram = allocate(
-            spec.memory,
+            spec.memory - kept,
             RamOptions {
                 shared: false,
                 huge: true,
+                keep_free: kept,
             },
         )
         .map_err(|e| Error::part("guest memory", e))?;
@@ -291,6 +293,23 @@ fn file(descriptors: &Descriptors, slot: Slot) -> Result<File, Error> {
     descriptors.duplicate(slot).map(File::from)
 }
 
+/// Bytes of the guest's memory that the machine keeps for system management mode.
+fn smm_memory(spec: &GuestSpec) -> Result<u64, Error> {
+    const LEAST: u64 = 4 * SMM_MEMORY;
+    match &spec.boot {
+        BootSpec::Firmware(firmware) if firmware.smm => {
+            if spec.memory < LEAST {
+                return Err(Error::Specification(format!(
+                    "firmware with system management mode needs {} MiB of memory at least; give the guest more with --memory",
+                    LEAST >> 20
+                )));
+            }
+            Ok(SMM_MEMORY)
+        }
+        _ => Ok(0),
+    }
+}
+
 /// What firmware tries to start from: these disks, or all as the user gave them.
 fn boot_order(disks: &[DiskSpec], order: &[u32]) -> Vec<String> {
     let (mut functions, mut ports) = (0.., 0..);
@@ -325,6 +344,7 @@ fn open_firmware(
     Ok(Firmware {
         code: Blob::File(file(descriptors, spec.code)?),
         chip,
+        smm: spec.smm,
         physical_bits: LEAST_PHYSICAL_BITS,
         boot_order: Vec::new(),
         boot_menu: spec.boot_menu.map(|time| Duration::from_millis(time.into())),

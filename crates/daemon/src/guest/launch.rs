@@ -190,6 +190,7 @@ fn open_boot(boot: &Boot, own: &Path, descriptors: &mut Descriptors) -> Result<B
                     file: descriptors.push(file),
                     kept,
                 }),
+                smm: opened.smm,
                 boot_order: order.clone(),
                 boot_menu: *menu,
                 debug: ConsoleSpec::None,

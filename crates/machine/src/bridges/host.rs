@@ -1,26 +1,34 @@
 //! The host bridge 8086:29c0 (Intel 82Q35 memory controller hub): PCIEXBAR, PAM, SMRAM control.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ostler_bus::{Device, InterruptLine, Range};
 use ostler_pci::{ConfigSpace, Identity, PciFunction};
 
 use super::movable::Movable;
+use crate::chips::smram::Smram;
 use crate::firmware::Board;
 use crate::layout::ECAM_BASE;
+use crate::registers::lock;
 
+/// QEMU's register for the size of the extended top segment.
+const EXTENDED_TSEG: u16 = 0x50;
 const PCIEXBAR: u16 = 0x60;
 const PCIEXBAR_ENABLE: u64 = 1;
 const PAM: u16 = 0x90;
+/// Where firmware says to itself what of RAM the display and system management mode have (82Q35, 5.1.14 and 5.1.32 to 5.1.35): GGC;
+/// GBSM, BGSM, TSEGMB and TOLUD. Locked by D_LCK.
+const STOLEN: [(u16, usize); 2] = [(0x52, 2), (0xa4, 14)];
 const SMRAM: u16 = 0x9d;
 const EXTENDED_SMRAM: u16 = 0x9e;
 
-/// The bridge. PAM switches shadow RAM where there is firmware, else nothing; SMRAM control is plain storage, as there is no
-/// SMM memory.
+/// The bridge. PAM switches shadow RAM where there is firmware, else nothing; SMRAM control is plain storage where there is no
+/// system management mode.
 pub struct HostBridge {
     config: ConfigSpace,
     ecam: Movable,
     firmware: Option<Arc<Board>>,
+    smram: Option<Mutex<Smram>>,
 }
 
 impl HostBridge {
@@ -44,10 +52,19 @@ impl HostBridge {
         }
         builder.put_u8(SMRAM, 0x02, 0x70);
         builder.put_u8(EXTENDED_SMRAM, 0x38, 0x87);
+        let smm = firmware.as_ref().is_some_and(|board| board.smi().is_some());
+        if smm {
+            builder.put_u8(SMRAM, 0x02, 0x78);
+            builder.put_u16(EXTENDED_TSEG, 0, 0xffff);
+            for (register, len) in STOLEN {
+                builder.put(register, &[0; 14][..len], &[0xff; 14][..len]);
+            }
+        }
         let bridge = Self {
             config: builder.build(),
             ecam,
             firmware,
+            smram: smm.then(Mutex::default),
         };
         bridge.place_ecam();
         bridge.switch_shadow();
@@ -81,6 +98,35 @@ impl HostBridge {
             firmware.set_shadow(std::array::from_fn(|number| self.config.u8(PAM + number as u16)));
         }
     }
+
+    /// The registers of [`STOLEN`], if they are locked.
+    fn locked_registers(&self) -> Option<[[u8; 14]; 2]> {
+        lock(self.smram.as_ref()?).is_locked().then(|| {
+            STOLEN.map(|(register, len)| {
+                let mut bytes = [0; 14];
+                self.config.read(register, &mut bytes[..len]);
+                bytes
+            })
+        })
+    }
+
+    /// Takes over what was written to the registers of system management RAM; they read as what became of it.
+    fn switch_smram(&self) {
+        let (Some(smram), Some(firmware)) = (&self.smram, &self.firmware) else {
+            return;
+        };
+        let mut smram = lock(smram);
+        let config = &self.config;
+        smram.write(
+            config.u8(SMRAM),
+            config.u8(EXTENDED_SMRAM),
+            config.u16(EXTENDED_TSEG),
+        );
+        config.set(SMRAM, &[smram.control()]);
+        config.set(EXTENDED_SMRAM, &[smram.extended()]);
+        config.set(EXTENDED_TSEG, &smram.size().to_le_bytes());
+        firmware.set_smram(smram.visible());
+    }
 }
 
 impl PciFunction for HostBridge {
@@ -89,13 +135,18 @@ impl PciFunction for HostBridge {
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) {
+        let kept = self.locked_registers();
         self.config.write(offset, data);
+        for ((register, len), bytes) in STOLEN.into_iter().zip(kept.iter().flatten()) {
+            self.config.set(register, &bytes[..len]);
+        }
         if offset < PCIEXBAR + 8 && usize::from(offset) + data.len() > usize::from(PCIEXBAR) {
             self.place_ecam();
         }
         if offset < PAM + 7 && usize::from(offset) + data.len() > usize::from(PAM) {
             self.switch_shadow();
         }
+        self.switch_smram();
     }
 
     fn bar(&self, _: usize) -> Option<Arc<dyn Device>> {
@@ -108,7 +159,11 @@ impl PciFunction for HostBridge {
 
     fn reset(&self) {
         self.config.reset();
+        if let Some(smram) = &self.smram {
+            *lock(smram) = Smram::default();
+        }
         self.place_ecam();
         self.switch_shadow();
+        self.switch_smram();
     }
 }

@@ -7,6 +7,7 @@ use ostler_pci::{ConfigSpace, Identity, PciFunction};
 
 use super::movable::Movable;
 use crate::chips::pm;
+use crate::chips::pm_bus::PmBus;
 use crate::interrupts::{PIRQS, Router};
 use crate::layout::PM_BASE;
 
@@ -16,6 +17,9 @@ const ACPI_ENABLE: u8 = 0x80;
 const PIRQ_A_TO_D: u16 = 0x60;
 const PIRQ_E_TO_H: u16 = 0x68;
 const PIRQ_OFF: u8 = 0x80;
+/// GEN_PMCON_1 (ICH9 13.8.1.1).
+const POWER_CONTROL: u16 = 0xa0;
+const SMI_LOCK: u8 = 1 << 4;
 const ROOT_COMPLEX_BASE: u16 = 0xf0;
 
 /// ISA interrupts that PIRQA to PIRQH use without an IOAPIC, as PC firmware routes them.
@@ -26,11 +30,17 @@ pub struct LpcBridge {
     config: ConfigSpace,
     router: Arc<Router>,
     pm: Movable,
+    chip: Arc<PmBus>,
 }
 
 impl LpcBridge {
-    /// A bridge that routes PIRQs and places `pm`, set up as firmware would unless there is some to do it (`firmware`).
-    pub fn new(router: Arc<Router>, pm: Movable, firmware: bool) -> Self {
+    /// A bridge that routes PIRQs and places `pm`, which is `chip`, set up as firmware would unless there is some to do it
+    /// (`firmware`). With `smm` it can lock the chip's system management interrupts.
+    pub fn new(
+        router: Arc<Router>,
+        (pm, chip): (Movable, Arc<PmBus>),
+        (firmware, smm): (bool, bool),
+    ) -> Self {
         let identity = Identity {
             vendor: 0x8086,
             device: 0x2918,
@@ -48,10 +58,14 @@ impl LpcBridge {
             builder.put_u8(pirq_register(n), if firmware { PIRQ_OFF } else { isa }, 0x8f);
         }
         builder.put_u32(ROOT_COMPLEX_BASE, 0, 0xffff_c001);
+        if smm {
+            builder.put_u8(POWER_CONTROL, 0, SMI_LOCK);
+        }
         let bridge = Self {
             config: builder.build(),
             router,
             pm,
+            chip,
         };
         bridge.apply();
         bridge
@@ -84,7 +98,13 @@ impl PciFunction for LpcBridge {
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) {
+        let locked = self.config.u8(POWER_CONTROL) & SMI_LOCK;
         self.config.write(offset, data);
+        let power = self.config.u8(POWER_CONTROL) | locked;
+        self.config.set(POWER_CONTROL, &[power]);
+        if power & SMI_LOCK != 0 {
+            self.chip.lock_smi();
+        }
         self.apply();
     }
 

@@ -62,6 +62,18 @@ const NAME: usize = 56;
 /// are none here: their numbers are others, not those of common items again.)
 const SELECTOR_MASK: u16 = !0x4000;
 
+/// A file that is no constant.
+pub trait FileDevice: std::fmt::Debug + Send + Sync {
+    /// Fills `data` from `offset`.
+    fn read(&self, offset: u64, data: &mut [u8]);
+
+    /// Takes what is written at `offset`, within the file. False if it cannot be.
+    fn write(&self, offset: u64, data: &[u8]) -> bool {
+        let _ = (offset, data);
+        false
+    }
+}
+
 /// What an item's bytes come from.
 #[derive(Debug, Clone)]
 pub enum Content {
@@ -71,6 +83,8 @@ pub enum Content {
     Kernel(u64, u64),
     /// The initrd: its length.
     Initrd(u64),
+    /// A device, and its length.
+    Device(Arc<dyn FileDevice>, u64),
 }
 
 /// The items.
@@ -103,10 +117,29 @@ impl Items {
 
     /// Adds a file. Names longer than 55 bytes are cut.
     pub fn add_file(&mut self, name: &str, bytes: Vec<u8>) {
+        let len = bytes.len() as u32;
+        self.add_named(name, Content::Bytes(bytes), len);
+    }
+
+    /// Adds a file of `len` bytes that `device` answers for.
+    pub fn add_device(&mut self, name: &str, device: Arc<dyn FileDevice>, len: u32) {
+        self.add_named(name, Content::Device(device, len.into()), len);
+    }
+
+    fn add_named(&mut self, name: &str, content: Content, len: u32) {
         let number = item::FIRST_FILE + self.files.len() as u16;
-        self.files.push((name.into(), bytes.len() as u32));
-        self.add(number, Content::Bytes(bytes));
+        self.files.push((name.into(), len));
+        self.add(number, content);
         self.write_directory();
+    }
+
+    /// Writes to an item from `offset` on, within its length. False if it cannot be written.
+    fn write(&self, number: u16, offset: u64, data: &[u8]) -> bool {
+        let room = self.len(number).saturating_sub(offset);
+        match self.contents.get(&number) {
+            Some(Content::Device(device, _)) if data.len() as u64 <= room => device.write(offset, data),
+            _ => false,
+        }
     }
 
     /// Gives a file other contents, or adds it.
@@ -141,7 +174,7 @@ impl Items {
         match self.contents.get(&number) {
             None => 0,
             Some(Content::Bytes(bytes)) => bytes.len() as u64,
-            Some(Content::Kernel(_, len) | Content::Initrd(len)) => *len,
+            Some(Content::Kernel(_, len) | Content::Initrd(len) | Content::Device(_, len)) => *len,
         }
     }
 
@@ -160,6 +193,7 @@ impl Items {
                 part.copy_from_slice(&bytes[offset as usize..offset as usize + here]);
                 return;
             }
+            (Content::Device(device, _), _) => return device.read(offset, part),
             (Content::Kernel(start, _), Some(boot)) => boot.kernel.read_at("kernel", start + offset, part),
             (Content::Initrd(_), Some(boot)) => match &boot.initrd {
                 Some(initrd) => initrd.read_at("initrd", offset, part),
@@ -204,6 +238,13 @@ impl Cursor {
     pub fn read(&mut self, items: &Items, data: &mut [u8]) {
         items.read(self.selected, self.offset, data);
         self.offset = self.offset.saturating_add(data.len() as u64);
+    }
+
+    /// Writes on from where the cursor is. False if the item cannot be written so.
+    pub fn write(&mut self, items: &Items, data: &[u8]) -> bool {
+        let done = items.write(self.selected, self.offset, data);
+        self.offset = self.offset.saturating_add(data.len() as u64);
+        done
     }
 }
 

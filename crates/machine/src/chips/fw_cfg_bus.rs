@@ -90,8 +90,7 @@ impl FwCfg {
         let (done, moved) = if control & CONTROL_READ != 0 {
             self.copy(cursor, address, length)
         } else if control & CONTROL_WRITE != 0 {
-            // No item can be written.
-            (false, 0)
+            self.take(cursor, address, length)
         } else {
             if control & CONTROL_SKIP != 0 {
                 cursor.skip(length);
@@ -102,6 +101,21 @@ impl FwCfg {
         // The command was read from there: it is RAM.
         let _ = self.ram.write_slice(&answer.to_be_bytes(), GuestAddress(gpa));
         moved
+    }
+
+    /// Writes `length` bytes from `address` to an item. Returns whether it took them, and how many.
+    fn take(&self, cursor: &mut Cursor, address: u64, length: u32) -> (bool, u64) {
+        let items = self.items();
+        // Few items can be written, and those are short.
+        if u64::from(length) > cursor.left(&items).min(CHUNK as u64) {
+            return (false, 0);
+        }
+        let mut data = vec![0; length as usize];
+        if self.ram.read_slice(&mut data, GuestAddress(address)).is_err() {
+            return (false, 0);
+        }
+        let done = cursor.write(&items, &data);
+        (done, if done { length.into() } else { 0 })
     }
 
     /// Copies `length` bytes to `address`: the item's, then zeroes. Returns whether all of them were, and how many.

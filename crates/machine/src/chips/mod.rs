@@ -18,4 +18,6 @@ pub mod rtc;
 pub mod rtc_bus;
 pub mod serial_port;
 pub mod signals;
+pub mod smi;
+pub mod smram;
 mod uart;

@@ -22,6 +22,8 @@ pub struct Flash {
     contents: Rom,
     /// Where changes are kept beyond the guest's life.
     file: Option<File>,
+    /// Only system management mode may write to it, or see its registers.
+    secure: bool,
     layout: Arc<MemoryLayout>,
     /// Which of the layout's ROMs it is.
     index: usize,
@@ -29,10 +31,10 @@ pub struct Flash {
 
 impl Flash {
     /// A chip with `contents`, which are number `index` in `layout`. Without write protection changes are made in them, and
-    /// in `file` if there is one.
+    /// in `file` if there is one; a `secure` chip takes them from system management mode only.
     pub fn new(
         contents: Rom,
-        read_only: bool,
+        (read_only, secure): (bool, bool),
         file: Option<File>,
         layout: Arc<MemoryLayout>,
         index: usize,
@@ -41,6 +43,7 @@ impl Flash {
             chip: Mutex::new(Pflash::new(contents.len(), BLOCK, read_only)),
             contents,
             file,
+            secure,
             layout,
             index,
         }
@@ -51,6 +54,10 @@ impl Flash {
         let mut chip = lock(&self.chip);
         chip.reset();
         self.layout.show(self.index, true);
+    }
+
+    fn may_command(&self) -> bool {
+        !self.secure || ostler_accel::in_smm()
     }
 
     fn store(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
@@ -96,7 +103,7 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize)> {
 impl Device for Flash {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let chip = lock(&self.chip);
-        if chip.shows_contents() {
+        if chip.shows_contents() || !self.may_command() {
             self.contents.read(offset, data);
             return;
         }
@@ -108,6 +115,9 @@ impl Device for Flash {
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
+        if !self.may_command() {
+            return;
+        }
         let mut chip = lock(&self.chip);
         for (at, len) in pieces(offset, data.len()) {
             let start = (at - offset) as usize;

@@ -25,6 +25,8 @@ const CONTROL_BITS: u16 = CONTROL_SCI | 1 << 1 | 7 << 10;
 
 /// Writes to the SMI command port raise SMIs.
 const SMI_BY_COMMAND: u32 = 1 << 5;
+/// Anything does.
+const SMI_GLOBAL: u32 = 1;
 
 const TIMER_FREQUENCY: u64 = 3_579_545;
 const TIMER_MASK: u32 = 0xff_ffff;
@@ -50,6 +52,8 @@ pub struct Pm {
     gpe_status: u32,
     gpe_enable: u32,
     smi_enable: u32,
+    /// [`SMI_GLOBAL`] cannot be changed until a reset.
+    smi_locked: bool,
     /// Half periods of the timer up to which its status bit was accounted for.
     halves_seen: u64,
 }
@@ -94,10 +98,24 @@ impl Pm {
             PM1_CONTROL => return self.write_control(written),
             GPE0_STATUS => self.gpe_status &= !written.value,
             GPE0_ENABLE => self.gpe_enable = written.over(self.gpe_enable),
-            SMI_ENABLE => self.smi_enable = written.over(self.smi_enable),
+            SMI_ENABLE => {
+                let kept = if self.smi_locked { SMI_GLOBAL } else { 0 };
+                self.smi_enable = written.over(self.smi_enable) & !kept | self.smi_enable & kept;
+            }
             _ => {}
         }
         None
+    }
+
+    /// True if a write to the command port raises an SMI.
+    pub fn smi_by_command(&self) -> bool {
+        const BOTH: u32 = SMI_BY_COMMAND | SMI_GLOBAL;
+        self.smi_enable & BOTH == BOTH
+    }
+
+    /// SMI_LOCK of the LPC bridge: whether SMIs are on stays as it is.
+    pub fn lock_smi(&mut self) {
+        self.smi_locked = true;
     }
 
     /// Level of the system control interrupt.
@@ -187,6 +205,23 @@ mod tests {
             pm.read(PM1_STATUS_ENABLE, 0),
             u32::from(STATUS_POWER_BUTTON) << 16
         );
+    }
+
+    #[test]
+    fn smis_are_on_for_good_once_that_is_locked() {
+        let all = |value| Masked {
+            value,
+            mask: u32::MAX,
+        };
+        let mut pm = Pm::default();
+        pm.write(SMI_ENABLE, all(SMI_BY_COMMAND), 0);
+        assert!(!pm.smi_by_command());
+        pm.write(SMI_ENABLE, all(SMI_BY_COMMAND | SMI_GLOBAL), 0);
+        assert!(pm.smi_by_command());
+        pm.lock_smi();
+        pm.write(SMI_ENABLE, all(SMI_BY_COMMAND), 0);
+        assert!(pm.smi_by_command());
+        assert_eq!(pm.read(SMI_ENABLE, 0), SMI_BY_COMMAND | SMI_GLOBAL);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use ostler_bus::{Device, InterruptLine};
 
 use super::pm::{Pm, Request};
+use super::smi::Smi;
 use crate::registers::{lock, read_dwords, write_dwords};
 use crate::timers::{Clock, TimerClient, TimerId, Timers};
 use crate::{MachineEvent, MachineEvents};
@@ -63,6 +64,16 @@ impl PmBus {
         self.change(|pm, _| pm.raise_event(number));
     }
 
+    /// Whether SMIs are on stays as it is until a reset.
+    pub fn lock_smi(&self) {
+        self.change(|pm, _| pm.lock_smi());
+    }
+
+    /// True if a write to the command port raises an SMI.
+    fn smi_by_command(&self) -> bool {
+        lock(&self.pm).smi_by_command()
+    }
+
     /// Enters or leaves ACPI mode.
     fn set_acpi_mode(&self, on: bool) {
         self.change(|pm, _| pm.set_acpi_mode(on));
@@ -107,17 +118,20 @@ impl Device for PmBus {
     }
 }
 
-/// Ports 0xb2 (SMI command) and 0xb3 (its status): what firmware's SMI handler would do.
+/// Ports 0xb2 (SMI command) and 0xb3 (its status). The commands that switch the ACPI mode are carried out here, as a handler of
+/// firmware would; any other raises an SMI where there is system management mode.
 pub struct SmiCommandPorts {
     pm: Arc<PmBus>,
+    smi: Option<Arc<Smi>>,
     registers: Mutex<[u8; 2]>,
 }
 
 impl SmiCommandPorts {
-    /// Ports that switch the mode of `pm`.
-    pub fn new(pm: Arc<PmBus>) -> Self {
+    /// Ports that switch the mode of `pm`, and drive `smi` if `pm` has that on.
+    pub fn new(pm: Arc<PmBus>, smi: Option<Arc<Smi>>) -> Self {
         Self {
             pm,
+            smi,
             registers: Mutex::new([0; 2]),
         }
     }
@@ -135,6 +149,11 @@ impl Device for SmiCommandPorts {
             match (port & 1, value) {
                 (0, ACPI_ENABLE) => self.pm.set_acpi_mode(true),
                 (0, ACPI_DISABLE) => self.pm.set_acpi_mode(false),
+                (0, _) if self.pm.smi_by_command() => {
+                    if let Some(smi) = &self.smi {
+                        smi.raise();
+                    }
+                }
                 _ => {}
             }
         });

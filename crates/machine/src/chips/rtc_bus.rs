@@ -20,19 +20,39 @@ pub struct RtcBus {
     timer: TimerId,
 }
 
+/// What firmware is told by the clock's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// End of the RAM that starts at address 0.
+    low: u64,
+    /// Bytes of RAM above 4 GiB.
+    high: u64,
+    cpus: u32,
+}
+
+impl Sizes {
+    /// Those of `ram`, of `more` bytes right above its low part, and the number of CPUs.
+    pub fn of(ram: &GuestRam, more: u64, cpus: u32) -> Self {
+        let high = ram.iter().filter(|region| region.start_addr().0 != 0);
+        Self {
+            low: low_ram_end(ram) + more,
+            high: high.map(|region| region.len()).sum(),
+            cpus,
+        }
+    }
+}
+
 impl RtcBus {
-    /// A clock that shows host time, with the sizes of `ram` and the number of CPUs in its memory, and with `firmware` what that
-    /// looks for there.
+    /// A clock that shows host time, with `sizes` in its memory, and with `firmware` what that looks for there.
     pub fn new(
         line: Arc<dyn InterruptLine>,
         clock: Clock,
         timers: Timers,
-        ram: &GuestRam,
-        cpus: u32,
+        sizes: Sizes,
         firmware: bool,
     ) -> Arc<Self> {
         let mut rtc = Rtc::new(clock.wall());
-        describe_memory(&mut rtc, ram, cpus);
+        describe_memory(&mut rtc, sizes);
         for (index, value) in BOOT_ORDER.into_iter().filter(|_| firmware) {
             rtc.set_memory(index, value);
         }
@@ -74,13 +94,7 @@ impl RtcBus {
 const BOOT_ORDER: [(usize, u8); 2] = [(0x3d, 0x32), (0x38, 0x41)];
 
 /// Memory sizes where PC firmware keeps them, and the number of CPUs where QEMU's does.
-fn describe_memory(rtc: &mut Rtc, ram: &GuestRam, cpus: u32) {
-    let low = low_ram_end(ram);
-    let high: u64 = ram
-        .iter()
-        .filter(|region| region.start_addr().0 != 0)
-        .map(|region| region.len())
-        .sum();
+fn describe_memory(rtc: &mut Rtc, Sizes { low, high, cpus }: Sizes) {
     let mut word = |index: usize, value: u64| {
         let value = value.min(0xffff) as u16;
         rtc.set_memory(index, value as u8);

@@ -15,6 +15,8 @@ use crate::chips::debug_console::DebugConsole;
 use crate::chips::fw_cfg::Items;
 use crate::chips::fw_cfg_bus::FwCfg;
 use crate::chips::pflash_bus::Flash;
+use crate::chips::smi::Smi;
+use crate::chips::smram::Visible;
 use crate::layout::{DEBUG_CONSOLES, ECAM_BASE, ECAM_SIZE};
 use crate::tables::Description;
 use crate::{Error, MachineType};
@@ -40,6 +42,8 @@ pub struct Board {
     firmware: Firmware,
     layout: Arc<MemoryLayout>,
     flashes: Vec<(Range, Arc<Flash>)>,
+    /// There is system management mode.
+    smi: Option<Arc<Smi>>,
     ram: Arc<GuestRam>,
     machine_type: MachineType,
     cpus: u32,
@@ -70,7 +74,9 @@ impl Board {
             }
             FirmwareChip::Rom => None,
         };
-        let layout = Arc::new(MemoryLayout::new(vm, ram.clone(), roms)?);
+        let smm = firmware.smm;
+        let smi = smm.then(|| Arc::new(Smi::new(vm.clone())));
+        let layout = Arc::new(MemoryLayout::new(vm, ram.clone(), roms, smm)?);
         let place = |rom: &Rom| Range::new(rom.base, rom.len());
         let mut flashes = Vec::new();
         if let Some((rom, file)) = variables {
@@ -79,14 +85,17 @@ impl Board {
                 source,
             })?;
             let range = place(&code);
-            flashes.push((range, Arc::new(Flash::new(code, true, None, layout.clone(), 0))));
+            let chip = Flash::new(code, (true, smm), None, layout.clone(), 0);
+            flashes.push((range, Arc::new(chip)));
             let range = place(&rom);
-            flashes.push((range, Arc::new(Flash::new(rom, false, file, layout.clone(), 1))));
+            let chip = Flash::new(rom, (false, smm), file, layout.clone(), 1);
+            flashes.push((range, Arc::new(chip)));
         }
         Ok(Arc::new(Self {
             firmware,
             layout,
             flashes,
+            smi,
             ram,
             machine_type,
             cpus,
@@ -147,6 +156,9 @@ impl Board {
         let machine = self.description(None);
         fw_cfg.change(|items: &mut Items| {
             items::add(items, &self.firmware, &machine);
+            if let Some(smi) = &self.smi {
+                smi.add_files(items);
+            }
             items::describe(items, &machine)
         })?;
         let _ = self.fw_cfg.set(fw_cfg);
@@ -156,6 +168,21 @@ impl Board {
     /// The host bridge's PAM registers were written.
     pub fn set_shadow(&self, registers: [u8; pam::REGISTERS]) {
         self.layout.set_shadow(pam::decode(registers));
+    }
+
+    /// The line of system management interrupts, where there are any.
+    pub fn smi(&self) -> Option<&Arc<Smi>> {
+        self.smi.as_ref()
+    }
+
+    /// The host bridge's registers of system management RAM were written.
+    pub fn set_smram(&self, visible: Visible) {
+        self.layout.set_smram(visible);
+    }
+
+    /// Bytes of memory right above low RAM.
+    pub fn more_memory(&self) -> u64 {
+        if self.smi.is_some() { super::SMM_MEMORY } else { 0 }
     }
 
     /// The window for configuration space is elsewhere now: the tables have to say so.
@@ -177,6 +204,7 @@ impl Board {
             serial: self.serial,
             generation_id: self.generation_id,
             firmware: true,
+            more_memory: self.more_memory(),
         }
     }
 
@@ -184,6 +212,9 @@ impl Board {
     pub fn reset(&self) {
         for (_, flash) in &self.flashes {
             flash.reset();
+        }
+        if let Some(smi) = &self.smi {
+            smi.reset();
         }
     }
 }

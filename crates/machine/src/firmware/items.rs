@@ -1,6 +1,5 @@
 //! What fw_cfg tells firmware beyond what it tells everyone.
 
-use ostler_memory::GuestRam;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::Firmware;
@@ -37,7 +36,11 @@ pub fn add(items: &mut Items, firmware: &Firmware, machine: &Description) {
         items.add_file("etc/sercon-port", (COM1 as u16).to_le_bytes().to_vec());
     }
     items.add_file("etc/system-states", SYSTEM_STATES.to_vec());
-    items.add_file("etc/e820", e820(machine.ram));
+    items.add_file("etc/e820", e820(machine));
+    if machine.more_memory > 0 {
+        let size = ostler_memory::total_size(machine.ram) + machine.more_memory;
+        items.add(item::RAM_SIZE, Content::Bytes(size.to_le_bytes().to_vec()));
+    }
     let (anchor, structures) = tables::smbios::files(machine);
     items.add_file("etc/smbios/smbios-anchor", anchor);
     items.add_file("etc/smbios/smbios-tables", structures);
@@ -54,7 +57,7 @@ pub fn describe(items: &mut Items, machine: &Description) -> Result<(), Error> {
 }
 
 /// RAM, and what is no one's. Firmware finds its own regions itself.
-fn e820(ram: &GuestRam) -> Vec<u8> {
+fn e820(machine: &Description) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut entry = |base: u64, len: u64, usage: u32| {
         bytes.extend(base.to_le_bytes());
@@ -63,8 +66,10 @@ fn e820(ram: &GuestRam) -> Vec<u8> {
     };
     let (base, len) = ACCELERATOR_PAGES;
     entry(base, len, E820_RESERVED);
-    for region in ram.iter() {
-        entry(region.start_addr().0, region.len(), E820_RAM);
+    for region in machine.ram.iter() {
+        let base = region.start_addr().0;
+        let more = if base == 0 { machine.more_memory } else { 0 };
+        entry(base, region.len() + more, E820_RAM);
     }
     bytes
 }

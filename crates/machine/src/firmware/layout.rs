@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use ostler_accel::Vm;
 use ostler_bus::Device;
-use ostler_memory::{GuestRam, RamSlot};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use ostler_memory::{GuestRam, PageTracker, RamSlot};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
 
 use super::Rom;
 use super::pam::{self, Access};
 use crate::Error;
+use crate::boot::memory_map::low_ram_end;
+use crate::chips::smram::{self, Visible};
 use crate::layout::HIGH_RAM_START;
 use crate::registers::lock;
 
@@ -27,25 +29,80 @@ pub struct MemoryLayout {
     ram: Arc<GuestRam>,
     /// The code comes first: it is the one that shows below 1 MiB.
     roms: Vec<Rom>,
+    smram: Option<SmramMemory>,
     state: Mutex<State>,
+}
+
+/// The memory of system management mode. It is none of the guest's RAM, so that no device can reach it.
+struct SmramMemory {
+    compatible: Arc<MmapRegion<PageTracker>>,
+    /// Right above low RAM; what is not hidden is ordinary memory.
+    top: Arc<MmapRegion<PageTracker>>,
+}
+
+impl SmramMemory {
+    fn new() -> Result<Self, Error> {
+        let memory = |bytes: u64| {
+            let mapping = MmapRegion::new(bytes as usize).map_err(|error| Error::Host {
+                what: "memory for system management mode",
+                source: std::io::Error::other(error),
+            })?;
+            Ok::<_, Error>(Arc::new(mapping))
+        };
+        Ok(Self {
+            compatible: memory(smram::COMPATIBLE_SIZE)?,
+            top: memory(smram::MOST_TSEG)?,
+        })
+    }
+
+    /// What the CPUs see of it in system management mode (`smm`) or outside, if low RAM ends at `low_end`.
+    fn slots(&self, visible: Visible, smm: bool, low_end: u64) -> impl Iterator<Item = RamSlot> {
+        let slot = |gpa, len, mapping: &Arc<MmapRegion<PageTracker>>| RamSlot {
+            gpa,
+            len,
+            mapping: mapping.clone(),
+            offset: 0,
+            writable: true,
+        };
+        let compatible = |gpa| slot(gpa, smram::COMPATIBLE_SIZE, &self.compatible);
+        let low = (smm && visible.enabled || visible.open) && !visible.high;
+        let high = smm && visible.enabled && visible.high;
+        let hidden = if smm { 0 } else { visible.tseg };
+        let shown = smram::MOST_TSEG - hidden;
+        [
+            low.then(|| compatible(smram::COMPATIBLE)),
+            high.then(|| compatible(smram::HIGH)),
+            (shown > 0).then(|| slot(low_end, shown, &self.top)),
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 struct State {
     shadow: [Access; pam::PIECES],
     /// Which of the ROMs can be read as memory now.
     shown: Vec<bool>,
+    smram: Visible,
     slots: Arc<[RamSlot]>,
 }
 
 impl MemoryLayout {
     /// The map after a reset: every ROM shows, no shadow RAM does. The accelerator has it when this returns.
-    pub fn new(vm: Arc<dyn Vm>, ram: Arc<GuestRam>, roms: Vec<Rom>) -> Result<Self, Error> {
+    ///
+    /// With `smm` there is memory for system management mode, which the accelerator has to have.
+    pub fn new(vm: Arc<dyn Vm>, ram: Arc<GuestRam>, roms: Vec<Rom>, smm: bool) -> Result<Self, Error> {
+        if smm && vm.system_management().is_none() {
+            return Err(Error::NoSmm);
+        }
         let layout = Self {
             vm,
             ram,
+            smram: smm.then(SmramMemory::new).transpose()?,
             state: Mutex::new(State {
                 shadow: Default::default(),
                 shown: vec![true; roms.len()],
+                smram: Visible::default(),
                 slots: Arc::new([]),
             }),
             roms,
@@ -74,6 +131,11 @@ impl MemoryLayout {
         });
     }
 
+    /// Says who sees system management RAM.
+    pub fn set_smram(&self, visible: Visible) {
+        self.change(|state| std::mem::replace(&mut state.smram, visible) != visible);
+    }
+
     /// Makes a change, which says whether there was anything to change.
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = lock(&self.state);
@@ -85,13 +147,18 @@ impl MemoryLayout {
     }
 
     fn apply(&self, state: &mut State) -> Result<(), Error> {
-        let slots = self.arrange(state);
+        let slots = self.arrange(state, false);
         state.slots = slots.clone().into();
-        Ok(self.vm.set_slots(slots)?)
+        match self.vm.system_management() {
+            Some(accelerator) if self.smram.is_some() => {
+                Ok(accelerator.set_slots(slots, self.arrange(state, true))?)
+            }
+            _ => Ok(self.vm.set_slots(slots)?),
+        }
     }
 
-    /// The map of `state`. Each piece of shadow RAM is a slot of its own, so that a change of one leaves the others alone.
-    fn arrange(&self, state: &State) -> Vec<RamSlot> {
+    /// The map of `state`, in system management mode (`smm`) or outside. Each piece of shadow RAM is a slot of its own, so that a change of one leaves the others alone.
+    fn arrange(&self, state: &State, smm: bool) -> Vec<RamSlot> {
         let mut slots = Vec::new();
         for slot in RamSlot::all_of(&self.ram) {
             if slot.gpa != 0 {
@@ -113,6 +180,9 @@ impl MemoryLayout {
         }
         let shown = self.roms.iter().zip(&state.shown).filter(|(_, shown)| **shown);
         slots.extend(shown.map(|(rom, _)| rom.slot(rom.base, 0, rom.len())));
+        if let Some(memory) = &self.smram {
+            slots.extend(memory.slots(state.smram, smm, low_ram_end(&self.ram)));
+        }
         slots
     }
 

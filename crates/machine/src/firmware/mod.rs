@@ -15,6 +15,10 @@ pub use board::Board;
 pub use layout::{MemoryLayout, ShadowWindow};
 pub use rom::Rom;
 
+/// Bytes of memory that a machine with system management mode adds to the RAM that it is given: no device reaches them. Leave as much
+/// room below [`ostler_memory::MMIO_GAP_START`].
+pub const SMM_MEMORY: u64 = crate::chips::smram::MOST_TSEG;
+
 use crate::bridges::topology::FIRST_DEVICE;
 use crate::{Blob, SerialBackend};
 
@@ -24,6 +28,9 @@ pub struct Firmware {
     pub code: Blob,
     /// What kind of memory the image is in.
     pub chip: FirmwareChip,
+    /// It needs system management mode: then there is some, the flash takes writes from there only, and
+    /// [`SMM_MEMORY`] bytes of memory right above low RAM are added for it.
+    pub smm: bool,
     /// Bits of a guest-physical address that the CPUs have (CPUID leaf 0x8000_0008): firmware puts PCI devices below their end.
     pub physical_bits: u8,
     /// OpenFirmware paths of the devices to boot from, the first one first, as [`disk_path`] gives them.

@@ -34,6 +34,8 @@ pub struct Description<'a> {
     pub generation_id: bool,
     /// Whether firmware describes itself.
     pub firmware: bool,
+    /// Bytes of memory right above low RAM that are not part of `ram`.
+    pub more_memory: u64,
 }
 
 /// Writes all tables to guest memory.

@@ -52,7 +52,7 @@ fn structures(machine: &Description) -> Structures {
     };
     let version = env!("CARGO_PKG_VERSION");
     let name = machine.machine_type.name();
-    let megabytes = ostler_memory::total_size(machine.ram) >> 20;
+    let megabytes = (ostler_memory::total_size(machine.ram) + machine.more_memory) >> 20;
 
     if !machine.firmware {
         // 0: firmware. Its characteristics say: none of the old ones, a virtual machine.
@@ -157,6 +157,7 @@ mod tests {
             serial: true,
             generation_id: false,
             firmware: false,
+            more_memory: 0,
         });
         let (mut at, mut kinds) = (0, Vec::new());
         while at < all.bytes.len() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, Vcpu, Vm};
+use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SystemManagement, Vcpu, Vm};
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_machine::{
     Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
@@ -18,6 +18,10 @@ pub struct MockVm {
     pub pins: Mutex<Vec<IoapicPin>>,
     /// The memory map that was set last.
     pub slots: Mutex<Vec<RamSlot>>,
+    /// That of system management mode, if there is any.
+    pub smm: bool,
+    pub smm_slots: Mutex<Vec<RamSlot>>,
+    pub smis: Mutex<Vec<SmiTarget>>,
     pub external: Mutex<Option<Arc<dyn ExternalInterrupts>>>,
 }
 
@@ -66,6 +70,20 @@ impl Vm for MockVm {
     }
     fn set_clock(&self, _: u64) -> Result<(), Error> {
         Ok(())
+    }
+    fn system_management(&self) -> Option<&dyn SystemManagement> {
+        self.smm.then_some(self)
+    }
+}
+
+impl SystemManagement for MockVm {
+    fn set_slots(&self, normal: Vec<RamSlot>, smm: Vec<RamSlot>) -> Result<(), Error> {
+        *self.slots.lock().unwrap() = normal;
+        *self.smm_slots.lock().unwrap() = smm;
+        Ok(())
+    }
+    fn raise_smi(&self, to: SmiTarget) {
+        self.smis.lock().unwrap().push(to);
     }
 }
 
@@ -127,7 +145,19 @@ impl Default for Parts {
 
 impl Parts {
     pub fn build(self) -> Result<Bench, ostler_machine::Error> {
-        let (vm, outside) = (Arc::new(MockVm::default()), Arc::new(Outside::default()));
+        self.build_over(MockVm::default())
+    }
+
+    /// The same over an accelerator with system management mode.
+    pub fn build_with_smm(self) -> Result<Bench, ostler_machine::Error> {
+        self.build_over(MockVm {
+            smm: true,
+            ..MockVm::default()
+        })
+    }
+
+    fn build_over(self, vm: MockVm) -> Result<Bench, ostler_machine::Error> {
+        let (vm, outside) = (Arc::new(vm), Arc::new(Outside::default()));
         let kernel = Boot::Kernel(BootSource {
             kernel: Blob::Bytes(self.kernel),
             initrd: None,

@@ -29,6 +29,7 @@ fn firmware(chip: FirmwareChip) -> Firmware {
     Firmware {
         code: Blob::Bytes(code()),
         chip,
+        smm: false,
         physical_bits: 40,
         boot_order: vec![disk_path(0), disk_path(1)],
         boot_menu: None,

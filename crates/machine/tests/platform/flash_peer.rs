@@ -179,6 +179,7 @@ fn flash_answers_as_the_chip_that_firmware_is_written_for() {
             contents: Blob::Bytes(contents(STORE)),
             file: None,
         }),
+        smm: false,
         physical_bits: 40,
         boot_order: Vec::new(),
         boot_menu: None,

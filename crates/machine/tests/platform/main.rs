@@ -11,6 +11,7 @@ mod flash_peer;
 mod hotplug;
 mod machine;
 mod routing;
+mod smm;
 mod tables;
 mod version;
 mod watchdog;

@@ -153,6 +153,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
                 file: descriptors.push(file),
                 kept,
             }),
+            smm: firmware.smm,
             boot_order: Vec::new(),
             boot_menu: args.boot_menu.map(|seconds| seconds.saturating_mul(1000)),
             debug,

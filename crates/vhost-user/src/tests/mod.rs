@@ -67,6 +67,7 @@ impl Front {
         let options = RamOptions {
             shared: true,
             huge: false,
+            keep_free: 0,
         };
         Self {
             socket,

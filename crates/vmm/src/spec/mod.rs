@@ -244,6 +244,9 @@ pub struct FirmwareSpec {
     pub code: Slot,
     /// The store of its variables, if it has one: then both are flash, else the image is ROM.
     pub variables: Option<VariablesSpec>,
+    /// It needs system management mode.
+    #[serde(default)]
+    pub smm: bool,
     /// The disks that it tries to start from, in this order, as indices; empty for all in theirs.
     #[serde(default)]
     pub boot_order: Vec<u32>,
@@ -670,6 +673,7 @@ pub(crate) mod tests {
                 file: Slot(variables),
                 kept: true,
             }),
+            smm: false,
             boot_order: Vec::new(),
             boot_menu: Some(2000),
             debug: ConsoleSpec::File { file: Slot(debug) },

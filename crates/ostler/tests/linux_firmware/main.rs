@@ -1,6 +1,9 @@
 //! Firmware, a boot loader and Linux on a disk, as an installed system has them. The firmware and the boot loader are Debian's own.
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod secure_boot;
 
 use std::fs;
 use std::io::Write;
