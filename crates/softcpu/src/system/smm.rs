@@ -200,14 +200,14 @@ fn is_possible(cpu: &Cpu, saved: &Saved) -> bool {
     let efer = efer_of(saved);
     let long = efer & efer::LMA != 0;
     let has = |value: u64, bits: u64| value & bits != 0;
-    let zero_fits = zero >> 32 == 0
-        && !(has(zero, cr0::PG) && !has(zero, cr0::PE))
-        && !(has(zero, cr0::NW) && !has(zero, cr0::CD));
-    let four_fits = four & !control::cr4_bits(cpu) == 0 && !(has(four, cr4::PCIDE) && !long);
-    let long_fits = !long
-        || (has(four, cr4::PAE)
-            && saved.get64(field::CR3) >> cpuid::physical_bits(cpu) == 0
-            && !has(saved.get64(field::RFLAGS), bit::VM));
+    let paging_fits = has(zero, cr0::PE) || !has(zero, cr0::PG);
+    let caches_fit = has(zero, cr0::CD) || !has(zero, cr0::NW);
+    let zero_fits = zero >> 32 == 0 && paging_fits && caches_fit;
+    let identifiers_fit = long || !has(four, cr4::PCIDE);
+    let four_fits = four & !control::cr4_bits(cpu) == 0 && identifiers_fit;
+    let addresses_fit = saved.get64(field::CR3) >> cpuid::physical_bits(cpu) == 0;
+    let virtual_8086 = has(saved.get64(field::RFLAGS), bit::VM);
+    let long_fits = !long || (has(four, cr4::PAE) && addresses_fit && !virtual_8086);
     let debug_fits = saved.get64(field::DR6) >> 32 == 0 && saved.get64(field::DR7) >> 32 == 0;
     zero_fits && four_fits && long_fits && debug_fits && efer & !control::efer_bits(cpu) == 0
 }
