@@ -32,19 +32,19 @@ mod feature {
 }
 
 pub(super) fn add(to: &mut Dispatcher) {
-    to.on::<AuthList>(|_, ()| Ok(List(vec![AUTH_NONE])));
-    to.on::<ConnectOpen>(open);
+    to.on_quick::<AuthList>(|_, ()| Ok(List(vec![AUTH_NONE])));
+    to.on_quick::<ConnectOpen>(open);
     // The client hangs up once it has the answer.
-    to.on::<ConnectClose>(|_, ()| Ok(()));
-    to.on::<ConnectSupportsFeature>(|context, feature| Ok(supports(context, feature).into()));
-    to.on::<ConnectGetType>(|_, ()| Ok("QEMU".into()));
-    to.on::<ConnectGetVersion>(|_, ()| Ok(HYPERVISOR_VERSION));
-    to.on::<ConnectGetLibVersion>(|_, ()| Ok(LIB_VERSION));
-    to.on::<ConnectGetHostname>(|_, ()| Ok(host::name()));
-    to.on::<ConnectGetUri>(|context, ()| Ok(context.shared.scope.uri().into()));
+    to.on_quick::<ConnectClose>(|_, ()| Ok(()));
+    to.on_quick::<ConnectSupportsFeature>(|context, feature| Ok(supports(context, feature).into()));
+    to.on_quick::<ConnectGetType>(|_, ()| Ok("QEMU".into()));
+    to.on_quick::<ConnectGetVersion>(|_, ()| Ok(HYPERVISOR_VERSION));
+    to.on_quick::<ConnectGetLibVersion>(|_, ()| Ok(LIB_VERSION));
+    to.on_quick::<ConnectGetHostname>(|_, ()| Ok(host::name()));
+    to.on_quick::<ConnectGetUri>(|context, ()| Ok(context.shared.scope.uri().into()));
     // What leaves the host goes by TLS.
-    to.on::<ConnectIsSecure>(|_, ()| Ok(1));
-    to.on::<ConnectGetMaxVcpus>(|_, _| Ok(MAX_CPUS as i32));
+    to.on_quick::<ConnectIsSecure>(|_, ()| Ok(1));
+    to.on_quick::<ConnectGetMaxVcpus>(|_, _| Ok(MAX_CPUS as i32));
     to.on::<ConnectGetCapabilities>(|context, ()| {
         let shared = context.shared;
         Ok(host::capabilities::of_host(

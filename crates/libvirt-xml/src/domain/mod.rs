@@ -168,6 +168,7 @@ impl Domain {
             tree = named;
             fill::sort(&SCHEMA, &mut tree);
         }
+        tree.shrink();
         Ok(Self { tree, model, runs })
     }
 
