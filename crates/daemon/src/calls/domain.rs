@@ -200,7 +200,7 @@ fn is_updated(context: &Context<'_>, domain: WireDomain) -> Result<i32, RemoteEr
     let state = domain.state();
     // The definition changed since this run began.
     Ok(match (&state.live, &state.persistent) {
-        (Some(live), Some(persistent)) => (live.definition.inactive_xml(true)? != persistent.xml).into(),
+        (Some(live), Some(persistent)) => (*live.definition.inactive_xml(true)? != *persistent.xml).into(),
         _ => 0,
     })
 }

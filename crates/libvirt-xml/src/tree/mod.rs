@@ -70,15 +70,6 @@ impl Element {
         self
     }
 
-    /// Gives back the room that nothing was put into; many documents are kept for long.
-    pub fn shrink(&mut self) {
-        self.attributes.shrink_to_fit();
-        self.children.shrink_to_fit();
-        for child in self.elements_mut() {
-            child.shrink();
-        }
-    }
-
     /// The value of an attribute.
     pub fn get(&self, attribute: &str) -> Option<&str> {
         let found = self.attributes.iter().find(|(name, _)| name == attribute);
