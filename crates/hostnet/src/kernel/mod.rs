@@ -12,6 +12,8 @@ mod tests;
 mod uplink;
 mod vlan;
 
+use std::collections::BTreeMap;
+
 use link::Link;
 pub use network::{Forward, Network, Ports, Subnet};
 pub use tap::TapSpec;
@@ -19,7 +21,9 @@ pub use uplink::Uplink;
 
 use crate::firewall::Nft;
 use crate::netlink::Netlink;
-use crate::{BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortSettings, Station, Tap, check_name};
+use crate::{
+    BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortCounters, PortSettings, Station, Tap, check_name,
+};
 
 /// The bridges of a network namespace.
 pub struct Kernel {
@@ -32,6 +36,14 @@ impl Kernel {
         Ok(Self {
             netlink: Netlink::open()?,
         })
+    }
+
+    /// What passed each interface, by its name.
+    pub(crate) fn counters(&mut self) -> Result<BTreeMap<String, PortCounters>, Error> {
+        let links = link::links(&mut self.netlink)?.into_iter();
+        Ok(links
+            .filter_map(|link| Some((link.name, link.counters?)))
+            .collect())
     }
 
     /// All taps.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::{BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortSettings, Source, Station, check_name};
+use crate::{
+    BackEnd, Bridge, BridgeSettings, Error, Kernel, Kind, Mac, PortSettings, Source, Station, check_name,
+};
 use change::Change;
 use database::{Database, is};
 use view::Tables;
@@ -52,6 +54,11 @@ impl OpenVSwitch {
     pub fn with_datapath(mut self, datapath: &str) -> Self {
         self.datapath = Some(datapath.into());
         self
+    }
+
+    /// The same where it is open already.
+    pub fn set_datapath(&mut self, datapath: &str) {
+        self.datapath = Some(datapath.into());
     }
 
     fn tables(&mut self) -> Result<Tables, Error> {
@@ -96,7 +103,14 @@ impl BackEnd for OpenVSwitch {
     }
 
     fn bridges(&mut self) -> Result<Vec<Bridge>, Error> {
-        Ok(self.tables()?.bridges())
+        let mut bridges = self.tables()?.bridges();
+        // The kernel's counters of an interface are those of now; the database's are seconds old.
+        let of_now = Kernel::open().and_then(|mut kernel| kernel.counters());
+        let of_now = of_now.unwrap_or_default();
+        for port in bridges.iter_mut().flat_map(|bridge| &mut bridge.ports) {
+            port.counters = of_now.get(&port.name).copied().or(port.counters);
+        }
+        Ok(bridges)
     }
 
     fn create(&mut self, name: &str, settings: &BridgeSettings) -> Result<(), Error> {

@@ -12,7 +12,7 @@ while [ ! -e /ovs/run/db.sock ]; do usleep 100000; done
 ovs /ovs/ovs-vsctl --db=unix:/ovs/run/db.sock --no-wait init
 ovs /ovs/ovs-vswitchd unix:/ovs/run/db.sock --pidfile=/ovs/run/ovs-vswitchd.pid 2>/tmp/vswitchd &
 while [ ! -e /ovs/run/ovs-vswitchd.pid ]; do usleep 100000; done
-net create ovs0 --ovs
+net create ovs0 --kind ovs
 for tap in tap1 tap2 tap3; do
 	net tap add $tap
 done

@@ -31,9 +31,10 @@ impl Host {
     /// What `ostler net` says of a network's switch.
     fn net(&self, network: &str, words: &[&str]) -> Value {
         let output = Command::new(OSTLER)
-            .args(["net", "--json", "--switch"])
-            .arg(self.path(&format!("run/switch-{network}.sock")))
+            .args(["net", "--json", "--runtime"])
+            .arg(self.path("run"))
             .args(words)
+            .args([network, "--kind", "switch"])
             .output()
             .unwrap();
         assert!(output.status.success(), "{output:?}");

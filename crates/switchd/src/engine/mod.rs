@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ostler_netio::Header;
 use ostler_switch::rstp::BridgeConfig;
-use ostler_switch::{Output, PortIndex, Switch, TagAction, Time};
+use ostler_switch::{Mac, Output, PortIndex, Switch, TagAction, Time};
 use ostler_worker::{EventLoop, Interest};
 
 use crate::Error;
@@ -55,6 +55,9 @@ struct Port {
 /// A switch that runs.
 pub struct Engine {
     name: String,
+    mac: Mac,
+    /// Seconds that a learned station is kept.
+    ageing: u32,
     fdb_entries: usize,
     core: Switch,
     ports: Vec<Option<Port>>,
@@ -177,6 +180,8 @@ impl Engine {
         let now = Instant::now();
         let mut engine = Self {
             name: config.name,
+            mac: config.switch.mac,
+            ageing: config.switch.ageing,
             fdb_entries: config.switch.fdb_entries,
             captures: Captures::new(config.switch.tags),
             next_capture: 0,
