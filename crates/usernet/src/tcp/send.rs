@@ -15,7 +15,7 @@ use crate::wire::Tcp;
 const FIRST_WINDOW: usize = 256 << 10;
 /// Duplicate acknowledgments that are a loss (RFC 5681, 3.2).
 const DUPLICATES: u32 = 3;
-/// So often something is sent before the guest counts as gone: about eight minutes, as one that is paused does not answer.
+/// So often something is sent before the guest counts as gone: about nine minutes, as one that is paused does not answer.
 const MAX_TRIES: u32 = 15;
 /// A guest that keeps its window closed and answers is not gone, however often that is.
 const TRIES_WHILE_CLOSED: u32 = 6;
