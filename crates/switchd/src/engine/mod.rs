@@ -267,12 +267,7 @@ impl Engine {
             let mut links = ports.iter().flatten().filter_map(|port| port.link.as_deref());
             links.any(|link| link.has_frames())
         };
-        // Only rings can be looked at; of all else the kernel tells.
-        let has_rings = ports
-            .iter()
-            .flatten()
-            .any(|port| port.source.has_ring() && port.up);
-        if has_rings && self.events.poll(frames) {
+        if self.has_rings() && self.events.poll(frames) {
             return Some(Duration::ZERO);
         }
         // All of them: each has to know that it must wake us.
@@ -290,6 +285,17 @@ impl Engine {
             chores.min(Duration::from_nanos(core))
         } else {
             Duration::from_nanos(core)
+        })
+    }
+
+    /// Whether a look for frames may find some. Only rings can be looked at; of all else the kernel tells. Where interfaces talk with a router,
+    /// each waits for the other, and the look would only keep the router from its processor.
+    fn has_rings(&self) -> bool {
+        let up = || self.ports.iter().flatten().filter(|port| port.up);
+        let routed = up().any(|port| matches!(port.source, Source::Router(_)));
+        up().any(|port| match port.source {
+            Source::Packet(_) => !routed,
+            _ => port.source.has_ring(),
         })
     }
 
