@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
 
-use ostler_hostnet::{Error as HostError, Flag, Kernel, PortSettings, TapSpec};
+use ostler_hostnet::{Error as HostError, Kernel, PortSettings, TapSpec};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_netio::OpenTap;
 use ostler_usernet::{Config, FIRST_GUEST, name_server};
@@ -85,7 +85,7 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
             })
         }
         CardSource::Bridge { bridge, target } => {
-            let name = make_tap(target.as_deref(), Some((bridge, false)), pairs)?;
+            let name = make_tap(target.as_deref(), Some((bridge, PortSettings::default())), pairs)?;
             open_tap(name, true, pairs, vhost)
         }
         CardSource::Ethernet { target, unmanaged } => match target {
@@ -108,8 +108,8 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
             })?;
             match place {
                 Place::Switch(plug) => Ok(Connection::Plug(plug)),
-                Place::Bridge { bridge, isolated } => {
-                    let name = make_tap(wish.target.as_deref(), Some((&bridge, isolated)), pairs)?;
+                Place::Bridge { bridge, settings } => {
+                    let name = make_tap(wish.target.as_deref(), Some((&bridge, settings)), pairs)?;
                     open_tap(name, true, pairs, vhost)
                 }
             }
@@ -155,14 +155,20 @@ fn exists(interface: &str) -> bool {
     Path::new("/sys/class/net").join(interface).exists()
 }
 
-/// Makes a tap of this name, or of the first free one, and a port of a bridge of it, isolated or not.
-fn make_tap(name: Option<&str>, bridge: Option<(&str, bool)>, pairs: usize) -> Result<String, RemoteError> {
+/// Makes a tap of this name, or of the first free one, and a port of a bridge of it.
+fn make_tap(
+    name: Option<&str>,
+    bridge: Option<(&str, PortSettings)>,
+    pairs: usize,
+) -> Result<String, RemoteError> {
     let mut kernel = Kernel::open().map_err(failed)?;
     let mut make = |name: &str| {
         kernel.create_tap(&TapSpec {
             name: name.into(),
             multi_queue: pairs > 1,
-            bridge: bridge.map(|(bridge, isolated)| (bridge.into(), settings(isolated))),
+            bridge: bridge
+                .as_ref()
+                .map(|(bridge, settings)| ((*bridge).into(), settings.clone())),
             ..TapSpec::default()
         })
     };
@@ -182,13 +188,6 @@ fn make_tap(name: Option<&str>, bridge: Option<(&str, bool)>, pairs: usize) -> R
         }
     }
     Err(failed("there is no free name for a tap"))
-}
-
-fn settings(isolated: bool) -> PortSettings {
-    PortSettings {
-        flags: isolated.then_some((Flag::Isolated, true)).into_iter().collect(),
-        ..PortSettings::default()
-    }
 }
 
 fn open_tap(name: String, made: bool, pairs: usize, vhost: bool) -> Result<Connection, RemoteError> {

@@ -17,6 +17,8 @@ use crate::files::write_durably;
 
 /// The port at which a network's router is.
 pub const ROUTER: &str = "router";
+/// The port at a bridge of the kernel.
+const BRIDGE: &str = "bridge";
 /// How long a switch may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks whether it has.
@@ -53,21 +55,31 @@ fn failed(why: String) -> RemoteError {
     RemoteError::network(Code::OperationFailed, why)
 }
 
-/// The configuration of a switch in TOML.
-pub fn config(name: &str, control: &Path, router: Option<&RouterSpec>, mtu: Option<u16>) -> String {
+/// The configuration of a switch in TOML; with `tap` it has a port at a bridge of the kernel.
+pub fn config(
+    name: &str,
+    control: &Path,
+    tap: Option<&str>,
+    router: Option<&RouterSpec>,
+    mtu: Option<u16>,
+) -> String {
     let control = control.display().to_string();
     let mut text = format!(
         "# Made by `ostler daemon`; changes here are lost.\nname = {}\ncontrol = {}\n",
         Value::from(name),
         Value::from(control)
     );
+    let mtu = mtu.map(|mtu| format!("mtu = {mtu}\n")).unwrap_or_default();
+    if let Some(tap) = tap {
+        text += &format!(
+            "\n[[port]]\nname = \"{BRIDGE}\"\ntap = {}\n{mtu}",
+            Value::from(tap)
+        );
+    }
     let Some(router) = router else {
         return text;
     };
-    text += &format!("\n[[port]]\nname = \"{ROUTER}\"\nedge = \"on\"\n");
-    if let Some(mtu) = mtu {
-        text += &format!("mtu = {mtu}\n");
-    }
+    text += &format!("\n[[port]]\nname = \"{ROUTER}\"\nedge = \"on\"\n{mtu}");
     text += "\n[port.router]\n";
     let router = serde_json::to_value(router).unwrap_or_default();
     for (key, value) in router.as_object().into_iter().flatten() {
@@ -138,9 +150,16 @@ fn wait_until_ready(child: &mut Child, files: &NetworkFiles) -> Result<(), Remot
         }
         std::thread::sleep(PAUSE);
     }
-    let ports = execute(&files.control, "ports", Value::Null)?;
-    let mut ports = ports.as_array().into_iter().flatten();
-    match ports.find(|port| port["up"] == false) {
+    let down = |files: &NetworkFiles| -> Result<Option<Value>, RemoteError> {
+        let ports = execute(&files.control, "ports", Value::Null)?;
+        let mut ports = ports.as_array().into_iter().flatten();
+        Ok(ports.find(|port| port["up"] == false).cloned())
+    };
+    // A tap has its carrier a moment after it was opened.
+    while down(files)?.is_some_and(|port| port["name"] == BRIDGE) && Instant::now() < end {
+        std::thread::sleep(PAUSE);
+    }
+    match down(files)? {
         Some(down) => Err(failed(format!(
             "its {} does not start: {}",
             down["name"].as_str().unwrap_or("port"),
@@ -214,6 +233,31 @@ pub fn kill(control: &Path) {
     }
 }
 
+/// Ends a switch, and waits until it has.
+pub fn end(control: &Path) -> Result<(), RemoteError> {
+    let has_ended = || {
+        let end = Instant::now() + PATIENCE;
+        while show(control).is_ok() {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        true
+    };
+    quit(control);
+    if has_ended() {
+        return Ok(());
+    }
+    kill(control);
+    match has_ended() {
+        true => Ok(()),
+        false => Err(failed(
+            "the network's switch does not end; look at it with ps".into(),
+        )),
+    }
+}
+
 /// Asks a switch to end.
 pub fn quit(control: &Path) {
     let _ = execute(control, "quit", json!({}));
@@ -247,12 +291,13 @@ mod tests {
             ..RouterSpec::default()
         };
         let control = Path::new("/run/a \"b\"\n\\c/switch.sock");
-        let config = config("lan", control, Some(&router), Some(9000));
+        let config = config("lan", control, Some("dhcp-0"), Some(&router), Some(9000));
         let read = Config::parse(&config).unwrap_or_else(|(at, why)| panic!("{why} at {at}:\n{config}"));
         assert_eq!(read.control.as_deref(), Some(control));
-        assert_eq!(read.ports[0].router.as_deref(), Some(&router));
-        assert_eq!(read.ports[0].mtu, Some(9000));
-        let alone = super::config("n", Path::new("/c"), None, None);
+        assert_eq!(read.ports[0].tap.as_deref(), Some("dhcp-0"));
+        assert_eq!(read.ports[1].router.as_deref(), Some(&router));
+        assert_eq!(read.ports[1].mtu, Some(9000));
+        let alone = super::config("n", Path::new("/c"), None, None, None);
         assert!(Config::parse(&alone).unwrap().ports.is_empty());
     }
 }
