@@ -32,6 +32,13 @@ pub enum Place {
         /// Its port.
         settings: PortSettings,
     },
+    /// At a bridge of Open vSwitch.
+    OpenVSwitch {
+        /// Its name.
+        bridge: String,
+        /// Its port.
+        settings: PortSettings,
+    },
 }
 
 /// Finds a card's place at its network (`<interface type='network'>`).

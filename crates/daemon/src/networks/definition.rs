@@ -25,8 +25,10 @@ pub enum Way {
     Switch(Option<Box<RouterSpec>>),
     /// A bridge of the kernel's that is made for it, with rules of the firewall.
     Kernel(Box<KernelNetwork>),
-    /// A bridge of the host that is there already.
+    /// A bridge of the kernel's that is there already.
     Bridge(String),
+    /// One of Open vSwitch.
+    OpenVSwitch(String),
 }
 
 impl Way {
@@ -35,7 +37,7 @@ impl Way {
         match self {
             Way::Switch(router) => router.as_deref(),
             Way::Kernel(kernel) => kernel.router.as_deref(),
-            Way::Bridge(_) => None,
+            Way::Bridge(_) | Way::OpenVSwitch(_) => None,
         }
     }
 
@@ -44,7 +46,7 @@ impl Way {
         match self {
             Way::Switch(_) => true,
             Way::Kernel(kernel) => kernel.router.is_some(),
-            Way::Bridge(_) => false,
+            Way::Bridge(_) | Way::OpenVSwitch(_) => false,
         }
     }
 
@@ -247,13 +249,13 @@ fn no_mode(mode: &str) -> String {
 /// A network on a bridge that someone else made.
 fn bridge(network: &Network) -> Result<Way, String> {
     let bridge = network.bridge.as_ref().ok_or_else(|| no_mode("bridge"))?;
-    if bridge.openvswitch {
-        return Err("the bridge has to be one of the kernel, not of Open vSwitch".into());
-    }
     if !network.ips.is_empty() {
         return Err("a bridge that is there already has its addresses; take <ip> out".into());
     }
-    Ok(Way::Bridge(bridge.name.clone()))
+    Ok(match bridge.openvswitch {
+        true => Way::OpenVSwitch(bridge.name.clone()),
+        false => Way::Bridge(bridge.name.clone()),
+    })
 }
 
 /// True if there is an element at the end of a path of names.
@@ -335,6 +337,8 @@ mod tests {
         assert_eq!(network("").unwrap().way, Way::Switch(None));
         let bridged = network("<forward mode='bridge'/><bridge name='br0'/>").unwrap();
         assert_eq!(bridged.way, Way::Bridge("br0".into()));
+        let ovs = "<forward mode='bridge'/><bridge name='ovs0'/><virtualport type='openvswitch'/>";
+        assert_eq!(network(ovs).unwrap().way, Way::OpenVSwitch("ovs0".into()));
     }
 
     fn kernel(inside: &str) -> KernelNetwork {

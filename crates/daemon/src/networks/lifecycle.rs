@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ostler_hostnet::{BackEnd, Kernel};
+use ostler_hostnet::{BackEnd, Error as HostError, Kernel, OpenVSwitch};
 use ostler_libvirt::types::Network as WireNetwork;
 use ostler_libvirt::{Code, RemoteError};
 
@@ -78,7 +78,8 @@ impl Networks {
         // Written first: should we be killed right after the start, the network is found by it.
         self.keep_live(files, &definition)?;
         match &definition.way {
-            Way::Bridge(bridge) => find_bridge(bridge)?,
+            Way::Bridge(bridge) => find_bridge(Kernel::open(), bridge)?,
+            Way::OpenVSwitch(bridge) => find_bridge(OpenVSwitch::open(), bridge)?,
             Way::Switch(_) => self.start_switch(network, &definition, files)?,
             Way::Kernel(wish) => {
                 let made = kernel::make(files, wish);
@@ -118,7 +119,7 @@ impl Networks {
     pub(super) fn config(&self, network: &Network, definition: &Definition, files: &NetworkFiles) -> String {
         let tap = match &definition.way {
             Way::Kernel(wish) => Some(&*wish.tap),
-            Way::Switch(_) | Way::Bridge(_) => None,
+            _ => None,
         };
         let name = switch_name(&network.uuid, &network.name);
         let mtu = definition.network.mtu;
@@ -216,7 +217,7 @@ impl Networks {
         let live = network.live()?;
         match &live.definition.way {
             Way::Switch(_) => {}
-            Way::Bridge(_) => {
+            Way::Bridge(_) | Way::OpenVSwitch(_) => {
                 self.gone(network, live.run);
                 return Ok(());
             }
@@ -281,17 +282,18 @@ impl Networks {
     /// An error if the network runs no more. What there is of it then is taken away.
     fn find_what_runs(&self, definition: &Definition, files: &NetworkFiles) -> Result<(), RemoteError> {
         match &definition.way {
-            Way::Switch(_) => switch::show(&files.control).map(drop),
-            Way::Bridge(bridge) => find_bridge(bridge),
+            Way::Switch(_) => switch::find(files),
+            Way::Bridge(bridge) => find_bridge(Kernel::open(), bridge),
+            Way::OpenVSwitch(bridge) => find_bridge(OpenVSwitch::open(), bridge),
             Way::Kernel(wish) => {
                 let found = kernel::find(files, wish);
                 found
-                    .and_then(|()| {
-                        match definition.way.has_switch() && switch::show(&files.control).is_err() {
+                    .and_then(
+                        |()| match definition.way.has_switch() && switch::find(files).is_err() {
                             true => self.start_switch(&Network::new(definition), definition, files),
                             false => Ok(()),
-                        }
-                    })
+                        },
+                    )
                     .inspect_err(|_| take_away(definition, files))
             }
         }
@@ -331,8 +333,8 @@ fn take_away(definition: &Definition, files: &NetworkFiles) {
 }
 
 /// Checks that the host has the bridge.
-fn find_bridge(name: &str) -> Result<(), RemoteError> {
-    let found = Kernel::open().and_then(|mut kernel| kernel.bridge(name));
+fn find_bridge(backend: Result<impl BackEnd, HostError>, name: &str) -> Result<(), RemoteError> {
+    let found = backend.and_then(|mut backend| backend.bridge(name));
     found.map(drop).map_err(|error| {
         RemoteError::network(
             Code::OperationFailed,

@@ -1,6 +1,6 @@
 //! A guest's card at a network: its place at the network's switch, or at a bridge of the host.
 
-use ostler_hostnet::{BackEnd, Flag, Kernel, PortSettings};
+use ostler_hostnet::{BackEnd, Flag, Kernel, PortSettings, PortVlans};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{Bandwidth, Vlan};
 use ostler_libvirt_xml::network::PortGroup;
@@ -48,6 +48,7 @@ impl Networks {
             }
             Way::Kernel(wish) => at_bridge(&wish.network.name, &port),
             Way::Bridge(bridge) => at_bridge(bridge, &port),
+            Way::OpenVSwitch(bridge) => at_openvswitch(bridge, &port),
         }
     }
 }
@@ -83,7 +84,7 @@ impl Networks {
                 Place::Bridge { bridge, settings } => Kernel::open()
                     .and_then(|mut kernel| kernel.add_port(&bridge, &tap.name, &settings))
                     .map_err(|error| RemoteError::network(Code::OperationFailed, error.to_string())),
-                Place::Switch(_) => Ok(()),
+                Place::Switch(_) | Place::OpenVSwitch { .. } => Ok(()),
             });
             if let Err(error) = attached {
                 crate::log::note!(
@@ -173,6 +174,34 @@ fn at_bridge(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
                 .then_some((Flag::Isolated, true))
                 .into_iter()
                 .collect(),
+            ..PortSettings::default()
+        },
+    })
+}
+
+fn at_openvswitch(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
+    if port.ingress_kbit.is_some() || port.egress_kbit.is_some() || port.isolated {
+        let why = format!("a card at the bridge '{bridge}' has no limits of its own and is not isolated");
+        return Err(unsupported(why));
+    }
+    let number = |text: &str| {
+        text.trim()
+            .parse::<u16>()
+            .map_err(|_| unsupported(format!("'{text}' is no VLAN")))
+    };
+    let vlans = match (port.vlan, &port.trunk) {
+        (Some(vlan), _) => Some(PortVlans::access(vlan)),
+        (None, Some(trunk)) => {
+            let tagged: Vec<u16> = trunk.split(',').map(number).collect::<Result<_, _>>()?;
+            Some(PortVlans::trunk(port.native, tagged))
+        }
+        (None, None) => None,
+    };
+    Ok(Place::OpenVSwitch {
+        bridge: bridge.into(),
+        settings: PortSettings {
+            mtu: port.mtu,
+            vlans,
             ..PortSettings::default()
         },
     })
@@ -311,5 +340,24 @@ mod tests {
         };
         let said = at_bridge("br0", &tagged).unwrap_err();
         assert_eq!(said.code, Code::ConfigUnsupported);
+    }
+
+    #[test]
+    fn a_bridge_of_open_vswitch_has_vlans() {
+        let trunk = PortSpec {
+            trunk: Some("10,20".into()),
+            native: Some(20),
+            ..PortSpec::default()
+        };
+        let Place::OpenVSwitch { bridge, settings } = at_openvswitch("ovs0", &trunk).unwrap() else {
+            panic!();
+        };
+        assert_eq!(bridge, "ovs0");
+        assert_eq!(settings.vlans, Some(PortVlans::trunk(Some(20), [10])));
+        let limited = PortSpec {
+            egress_kbit: Some(1),
+            ..PortSpec::default()
+        };
+        assert!(at_openvswitch("ovs0", &limited).is_err());
     }
 }

@@ -77,7 +77,7 @@ impl Port {
             isolated: card.isolated || group.isolated || network.port.isolated,
             plug: match definition.way {
                 Way::Switch(_) | Way::Kernel(_) => "network",
-                Way::Bridge(_) => "bridge",
+                Way::Bridge(_) | Way::OpenVSwitch(_) => "bridge",
             },
             bridge: definition.bridge().unwrap_or_default().to_owned(),
             connected: connected.clone(),

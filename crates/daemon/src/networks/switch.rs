@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_switchd::client::Client;
 use ostler_switchd::{PlanSpec, RouterSpec};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::files::write_durably;
@@ -48,6 +49,11 @@ impl NetworkFiles {
 
     fn log(&self) -> PathBuf {
         self.folder.join("log")
+    }
+
+    /// Held by the switch's process as long as it lives: whoever starts it hands it over as its standard input.
+    fn lock(&self) -> PathBuf {
+        self.folder.join("lock")
     }
 }
 
@@ -113,11 +119,12 @@ pub fn start(files: &NetworkFiles, config: &str) -> Result<Child, RemoteError> {
         .map_err(|error| cannot("write the switch's configuration", error))?;
     let log = File::options().append(true).create(true).open(files.log());
     let log = log.map_err(|error| cannot("write the switch's log", error))?;
+    let lock = take_lock(files)?;
     let child = Command::new("/proc/self/exe")
         .arg0("ostler")
         .args(["switch", "run", "--config"])
         .arg(files.config())
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(lock))
         .stdout(Stdio::null())
         .stderr(Stdio::from(log))
         .current_dir("/")
@@ -132,6 +139,52 @@ pub fn start(files: &NetworkFiles, config: &str) -> Result<Child, RemoteError> {
         return Err(error);
     }
     Ok(child)
+}
+
+/// What says that the switch lives; an error if one does already.
+fn take_lock(files: &NetworkFiles) -> Result<File, RemoteError> {
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(files.lock());
+    let lock = lock.map_err(|error| {
+        RemoteError::network(Code::System, format!("cannot make the switch's lock: {error}"))
+    })?;
+    let end = Instant::now() + PATIENCE;
+    // One that was ended may take a moment more.
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > end {
+            return Err(failed(
+                "its switch of before does not end; look at it with ps".into(),
+            ));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(lock)
+}
+
+/// Whether there is a process of the switch, which may be about to start or to end.
+fn lives(files: &NetworkFiles) -> bool {
+    let lock = File::open(files.lock());
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// Finds a switch that an earlier daemon started, maybe a moment ago. One that neither answers nor ends is ended.
+pub fn find(files: &NetworkFiles) -> Result<(), RemoteError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = show(&files.control);
+        if answer.is_ok() || !lives(files) {
+            return answer.map(drop);
+        }
+        if Instant::now() > end {
+            kill(&files.control);
+            return Err(failed("its switch does not answer".into()));
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn wait_until_ready(child: &mut Child, files: &NetworkFiles) -> Result<(), RemoteError> {

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::console::Console;
-use crate::namespaces::{Namespace, enter, ip};
+use crate::namespaces::{Namespace, OvsDaemons, enter, ip};
 use crate::networks::{card, lan};
 use crate::setup::{Host, field, linux, wait_until};
 
@@ -321,4 +321,72 @@ fn a_network_of_the_kernel_is_made_whole_or_not_at_all() {
     assert_eq!(host.networks(""), ["default", "lan"]);
     host.virsh("net-destroy lan");
     nothing(&host);
+}
+
+/// In its user-space data path, where frames have to be whole.
+#[test]
+fn a_network_on_a_bridge_of_open_vswitch() {
+    const NAME: &str = "kernel_networks::a_network_on_a_bridge_of_open_vswitch";
+    if !Path::new("/dev/net/tun").exists() {
+        eprintln!("SKIPPED {NAME}: needs /dev/net/tun");
+        return;
+    }
+    let Some(daemons) = OvsDaemons::start(NAME) else {
+        return;
+    };
+    let host = Host::start_with(&[("OVS_RUNDIR", daemons.run())]);
+    let xml = "<network><name>wire</name><forward mode='bridge'/><bridge name='ovs0'/><virtualport type='openvswitch'/>\
+               <portgroup name='red'><vlan><tag id='10'/></vlan></portgroup>\
+               <portgroup name='blue'><vlan><tag id='20'/></vlan></portgroup>\
+               <portgroup name='slow'><bandwidth><inbound average='10'/></bandwidth></portgroup></network>";
+    host.virsh(&format!("net-define {}", host.xml("wire.xml", xml)));
+    let said = host.refused("net-start wire");
+    assert!(said.contains("the bridge 'ovs0' cannot be used"), "{said}");
+    daemons.command("ovs-vsctl", "add-br ovs0 -- set bridge ovs0 datapath_type=netdev");
+    host.virsh("net-start wire");
+    let ports = || daemons.command("ovs-vsctl", "list-ports ovs0");
+    let start = |name: &str, mac: u8, group: &str| {
+        let guest = linux(name, &card("wire", mac, &format!(" portgroup='{group}'/>")));
+        host.virsh(&format!("create {}", host.xml("guest.xml", &guest)));
+        let mut console = Console::open(&host, name);
+        console.expect("OSTLER-GUEST-UP");
+        console.expect("# ");
+        console.shell(&format!(
+            "ip address add 10.77.1.{mac}/24 dev eth0; ip link set eth0 up"
+        ));
+        console
+    };
+    let mut one = start("one", 71, "red");
+    let mut two = start("two", 72, "red");
+    let mut three = start("three", 73, "blue");
+    assert_eq!(ports(), "vnet0\nvnet1\nvnet2\n");
+    assert_eq!(daemons.command("ovs-vsctl", "get port vnet0 tag").trim(), "10");
+    // The same VLAN, also by TCP, whose checksums nobody else computes; and another.
+    two.shell_until("ping -c 1 -W 10 10.77.1.71 >/dev/null && echo reached", "reached");
+    one.type_in("echo word | nc -l -p 5000\n");
+    two.shell_until("nc -w 20 10.77.1.71 5000 </dev/null", "word");
+    assert_eq!(
+        three.shell("ping -c 1 -W 3 10.77.1.71 >/dev/null || echo alone"),
+        "alone"
+    );
+    // What cannot be there is refused, and leaves nothing.
+    let said = host.refused("attach-interface one network wire --model virtio --live");
+    assert!(said.contains("there from the guest's start"), "{said}");
+    let slow = linux("slow", &card("wire", 74, " portgroup='slow'/>"));
+    let said = host.refused(&format!("create {}", host.xml("slow.xml", &slow)));
+    assert!(said.contains("no limits of its own"), "{said}");
+    assert_eq!(ports(), "vnet0\nvnet1\nvnet2\n");
+    host.virsh("destroy two");
+    assert_eq!(ports(), "vnet0\nvnet2\n");
+    assert!(
+        !interfaces().iter().any(|name| name == "vnet1"),
+        "{:?}",
+        interfaces()
+    );
+    for name in ["one", "three"] {
+        host.virsh(&format!("destroy {name}"));
+    }
+    assert_eq!(ports(), "");
+    host.virsh("net-destroy wire");
+    daemons.command("ovs-vsctl", "br-exists ovs0");
 }
