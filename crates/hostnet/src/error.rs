@@ -154,6 +154,11 @@ impl Error {
         }
     }
 
+    /// Whether the host refused it for want of privilege.
+    pub fn is_permission(&self) -> bool {
+        matches!(self.errno(), Some(libc::EPERM | libc::EACCES))
+    }
+
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Error::Io { what, source }

@@ -32,10 +32,12 @@ use serde::{Deserialize, Serialize};
 use crate::events::{Events, Lifecycle};
 use crate::files::make_private_folder;
 use crate::guest::{Attached, Outside, RunFiles};
+use crate::networks::plug::Tap;
 use crate::networks::ports::Connected;
 use crate::{Error, OpenKvm, uuid};
 use definition::Definition;
 use domain::Domain;
+use plan::NetworkPort;
 use store::Store;
 
 /// All guests.
@@ -376,6 +378,36 @@ impl Domains {
         }
         all.sort_by(|a, b| a.guest.cmp(&b.guest));
         all
+    }
+
+    /// The taps of guests that run and belong to a network, with what their cards wish of it.
+    pub fn taps_at(&self, network: &str) -> Vec<Tap> {
+        let mut taps = Vec::new();
+        for domain in self.all() {
+            let state = domain.state();
+            let Some(live) = &state.live else { continue };
+            for card in &live.definition.devices.interfaces {
+                let xml::InterfaceSource::Network {
+                    network: at,
+                    portgroup,
+                } = &card.source
+                else {
+                    continue;
+                };
+                let attached = live.devices.get(card.common.alias.as_deref().unwrap_or_default());
+                if at == network
+                    && let Some(name) = attached.and_then(|attached| attached.port.clone())
+                {
+                    taps.push(Tap {
+                        name,
+                        guest: state.name.clone(),
+                        mac: card.mac.to_string(),
+                        wish: NetworkPort::of(card, network, portgroup.as_deref()),
+                    });
+                }
+            }
+        }
+        taps
     }
 
     /// Whether guests of the type `kvm` can be had.

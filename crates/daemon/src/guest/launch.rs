@@ -254,7 +254,7 @@ fn open_cards(
     let mut nets = Vec::new();
     for card in &launch.plan.cards {
         let connection = cards::connect(card, &around)?;
-        let attached = Attached::built(format!("net{}", nets.len())).with_port(connection.port());
+        let attached = Attached::built(format!("net{}", nets.len())).with_port(&connection);
         devices.0.insert(card.alias.clone(), attached);
         nets.push(NetSpec {
             model: card.model,

@@ -96,6 +96,13 @@ impl Kernel {
         network::delete(&mut self.netlink, &Nft::of_host(), name)
     }
 
+    /// Gives a bridge another Ethernet address.
+    pub fn set_bridge_mac(&mut self, name: &str, mac: Mac) -> Result<(), Error> {
+        let (bridge, _) = self.find(name)?;
+        let what = format!("giving {name} the address {mac}");
+        self.netlink.change(&what, &link::set_mac(bridge.index, mac))
+    }
+
     /// The host's first address of IPv4 at a bridge.
     pub fn address_of(&mut self, bridge: &str) -> Result<Subnet, Error> {
         network::address_of(&mut self.netlink, bridge)

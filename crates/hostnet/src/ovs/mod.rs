@@ -20,6 +20,8 @@ use view::Tables;
 
 /// Where Debian's package has its sockets.
 const RUN: &str = "/var/run/openvswitch";
+/// The variable that names another folder, to Open vSwitch's own tools too (ovs-vsctl(8)).
+const RUN_VARIABLE: &str = "OVS_RUNDIR";
 
 /// The bridges of an Open vSwitch.
 pub struct OpenVSwitch {
@@ -36,9 +38,10 @@ fn unsupported(what: impl Into<String>) -> Error {
 }
 
 impl OpenVSwitch {
-    /// The host's.
+    /// The host's, or the one that the variable `OVS_RUNDIR` leads to.
     pub fn open() -> Result<Self, Error> {
-        Self::open_at(Path::new(RUN))
+        let run = std::env::var_os(RUN_VARIABLE).filter(|run| !run.is_empty());
+        Self::open_at(&run.map_or_else(|| RUN.into(), PathBuf::from))
     }
 
     /// The one whose sockets are in that folder: `db.sock`, and the control socket that `ovs-vswitchd.pid` leads to.
@@ -59,6 +62,12 @@ impl OpenVSwitch {
     /// The same where it is open already.
     pub fn set_datapath(&mut self, datapath: &str) {
         self.datapath = Some(datapath.into());
+    }
+
+    /// Whether the bridge's data path is in user space, where frames have to be whole: nobody computes checksums later.
+    pub fn is_in_user_space(&mut self, bridge: &str) -> Result<bool, Error> {
+        let tables = self.tables()?;
+        Ok(tables.bridge(bridge)?.text("datapath_type") == Some("netdev"))
     }
 
     fn tables(&mut self) -> Result<Tables, Error> {

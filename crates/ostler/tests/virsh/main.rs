@@ -1,5 +1,7 @@
 //! Debian's virsh, unmodified, at `ostler daemon`.
 
+#[path = "../../../hostnet/tests/support/mod.rs"]
+mod namespaces;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -17,12 +19,14 @@ mod guests;
 mod host;
 mod hostile;
 mod interfaces;
+mod kernel_networks;
 mod killed;
 mod limits;
 mod media;
 mod model;
 mod monitor;
 mod networks;
+mod networks6;
 mod nodedevs;
 mod pools;
 mod ports;
