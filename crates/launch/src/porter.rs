@@ -366,4 +366,25 @@ mod tests {
         drop(connection);
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
     }
+
+    #[test]
+    fn a_virtiofsd_that_ends_at_once_is_started_anew_in_peace() {
+        let dir = std::env::temp_dir();
+        let folder = |program: &str| {
+            Server::new(Errand::Folder {
+                program: program.into(),
+                dir: dir.clone(),
+            })
+        };
+        let mut server = folder("/bin/true");
+        let start = Instant::now();
+        for _ in 0..2 {
+            let mut connection = UnixStream::from(server.connect(0).unwrap());
+            // It took its listening socket, and the connection in it, with it.
+            assert_eq!(connection.read(&mut [0]).unwrap_or(0), 0);
+        }
+        assert!(start.elapsed() >= PACE);
+        let said = folder("/no/virtiofsd").connect(0).unwrap_err();
+        assert_eq!(said.kind(), io::ErrorKind::NotFound);
+    }
 }
