@@ -264,17 +264,16 @@ fn folders_and_sockets_of_the_host() {
          <vsock model='virtio'><cid auto='no' address='7'/></vsock>",
     )
     .unwrap();
-    let share = |tag: &str, source| Share {
-        // Aliases are given at the start.
-        alias: String::new(),
+    let share = |alias: &str, tag: &str, source| Share {
+        alias: alias.into(),
         tag: tag.into(),
         source,
     };
     assert_eq!(
         plan.shares,
         [
-            share("t", ShareSource::Folder("/s".into())),
-            share("u", ShareSource::Socket("/v".into())),
+            share("fs0", "t", ShareSource::Folder("/s".into())),
+            share("fs1", "u", ShareSource::Socket("/v".into())),
         ]
     );
     assert_eq!(plan.vsock.unwrap().cid, Some(7));
