@@ -27,7 +27,7 @@ mod vring;
 pub mod vsock;
 
 pub use chain::{Chain, MAX_SEGMENTS, Segment};
-pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice};
+pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice, read_structure};
 pub use error::{Error, GuestError};
 pub use ostler_worker::{DeviceMetrics, MetricsSnapshot};
 use ostler_worker::{event_loop, metrics, worker};

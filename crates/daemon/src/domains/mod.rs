@@ -3,6 +3,7 @@
 //! Lock order: a guest's job, the list of guests, a guest's state.
 
 mod change;
+mod cids;
 pub mod definition;
 pub mod domain;
 mod found;
@@ -53,6 +54,8 @@ pub struct Domains {
     /// Those who have the guests' networks and volumes.
     outside: Outside,
     events: Arc<Events>,
+    /// Of guests that run.
+    cids: cids::Cids,
 }
 
 /// What becomes of the variables of a guest's firmware when its definition is forgotten.
@@ -78,6 +81,9 @@ struct RunStatus {
     /// The number of the next device that is plugged in.
     #[serde(default = "first_plug")]
     next_plug: u32,
+    /// Its CID, if it has a vsock.
+    #[serde(default)]
+    cid: Option<u32>,
 }
 
 fn first_plug() -> u32 {
@@ -92,6 +98,7 @@ impl RunStatus {
             paused,
             devices: BTreeMap::new(),
             next_plug: first_plug(),
+            cid: None,
         }
     }
 }
@@ -120,6 +127,7 @@ impl Domains {
             kvm,
             outside,
             events,
+            cids: cids::Cids::default(),
         });
         for (definition, autostart) in domains.store.load()? {
             let definition = Arc::new(definition);

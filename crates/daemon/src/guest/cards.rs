@@ -80,7 +80,7 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
                 ..Config::for_guest(card.mac.0, around.guest, FIRST_GUEST)
             };
             let (child, cable) = ostler_launch::usernet::start(&config).map_err(failed)?;
-            reap(child);
+            reap(child, "usernet");
             Ok(Connection::Stream {
                 socket: cable.into(),
                 headers: true,
@@ -190,11 +190,11 @@ pub fn take_over(
     taken.map(drop).map_err(failed)
 }
 
-/// Nobody else waits for the network's process, which ends with the guest's card.
-fn reap(mut child: Child) {
+/// Nobody else waits for a process that ends with the guest.
+pub fn reap(mut child: Child, name: &str) {
     let wait = move || drop(child.wait());
-    if let Err(error) = std::thread::Builder::new().name("usernet".into()).spawn(wait) {
-        crate::log::note!("a network's process stays listed after its end: {error}");
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(wait) {
+        crate::log::note!("a guest's {name} stays listed after its end: {error}");
     }
 }
 

@@ -95,7 +95,10 @@ pub fn of_guests(kvm: bool) -> String {
         disk_devices: texts(&["disk", "cdrom"]),
         disk_buses: texts(&["virtio", "sata"]),
         rng: texts(&["virtio"]),
-        filesystem: Vec::new(),
+        filesystem: match ostler_launch::porter::find_virtiofsd() {
+            Some(_) => texts(&["virtiofs"]),
+            None => Vec::new(),
+        },
         channel: texts(&["pty", "unix"]),
     };
     capabilities.xml()

@@ -11,13 +11,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use ostler_disk::open::{DiskOptions, Format};
+use ostler_launch::porter::{Errand, Plugs};
 use ostler_launch::{firmware, open_image};
 use ostler_switchd::cable::Cable;
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
-    GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset, SPEC_VERSION, Slot,
-    SoftEngine, VariablesSpec, VsockSpec, default_machine,
+    GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset, SPEC_VERSION, ShareSpec,
+    Slot, SoftEngine, VariablesSpec, VsockSpec, default_machine,
 };
 use rustix::fs::Mode;
 
@@ -25,10 +26,9 @@ use super::cable;
 use super::direct;
 use super::host_memory;
 use super::options::{
-    ConsoleOption, DiskOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs, Switch,
-    TapOption, VsockOption,
+    ConsoleOption, DiskOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs, ShareOption,
+    ShareSource, Switch, TapOption, VsockOption,
 };
-use super::vsock::HostEnd;
 use crate::failure::Failure;
 use crate::usernet;
 
@@ -71,8 +71,6 @@ pub struct Opened {
     pub leftovers: Leftovers,
     /// The cards' ways to switches.
     pub cables: Vec<Cable>,
-    /// The guest's way to servers of the host.
-    pub vsock: Option<HostEnd>,
 }
 
 /// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
@@ -138,12 +136,11 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
-    let (vsock, host_end) = match &args.vsock {
-        Some(option) => {
-            let (spec, host_end) = open_vsock(option, &mut descriptors, &mut leftovers)?;
-            (Some(spec), Some(host_end))
-        }
-        None => (None, None),
+    let mut plugs = Plugs::new();
+    let shares = open_shares(&args.shares, &mut descriptors, &mut plugs)?;
+    let vsock = match &args.vsock {
+        Some(option) => Some(open_vsock(option, &mut descriptors, &mut leftovers, &mut plugs)?),
+        None => None,
     };
     let boot = match (kernel, firmware) {
         (Some(kernel), _) => BootSpec::Kernel(kernel),
@@ -193,6 +190,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         rng: args.rng == Switch::On,
         balloon: args.balloon.0,
         vsock,
+        shares,
         watchdog: args.watchdog,
         generation_id,
         debug_exit: args.debug_exit,
@@ -207,13 +205,16 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         gdb,
     };
     spec.validate(descriptors.len()).map_err(Failure::bad_input)?;
+    if !plugs.is_empty() {
+        // It ends by itself once the guest's process has.
+        plugs.start()?;
+    }
     Ok(Opened {
         spec,
         descriptors,
         console: terminal,
         leftovers,
         cables,
-        vsock: host_end,
     })
 }
 
@@ -398,15 +399,35 @@ fn open_vsock(
     option: &VsockOption,
     descriptors: &mut Descriptors,
     leftovers: &mut Leftovers,
-) -> Result<(VsockSpec, HostEnd), Failure> {
-    let (host_end, plug) = HostEnd::new(&option.path)?;
-    let listener = descriptors.push(listen(&option.path, leftovers)?);
-    let spec = VsockSpec {
+    plugs: &mut Plugs,
+) -> Result<VsockSpec, Failure> {
+    let path = option.path.clone();
+    let listener = descriptors.push(listen(&path, leftovers)?);
+    let plug = descriptors.push(plugs.add(Errand::Vsock { path })?);
+    Ok(VsockSpec {
         cid: option.cid,
         listener,
-        plug: Some(descriptors.push(plug)),
-    };
-    Ok((spec, host_end))
+        plug: Some(plug),
+    })
+}
+
+fn open_shares(
+    options: &[ShareOption],
+    descriptors: &mut Descriptors,
+    plugs: &mut Plugs,
+) -> Result<Vec<ShareSpec>, Failure> {
+    let mut shares = Vec::new();
+    for ShareOption { tag, source } in options {
+        let errand = match source {
+            ShareSource::Folder(dir) => Errand::share_folder(dir)?,
+            ShareSource::Socket(path) => Errand::share_socket(path)?,
+        };
+        shares.push(ShareSpec {
+            tag: tag.clone(),
+            plug: descriptors.push(plugs.add(errand)?),
+        });
+    }
+    Ok(shares)
 }
 
 /// Listens for a debugger.

@@ -32,6 +32,7 @@ mod pools;
 mod ports;
 mod secrets;
 mod setup;
+mod sharing;
 mod tuning;
 mod virt_install;
 mod volume_streams;

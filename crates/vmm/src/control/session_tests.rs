@@ -996,3 +996,45 @@ fn whatever_is_asked_has_one_answer() {
     });
     result.unwrap();
 }
+
+#[test]
+fn a_share_is_made_of_a_tag_and_a_plug() {
+    let mut talk = Talk::negotiated();
+    let device = json!({ "driver": "vhost-user-fs-pci", "id": "s", "tag": "src", "plugfd": "plug" });
+    let with = |name: &str, value: Value| {
+        let mut device = device.clone();
+        device[name] = value;
+        device
+    };
+    for (wrong, text) in [
+        (with("tag", json!("")), "1 to 36 bytes"),
+        (with("tag", json!("x".repeat(37))), "1 to 36 bytes"),
+        (device.clone(), "File descriptor named 'plug' has not been found"),
+        (
+            with("chardev", json!("c")),
+            "Property 'vhost-user-fs-pci.chardev' not found",
+        ),
+    ] {
+        let said = talk.bad("device_add", wrong).1;
+        assert!(said.contains(text), "{said}");
+    }
+    let plug = |talk: &mut Talk, fd: OwnedFd| {
+        talk.session.fds.receive(fd);
+        talk.good("getfd", json!({ "fdname": "plug" }));
+    };
+    let (ours, _other) = UnixStream::pair().unwrap();
+    plug(&mut talk, ours.into());
+    let said = talk.bad("device_add", device.clone()).1;
+    assert!(said.contains("no SEQPACKET socket"), "{said}");
+    let (_mine, guests) = ostler_virtio::vsock::plug::pair().unwrap();
+    plug(&mut talk, guests);
+    talk.good("device_add", device.clone());
+    let twice = talk.bad("device_add", with("id", json!("t"))).1;
+    assert!(twice.contains("another share has the tag"), "{twice}");
+    let path = "/machine/peripheral/s";
+    assert_eq!(
+        talk.good("qom-get", json!({ "path": path, "property": "tag" })),
+        "src"
+    );
+    talk.good("device_del", json!({ "id": "s" }));
+}

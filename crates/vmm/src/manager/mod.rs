@@ -145,7 +145,7 @@ impl Manager {
             match &named.part {
                 Part::Disk(part) => nodes.built(&named.name, &part.image),
                 Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
-                Part::Console | Part::Rng | Part::Balloon(_) | Part::Vsock(_) => {}
+                Part::Console | Part::Rng | Part::Balloon(_) | Part::Vsock(_) | Part::Share(_) => {}
             }
             devices.push(Device::built(named, index));
         }

@@ -7,6 +7,7 @@
 //!
 //! A slot without power is emptied at once, as no guest has the device.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use super::{ClientFds, Manager};
 use crate::control::{Arguments, Failure};
 use crate::devices::{self, NamedDevice, OpenDisk, Part};
 use crate::driver::State;
-use crate::spec::{MacAddress, NetModel, check_cid};
+use crate::spec::{MacAddress, NetModel, check_cid, check_tag};
 
 /// For so long after a press of the attention button it is not pressed again: the guest would take that for a change of
 /// mind (PCIe 4.0, 6.7.1.5; Linux's driver blinks for five seconds).
@@ -97,6 +98,7 @@ impl Device {
             Part::Rng => "virtio-rng-pci",
             Part::Balloon(_) => "virtio-balloon-pci",
             Part::Vsock(_) => "vhost-vsock-pci",
+            Part::Share(_) => "vhost-user-fs-pci",
         }
     }
 
@@ -112,6 +114,7 @@ enum Model {
     Net(NetModel),
     Rng,
     Vsock,
+    Share,
 }
 
 impl Model {
@@ -124,6 +127,7 @@ impl Model {
             "e1000e" => Some(Self::Net(NetModel::E1000e)),
             "virtio-rng-pci" | "virtio-rng-pci-non-transitional" | "virtio-rng" => Some(Self::Rng),
             "vhost-vsock-pci" | "vhost-vsock-pci-non-transitional" => Some(Self::Vsock),
+            "vhost-user-fs-pci" => Some(Self::Share),
             _ => None,
         }
     }
@@ -145,6 +149,10 @@ enum Wish {
     Vsock {
         cid: u32,
         door: Door,
+    },
+    Share {
+        tag: String,
+        plug: OwnedFd,
     },
 }
 
@@ -251,6 +259,7 @@ impl Manager {
         Ok(match model {
             Model::Rng => Wish::Rng,
             Model::Vsock => read_vsock(properties, fds)?,
+            Model::Share => self.read_share(properties, fds)?,
             Model::Disk => {
                 let drive = properties.string_if_given("drive")?;
                 let serial = properties.string_if_given("serial")?.unwrap_or_default();
@@ -293,6 +302,28 @@ impl Manager {
         })
     }
 
+    /// QEMU's tag, and in place of its chardev the way to whoever connects a virtiofsd.
+    fn read_share(&self, properties: &mut Arguments, fds: &mut ClientFds) -> Result<Wish, Failure> {
+        let tag = properties.string_if_given("tag")?;
+        let tag = tag.ok_or_else(|| Failure::generic("tag property must be set"))?;
+        check_tag(&tag).map_err(|error| Failure::generic(error.to_string()))?;
+        let mut others = self.devices.iter();
+        if others.any(|device| matches!(&device.named.part, Part::Share(other) if *other == tag)) {
+            return Err(Failure::generic(format!("another share has the tag {tag:?}")));
+        }
+        let plug = properties.string_if_given("plugfd")?;
+        if let Some(name) = properties.first_left() {
+            return Err(Failure::generic(format!(
+                "Property 'vhost-user-fs-pci.{name}' not found"
+            )));
+        }
+        let plug = plug.ok_or_else(|| {
+            Failure::generic("this process opens no sockets: give the plug by plugfd=, named by getfd")
+        })?;
+        let plug = fds.take(&plug)?;
+        Ok(Wish::Share { tag, plug })
+    }
+
     /// Makes the device. After an error [`Manager::forget`] frees what it took.
     fn realize(&mut self, wish: Wish, id: &str) -> Result<NamedDevice, Failure> {
         let failed = |error: crate::Error| Failure::generic(error.to_string());
@@ -300,6 +331,9 @@ impl Manager {
             Wish::Rng => devices::make_rng(id.into(), &self.platform).map_err(failed),
             Wish::Vsock { cid, door } => {
                 devices::make_vsock(id.into(), cid, door, &self.platform).map_err(failed)
+            }
+            Wish::Share { tag, plug } => {
+                devices::make_share(id.into(), &tag, plug, &self.platform).map_err(failed)
             }
             Wish::Disk {
                 drive,

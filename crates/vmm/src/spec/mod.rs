@@ -16,6 +16,8 @@ pub use size::{format_size, parse_size};
 
 use crate::Error;
 
+/// Longest name of a share, in bytes.
+pub const MAX_TAG: usize = ostler_vhost_user::fs::MAX_TAG;
 /// Version of the specification's format; a process refuses any other.
 pub const SPEC_VERSION: u32 = 1;
 /// Most vCPUs of a guest: what both the CPU models and the machine can have.
@@ -85,6 +87,9 @@ pub struct GuestSpec {
     /// Sockets between guest and host, if it has them.
     #[serde(default)]
     pub vsock: Option<VsockSpec>,
+    /// Folders of the host, in the order of their slots.
+    #[serde(default)]
+    pub shares: Vec<ShareSpec>,
     /// What happens when the guest lets its watchdog run out; `None` for no watchdog.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -126,6 +131,16 @@ pub struct VsockSpec {
     pub listener: Slot,
     /// The plug by which the guest's own connections are made (see [`ostler_virtio::vsock`]); without it there are none.
     pub plug: Option<Slot>,
+}
+
+/// A folder of the host that the guest mounts (virtio-fs).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSpec {
+    /// The name by which the guest mounts it: 1 to [`MAX_TAG`] bytes.
+    pub tag: String,
+    /// The plug through which connections to a virtiofsd come (see [`ostler_vhost_user::fs`]).
+    pub plug: Slot,
 }
 
 /// What happens when a guest lets its watchdog run out.
@@ -453,6 +468,7 @@ impl GuestSpec {
         }
         self.check_boot_order()?;
         self.check_channels()?;
+        self.check_shares()?;
         if sata > MAX_SATA_DRIVES {
             return refuse(format!(
                 "a guest has at most {MAX_SATA_DRIVES} SATA disks and CD-ROM drives together, not {sata}"
@@ -536,6 +552,16 @@ impl GuestSpec {
         Ok(())
     }
 
+    fn check_shares(&self) -> Result<(), Error> {
+        for (at, ShareSpec { tag, .. }) in self.shares.iter().enumerate() {
+            check_tag(tag)?;
+            if self.shares[..at].iter().any(|other| other.tag == *tag) {
+                return Err(Error::Specification(format!("two shares have the tag {tag:?}")));
+            }
+        }
+        Ok(())
+    }
+
     /// The version of the platform that it names.
     pub fn machine_type(&self) -> Result<MachineType, Error> {
         MachineType::from_name(&self.machine).ok_or_else(|| {
@@ -552,6 +578,7 @@ impl GuestSpec {
         usize::from(self.balloon.is_some())
             + usize::from(self.watchdog.is_some())
             + usize::from(self.vsock.is_some())
+            + self.shares.len()
     }
 
     /// Every descriptor that the specification names.
@@ -562,6 +589,7 @@ impl GuestSpec {
             slots.push(vsock.listener);
             slots.extend(vsock.plug);
         }
+        slots.extend(self.shares.iter().map(|share| share.plug));
         match &self.boot {
             BootSpec::Kernel(kernel) => {
                 slots.push(kernel.kernel);
@@ -622,6 +650,16 @@ pub fn check_cpus(cpus: u64) -> Result<(), Error> {
     if cpus == 0 || cpus > u64::from(MAX_CPUS) {
         return Err(Error::Specification(format!(
             "a guest has 1 to {MAX_CPUS} CPUs, not {cpus}; change --cpus"
+        )));
+    }
+    Ok(())
+}
+
+/// A share's tag has 1 to [`MAX_TAG`] bytes without control characters.
+pub fn check_tag(tag: &str) -> Result<(), Error> {
+    if tag.is_empty() || tag.len() > MAX_TAG || tag.chars().any(char::is_control) {
+        return Err(Error::Specification(format!(
+            "the tag {tag:?} of a share must have 1 to {MAX_TAG} bytes and no control characters"
         )));
     }
     Ok(())
@@ -696,6 +734,7 @@ pub(crate) mod tests {
             rng: true,
             balloon: None,
             vsock: None,
+            shares: Vec::new(),
             watchdog: None,
             generation_id: None,
             debug_exit: false,
@@ -741,6 +780,7 @@ pub(crate) mod tests {
             leads_to: ConsoleSpec::Socket { listener: Slot(2) },
         });
         good.vsock = Some(vsock(u32::MAX - 1, 1));
+        good.shares = vec![share("src", 1), share("\u{e9}t\u{e9}", 2)];
         good.generation_id = Some(Guid([7; 16]));
         good.watchdog = Some(WatchdogAction::InjectNmi);
         for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
@@ -786,6 +826,13 @@ pub(crate) mod tests {
             cid,
             listener: Slot(0),
             plug: Some(Slot(plug)),
+        }
+    }
+
+    fn share(tag: &str, plug: u32) -> ShareSpec {
+        ShareSpec {
+            tag: tag.into(),
+            plug: Slot(plug),
         }
     }
 
@@ -853,6 +900,12 @@ pub(crate) mod tests {
             |s| s.vsock = Some(vsock(2, 0)),
             |s| s.vsock = Some(vsock(u32::MAX, 0)),
             |s| s.vsock = Some(vsock(3, 1)),
+            |s| s.shares = vec![share("a", 1)],
+            |s| s.shares = vec![share("", 0)],
+            |s| s.shares = vec![share("a\0", 0)],
+            |s| s.shares = vec![share(&"x".repeat(MAX_TAG + 1), 0)],
+            |s| s.shares = vec![share("a", 0), share("a", 0)],
+            |s| s.shares = (0..=MAX_DEVICES).map(|n| share(&n.to_string(), 0)).collect(),
             |s| {
                 s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
                 s.vsock = Some(vsock(3, 0));

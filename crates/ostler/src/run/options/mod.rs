@@ -14,14 +14,14 @@ use clap::{Args, ValueEnum};
 use ostler_vmm::spec::{self, WatchdogAction, parse_size};
 
 pub use boot::FirmwareOption;
-pub use devices::{BalloonOption, GenerationIdOption, VsockOption};
+pub use devices::{BalloonOption, GenerationIdOption, ShareOption, ShareSource, VsockOption};
 pub use disk::DiskOption;
 pub use net::{CardOption, NetOption, SwitchOption, TapOption};
 pub use places::{ConsoleOption, GdbOption};
 
 use super::outcome;
 use boot::parse_firmware;
-use devices::{parse_balloon, parse_generation_id, parse_vsock, parse_watchdog};
+use devices::{parse_balloon, parse_generation_id, parse_share, parse_vsock, parse_watchdog};
 use disk::parse_disk;
 use net::parse_card;
 use places::{parse_console, parse_gdb};
@@ -99,6 +99,10 @@ pub struct RunArgs {
     /// guest; the guest's connections to port P of the host come to PATH_P.
     #[arg(long, value_name = "cid=N,socket=PATH", value_parser = parse_vsock)]
     pub vsock: Option<VsockOption>,
+    /// Folder of the host that the guest mounts by its tag (virtio-fs): tag=NAME,dir=FOLDER, or tag=NAME,socket=PATH of a virtiofsd that
+    /// runs. Several are possible.
+    #[arg(long = "fs", value_name = "tag=NAME,dir=FOLDER", value_parser = parse_share)]
+    pub shares: Vec<ShareOption>,
     /// Watchdog (i6300esb), and what happens when the guest lets it run out: action=reset, shutdown, poweroff, pause, debug, none or
     /// inject-nmi.
     #[arg(long, value_name = "action=WHAT", value_parser = parse_watchdog)]

@@ -74,6 +74,7 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
             list.push(value(INTERVAL, "int", control.interval()));
         }
         Part::Vsock(control) => list.push(value(CID, "uint64", control.cid())),
+        Part::Share(tag) => list.push(value("tag", "str", &**tag)),
         Part::Console | Part::Rng => {}
     }
     list
