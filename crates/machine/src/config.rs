@@ -83,8 +83,10 @@ pub struct MachineConfig {
     pub ram: Arc<GuestRam>,
     /// The virtual machine, mapped onto the same RAM.
     pub vm: Arc<dyn Vm>,
-    /// Number of CPUs, with APIC ids 0 to `cpus - 1`.
+    /// Number of CPUs that there can be, with APIC ids 0 to `cpus - 1`.
     pub cpus: u32,
+    /// How many of them are there at the start, the first ones. If not all are, CPUs come and go.
+    pub boot_cpus: u32,
     /// What it starts with.
     pub boot: Boot,
     /// PCI functions of the guest's devices, placed in this order in slots 1 to 15.

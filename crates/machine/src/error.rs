@@ -56,6 +56,14 @@ pub enum Error {
     /// That many CPUs cannot be had.
     #[error("a guest can have 1 to {MAX_CPUS} CPUs, not {0}")]
     Cpus(u32),
+    /// More CPUs at the start than there can be, or none.
+    #[error("a guest that can have {most} CPUs starts with 1 to {most} of them, not {start}")]
+    BootCpus {
+        /// CPUs at the start.
+        start: u32,
+        /// CPUs that there can be.
+        most: u32,
+    },
     /// There is not enough RAM for what the platform itself places in it.
     #[error("the guest has no memory at {0:#x}, which the boot needs; give it at least 2M")]
     NoMemory(u64),

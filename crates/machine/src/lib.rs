@@ -28,6 +28,7 @@ use ostler_bus::registers;
 
 pub use boot::{Blob, BootSource};
 pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
+pub use chips::cpu_hotplug::{OstReport, Outcome as CpuOutcome};
 pub use config::{Boot, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
 pub use error::Error;
 pub use firmware::{Firmware, FirmwareChip, Variables, disk_path, sata_path};

@@ -13,6 +13,8 @@ use ostler_pci::{Location, PciFunction, Root, RootPort};
 
 use crate::boot::{self, BootSource};
 use crate::bridges::{HostBridge, topology};
+use crate::chips::cpu_hotplug::{CpuHotplug, OstReport, Outcome as CpuOutcome};
+use crate::chips::cpu_hotplug_bus::Cpus;
 use crate::chips::fw_cfg_bus::FwCfg;
 use crate::chips::generation_id::GenerationId;
 use crate::chips::i6300esb_bus::Watchdog;
@@ -53,7 +55,8 @@ pub struct Machine {
     pub(crate) ports: Arc<AddressMap>,
     pub(crate) memory: Arc<AddressMap>,
     pub(crate) ram: Arc<GuestRam>,
-    pub(crate) cpus: u32,
+    pub(crate) cpus: Arc<Cpus>,
+    pub(crate) cpu_hotplug: bool,
     /// What the platform itself loads.
     pub(crate) boot: Option<Arc<BootSource>>,
     /// What loads everything else instead.
@@ -69,9 +72,50 @@ impl Machine {
         self.machine_type
     }
 
-    /// Number of CPUs.
-    pub fn cpus(&self) -> u32 {
-        self.cpus
+    /// For each CPU that there can be whether it is there.
+    pub fn cpus(&self) -> Vec<bool> {
+        self.cpus.present()
+    }
+
+    /// True if CPU `cpu` is there.
+    pub fn has_cpu(&self, cpu: u32) -> bool {
+        self.cpus.access(|cpus| cpus.is_present(cpu))
+    }
+
+    /// True if CPUs can come and go.
+    pub fn has_cpu_hotplug(&self) -> bool {
+        self.cpu_hotplug
+    }
+
+    /// Tells the guest that CPU `cpu` is there from now on: it stands in its boot state already. False if it was there, or cannot
+    /// be.
+    pub fn insert_cpu(&self, cpu: u32) -> bool {
+        let inserted = self.cpu_hotplug && self.cpus.access(|cpus| cpus.insert(cpu));
+        if inserted {
+            self.chips.pm.raise_event(tables::CPU_EVENT);
+        }
+        inserted
+    }
+
+    /// Asks the guest to let CPU `cpu` go. False if it is not there, or is CPU 0.
+    pub fn request_cpu_removal(&self, cpu: u32) -> bool {
+        let asked = self.cpu_hotplug && self.cpus.access(|cpus| cpus.ask_to_leave(cpu));
+        if asked {
+            self.chips.pm.raise_event(tables::CPU_EVENT);
+        }
+        asked
+    }
+
+    /// What the guest has said of events of its CPUs since the last call: the last of each CPU.
+    pub fn take_cpu_reports(&self) -> Vec<(u32, OstReport)> {
+        self.cpus.access(CpuHotplug::take_reports)
+    }
+
+    /// Calls `listener` from now on when the guest has let go of a CPU or says what became of an event, on the thread of the CPU
+    /// that did so. The listener sees to it that a CPU that was ejected executes no more, waits for nothing, and asks the machine
+    /// nothing. A second call changes nothing.
+    pub fn listen_to_cpus(&self, listener: impl Fn(CpuOutcome) + Send + Sync + 'static) {
+        self.cpus.listen(listener);
     }
 
     /// I/O ports: where [`ostler_accel::Exit::PortRead`] and `PortWrite` go.
@@ -181,10 +225,14 @@ impl Machine {
         if let Some(port) = &chips.serial {
             port.reset();
         }
+        self.cpus.access(CpuHotplug::reset);
+        let present = self.cpus.present().iter().filter(|present| **present).count() as u32;
         chips.fw_cfg.reset();
+        chips.fw_cfg.set_cpus(present);
         chips.keyboard.reset();
         chips.pm.reset();
         chips.rtc.reset();
+        chips.rtc.set_cpus(present);
         chips.router.reset();
         chips.pit.reset();
         if let Some(firmware) = &self.firmware {
@@ -211,7 +259,8 @@ impl Machine {
         tables::install(&Description {
             ram: &self.ram,
             machine_type: self.machine_type,
-            cpus: self.cpus,
+            cpus: &self.cpus.present(),
+            cpu_hotplug: self.cpu_hotplug,
             windows: topology::windows(&self.ram),
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),

@@ -7,6 +7,8 @@ use ostler_bus::{AddressMap, Device, InterruptLine, MsiSink, Range};
 use ostler_pci::{Location, PciFunction, Root, RootConfig, Windows};
 
 use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
+use crate::chips::cpu_hotplug;
+use crate::chips::cpu_hotplug_bus::{CpuHotplugPorts, Cpus};
 use crate::chips::fw_cfg_bus::{self, FwCfg};
 use crate::chips::generation_id::GenerationId;
 use crate::chips::i6300esb_bus::Watchdog;
@@ -22,8 +24,8 @@ use crate::chips::signals::{
 use crate::firmware::Board;
 use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
 use crate::layout::{
-    COM1, COM1_IRQ, ELCR_PORTS, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, IOAPIC_BASE, MAX_CPUS,
-    PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
+    COM1, COM1_IRQ, CPU_HOTPLUG, ELCR_PORTS, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, IOAPIC_BASE,
+    MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
 };
 use crate::machine::{Chips, Machine};
 use crate::timers::{Clock, TimerThread, Timers};
@@ -53,6 +55,7 @@ impl Machine {
             ram,
             vm,
             cpus,
+            boot_cpus,
             boot,
             mut functions,
             sata,
@@ -66,11 +69,21 @@ impl Machine {
         if !(1..=MAX_CPUS).contains(&cpus) {
             return Err(Error::Cpus(cpus));
         }
+        if !(1..=cpus).contains(&boot_cpus) {
+            return Err(Error::BootCpus {
+                start: boot_cpus,
+                most: cpus,
+            });
+        }
+        let cpu_hotplug = boot_cpus < cpus;
+        let places = Arc::new(Cpus::new(cpus, boot_cpus));
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (machine_type, cpus, serial.is_some(), generation_id.is_some());
-                (None, Some(Board::new(firmware, vm.clone(), ram.clone(), what)?))
+                let what = (machine_type, serial.is_some(), generation_id.is_some());
+                let processors = (places.clone(), cpu_hotplug);
+                let board = Board::new(firmware, vm.clone(), ram.clone(), processors, what)?;
+                (None, Some(board))
             }
         };
         let buses = Buses {
@@ -83,7 +96,7 @@ impl Machine {
         let router = interrupt_controllers(&buses, &vm)?;
         let isa = |irq: u8| router.line(Input::Isa(irq));
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
-        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, cpus, firmware.is_some());
+        let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, boot_cpus, firmware.is_some());
         buses.port(0x70, 2, rtc.clone())?;
         let keyboard = keyboard_controller(&buses, isa(1), isa(12), &events)?;
         let serial = serial
@@ -98,7 +111,7 @@ impl Machine {
         buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone())))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
-        let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), cpus)?);
+        let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), (boot_cpus, cpus))?);
         buses.port(FW_CFG, fw_cfg_bus::SIZE, fw_cfg.clone())?;
         let generation_id = generation_id.map(|id| Arc::new(GenerationId::new(id)));
         if let Some(page) = &generation_id {
@@ -106,6 +119,10 @@ impl Machine {
         }
         if let Some(firmware) = &firmware {
             firmware_board(&buses, firmware, &fw_cfg)?;
+        }
+        if cpu_hotplug {
+            let ports = Arc::new(CpuHotplugPorts(places.clone()));
+            buses.port(CPU_HOTPLUG, cpu_hotplug::SIZE, ports)?;
         }
         if let Some(port) = debug_exit {
             buses.port(u64::from(port), 4, Arc::new(DebugExit(events.clone())))?;
@@ -150,7 +167,8 @@ impl Machine {
             ports: buses.ports,
             memory: buses.memory,
             ram,
-            cpus,
+            cpus: places,
+            cpu_hotplug,
             boot,
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),

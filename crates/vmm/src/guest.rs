@@ -7,8 +7,8 @@ use std::time::Duration;
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
 use ostler_machine::{
-    Blob, Boot, BootSource, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent, MachineEvents,
-    SerialBackend, Variables, disk_path, sata_path,
+    Blob, Boot, BootSource, CpuOutcome, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent,
+    MachineEvents, SerialBackend, Variables, disk_path, sata_path,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
@@ -25,7 +25,7 @@ use crate::devices::{self, Devices};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
-use crate::manager::{self, Manager, NamedConsole, WatchdogSwitch};
+use crate::manager::{self, CpuNews, Manager, NamedConsole, WatchdogSwitch};
 use crate::registers::Registers;
 use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, Slot};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
@@ -55,6 +55,7 @@ pub(crate) struct Guest {
     registers: Arc<Registers>,
     platform: Platform,
     watchdog: WatchdogSwitch,
+    cpu_news: CpuNews,
     control: Option<ControlServer>,
 }
 
@@ -77,7 +78,7 @@ impl Guest {
         .map_err(|e| Error::part("guest memory", e))?;
         let slots = RamSlot::all_of(&ram);
         let config = VmConfig {
-            cpus: spec.cpus,
+            cpus: spec.most_cpus(),
             slots: slots.clone(),
         };
         let vm = accelerator
@@ -126,7 +127,7 @@ impl Guest {
         let reports = bell.clone().map(|bell| Arc::new(Reports::new(bell)));
         let registers = Arc::<Registers>::default();
         let mut vcpus = Vec::new();
-        for index in 0..spec.cpus {
+        for index in 0..spec.most_cpus() {
             let cpuid = cpuid(spec, &supported, index)?;
             let emulator =
                 (accelerator.kind() == Kind::Kvm).then(|| Emulator::new(index, slots.clone(), &cpuid));
@@ -143,10 +144,11 @@ impl Guest {
             vcpus.push(VcpuThread::start(
                 index,
                 vcpu,
-                machine.boot_state(index),
+                (machine.boot_state(index), !machine.has_cpu(index)),
                 surroundings,
             )?);
         }
+        let cpu_news = listen_to_cpus(&machine, &vcpus);
         let debugger = match (&spec.gdb, bell, reports) {
             (Some(gdb), Some(bell), Some(reports)) => {
                 let parts = Parts {
@@ -171,6 +173,7 @@ impl Guest {
             registers,
             platform,
             watchdog,
+            cpu_news,
             control: None,
         })
     }
@@ -193,6 +196,7 @@ impl Guest {
             platform: self.platform.clone(),
             watchdog: self.watchdog.clone(),
             cpus: self.vcpus.iter().map(VcpuThread::view).collect(),
+            cpu_news: self.cpu_news.clone(),
             profiler: self.profiler.clone(),
             registers: self.registers.clone(),
             devices: self.devices.list.clone(),
@@ -232,7 +236,7 @@ impl Hardware for Guest {
     }
 
     fn inject_nmi(&mut self) {
-        manager::inject_nmi(&*self.platform.msi, self.vcpus.len());
+        manager::inject_nmi(&*self.platform.msi, &self.machine.cpus());
     }
 
     fn reset(&mut self) -> Result<(), String> {
@@ -252,9 +256,28 @@ impl Hardware for Guest {
     }
 }
 
+/// A CPU that the guest lets go of executes nothing from then on. The news are handed on to management.
+fn listen_to_cpus(machine: &Machine, vcpus: &[VcpuThread]) -> CpuNews {
+    let fresh = (0..).map(|cpu| machine.boot_state(cpu));
+    let cpus: Vec<_> = vcpus.iter().map(VcpuThread::handle).zip(fresh).collect();
+    let news = CpuNews::default();
+    let to_tell = news.clone();
+    machine.listen_to_cpus(move |outcome| {
+        if let CpuOutcome::Ejected(cpu) = outcome
+            && let Some((handle, fresh)) = cpus.get(cpu as usize)
+        {
+            handle.take_out(fresh.clone());
+        }
+        to_tell.tell(outcome);
+    });
+    news
+}
+
 /// What CPU `index` answers CPUID by.
 fn cpuid(spec: &GuestSpec, supported: &[CpuidLeaf], index: u32) -> Result<Vec<CpuidLeaf>, Error> {
-    let topology = Topology { cpus: spec.cpus };
+    let topology = Topology {
+        cpus: spec.most_cpus(),
+    };
     model::build(&spec.cpu_model, supported, topology, index).map_err(|e| Error::Specification(e.to_string()))
 }
 
@@ -360,7 +383,8 @@ fn build_machine(
         machine_type: spec.machine_type()?,
         ram: inside.ram,
         vm: inside.vm,
-        cpus: spec.cpus,
+        cpus: spec.most_cpus(),
+        boot_cpus: spec.cpus,
         boot,
         functions: inside.functions,
         sata: inside.sata,

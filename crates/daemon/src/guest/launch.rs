@@ -150,6 +150,7 @@ fn open(
         accelerator,
         cpu_model: plan.cpu_model.clone(),
         cpus: plan.vcpus,
+        max_cpus: None,
         memory: plan.memory,
         boot,
         disks,

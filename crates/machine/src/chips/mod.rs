@@ -1,5 +1,7 @@
 //! The chips of the south bridge and of the ISA bus: pure state machines, and beside each its glue to the bus.
 
+pub mod cpu_hotplug;
+pub mod cpu_hotplug_bus;
 pub mod debug_console;
 pub mod fw_cfg;
 pub mod fw_cfg_bus;

@@ -11,6 +11,7 @@ use super::layout::is_large_enough;
 use super::pam;
 use super::{Firmware, FirmwareChip, MemoryLayout, Rom, ShadowWindow, items};
 use crate::bridges::topology::{self, WINDOW32_END};
+use crate::chips::cpu_hotplug_bus::Cpus;
 use crate::chips::debug_console::DebugConsole;
 use crate::chips::fw_cfg::Items;
 use crate::chips::fw_cfg_bus::FwCfg;
@@ -42,7 +43,8 @@ pub struct Board {
     flashes: Vec<(Range, Arc<Flash>)>,
     ram: Arc<GuestRam>,
     machine_type: MachineType,
-    cpus: u32,
+    cpus: Arc<Cpus>,
+    cpu_hotplug: bool,
     serial: bool,
     generation_id: bool,
     /// There once the device is.
@@ -55,7 +57,8 @@ impl Board {
         firmware: Firmware,
         vm: Arc<dyn Vm>,
         ram: Arc<GuestRam>,
-        (machine_type, cpus, serial, generation_id): (MachineType, u32, bool, bool),
+        (cpus, cpu_hotplug): (Arc<Cpus>, bool),
+        (machine_type, serial, generation_id): (MachineType, bool, bool),
     ) -> Result<Arc<Self>, Error> {
         if !is_large_enough(&ram) {
             return Err(Error::NoMemory(crate::layout::HIGH_RAM_START));
@@ -90,6 +93,7 @@ impl Board {
             ram,
             machine_type,
             cpus,
+            cpu_hotplug,
             serial,
             generation_id,
             fw_cfg: OnceLock::new(),
@@ -144,7 +148,8 @@ impl Board {
 
     /// Tells firmware about the machine through `fw_cfg`, from now on.
     pub fn connect(&self, fw_cfg: Arc<FwCfg>) -> Result<(), Error> {
-        let machine = self.description(None);
+        let present = self.cpus.present();
+        let machine = self.description(None, &present);
         fw_cfg.change(|items: &mut Items| {
             items::add(items, &self.firmware, &machine);
             items::describe(items, &machine)
@@ -161,17 +166,19 @@ impl Board {
     /// The window for configuration space is elsewhere now: the tables have to say so.
     pub fn ecam_moved(&self, ecam: Option<Range>) {
         let Some(fw_cfg) = self.fw_cfg.get() else { return };
-        let machine = self.description(ecam);
+        let present = self.cpus.present();
+        let machine = self.description(ecam, &present);
         if let Err(error) = fw_cfg.change(|items| items::describe(items, &machine)) {
             tracing::error!(%error, "the tables cannot follow the configuration window");
         }
     }
 
-    fn description(&self, ecam: Option<Range>) -> Description<'_> {
+    fn description<'a>(&'a self, ecam: Option<Range>, cpus: &'a [bool]) -> Description<'a> {
         Description {
             ram: &self.ram,
             machine_type: self.machine_type,
-            cpus: self.cpus,
+            cpus,
+            cpu_hotplug: self.cpu_hotplug,
             windows: self.pci_windows(),
             ecam: ecam.unwrap_or(Range::new(ECAM_BASE, ECAM_SIZE)),
             serial: self.serial,
@@ -180,8 +187,11 @@ impl Board {
         }
     }
 
-    /// Brings the flash chips to their reset state. What is in them stays.
+    /// Brings the flash chips to their reset state. What is in them stays. The tables tell of the CPUs that are there now.
     pub fn reset(&self) {
+        if self.cpu_hotplug {
+            self.ecam_moved(None);
+        }
         for (_, flash) in &self.flashes {
             flash.reset();
         }

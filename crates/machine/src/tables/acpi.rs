@@ -191,13 +191,20 @@ fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
     bytes(&fadt.finalize())
 }
 
-fn madt(cpus: u32) -> Vec<u8> {
+/// A processor local APIC (ACPI 6.5, 5.2.12.2). One that is not there can come later.
+pub fn local_apic(cpu: usize, present: bool) -> [u8; 8] {
+    const ENABLED: u8 = 1;
+    const ONLINE_CAPABLE: u8 = 1 << 1;
+    let flags = if present { ENABLED } else { ONLINE_CAPABLE };
+    [0, 8, cpu as u8, cpu as u8, flags, 0, 0, 0]
+}
+
+fn madt(cpus: &[bool]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(LAPIC_BASE.to_le_bytes());
     body.extend(MADT_PCAT_COMPAT.to_le_bytes());
-    for cpu in 0..cpus {
-        // Processor local APIC: uid, APIC id, enabled.
-        body.extend([0, 8, cpu as u8, cpu as u8, 1, 0, 0, 0]);
+    for (cpu, &present) in cpus.iter().enumerate() {
+        body.extend(local_apic(cpu, present));
     }
     // IOAPIC 0 with inputs from GSI 0.
     body.extend([1, 12, 0, 0]);

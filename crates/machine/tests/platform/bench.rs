@@ -101,6 +101,8 @@ pub struct Parts {
     /// What it boots instead of the kernel.
     pub boot: Option<Boot>,
     pub cpus: u32,
+    /// How many of them are there at the start; all, if it does not say.
+    pub boot_cpus: Option<u32>,
     pub ram: Arc<GuestRam>,
     pub functions: Vec<Arc<dyn PciFunction>>,
     pub watchdog: bool,
@@ -116,6 +118,7 @@ impl Default for Parts {
             kernel: kernel(),
             boot: None,
             cpus: 1,
+            boot_cpus: None,
             ram: ostler_memory::allocate(64 << 20, Default::default()).unwrap(),
             functions: Vec::new(),
             watchdog: false,
@@ -138,6 +141,7 @@ impl Parts {
             ram: self.ram.clone(),
             vm: vm.clone(),
             cpus: self.cpus,
+            boot_cpus: self.boot_cpus.unwrap_or(self.cpus),
             boot: self.boot.unwrap_or(kernel),
             functions: self.functions,
             sata: None,

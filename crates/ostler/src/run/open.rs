@@ -179,7 +179,8 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         machine: default_machine(),
         accelerator,
         cpu_model: args.cpu.clone(),
-        cpus: args.cpus,
+        cpus: args.cpus.now,
+        max_cpus: args.cpus.most,
         memory: args.memory,
         boot,
         disks,
@@ -311,7 +312,7 @@ fn open_nets(
             NetOption::Tap(tap) => {
                 // Only virtio has several queues, and rings that the kernel's worker understands.
                 let (pairs, vhost) = match option.model {
-                    NetModel::Virtio => (args.cpus.min(MAX_QUEUE_PAIRS) as usize, vhost),
+                    NetModel::Virtio => (args.cpus.now.min(MAX_QUEUE_PAIRS) as usize, vhost),
                     NetModel::E1000e => (1, false),
                 };
                 (open_tap(tap, pairs, vhost, descriptors)?, &tap.mac)

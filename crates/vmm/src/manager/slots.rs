@@ -18,6 +18,7 @@ use ostler_virtio::net::NetOptions;
 use ostler_virtio::vsock::Door;
 use serde_json::json;
 
+use super::cpus::is_cpu;
 use super::nodes::is_identifier;
 use super::{ClientFds, Manager};
 use crate::control::{Arguments, Failure};
@@ -160,6 +161,9 @@ impl Manager {
     /// `device_add`.
     pub fn plug(&mut self, mut properties: Arguments, fds: &mut ClientFds) -> Result<(), Failure> {
         let driver = properties.string("driver")?;
+        if is_cpu(&driver) {
+            return self.plug_cpu(&driver, properties);
+        }
         let model = Model::from_name(&driver)
             .ok_or_else(|| Failure::generic(format!("'{driver}' is not a valid device model name")))?;
         let id = properties.string_if_given("id")?;
@@ -167,10 +171,7 @@ impl Manager {
         if !is_identifier(&id) {
             return Err(Failure::expects("id", "an identifier"));
         }
-        let is_port = (0..ROOT_PORTS).any(|port| port_name(port) == id);
-        if is_port || self.device(&id).is_some() {
-            return Err(Failure::generic(format!("Duplicate device ID '{id}'")));
-        }
+        self.check_id_is_free(&id)?;
         let bus = properties.string_if_given("bus")?;
         let port = self.free_port(bus.as_deref(), &driver)?;
         if let Some(address) = properties
@@ -212,6 +213,15 @@ impl Manager {
             place: Place::Port(port),
             leaving: None,
         });
+        Ok(())
+    }
+
+    /// An id is that of one device, CPUs and root ports among them.
+    pub(super) fn check_id_is_free(&self, id: &str) -> Result<(), Failure> {
+        let is_port = (0..ROOT_PORTS).any(|port| port_name(port) == id);
+        if is_port || self.device(id).is_some() || self.cpu_at(id).is_some() {
+            return Err(Failure::generic(format!("Duplicate device ID '{id}'")));
+        }
         Ok(())
     }
 
@@ -375,6 +385,9 @@ impl Manager {
 
     /// `device_del`, by id or by path: asks the guest to let the device go.
     pub fn unplug(&mut self, id: &str) -> Result<(), Failure> {
+        if let Some(cpu) = self.cpu_at(id) {
+            return self.unplug_cpu(cpu);
+        }
         let short = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
         let found = self.devices.iter_mut().find(|device| device.id() == short);
         let device = found.ok_or_else(|| Failure::no_device(id))?;

@@ -62,8 +62,11 @@ pub struct GuestSpec {
     pub accelerator: AcceleratorSpec,
     /// Named CPU model.
     pub cpu_model: String,
-    /// Number of vCPUs.
+    /// Number of vCPUs at the start.
     pub cpus: u32,
+    /// Number of vCPUs that there can be, where they come and go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cpus: Option<u32>,
     /// RAM in bytes.
     pub memory: u64,
     /// What it starts with.
@@ -452,6 +455,7 @@ impl GuestSpec {
         check_name(&self.name)?;
         self.machine_type()?;
         check_cpus(u64::from(self.cpus))?;
+        check_max_cpus(self.cpus, self.most_cpus().into())?;
         check_memory(self.memory)?;
         if let BootSpec::Kernel(kernel) = &self.boot
             && (kernel.command_line.len() > MAX_COMMAND_LINE || kernel.command_line.contains('\0'))
@@ -573,6 +577,11 @@ impl GuestSpec {
         })
     }
 
+    /// How many vCPUs there can be.
+    pub fn most_cpus(&self) -> u32 {
+        self.max_cpus.unwrap_or(self.cpus)
+    }
+
     /// Devices on the root bus beside disks, cards, console and entropy source.
     fn further_devices(&self) -> usize {
         usize::from(self.balloon.is_some())
@@ -665,6 +674,16 @@ pub fn check_tag(tag: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// There can be as many CPUs as there are, or more, up to [`MAX_CPUS`].
+pub fn check_max_cpus(cpus: u32, most: u64) -> Result<(), Error> {
+    if most < u64::from(cpus) || most > u64::from(MAX_CPUS) {
+        return Err(Error::Specification(format!(
+            "a guest that starts with {cpus} CPUs can have {cpus} to {MAX_CPUS} of them, not {most}; change --cpus"
+        )));
+    }
+    Ok(())
+}
+
 /// A guest's CID is one of [`ostler_virtio::vsock::GUEST_CIDS`].
 pub fn check_cid(cid: u64) -> Result<u32, Error> {
     let cids = ostler_virtio::vsock::GUEST_CIDS;
@@ -724,6 +743,7 @@ pub(crate) mod tests {
             },
             cpu_model: "max".into(),
             cpus: 1,
+            max_cpus: None,
             memory: 512 << 20,
             boot: kernel(0, ""),
             disks: Vec::new(),
@@ -858,6 +878,8 @@ pub(crate) mod tests {
             |s| s.name = "x".repeat(MAX_NAME + 1),
             |s| s.cpus = 0,
             |s| s.cpus = 1000,
+            |s| (s.cpus, s.max_cpus) = (2, Some(1)),
+            |s| s.max_cpus = Some(MAX_CPUS + 1),
             |s| s.memory = 1 << 20,
             |s| s.memory += 1,
             |s| s.boot = kernel(0, "a\0b"),

@@ -68,9 +68,9 @@ pub struct RunArgs {
     /// Repeat for more cards.
     #[arg(long = "net", value_name = "KIND", value_parser = parse_card)]
     pub nets: Vec<CardOption>,
-    /// Number of CPUs.
-    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
-    pub cpus: u32,
+    /// Number of CPUs: N[,max=M]. With a larger M, CPUs can be plugged in and unplugged while the guest runs.
+    #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
+    pub cpus: CpuOption,
     /// RAM, such as 512M or 2G.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub memory: u64,
@@ -162,12 +162,34 @@ pub enum EngineOption {
     Translator,
 }
 
-fn parse_cpus(text: &str) -> Result<u32, String> {
-    let cpus = text
-        .parse::<u64>()
-        .map_err(|_| format!("\"{text}\" is no number of CPUs"))?;
-    spec::check_cpus(cpus).map_err(|e| e.to_string())?;
-    u32::try_from(cpus).map_err(|e| e.to_string())
+/// What `--cpus` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuOption {
+    /// CPUs at the start.
+    pub now: u32,
+    /// CPUs that there can be, where they come and go.
+    pub most: Option<u32>,
+}
+
+fn parse_cpus(text: &str) -> Result<CpuOption, String> {
+    let (now, most) = match text.split_once(",max=") {
+        Some((now, most)) => (now, Some(most)),
+        None => (text, None),
+    };
+    let number = |text: &str| {
+        let number = text.parse::<u64>();
+        number.map_err(|_| format!("\"{text}\" is no number of CPUs"))
+    };
+    let narrow = |cpus: u64| u32::try_from(cpus).map_err(|e| e.to_string());
+    let now = number(now)?;
+    spec::check_cpus(now).map_err(|e| e.to_string())?;
+    let now = narrow(now)?;
+    let most = most.map(number).transpose()?;
+    if let Some(most) = most {
+        spec::check_max_cpus(now, most).map_err(|e| e.to_string())?;
+    }
+    let most = most.map(narrow).transpose()?.filter(|most| *most > now);
+    Ok(CpuOption { now, most })
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {

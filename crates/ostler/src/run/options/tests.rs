@@ -140,7 +140,7 @@ fn the_whole_grammar_is_understood() {
         mac,
     };
     assert_eq!(args.nets[2].net, NetOption::Switch(at_switch));
-    assert_eq!((args.cpus, args.memory), (4, 1 << 30));
+    assert_eq!((args.cpus.now, args.cpus.most, args.memory), (4, None, 1 << 30));
     assert_eq!(args.serial, Some(ConsoleOption::File("log".into())));
     assert_eq!(args.console, ConsoleOption::Socket("con".into()));
     assert_eq!(args.gdb, Some(GdbOption::Tcp(([127, 0, 0, 1], 1234).into())));

@@ -148,10 +148,9 @@ pub(super) fn run(context: &mut Context, mut arguments: Arguments) -> Answer {
     let line = arguments.string("command-line")?;
     let cpu = arguments.integer_if_given("cpu-index")?.unwrap_or(0);
     arguments.finish()?;
-    let cpus = context.manager.cpus.len();
     let cpu = usize::try_from(cpu)
         .ok()
-        .filter(|cpu| *cpu < cpus)
+        .filter(|cpu| context.manager.cpu(*cpu).is_some())
         .ok_or_else(|| Failure::expects("cpu-index", "a CPU number"))?;
     if line.len() > MAX_LINE {
         return Err(Failure::expects("command-line", "at most 4096 bytes"));
