@@ -6,6 +6,7 @@ mod image;
 mod process;
 pub mod usernet;
 
+pub use firmware::open_vga_bios;
 pub use image::open_image;
 pub use process::{Started, start};
 

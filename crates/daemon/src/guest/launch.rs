@@ -130,6 +130,7 @@ fn open(
         boot,
         disks,
         nets,
+        display: None,
         serial: opened.serial,
         console: opened.console,
         channels: opened.channels,

@@ -141,6 +141,7 @@ impl Parts {
             boot: self.boot.unwrap_or(kernel),
             functions: self.functions,
             sata: None,
+            display: None,
             watchdog: self.watchdog,
             generation_id: self.generation_id,
             serial: Some(outside.clone()),
