@@ -227,6 +227,7 @@ impl Machine {
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
+            display: self.memory_map.is_some(),
             firmware: false,
         })?;
         let state = boot::load(&self.ram, source)?;

@@ -77,7 +77,8 @@ impl Machine {
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (machine_type, cpus, serial.is_some(), generation_id.is_some());
+                let has = (serial.is_some(), generation_id.is_some(), display.is_some());
+                let what = (machine_type, cpus, has.0, has.1, has.2);
                 (
                     None,
                     Some(Board::new(firmware, memory_map.clone(), ram.clone(), what)?),

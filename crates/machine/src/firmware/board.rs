@@ -46,6 +46,7 @@ pub struct Board {
     cpus: u32,
     serial: bool,
     generation_id: bool,
+    display: bool,
     /// There once the device is.
     fw_cfg: OnceLock<Arc<FwCfg>>,
 }
@@ -56,7 +57,7 @@ impl Board {
         firmware: Firmware,
         map: Arc<MemoryMap>,
         ram: Arc<GuestRam>,
-        (machine_type, cpus, serial, generation_id): (MachineType, u32, bool, bool),
+        (machine_type, cpus, serial, generation_id, display): (MachineType, u32, bool, bool, bool),
     ) -> Result<Arc<Self>, Error> {
         if !is_large_enough(&ram) {
             return Err(Error::NoMemory(crate::layout::HIGH_RAM_START));
@@ -93,6 +94,7 @@ impl Board {
             cpus,
             serial,
             generation_id,
+            display,
             fw_cfg: OnceLock::new(),
         }))
     }
@@ -172,6 +174,7 @@ impl Board {
             ecam: ecam.unwrap_or(Range::new(ECAM_BASE, ECAM_SIZE)),
             serial: self.serial,
             generation_id: self.generation_id,
+            display: self.display,
             firmware: true,
         }
     }

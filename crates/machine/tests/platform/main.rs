@@ -5,6 +5,7 @@ mod bench;
 mod boot;
 mod card;
 mod clock;
+mod display;
 mod entries;
 mod firmware;
 mod flash_peer;
