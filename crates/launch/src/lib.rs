@@ -7,6 +7,7 @@ pub mod porter;
 mod process;
 pub mod usernet;
 
+pub use firmware::open_vga_bios;
 pub use image::open_image;
 pub use process::{Started, start};
 

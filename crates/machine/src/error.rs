@@ -53,6 +53,11 @@ pub enum Error {
     /// A zero byte would end the command line early.
     #[error("the command line has a zero byte in it; remove it")]
     CommandLineZero,
+    /// The VGA BIOS has no size that one can have.
+    #[error(
+        "the VGA BIOS has {0} bytes, more than the 128 KiB that a PC has room for; use Debian's vgabios-stdvga.bin"
+    )]
+    VgaBiosSize(u64),
     /// That many CPUs cannot be had.
     #[error("a guest can have 1 to {MAX_CPUS} CPUs, not {0}")]
     Cpus(u32),

@@ -5,6 +5,7 @@
 //! [`Machine::reset`], and gives the boot states again. All other methods may be called from any thread at any time.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ostler_accel::CpuState;
 use ostler_bus::{AddressMap, Device, Range};
@@ -19,6 +20,7 @@ use crate::chips::fw_cfg_bus::FwCfg;
 use crate::chips::generation_id::GenerationId;
 use crate::chips::i6300esb_bus::Watchdog;
 use crate::chips::i8042_bus::I8042Bus;
+use crate::chips::keys::Key;
 use crate::chips::pit_bus::PitBus;
 use crate::chips::pm_bus::PmBus;
 use crate::chips::rtc_bus::RtcBus;
@@ -26,6 +28,7 @@ use crate::chips::serial_port::SerialPort;
 use crate::firmware::Board;
 use crate::interrupts::Router;
 use crate::layout::{ECAM_BASE, ECAM_SIZE, PCI_CONFIG_PORTS};
+use crate::memory_map::MemoryMap;
 use crate::registers::lock;
 use crate::tables::{self, Description};
 use crate::timers::TimerThread;
@@ -59,6 +62,8 @@ pub struct Machine {
     pub(crate) cpu_hotplug: bool,
     /// What the platform itself loads.
     pub(crate) boot: Option<Arc<BootSource>>,
+    /// The memory map, where it changes.
+    pub(crate) memory_map: Option<Arc<MemoryMap>>,
     /// What loads everything else instead.
     pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
@@ -139,9 +144,9 @@ impl Machine {
         }
     }
 
-    /// The memory map that the accelerator has now, where firmware changes it.
+    /// The memory map that the accelerator has now, where firmware or a display changes it.
     pub fn changing_slots(&self) -> Option<Arc<[RamSlot]>> {
-        self.firmware.as_ref().map(|firmware| firmware.slots())
+        self.memory_map.as_ref().map(|map| map.slots())
     }
 
     /// Carries [`ostler_accel::Exit::EndOfInterrupt`] to the IOAPIC.
@@ -161,6 +166,12 @@ impl Machine {
     /// Presses the power button: the guest hears of it by ACPI, if it listens.
     pub fn power_button(&self) {
         self.chips.pm.press_power_button();
+    }
+
+    /// Presses keys of the keyboard together, and releases them after `time`; one call after the other. False if too many calls
+    /// wait already.
+    pub fn press_keys(&self, keys: Vec<Key>, time: Duration) -> bool {
+        self.chips.keyboard.press(keys, time)
     }
 
     /// Gives the guest another generation ID, and tells it by ACPI. False if there is no such device.
@@ -265,6 +276,7 @@ impl Machine {
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
+            display: self.memory_map.is_some(),
             firmware: false,
         })?;
         let state = boot::load(&self.ram, source)?;

@@ -28,8 +28,14 @@ use crate::layout::{
     MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
 };
 use crate::machine::{Chips, Machine};
+use crate::memory_map::{self, MemoryMap};
 use crate::timers::{Clock, TimerThread, Timers};
-use crate::{Boot, Error, MachineConfig, MachineEvents, SerialBackend};
+use crate::{Boot, Display, Error, MachineConfig, SerialBackend};
+
+/// Under which name SeaBIOS looks for the option ROM of a function with these ids (Runtime_config: pciVVVV,DDDD.rom).
+const VGA_BIOS_FILE: &str = "pci1234,1111.rom";
+/// Most bytes of one: what the memory map leaves between display memory and other option ROMs.
+const MAX_VGA_BIOS: u64 = 128 << 10;
 
 /// The buses under construction.
 struct Buses {
@@ -59,6 +65,7 @@ impl Machine {
             boot,
             mut functions,
             sata,
+            display,
             watchdog,
             generation_id,
             serial,
@@ -77,12 +84,18 @@ impl Machine {
         }
         let cpu_hotplug = boot_cpus < cpus;
         let places = Arc::new(Cpus::new(cpus, boot_cpus));
+        let memory_map = MemoryMap::new(vm.clone());
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (machine_type, serial.is_some(), generation_id.is_some());
+                let what = (
+                    machine_type,
+                    serial.is_some(),
+                    generation_id.is_some(),
+                    display.is_some(),
+                );
                 let processors = (places.clone(), cpu_hotplug);
-                let board = Board::new(firmware, vm.clone(), ram.clone(), processors, what)?;
+                let board = Board::new(firmware, memory_map.clone(), ram.clone(), processors, what)?;
                 (None, Some(board))
             }
         };
@@ -98,7 +111,8 @@ impl Machine {
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
         let rtc = RtcBus::new(isa(8), clock, timers.clone(), &ram, boot_cpus, firmware.is_some());
         buses.port(0x70, 2, rtc.clone())?;
-        let keyboard = keyboard_controller(&buses, isa(1), isa(12), &events)?;
+        let keyboard = I8042Bus::new((isa(1), isa(12)), events.clone(), clock, timers.clone());
+        keyboard_controller(&buses, &keyboard)?;
         let serial = serial
             .map(|outside| serial_port(&buses, isa(COM1_IRQ), outside))
             .transpose()?;
@@ -116,6 +130,12 @@ impl Machine {
         let generation_id = generation_id.map(|id| Arc::new(GenerationId::new(id)));
         if let Some(page) = &generation_id {
             buses.window(GENERATION_ID, GENERATION_ID_SIZE, page.clone())?;
+        }
+        if let Some(display) = &display {
+            self::display(&buses, display, &memory_map, &fw_cfg)?;
+            if firmware.is_none() {
+                memory_map.set_board(memory_map::without_window(&ram))?;
+            }
         }
         if let Some(firmware) = &firmware {
             firmware_board(&buses, firmware, &fw_cfg)?;
@@ -147,6 +167,10 @@ impl Machine {
             let line = topology::line(&router, topology::SATA, &*sata);
             root.add(topology::SATA, sata, line)?;
         }
+        let changes = firmware.is_some() || display.is_some();
+        if let Some(display) = display {
+            root.add(topology::DISPLAY, display.card, None)?;
+        }
         add_root_ports(&root, &router, &(vm as Arc<dyn MsiSink>))?;
 
         let chips = Chips {
@@ -170,6 +194,7 @@ impl Machine {
             cpus: places,
             cpu_hotplug,
             boot,
+            memory_map: changes.then_some(memory_map),
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,
@@ -188,6 +213,35 @@ fn firmware_board(buses: &Buses, board: &Board, fw_cfg: &Arc<FwCfg>) -> Result<(
         buses.port(range.base, range.len, device)?;
     }
     board.connect(fw_cfg.clone())
+}
+
+/// What a display has beyond its PCI function: the old ports, and the window below 1 MiB. SMRAM, where there is some, is mapped
+/// over the window by the board.
+fn display(buses: &Buses, display: &Display, map: &Arc<MemoryMap>, fw_cfg: &FwCfg) -> Result<(), Error> {
+    let card = &display.card;
+    buses.port(
+        ostler_display::LEGACY_PORTS,
+        ostler_display::LEGACY_PORT_COUNT,
+        card.legacy_ports(),
+    )?;
+    buses.port(
+        ostler_display::VBE_PORTS,
+        ostler_display::VBE_PORT_COUNT,
+        card.vbe_ports(),
+    )?;
+    let (window, size) = (ostler_display::LEGACY_WINDOW, ostler_display::LEGACY_WINDOW_SIZE);
+    buses.window(window, size, card.legacy_window())?;
+    card.connect(map.clone());
+    let Some(rom) = &display.rom else { return Ok(()) };
+    let what = "VGA BIOS";
+    let size = rom.len(what)?;
+    if size > MAX_VGA_BIOS {
+        return Err(Error::VgaBiosSize(size));
+    }
+    let mut contents = vec![0; size as usize];
+    rom.read_at(what, 0, &mut contents)?;
+    fw_cfg.change(|items| items.add_file(VGA_BIOS_FILE, contents));
+    Ok(())
 }
 
 fn interrupt_controllers(buses: &Buses, vm: &Arc<dyn Vm>) -> Result<Arc<Router>, Error> {
@@ -220,16 +274,9 @@ fn timer_chip(
     Ok(pit)
 }
 
-fn keyboard_controller(
-    buses: &Buses,
-    keyboard: Arc<dyn InterruptLine>,
-    aux: Arc<dyn InterruptLine>,
-    events: &Arc<dyn MachineEvents>,
-) -> Result<Arc<I8042Bus>, Error> {
-    let controller = I8042Bus::new(keyboard, aux, events.clone());
+fn keyboard_controller(buses: &Buses, controller: &Arc<I8042Bus>) -> Result<(), Error> {
     buses.port(0x60, 1, Arc::new(DataPort(controller.clone())))?;
-    buses.port(0x64, 1, Arc::new(CommandPort(controller.clone())))?;
-    Ok(controller)
+    buses.port(0x64, 1, Arc::new(CommandPort(controller.clone())))
 }
 
 fn serial_port(

@@ -107,6 +107,7 @@ impl Guest {
             }),
             functions: Vec::new(),
             sata: None,
+            display: None,
             watchdog: false,
             generation_id: None,
             serial: Some(outside.clone()),

@@ -119,6 +119,7 @@ fn main() {
         }),
         functions: Vec::new(),
         sata: None,
+        display: None,
         watchdog: false,
         generation_id: None,
         serial: Some(end.clone()),

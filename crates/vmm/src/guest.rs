@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
+use ostler_display::Card;
 use ostler_machine::{
-    Blob, Boot, BootSource, CpuOutcome, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent,
+    Blob, Boot, BootSource, CpuOutcome, Display, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent,
     MachineEvents, SerialBackend, Variables, disk_path, sata_path,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
@@ -56,6 +57,7 @@ pub(crate) struct Guest {
     platform: Platform,
     watchdog: WatchdogSwitch,
     cpu_news: CpuNews,
+    display: Option<Arc<Card>>,
     control: Option<ControlServer>,
 }
 
@@ -91,6 +93,10 @@ impl Guest {
         };
         let devices = devices::build(spec, descriptors, &platform, consoles)?;
         let functions = devices.list.iter().map(|device| device.device.pci()).collect();
+        let display = match &spec.display {
+            Some(_) => Some(Card::new().map_err(|e| Error::part("the display", e))?),
+            None => None,
+        };
         let watchdog = WatchdogSwitch::new(spec.watchdog.unwrap_or_default());
         let outside = Outside {
             driver: driver.clone(),
@@ -113,6 +119,7 @@ impl Guest {
                     .sata
                     .as_ref()
                     .map(|sata| sata.controller.clone() as Arc<dyn PciFunction>),
+                display: display.clone(),
                 physical_bits: physical_bits(&cpuid(spec, &supported, 0)?),
             },
         )?;
@@ -174,6 +181,7 @@ impl Guest {
             platform,
             watchdog,
             cpu_news,
+            display,
             control: None,
         })
     }
@@ -205,6 +213,7 @@ impl Guest {
                 .sata
                 .as_ref()
                 .map_or_else(Vec::new, |sata| sata.drives.clone()),
+            display: self.display.clone(),
             consoles: vec![
                 NamedConsole::new("serial", &spec.serial, consoles.serial.clone()),
                 NamedConsole::new("console", &spec.console, consoles.virtio.clone()),
@@ -307,6 +316,7 @@ struct Inside {
     vm: Arc<dyn Vm>,
     functions: Vec<Arc<dyn PciFunction>>,
     sata: Option<Arc<dyn PciFunction>>,
+    display: Option<Arc<Card>>,
     physical_bits: u8,
 }
 
@@ -378,6 +388,17 @@ fn build_machine(
             Boot::Firmware(firmware)
         }
     };
+    let display = match (&spec.display, inside.display) {
+        (Some(display), Some(card)) => Some(Display {
+            card,
+            rom: display
+                .rom
+                .map(|slot| file(descriptors, slot))
+                .transpose()?
+                .map(Blob::File),
+        }),
+        _ => None,
+    };
     let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(outside.serial));
     let machine = Machine::build(MachineConfig {
         machine_type: spec.machine_type()?,
@@ -388,6 +409,7 @@ fn build_machine(
         boot,
         functions: inside.functions,
         sata: inside.sata,
+        display,
         watchdog: spec.watchdog.is_some(),
         generation_id: spec.generation_id.map(Guid::in_memory),
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),

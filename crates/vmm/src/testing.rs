@@ -93,6 +93,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
         bus: DiskBus::Sata,
         device: DiskDevice::Cdrom,
     });
+    spec.display = Some(crate::spec::DisplaySpec { rom: None });
     let (ours, cable) = std::os::unix::net::UnixStream::pair().unwrap();
     spec.nets.push(NetSpec {
         model: crate::spec::NetModel::Virtio,

@@ -8,6 +8,7 @@ type Target = fn(&[u8]);
 
 /// The name of a target is that of its folder in `corpus/`.
 const TARGETS: &[(&str, Target)] = &[
+    ("display-ports", ostler_display::fuzzing::ports),
     ("hostnet-netlink", ostler_hostnet::fuzzing::netlink),
     ("hostnet-ovsdb", ostler_hostnet::fuzzing::ovsdb),
     ("libvirt-arguments", ostler_libvirt::fuzzing::arguments),

@@ -155,6 +155,7 @@ fn open(
         boot,
         disks,
         nets,
+        display: None,
         serial: opened.serial,
         console: opened.console,
         channels: opened.channels,

@@ -10,6 +10,8 @@ mod i6300esb;
 pub mod i6300esb_bus;
 mod i8042;
 pub mod i8042_bus;
+mod keyboard;
+pub mod keys;
 pub mod pflash;
 pub mod pflash_bus;
 mod pit;

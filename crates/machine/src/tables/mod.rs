@@ -36,6 +36,8 @@ pub struct Description<'a> {
     pub serial: bool,
     /// Whether there is a VM generation ID.
     pub generation_id: bool,
+    /// Whether there is a VGA display.
+    pub display: bool,
     /// Whether firmware describes itself.
     pub firmware: bool,
 }

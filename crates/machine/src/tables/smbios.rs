@@ -157,6 +157,7 @@ mod tests {
             ecam: nothing,
             serial: true,
             generation_id: false,
+            display: false,
             firmware: false,
         });
         let (mut at, mut kinds) = (0, Vec::new());

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, Vcpu, Vm};
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_machine::{
-    Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
+    Blob, Boot, BootSource, Display, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType,
+    SerialBackend,
 };
 use ostler_memory::{GuestRam, RamSlot};
 use ostler_pci::PciFunction;
@@ -105,6 +106,7 @@ pub struct Parts {
     pub boot_cpus: Option<u32>,
     pub ram: Arc<GuestRam>,
     pub functions: Vec<Arc<dyn PciFunction>>,
+    pub display: Option<Display>,
     pub watchdog: bool,
     pub generation_id: Option<[u8; 16]>,
     /// The devices that are off by default: debug exit and test device.
@@ -121,6 +123,7 @@ impl Default for Parts {
             boot_cpus: None,
             ram: ostler_memory::allocate(64 << 20, Default::default()).unwrap(),
             functions: Vec::new(),
+            display: None,
             watchdog: false,
             generation_id: None,
             test_devices: true,
@@ -145,6 +148,7 @@ impl Parts {
             boot: self.boot.unwrap_or(kernel),
             functions: self.functions,
             sata: None,
+            display: self.display,
             watchdog: self.watchdog,
             generation_id: self.generation_id,
             serial: Some(outside.clone()),

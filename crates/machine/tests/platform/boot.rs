@@ -40,6 +40,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         }),
         functions: Vec::new(),
         sata: None,
+        display: None,
         watchdog: false,
         generation_id: None,
         serial: Some(outside.clone()),

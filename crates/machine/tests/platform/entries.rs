@@ -48,6 +48,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         }),
         functions: Vec::new(),
         sata: None,
+        display: None,
         watchdog: false,
         generation_id: None,
         serial: Some(outside.clone()),

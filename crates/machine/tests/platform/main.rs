@@ -6,6 +6,7 @@ mod boot;
 mod card;
 mod clock;
 mod cpu_hotplug;
+mod display;
 mod entries;
 mod firmware;
 mod flash_peer;

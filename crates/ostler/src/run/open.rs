@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_launch::porter::{Errand, Plugs};
-use ostler_launch::{firmware, open_image};
+use ostler_launch::{firmware, open_image, open_vga_bios};
 use ostler_switchd::cable::Cable;
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
-    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, DisplaySpec, FirmwareSpec, GdbSpec,
     GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset, SPEC_VERSION, ShareSpec,
     Slot, SoftEngine, VariablesSpec, VsockSpec, default_machine,
 };
@@ -26,8 +26,8 @@ use super::cable;
 use super::direct;
 use super::host_memory;
 use super::options::{
-    ConsoleOption, DiskOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs, ShareOption,
-    ShareSource, Switch, TapOption, VsockOption,
+    ConsoleOption, DiskOption, DisplayOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs,
+    ShareOption, ShareSource, Switch, TapOption, VsockOption,
 };
 use crate::failure::Failure;
 use crate::usernet;
@@ -103,6 +103,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let disks = open_disks(args, &mut descriptors)?;
+    let display = open_display(args, &mut descriptors)?;
     if kernel.is_none()
         && firmware.is_none()
         && let (Some(disk), Some(option)) = (disks.first(), args.disks.first())
@@ -185,6 +186,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         boot,
         disks,
         nets,
+        display,
         serial,
         console: virtio_console,
         channels: Vec::new(),
@@ -252,6 +254,18 @@ fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> 
         initrd,
         command_line: args.append.clone(),
     })
+}
+
+/// Opens what a BIOS runs for the display.
+fn open_display(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Option<DisplaySpec>, Failure> {
+    if args.display == DisplayOption::None {
+        return Ok(None);
+    }
+    let rom = match args.firmware {
+        Some(_) => open_vga_bios()?.map(|file| descriptors.push(file)),
+        None => None,
+    };
+    Ok(Some(DisplaySpec { rom }))
 }
 
 /// Opens the disks, and after them what is in the CD-ROM drives.

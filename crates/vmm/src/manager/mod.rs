@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use ostler_accel::{CpuState, Profiler};
 use ostler_bus::{Msi, MsiSink};
+use ostler_display::Card;
 use ostler_machine::Machine;
 use ostler_memory::GuestRam;
 use ostler_virtio::Platform;
@@ -114,6 +115,7 @@ pub(crate) struct Parts {
     pub registers: Arc<Registers>,
     pub devices: Vec<NamedDevice>,
     pub drives: Vec<SataDrive>,
+    pub display: Option<Arc<Card>>,
     pub consoles: Vec<NamedConsole>,
 }
 
@@ -131,6 +133,8 @@ pub(crate) struct Manager {
     pub netdevs: Netdevs,
     pub fdsets: FdSets,
     pub watchdog: WatchdogSwitch,
+    /// The display, if there is one.
+    pub display: Option<Arc<Card>>,
     /// What is at the SATA controller.
     pub drives: Vec<SataDrive>,
     /// Whether clients were told that the tray of each of these is open.
@@ -183,6 +187,7 @@ impl Manager {
             fdsets: FdSets::default(),
             trays_told: vec![false; parts.drives.len()],
             drives: parts.drives,
+            display: parts.display,
             watchdog: parts.watchdog,
             platform: parts.platform,
             devices,

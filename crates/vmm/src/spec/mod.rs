@@ -75,6 +75,9 @@ pub struct GuestSpec {
     pub disks: Vec<DiskSpec>,
     /// Network cards, in the order of their slots.
     pub nets: Vec<NetSpec>,
+    /// The display, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<DisplaySpec>,
     /// Where the 16550 at COM1 leads.
     pub serial: ConsoleSpec,
     /// Where the virtio console leads; `None` for no such device.
@@ -112,6 +115,15 @@ pub struct GuestSpec {
     /// Where a debugger may come in.
     #[serde(default)]
     pub gdb: Option<GdbSpec>,
+}
+
+/// A display: VGA with Bochs' VBE registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisplaySpec {
+    /// What a BIOS runs for it; UEFI and systems have drivers of their own.
+    #[serde(default)]
+    pub rom: Option<Slot>,
 }
 
 /// A memory balloon.
@@ -594,6 +606,7 @@ impl GuestSpec {
     fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<Slot> = self.control.into_iter().collect();
         slots.extend(self.gdb.iter().map(|gdb| gdb.listener));
+        slots.extend(self.display.and_then(|display| display.rom));
         if let Some(vsock) = &self.vsock {
             slots.push(vsock.listener);
             slots.extend(vsock.plug);
@@ -748,6 +761,7 @@ pub(crate) mod tests {
             boot: kernel(0, ""),
             disks: Vec::new(),
             nets: Vec::new(),
+            display: None,
             serial: ConsoleSpec::None,
             console: ConsoleSpec::None,
             channels: Vec::new(),
@@ -787,6 +801,7 @@ pub(crate) mod tests {
             },
             mac: "52:54:00:01:02:03".parse().unwrap(),
         });
+        good.display = Some(DisplaySpec { rom: Some(Slot(1)) });
         good.balloon = Some(BalloonSpec {
             deflate_on_oom: true,
             free_page_reporting: false,
@@ -919,6 +934,7 @@ pub(crate) mod tests {
                 s.disks = drives(1, DiskBus::Sata);
                 s.disks[0].file = None;
             },
+            |s| s.display = Some(DisplaySpec { rom: Some(Slot(1)) }),
             |s| s.vsock = Some(vsock(2, 0)),
             |s| s.vsock = Some(vsock(u32::MAX, 0)),
             |s| s.vsock = Some(vsock(3, 1)),

@@ -89,6 +89,10 @@ pub struct RunArgs {
     /// Virtio console: stdio, file=FILE, socket=PATH or none.
     #[arg(long, value_name = "WHERE", default_value = "none", value_parser = parse_console)]
     pub console: ConsoleOption,
+    /// Display: vga, which boot loaders and systems have drivers for. Its picture is taken by the control socket (screendump); its
+    /// keyboard is there always (send-key).
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "none")]
+    pub display: DisplayOption,
     /// Virtio entropy source.
     #[arg(long, value_enum, value_name = "SWITCH", default_value = "on")]
     pub rng: Switch,
@@ -140,6 +144,15 @@ pub enum Switch {
     On,
     /// Not there.
     Off,
+}
+
+/// What `--display` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DisplayOption {
+    /// No display.
+    None,
+    /// VGA with Bochs' VBE registers.
+    Vga,
 }
 
 /// What `--accel` takes.
