@@ -1,4 +1,8 @@
-//! Entries for fuzzers: files that a guest is started from.
+//! Entries for fuzzers: files that a guest is started from, and what it does with the chips.
+
+mod chips;
+
+pub use chips::chips;
 
 use crate::boot::{self, Blob, BootSource};
 
@@ -24,5 +28,6 @@ mod tests {
     #[test]
     fn what_fuzzers_found_is_survived() {
         ostler_corpus::replay("machine-kernel", super::kernel);
+        ostler_corpus::replay("machine-chips", super::chips);
     }
 }

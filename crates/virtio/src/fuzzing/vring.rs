@@ -1,4 +1,4 @@
-//! Entries for fuzzers: what a driver writes.
+//! The rings alone.
 
 use vm_memory::{Bytes, GuestAddress};
 
