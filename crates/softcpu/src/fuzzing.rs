@@ -1,7 +1,7 @@
 //! Entries for fuzzers: what a guest executes, in any mode, and what it does with its local APIC.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use ostler_accel::{CpuState, CpuidLeaf, Exit, Segment, reset_state};
 use ostler_bus::Msi;
@@ -25,7 +25,7 @@ const GDT: u64 = 0x4_0000;
 const IDT: u64 = 0x4_1000;
 const PAGE_TABLES: u64 = 0x5_0000;
 /// Instructions of one input at most.
-const MOST_STEPS: usize = 64;
+const MOST_STEPS: usize = 32;
 /// Instructions of a block at most.
 const MOST_IN_BLOCK: u16 = 64;
 
@@ -183,15 +183,14 @@ impl Guest {
     }
 }
 
-fn cpuid() -> Vec<CpuidLeaf> {
-    system::cpuid::supported(tsc_khz())
-}
+/// What CPUID answers. Asked for once: where the host is a guest itself, that takes long.
+static CPUID: LazyLock<Vec<CpuidLeaf>> = LazyLock::new(|| system::cpuid::supported(tsc_khz()));
 
 /// Code in any mode, one interpreted instruction after the other. Each leaves a state that a CPU can have.
 pub fn instructions(input: &[u8]) {
     let mut input = Input::new(input);
     let guest = Guest::new(&mut input);
-    let mut emulator = Emulator::new(0, guest.slots(), &cpuid());
+    let mut emulator = Emulator::new(0, guest.slots(), &CPUID);
     let mut state = guest.state.clone();
     for _ in 0..MOST_STEPS {
         let done = emulator.execute_one(&state, &mut |exit| match exit {
@@ -210,7 +209,7 @@ fn cpu(vm: &Arc<VmShared>, id: u32) -> Box<Cpu> {
     let shared = Arc::new(VcpuShared::new(id));
     // It is there once at most.
     let _ = vm.vcpus[id as usize].set(shared.clone());
-    Cpu::new(vm.clone(), shared, id, &cpuid())
+    Cpu::new(vm.clone(), shared, id, &CPUID)
 }
 
 /// Code in any mode, decoded as blocks and translated, not executed. Both engines execute what one decoder made, so that it decides

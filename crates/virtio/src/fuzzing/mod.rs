@@ -22,9 +22,11 @@ pub use vsock::vsock;
 
 #[cfg(test)]
 mod tests {
+    type Target = fn(&[u8]);
+
     #[test]
     fn programs_that_fuzzers_found_are_survived() {
-        let targets: [(&str, fn(&[u8])); 7] = [
+        let targets: [(&str, Target); 7] = [
             ("virtio-balloon", super::balloon),
             ("virtio-block", super::block),
             ("virtio-console", super::console),
