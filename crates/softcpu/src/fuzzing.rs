@@ -25,7 +25,7 @@ const GDT: u64 = 0x4_0000;
 const IDT: u64 = 0x4_1000;
 const PAGE_TABLES: u64 = 0x5_0000;
 /// Instructions of one input at most.
-const MOST_STEPS: usize = 32;
+const MOST_STEPS: usize = 16;
 /// Instructions of a block at most.
 const MOST_IN_BLOCK: u16 = 64;
 
@@ -226,7 +226,7 @@ pub fn translation(input: &[u8]) {
     let mut cache = BlockCache::new(1 << 20, 1 << 20, engine);
     let first = cpu.rip;
     // From every byte on, as jumps into the middle of instructions have it.
-    for offset in 0..48 {
+    for offset in 0..16 {
         cpu.rip = first.wrapping_add(offset);
         for alone in [false, true] {
             let Ok(block) = cache.find(&mut cpu, alone) else {
