@@ -16,6 +16,8 @@ mod entries;
 mod error;
 mod ext4;
 mod fat;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grub;
 mod partitions;
 mod source;

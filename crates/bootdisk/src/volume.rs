@@ -56,6 +56,20 @@ pub(crate) fn open_all(source: &Source) -> Result<Volumes, Error> {
 }
 
 impl Volumes {
+    /// A disk whose only partition is `volume`.
+    #[cfg(any(test, fuzzing))]
+    pub fn of(volume: Box<dyn Volume>, source: Source) -> Self {
+        let partition = Partition {
+            table: Table::Gpt,
+            number: 1,
+            part: source.part(0, u64::MAX),
+        };
+        Self {
+            list: vec![(partition, Some(volume))],
+            source,
+        }
+    }
+
     /// The volume at `index`.
     pub fn get(&self, index: usize) -> Option<&dyn Volume> {
         self.list.get(index)?.1.as_deref()

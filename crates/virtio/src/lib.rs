@@ -20,7 +20,8 @@ mod hostile_tests;
 pub mod net;
 mod queue_server;
 pub mod rng;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzers use a part of it"))]
 mod testing;
 mod transport;
 mod vring;
