@@ -172,4 +172,26 @@ mod tests {
         assert_eq!((seen, lost), (accepted, 0));
         assert!(outgoing.is_empty() && outgoing.bytes.is_empty());
     }
+
+    #[test]
+    fn a_large_frame_goes_at_once_unless_others_wait() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let (header, large) = (Header::default(), [7; LARGE]);
+        let mut outgoing = Outgoing::default();
+        assert!(
+            !outgoing.send_large(&ours, &header, &[&[1; 100]]),
+            "a small one waits for others"
+        );
+        assert!(outgoing.send_large(&ours, &header, &[&[1, 2], &large]));
+        let mut room = [0; 2 * LARGE];
+        assert_eq!(theirs.recv(&mut room).unwrap(), HEADER_LEN + 2 + LARGE);
+        assert_eq!(room[HEADER_LEN..HEADER_LEN + 3], [1, 2, 7]);
+        assert!(outgoing.push(&header, &[&[1; 100]]));
+        assert!(!outgoing.send_large(&ours, &header, &[&large]), "in order");
+        // What the kernel does not take waits, too.
+        let mut outgoing = Outgoing::default();
+        while outgoing.send_large(&ours, &header, &[&large]) {}
+        assert!(outgoing.push(&header, &[&large]) && !outgoing.is_empty());
+    }
 }
