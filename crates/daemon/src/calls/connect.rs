@@ -90,28 +90,36 @@ fn supports(context: &Context<'_>, feature: i32) -> bool {
     }
 }
 
-fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> Result<String, RemoteError> {
-    check_flags(args.flags, 0)?;
+/// Whether guests of this architecture, machine and type are on KVM; an error if there are none.
+pub(super) fn kind_of_guests(
+    context: &Context<'_>,
+    [arch, machine, kind]: [&Option<String>; 3],
+) -> Result<bool, RemoteError> {
     let unknown = |what: &str, value: &str| {
         let why = format!("no guest can have the {what} '{value}'");
         Err(RemoteError::new(Code::InvalidArgument, why))
     };
-    if let Some(arch) = args.arch.as_deref().filter(|arch| *arch != "x86_64") {
+    if let Some(arch) = arch.as_deref().filter(|arch| *arch != "x86_64") {
         return unknown("architecture", arch);
     }
     let newest = default_machine();
     let is_other =
         |machine: &&str| *machine != newest && *machine != "q35" && !machine.starts_with("pc-q35-");
-    if let Some(machine) = args.machine.as_deref().filter(is_other) {
+    if let Some(machine) = machine.as_deref().filter(is_other) {
         return unknown("machine", machine);
     }
     let offers_kvm = context.shared.domains.offers_kvm();
-    let kvm = match args.kind.as_deref() {
-        None => offers_kvm,
-        Some("qemu") => false,
-        Some("kvm") if offers_kvm => true,
-        Some(kind) => return unknown("type", kind),
-    };
+    match kind.as_deref() {
+        None => Ok(offers_kvm),
+        Some("qemu") => Ok(false),
+        Some("kvm") if offers_kvm => Ok(true),
+        Some(kind) => unknown("type", kind),
+    }
+}
+
+fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> Result<String, RemoteError> {
+    check_flags(args.flags, 0)?;
+    let kvm = kind_of_guests(context, [&args.arch, &args.machine, &args.kind])?;
     Ok(host::capabilities::of_guests(kvm))
 }
 

@@ -4,6 +4,7 @@ mod agent;
 mod connect;
 mod console;
 mod control;
+mod cpu;
 mod devices;
 mod domain;
 mod ends;
@@ -97,6 +98,7 @@ impl Dispatcher {
         list::add(&mut dispatcher);
         domain::add(&mut dispatcher);
         control::add(&mut dispatcher);
+        cpu::add(&mut dispatcher);
         stats::add(&mut dispatcher);
         console::add(&mut dispatcher);
         events::add(&mut dispatcher);

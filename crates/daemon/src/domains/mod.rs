@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -416,6 +417,11 @@ impl Domains {
             }
         }
         taps
+    }
+
+    /// /dev/kvm, or why guests of the type `kvm` cannot be had.
+    pub fn kvm(&self) -> Result<OwnedFd, String> {
+        (self.kvm)()
     }
 
     /// Whether guests of the type `kvm` can be had.

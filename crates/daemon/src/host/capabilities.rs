@@ -20,12 +20,17 @@ fn emulator() -> String {
 /// `<capabilities>` of the host `host_uuid`; `kvm`: whether there are guests of that type.
 pub fn of_host(host_uuid: &Uuid, kvm: bool) -> String {
     let topology = super::topology();
+    let features = super::cpu::of_host();
+    let (model, features) = match super::cpu::nearest(&features) {
+        Some((model, more)) => (Some(model.to_owned()), more.into_iter().collect()),
+        None => (None, Vec::new()),
+    };
     let host = Host {
         uuid: uuid::format(host_uuid),
-        // What guests see is a model of our own.
-        model: None,
-        vendor: None,
-        features: Vec::new(),
+        // In the words of our own models, so that it can be compared with them.
+        model,
+        vendor: super::cpu::vendor(),
+        features,
         topology: [
             topology.sockets * topology.nodes,
             1,

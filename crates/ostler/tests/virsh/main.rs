@@ -9,6 +9,7 @@ mod cards;
 mod commands;
 mod console;
 mod counted;
+mod cpus;
 mod definitions;
 mod devices;
 mod doors;

@@ -116,6 +116,14 @@ fn memory(model: &xml::Domain) -> Result<(), Lacks> {
     Ok(())
 }
 
+/// Whether a model that is named, with what it is to be without, has a feature by its name alone.
+fn promises(model: &str, feature: &str) -> bool {
+    let (name, _) = model.split_once(',').unwrap_or((model, ""));
+    let feature = feature.replace(['-', '.'], "_");
+    let promised = ostler_accel::model::promises(name);
+    promised.is_some_and(|promised| promised.contains(&feature.as_str()))
+}
+
 /// The model by its name, without the features that are disabled.
 fn cpu_model(model: &xml::Domain) -> Result<String, Lacks> {
     let cpu = &model.cpu;
@@ -135,6 +143,7 @@ fn cpu_model(model: &xml::Domain) -> Result<String, Lacks> {
             xml::FeaturePolicy::Disable => name.push_str(&format!(",-{}", feature.name.replace('-', "_"))),
             // What the accelerator has is shown anyway.
             xml::FeaturePolicy::Optional => {}
+            xml::FeaturePolicy::Require if promises(&name, &feature.name) => {}
             _ => {
                 return Err(format!(
                     "the CPU feature '{}' cannot be required, forced or forbidden; only disabled",
