@@ -17,7 +17,7 @@ const PARTITION: usize = 64 * SECTOR;
 
 const CONFIGURATION: &[u8] = b"set root='hd0,gpt1'\nif [ -s $prefix/grubenv ]; then load_env; fi\nset default=0\n\
     menuentry 'one' --id a {\n search --file /boot/vmlinuz --set=root\n linux /boot/vmlinuz root=/dev/vda1 quiet\n initrd /boot/initrd\n}\n\
-    submenu 'more' { menuentry 'two' { linux /boot/vmlinuz single } }\n";
+    submenu 'more' {\n menuentry 'two' {\n linux /boot/vmlinuz single\n }\n}\n";
 const FILES: [(&str, &[u8]); 4] = [
     ("boot/grub/grub.cfg", CONFIGURATION),
     ("boot/grub/grubenv", b"# GRUB Environment Block\nsaved_entry=0\n"),
