@@ -256,6 +256,7 @@ fn with_seabios() -> (Arc<Machine>, Arc<Card>, Box<dyn Vcpu>) {
         ram,
         vm: vm.clone(),
         cpus: 1,
+        boot_cpus: 1,
         boot: Boot::Firmware(Firmware {
             code: file(SEABIOS[0]),
             boot_menu: Some(Duration::from_secs(65)),
