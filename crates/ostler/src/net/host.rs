@@ -138,7 +138,8 @@ fn network(kind: Kind, bridge: Bridge, forward: Option<Forward>) -> Network {
     Network {
         name: bridge.name,
         kind,
-        up: bridge.up,
+        // Open vSwitch moves frames whether the bridge's own interface is on or off.
+        up: bridge.up || kind == Kind::Ovs,
         mac: bridge.mac.map(|mac| mac.to_string()),
         mtu: bridge.mtu,
         vlan_filtering: bridge.vlan_filtering,

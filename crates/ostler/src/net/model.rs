@@ -68,6 +68,7 @@ pub struct Summary {
 pub struct Network {
     pub name: String,
     pub kind: Kind,
+    /// Whether it moves frames.
     pub up: bool,
     pub mac: Option<String>,
     /// Of the bridge's own interface; a switch of ours has one for each port.

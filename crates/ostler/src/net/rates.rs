@@ -2,31 +2,32 @@
 
 use std::time::Duration;
 
-use super::model::{Port, Rates};
+use super::model::{Counters, Port, Rates};
 
 /// Gives ports the rates since `before`, which was so long ago. A port that came meanwhile, or counts anew, has none.
 pub fn rate(before: &[Port], now: &mut [Port], elapsed: Duration) {
     for port in now {
         let old = before.iter().find(|old| old.name == port.name);
         let old = old.and_then(|old| old.counters.as_ref());
-        let (Some(old), Some(new)) = (old, &port.counters) else {
-            continue;
+        port.rates = match (old, &port.counters) {
+            (Some(old), Some(new)) => between(old, new, elapsed),
+            _ => None,
         };
-        let seconds = elapsed.as_secs_f64();
-        let per_second = |old: u64, new: u64, unit: u64| {
-            let more = new.checked_sub(old)?.saturating_mul(unit);
-            Some((more as f64 / seconds).round()).filter(|rate| rate.is_finite())
-        };
-        let rates = || {
-            Some(Rates {
-                received: per_second(old.received, new.received, 1)?,
-                received_bits: per_second(old.received_bytes, new.received_bytes, 8)?,
-                sent: per_second(old.sent, new.sent, 1)?,
-                sent_bits: per_second(old.sent_bytes, new.sent_bytes, 8)?,
-            })
-        };
-        port.rates = rates();
     }
+}
+
+/// Of counters that were read so long after each other; `None` if they began anew meanwhile.
+fn between(old: &Counters, new: &Counters, elapsed: Duration) -> Option<Rates> {
+    let per_second = |old: u64, new: u64, unit: u64| {
+        let more = new.checked_sub(old)?.saturating_mul(unit);
+        Some((more as f64 / elapsed.as_secs_f64()).round()).filter(|rate| rate.is_finite())
+    };
+    Some(Rates {
+        received: per_second(old.received, new.received, 1)?,
+        received_bits: per_second(old.received_bytes, new.received_bytes, 8)?,
+        sent: per_second(old.sent, new.sent, 1)?,
+        sent_bits: per_second(old.sent_bytes, new.sent_bytes, 8)?,
+    })
 }
 
 /// A rate for people, in at most four digits.

@@ -116,7 +116,14 @@ fn network(answer: &Value, ports: Vec<Port>) -> Result<Network, Failure> {
 }
 
 /// VLANs as a switch's configuration says them: of an access port, or of a trunk with its native one.
-fn said(vlans: &Vlans) -> Result<(Option<u16>, Option<String>, Option<u16>), Failure> {
+#[derive(Default)]
+struct Said {
+    vlan: Option<u16>,
+    trunk: Option<String>,
+    native: Option<u16>,
+}
+
+fn said(vlans: &Vlans) -> Result<Said, Failure> {
     let native = vlans.pvid;
     if vlans.untagged != VlanList::new(native) {
         return Err(unsupported(
@@ -125,8 +132,15 @@ fn said(vlans: &Vlans) -> Result<(Option<u16>, Option<String>, Option<u16>), Fai
     }
     match (native, vlans.tagged.0.is_empty()) {
         (None, true) => Err(unsupported("a port is in one VLAN at least")),
-        (Some(_), true) => Ok((native, None, None)),
-        (_, false) => Ok((None, Some(vlans.tagged.to_string()), native)),
+        (Some(_), true) => Ok(Said {
+            vlan: native,
+            ..Said::default()
+        }),
+        (_, false) => Ok(Said {
+            vlan: None,
+            trunk: Some(vlans.tagged.to_string()),
+            native,
+        }),
     }
 }
 
@@ -237,7 +251,8 @@ impl BackEnd for Switches {
         };
         lead(&mut spec, place)?;
         if let Some(vlans) = &wish.vlans {
-            (spec.vlan, spec.trunk, spec.native) = said(vlans)?;
+            let said = said(vlans)?;
+            (spec.vlan, spec.trunk, spec.native) = (said.vlan, said.trunk, said.native);
         }
         let mut arguments = serde_json::to_value(spec).map_err(Failure::failed)?;
         if let Some(all) = arguments.as_object_mut() {
@@ -250,7 +265,7 @@ impl BackEnd for Switches {
     fn set_port(&mut self, network: &str, port: &str, wish: PortWish) -> Result<(), Failure> {
         let mut settings = wish.settings;
         if let Some(vlans) = &wish.vlans {
-            let (vlan, trunk, native) = said(vlans)?;
+            let Said { vlan, trunk, native } = said(vlans)?;
             settings.insert("vlan".into(), vlan.into());
             settings.insert("trunk".into(), trunk.into());
             settings.insert("native".into(), native.into());

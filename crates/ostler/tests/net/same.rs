@@ -117,7 +117,7 @@ fn script(test: &str, net: &Net, kind: &str) -> Vec<(&'static str, Value)> {
     let mut ping = hosts.0[0].within(|| {
         let mut command = Command::new("ping");
         command
-            .args(["-i", "0.2", "10.9.0.2"])
+            .args(["-i", "0.2", "-w", "600", "10.9.0.2"])
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
