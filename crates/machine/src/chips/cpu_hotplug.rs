@@ -138,9 +138,13 @@ impl CpuHotplug {
         };
         match (offset, self.command) {
             (CONTROL, _) => {
-                u32::from(place.present) * PRESENT
-                    | u32::from(place.inserting) * INSERTING
-                    | u32::from(place.removing) * REMOVING
+                let flags = [
+                    (place.present, PRESENT),
+                    (place.inserting, INSERTING),
+                    (place.removing, REMOVING),
+                ];
+                let set = flags.into_iter().filter(|(on, _)| *on);
+                set.fold(0, |status, (_, flag)| status | flag)
             }
             (DATA, NEXT_WITH_EVENT | ARCHITECTURE_ID) => self.selector,
             _ => 0,

@@ -177,10 +177,10 @@ impl Manager {
     /// Takes leave of the CPUs that the guest has ejected.
     pub fn collect_ejected_cpus(&mut self) {
         let there = self.machine.cpus();
-        for index in 0..self.seats.len() {
-            if !self.seats[index].present || there[index] {
-                continue;
-            }
+        let known = self.seats.iter().zip(there).enumerate();
+        let gone = known.filter(|(_, (seat, there))| seat.present && !there);
+        let gone: Vec<usize> = gone.map(|(index, _)| index).collect();
+        for index in gone {
             let path = self.cpu_path(index);
             self.seats[index].present = false;
             let mut data = json!({ "path": path });
