@@ -327,3 +327,22 @@ fn a_bios_starts_from_the_image_as_a_cd_and_as_a_disk() {
         type_and_finish(guest, "BIOS");
     }
 }
+
+/// The old window and the VGA BIOS on KVM; where that only emulates, Linux would take too long.
+#[test]
+fn seabios_shows_its_text_on_kvm() {
+    let name = "seabios_shows_its_text_on_kvm";
+    let usable = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !usable {
+        eprintln!("SKIPPED {name}: /dev/kvm cannot be opened");
+        return;
+    }
+    if !is_there(name, &BIOS) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("empty.img"), vec![0; 1 << 20]).unwrap();
+    let args = ["--firmware", "bios", "--disk", "empty.img", "--accel", "kvm"];
+    let mut guest = Guest::start(folder.path(), &args);
+    guest.expect("Boot failed: not a bootable disk", Guest::screen);
+}
