@@ -201,18 +201,15 @@ impl BackEnd for OpenVSwitch {
 
     fn remove_station(&mut self, bridge: &str, port: &str, mac: Mac, vlan: Option<u16>) -> Result<(), Error> {
         self.tables()?.port(bridge, port)?;
-        let there = self
+        let station = self
             .stations(bridge)?
             .into_iter()
-            .any(|s| s.mac == mac && s.port == port && s.vlan.unwrap_or(0) == vlan.unwrap_or(0));
-        if !there {
-            return Err(Error::Database {
-                what: format!("removing {mac}"),
-                why: format!("it is not at {port}"),
-            });
-        }
-        let vlan = vlan.unwrap_or(0).to_string();
-        fdb::call(&self.run, "fdb/del", &[bridge, &vlan, &mac.to_string()]).map(drop)
+            .find(|s| s.mac == mac && s.port == port && s.vlan.unwrap_or(0) == vlan.unwrap_or(0));
+        let station = station.ok_or_else(|| Error::Database {
+            what: format!("removing {mac}"),
+            why: format!("it is not at {port}"),
+        })?;
+        fdb::forget(&self.run, bridge, &station)
     }
 
     fn flush(&mut self, bridge: &str, port: Option<&str>) -> Result<(), Error> {
@@ -223,8 +220,7 @@ impl BackEnd for OpenVSwitch {
         self.tables()?.port(bridge, port)?;
         for station in self.stations(bridge)? {
             if station.port == port && station.source == Source::Learned {
-                let vlan = station.vlan.unwrap_or(0).to_string();
-                fdb::call(&self.run, "fdb/del", &[bridge, &vlan, &station.mac.to_string()])?;
+                fdb::forget(&self.run, bridge, &station)?;
             }
         }
         Ok(())
