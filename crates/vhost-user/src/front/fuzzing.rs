@@ -40,8 +40,9 @@ pub(super) fn play(input: &[u8]) -> (bool, usize) {
     let greeted = Session::greet_with_patience(ours, 2, stop.as_fd(), Duration::from_secs(5));
     let started = greeted.and_then(|mut session| {
         session.start(&arena, &rings, stop.as_fd())?;
-        let _ = session.look();
-        session.stop()
+        // It has hung up by now.
+        let _ = session.stop();
+        Ok(())
     });
     let mut rings = rings;
     let answered = steps_of(&mut arena, &mut rings[1], steps);
