@@ -998,7 +998,7 @@ fn whatever_is_asked_has_one_answer() {
 }
 
 /// A file in set `set`, opened so.
-fn hand_over(talk: &mut Talk, set: i64, file: File) {
+fn give_file(talk: &mut Talk, set: i64, file: File) {
     talk.session.fds.receive(OwnedFd::from(file));
     talk.good("add-fd", json!({ "fdset-id": set }));
 }
@@ -1011,12 +1011,12 @@ fn the_screen_is_told_and_its_picture_goes_to_files_that_were_handed_over() {
     assert_eq!(talk.line("x-ostler-screen"), "dark, 8 x 1\r\n");
     let file = tempfile::NamedTempFile::new().unwrap();
     let open = |path| File::options().write(true).open(path).unwrap();
-    hand_over(&mut talk, 1, open(file.path()));
+    give_file(&mut talk, 1, open(file.path()));
     talk.good("screendump", json!({ "filename": "/dev/fdset/1" }));
     let picture = std::fs::read(file.path()).unwrap();
     assert_eq!(picture, [b"P6\n8 1\n255\n", &[0; 24][..]].concat());
     let second = tempfile::NamedTempFile::new().unwrap();
-    hand_over(&mut talk, 2, open(second.path()));
+    give_file(&mut talk, 2, open(second.path()));
     assert_eq!(talk.line("screendump /dev/fdset/2 -f png"), "");
     assert!(std::fs::read(second.path()).unwrap().starts_with(b"\x89PNG\r\n"));
     for (arguments, words) in [
@@ -1041,11 +1041,11 @@ fn the_screen_is_told_and_its_picture_goes_to_files_that_were_handed_over() {
     }
     // A pipe that nobody reads would let us wait.
     let (_reader, writer) = std::io::pipe().unwrap();
-    hand_over(&mut talk, 3, File::from(OwnedFd::from(writer)));
+    give_file(&mut talk, 3, File::from(OwnedFd::from(writer)));
     let (_, text) = talk.bad("screendump", json!({ "filename": "/dev/fdset/3" }));
     assert!(text.contains("is no regular file"), "{text}");
     // A file that is only read, and a disk that is full.
-    hand_over(&mut talk, 4, File::open(file.path()).unwrap());
+    give_file(&mut talk, 4, File::open(file.path()).unwrap());
     let (_, text) = talk.bad("screendump", json!({ "filename": "/dev/fdset/4" }));
     assert!(text.contains("Permission denied"), "{text}");
 }
