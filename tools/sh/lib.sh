@@ -13,6 +13,7 @@ OVS=target/open-vswitch
 SSH=target/openssh
 # A DHCPv6 client in tests.
 DHCLIENT=target/dhclient
+LIBVIRTD=target/libvirtd
 # A client in tests.
 VIRT_INSTALL=target/virt-install
 # Debian's signed boot loaders.
@@ -241,6 +242,13 @@ need_open_vswitch() {
 # sshd, whose package starts a service, and the nc that libvirt's clients call over ssh.
 need_ssh() {
 	need_unpacked "$SSH" "sshd and nc" openssh-server openssh-sftp-server libwrap0 netcat-openbsd libbsd0
+}
+
+# Its packages start services, and take the sockets of ours.
+need_libvirtd() {
+	# shellcheck disable=SC2046
+	install_packages "for libvirtd" $(missing_packages /usr/lib/x86_64-linux-gnu/libvirt.so.0:libvirt0 qemu-system-x86_64:qemu-system-x86 openssl:openssl)
+	need_unpacked "$LIBVIRTD" libvirtd libvirt-daemon libvirt-daemon-driver-qemu libdevmapper1.02.1 libparted2 libpcap0.8 libpciaccess0
 }
 
 # Its package would take over the machine's own networking.

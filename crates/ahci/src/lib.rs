@@ -15,6 +15,8 @@ mod controller;
 mod drive;
 mod error;
 mod fis;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hba;
 #[cfg(test)]
 mod hostile_tests;

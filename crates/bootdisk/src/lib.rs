@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `source` | the bytes of the image, and how many may be read |
 //! | `partitions` | GPT and MBR |
-//! | `volume`, `ext4`, `fat` | file systems |
+//! | `volume`, `ext4`, `fat`, `iso9660` | file systems |
 //! | `grub/` | GRUB's configuration: words, statements, and what comes of them |
 //! | `entries` | boot loader entries (UAPI.1) |
 //!
@@ -16,7 +16,12 @@ mod entries;
 mod error;
 mod ext4;
 mod fat;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grub;
+mod iso9660;
+#[cfg(test)]
+mod iso9660_tests;
 mod partitions;
 mod source;
 #[cfg(test)]

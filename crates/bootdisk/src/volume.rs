@@ -3,12 +3,13 @@
 use crate::Error;
 use crate::ext4::Ext4Volume;
 use crate::fat::FatVolume;
+use crate::iso9660::IsoVolume;
 use crate::partitions::{self, Partition, Table};
 use crate::source::Source;
 
 /// A file system that is read. Paths are absolute, with slashes.
 pub(crate) trait Volume {
-    /// "ext4" or "FAT".
+    /// "ext4", "FAT" or "ISO 9660".
     fn kind(&self) -> &'static str;
 
     /// As `search --fs-uuid` compares it.
@@ -34,10 +35,23 @@ pub(crate) struct Volumes {
 
 /// Opens every file system that is known.
 pub(crate) fn open_all(source: &Source) -> Result<Volumes, Error> {
-    let mut list = Vec::new();
-    for partition in partitions::list(source)? {
+    let mut list: Vec<(Partition, Option<Box<dyn Volume>>)> = Vec::new();
+    let found = partitions::list(source)?;
+    // A hybrid image is a CD-ROM as a whole, and has partitions beside.
+    let whole = source.part(0, u64::MAX);
+    if found.iter().all(|partition| partition.number != 0) && IsoVolume::is_here(&whole) {
+        let partition = Partition {
+            table: Table::None,
+            number: 0,
+            part: whole.clone(),
+        };
+        list.push((partition, Some(Box::new(IsoVolume::open(whole)?))));
+    }
+    for partition in found {
         let part = &partition.part;
-        let volume: Option<Box<dyn Volume>> = if Ext4Volume::is_here(part) {
+        let volume: Option<Box<dyn Volume>> = if IsoVolume::is_here(part) {
+            Some(Box::new(IsoVolume::open(part.clone())?))
+        } else if Ext4Volume::is_here(part) {
             Some(Box::new(Ext4Volume::open(part.clone())?))
         } else if FatVolume::is_here(part) {
             // What looks like FAT and is none has no system.
@@ -56,6 +70,20 @@ pub(crate) fn open_all(source: &Source) -> Result<Volumes, Error> {
 }
 
 impl Volumes {
+    /// A disk whose only partition is `volume`.
+    #[cfg(any(test, fuzzing))]
+    pub fn of(volume: Box<dyn Volume>, source: Source) -> Self {
+        let partition = Partition {
+            table: Table::Gpt,
+            number: 1,
+            part: source.part(0, u64::MAX),
+        };
+        Self {
+            list: vec![(partition, Some(volume))],
+            source,
+        }
+    }
+
     /// The volume at `index`.
     pub fn get(&self, index: usize) -> Option<&dyn Volume> {
         self.list.get(index)?.1.as_deref()
@@ -87,10 +115,10 @@ impl Volumes {
         }
     }
 
-    /// The index of what GRUB calls `name`: hd0, hd0,1, hd0,gpt1 or hd0,msdos1.
+    /// The index of what GRUB calls `name`: hd0, hd0,1, hd0,gpt1, hd0,msdos1, or cd0 for the whole disk.
     pub fn by_grub_name(&self, name: &str) -> Option<usize> {
         let number = match name.split_once(',') {
-            None if name == "hd0" => 0,
+            None if matches!(name, "hd0" | "cd0" | "cd") => 0,
             Some(("hd0", partition)) => partition
                 .trim_start_matches(|c: char| c.is_ascii_alphabetic())
                 .parse::<u32>()

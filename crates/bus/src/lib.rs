@@ -8,6 +8,8 @@ mod doorbell;
 mod interrupt;
 mod map;
 pub mod registers;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use doorbell::{Doorbell, DoorbellRegistry, Space};
 pub use interrupt::{InterruptLine, Msi, MsiSink};

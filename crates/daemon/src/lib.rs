@@ -80,7 +80,7 @@ impl Shared {
 
 /// A daemon that serves. Dropping it hangs up on clients and leaves guests running.
 pub struct Daemon {
-    _server: Server,
+    server: Server,
     /// Keeps a second daemon away.
     _lock: File,
 }
@@ -147,10 +147,21 @@ impl Daemon {
         let server = Server::start(doors, tls, shared)?;
         domains.autostart();
         systemd::notify("READY=1");
-        Ok(Self {
-            _server: server,
-            _lock: lock,
-        })
+        Ok(Self { server, _lock: lock })
+    }
+
+    /// Reads the files of TLS again: certificates, key, revocations, and who is let in. Clients that are connected stay. If anything
+    /// is wrong with them, all stays as it was. The rest of `config` is of the next start.
+    pub fn reload(&self, config: &Config) -> Result<(), Error> {
+        let Some(tls) = &config.tls else {
+            log::note!("there is no TLS whose certificates could be read again");
+            return Ok(());
+        };
+        match self.server.replace_tls(Tls::load(tls)?) {
+            true => log::note!("the certificates of TLS were read again"),
+            false => log::note!("TLS is served from the next start on"),
+        }
+        Ok(())
     }
 }
 

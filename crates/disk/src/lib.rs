@@ -8,6 +8,8 @@
 mod capability;
 mod engine;
 mod error;
+#[cfg(feature = "testing")]
+pub mod memory;
 pub mod open;
 mod raw;
 #[cfg(feature = "testing")]

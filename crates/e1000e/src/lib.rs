@@ -16,6 +16,8 @@ mod checksum;
 mod error;
 mod filter;
 mod function;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
 mod inspect;
@@ -27,7 +29,8 @@ mod receive;
 mod registers;
 mod ring;
 mod shared;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzers use a part of it"))]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -16,12 +16,10 @@ pub enum Error {
     #[error("`{0}` is no MAC address; write six pairs of hexadecimal digits, such as 52:54:00:12:34:56")]
     Mac(String),
     /// No bridge of that name with that back end.
-    #[error("there is no bridge `{1}`; `ostler net host list` shows those that exist")]
+    #[error("there is no bridge `{1}`; `ostler net list` shows those that exist")]
     NoBridge(Kind, String),
     /// The interface is no port of the bridge.
-    #[error(
-        "`{port}` is no port of the bridge `{bridge}`; `ostler net host port list {bridge}` shows its ports"
-    )]
+    #[error("`{port}` is no port of the bridge `{bridge}`; `ostler net port list {bridge}` shows its ports")]
     NoPort {
         /// The bridge.
         bridge: String,
@@ -72,7 +70,7 @@ pub enum Error {
     #[error("`{0}` cannot be in a rule of the firewall; use letters, digits, `.`, `_`, `-` and `@`")]
     NetworkName(String),
     /// No network of that name.
-    #[error("there is no network `{0}`; `ostler net host network list` shows those that exist")]
+    #[error("there is no network `{0}`; `ostler net list` shows those that exist")]
     NoNetwork(String),
     /// There is nothing that could leave by one interface only.
     #[error("a way out is for networks with nat and route; this one is {0}")]
@@ -154,6 +152,11 @@ impl Error {
                 .or_else(|| source.get_ref()?.downcast_ref::<Told>()?.number.raw_os_error()),
             _ => None,
         }
+    }
+
+    /// Whether the host refused it for want of privilege.
+    pub fn is_permission(&self) -> bool {
+        matches!(self.errno(), Some(libc::EPERM | libc::EACCES))
     }
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

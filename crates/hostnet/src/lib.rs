@@ -19,8 +19,8 @@ pub use kernel::{Forward, Kernel, Network, Ports, Subnet, TapSpec, Uplink};
 pub use name::{Mac, check_name};
 pub use ovs::OpenVSwitch;
 pub use view::{
-    Bridge, BridgeSettings, Flag, Kind, Port, PortSettings, PortVlans, Protocol, Role, Source, State,
-    Station, Stp, Tap,
+    Bridge, BridgeSettings, Flag, Kind, Port, PortCounters, PortSettings, PortVlans, Protocol, Role, Source,
+    State, Station, Stp, Tap,
 };
 
 /// What makes bridges.

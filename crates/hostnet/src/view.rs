@@ -127,6 +127,25 @@ pub struct Port {
     pub flags: Vec<Flag>,
     /// If it is a tap.
     pub tap: Option<Tap>,
+    /// The bridge that is designated on the port's segment, where the back end tells it.
+    pub designated_bridge: Option<String>,
+    /// What passed. `None` where neither the kernel nor the back end counts.
+    pub counters: Option<PortCounters>,
+}
+
+/// What passed a port, seen from the bridge: received is what came in by the port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct PortCounters {
+    pub received: u64,
+    pub received_bytes: u64,
+    pub received_errors: u64,
+    pub received_dropped: u64,
+    pub sent: u64,
+    pub sent_bytes: u64,
+    pub sent_errors: u64,
+    pub sent_dropped: u64,
 }
 
 /// A port's role in the spanning tree (802.1D-2004, 17.3.2).

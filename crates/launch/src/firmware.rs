@@ -33,6 +33,12 @@ const UEFI: [(&str, &str); 4] = [
         "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
     ),
 ];
+/// Where they put the VGA BIOS for a display with Bochs' VBE registers.
+const VGA_BIOS: [&str; 3] = [
+    "/usr/share/seabios/vgabios-stdvga.bin",
+    "/usr/share/seavgabios/vgabios-stdvga.bin",
+    "/usr/share/qemu/vgabios-stdvga.bin",
+];
 /// Where they put OVMF with secure boot, which needs SMM, with a template that has the usual keys enrolled.
 const SECURE_UEFI: [(&str, &str); 3] = [
     (
@@ -97,6 +103,12 @@ struct Found {
     /// The template of its variables.
     template: Option<PathBuf>,
     smm: bool,
+}
+
+/// Opens the host's VGA BIOS, which a BIOS needs to show anything; UEFI does without. `None` if the host has none.
+pub fn open_vga_bios() -> Result<Option<File>, Error> {
+    let found = VGA_BIOS.into_iter().map(Path::new).find(|path| path.exists());
+    found.map(|path| open_image("VGA BIOS", path)).transpose()
 }
 
 /// Opens the firmware that `which` names, and its variables.

@@ -1,11 +1,13 @@
 //! What everyone does who starts a guest, `ostler run` and the daemon alike: finding firmware, opening boot images, and starting
-//! the processes of a guest and of its user-mode network.
+//! the processes of a guest, of its user-mode network and of its porter.
 
 pub mod firmware;
 mod image;
+pub mod porter;
 mod process;
 pub mod usernet;
 
+pub use firmware::open_vga_bios;
 pub use image::open_image;
 pub use process::{Started, start};
 

@@ -31,7 +31,12 @@ const ROWS: &[Row] = &[
     honoured("uuid", "", "made at random if it is missing"),
     honoured("title", "", "a line for people"),
     honoured("description", "", "a text for people"),
-    honoured("metadata", "", "given back as it came").whole(),
+    honoured(
+        "metadata",
+        "",
+        "given back as it came; a `<backend>` of ours in it says who moves the frames",
+    )
+    .whole(),
     honoured("forward@dev", "", "the host's interface that packets leave by"),
     honoured(
         "forward@mode",
@@ -424,6 +429,13 @@ impl Ip {
     fn read(element: &Element) -> Result<Self, Error> {
         let address = ip(element, "address")?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
+        let said = element.get("family").unwrap_or("ipv4");
+        if address.is_ipv6() != (said == "ipv6") {
+            return Err(Error::Xml(format!(
+                "{address} is no address of the family '{said}' (line {})",
+                element.line
+            )));
+        }
         let prefix = match (attribute::<u8>(element, "prefix")?, element.get("netmask")) {
             (Some(prefix), _) => Some(prefix),
             (None, Some(mask)) => match mask.parse::<std::net::Ipv4Addr>() {

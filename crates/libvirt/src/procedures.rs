@@ -187,6 +187,8 @@ procedures! {
         128 INTERFACE_LOOKUP_BY_NAME InterfaceLookupByName(String) -> HostInterface, Reads;
         129 INTERFACE_LOOKUP_BY_MAC_STRING InterfaceLookupByMacString(String) -> HostInterface, Reads;
         130 INTERFACE_GET_XML_DESC InterfaceGetXmlDesc(InterfaceXmlArgs) -> String, Reads;
+        135 CONNECT_DOMAIN_XML_FROM_NATIVE ConnectDomainXmlFromNative(NativeArgs) -> String, Writes;
+        136 CONNECT_DOMAIN_XML_TO_NATIVE ConnectDomainXmlToNative(NativeArgs) -> String, Writes;
         137 CONNECT_NUM_OF_DEFINED_INTERFACES ConnectNumOfDefinedInterfaces(()) -> i32, Reads;
         138 CONNECT_LIST_DEFINED_INTERFACES ConnectListDefinedInterfaces(i32) -> List<String, MAX_HOST_INTERFACES>, Reads;
         139 CONNECT_NUM_OF_SECRETS ConnectNumOfSecrets(()) -> i32, Reads;
@@ -207,9 +209,11 @@ procedures! {
         155 STORAGE_POOL_IS_PERSISTENT StoragePoolIsPersistent(StoragePool) -> i32, Reads;
         156 INTERFACE_IS_ACTIVE InterfaceIsActive(HostInterface) -> i32, Reads;
         157 CONNECT_GET_LIB_VERSION ConnectGetLibVersion(()) -> u64, Reads;
+        158 CONNECT_COMPARE_CPU ConnectCompareCpu(XmlFlagsArgs) -> i32, Reads;
         159 DOMAIN_MEMORY_STATS DomainMemoryStats(MemoryStatsArgs) -> List<MemoryStat, 1024>, Reads;
         160 DOMAIN_ATTACH_DEVICE_FLAGS DomainAttachDeviceFlags(DeviceFlagsArgs) -> (), Writes;
         161 DOMAIN_DETACH_DEVICE_FLAGS DomainDetachDeviceFlags(DeviceFlagsArgs) -> (), Writes;
+        162 CONNECT_BASELINE_CPU ConnectBaselineCpu(BaselineCpuArgs) -> String, Reads;
         163 DOMAIN_GET_JOB_INFO DomainGetJobInfo(Domain) -> JobInfo, Reads;
         164 DOMAIN_ABORT_JOB DomainAbortJob(Domain) -> (), Writes;
         165 STORAGE_VOL_WIPE StorageVolWipe(VolumeFlagsArgs) -> (), Writes;
@@ -306,6 +310,8 @@ procedures! {
         390 DOMAIN_SET_LIFECYCLE_ACTION DomainSetLifecycleAction(LifecycleActionArgs) -> (), Writes;
         391 STORAGE_POOL_LOOKUP_BY_TARGET_PATH StoragePoolLookupByTargetPath(String) -> StoragePool, Reads;
         392 DOMAIN_DETACH_DEVICE_ALIAS DomainDetachDeviceAlias(DeviceFlagsArgs) -> (), Writes;
+        393 CONNECT_COMPARE_HYPERVISOR_CPU ConnectCompareHypervisorCpu(CompareHypervisorCpuArgs) -> i32, Reads;
+        394 CONNECT_BASELINE_HYPERVISOR_CPU ConnectBaselineHypervisorCpu(BaselineHypervisorCpuArgs) -> String, Reads;
         403 CONNECT_GET_STORAGE_POOL_CAPABILITIES ConnectGetStoragePoolCapabilities(u32) -> String, Reads;
         404 NETWORK_LIST_ALL_PORTS NetworkListAllPorts(NetworkPortsArgs) -> NetworkPortsRet, Reads;
         405 NETWORK_PORT_LOOKUP_BY_UUID NetworkPortLookupByUuid(NetworkPort) -> NetworkPort, Reads;

@@ -1,6 +1,7 @@
 //! Arguments and results of the procedures, as they are on the wire.
 
 mod agent;
+mod cpu;
 mod domain_more;
 mod host_interface;
 mod network;
@@ -12,6 +13,7 @@ mod tuning;
 use crate::xdr::{Chars, Decode, Encode, Reader, XdrError, xdr_struct};
 pub use crate::xdr::{List, Opaque};
 pub use agent::*;
+pub use cpu::*;
 pub use domain_more::*;
 pub use host_interface::*;
 pub use network::*;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use ostler_accel::Vm;
+use ostler_display::Card;
 use ostler_memory::GuestRam;
 use ostler_pci::PciFunction;
 
-use crate::{BootSource, Firmware};
+use crate::{Blob, BootSource, Firmware};
 
 /// A version of the platform. A guest keeps its version for life; new ones are added here, old ones stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +76,14 @@ pub enum Boot {
     Firmware(Firmware),
 }
 
+/// A display.
+pub struct Display {
+    /// The display itself, placed in slot 30.
+    pub card: Arc<Card>,
+    /// What a BIOS runs for it (a VGA BIOS); firmware of other kinds has drivers of its own.
+    pub rom: Option<Blob>,
+}
+
 /// What a machine is built from.
 pub struct MachineConfig {
     /// Version of the platform.
@@ -83,14 +92,18 @@ pub struct MachineConfig {
     pub ram: Arc<GuestRam>,
     /// The virtual machine, mapped onto the same RAM.
     pub vm: Arc<dyn Vm>,
-    /// Number of CPUs, with APIC ids 0 to `cpus - 1`.
+    /// Number of CPUs that there can be, with APIC ids 0 to `cpus - 1`.
     pub cpus: u32,
+    /// How many of them are there at the start, the first ones. If not all are, CPUs come and go.
+    pub boot_cpus: u32,
     /// What it starts with.
     pub boot: Boot,
     /// PCI functions of the guest's devices, placed in this order in slots 1 to 15.
     pub functions: Vec<Arc<dyn PciFunction>>,
     /// The SATA controller, placed where Q35 has it (slot 31, function 2).
     pub sata: Option<Arc<dyn PciFunction>>,
+    /// The display, if there is one.
+    pub display: Option<Display>,
     /// Whether there is a watchdog (i6300esb), in the slot after those of the functions.
     pub watchdog: bool,
     /// The VM generation ID, as its bytes are in memory; without one there is no such device.

@@ -28,6 +28,12 @@ pub enum Error {
          boot such as --firmware uefi"
     )]
     NoSmm,
+    /// A CPU that comes later would have no place in the firmware's system management memory.
+    #[error(
+        "CPUs cannot come and go in a guest whose firmware has system management mode; say --cpus N without max, or take firmware \
+         without secure boot"
+    )]
+    SmmWithCpuHotplug,
     /// The kernel does not fit.
     #[error(
         "the kernel needs memory up to {needed:#x}, and the guest's ends at {end:#x}; give it more with --memory"
@@ -59,9 +65,22 @@ pub enum Error {
     /// A zero byte would end the command line early.
     #[error("the command line has a zero byte in it; remove it")]
     CommandLineZero,
+    /// The VGA BIOS has no size that one can have.
+    #[error(
+        "the VGA BIOS has {0} bytes, more than the 128 KiB that a PC has room for; use Debian's vgabios-stdvga.bin"
+    )]
+    VgaBiosSize(u64),
     /// That many CPUs cannot be had.
     #[error("a guest can have 1 to {MAX_CPUS} CPUs, not {0}")]
     Cpus(u32),
+    /// More CPUs at the start than there can be, or none.
+    #[error("a guest that can have {most} CPUs starts with 1 to {most} of them, not {start}")]
+    BootCpus {
+        /// CPUs at the start.
+        start: u32,
+        /// CPUs that there can be.
+        most: u32,
+    },
     /// There is not enough RAM for what the platform itself places in it.
     #[error("the guest has no memory at {0:#x}, which the boot needs; give it at least 2M")]
     NoMemory(u64),

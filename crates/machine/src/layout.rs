@@ -61,6 +61,8 @@ pub const PM_BASE: u64 = 0x600;
 pub const SCI: u8 = 9;
 /// Command and status of the firmware's SMI handler.
 pub const SMI_COMMAND: u64 = 0xb2;
+/// Which CPUs there are, where they come and go: QEMU's place for it.
+pub const CPU_HOTPLUG: u64 = 0xcd8;
 /// Reset control.
 pub const RESET_CONTROL: u64 = 0xcf9;
 /// Configuration address and data.

@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod interrupts;
 mod layout;
 mod machine;
+mod memory_map;
 mod recipe;
 mod tables;
 mod timers;
@@ -28,7 +29,9 @@ use ostler_bus::registers;
 
 pub use boot::{Blob, BootSource};
 pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
-pub use config::{Boot, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
+pub use chips::cpu_hotplug::{OstReport, Outcome as CpuOutcome};
+pub use chips::keys::Key;
+pub use config::{Boot, Display, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
 pub use error::Error;
 pub use firmware::{Firmware, FirmwareChip, SMM_MEMORY, Variables, disk_path, sata_path};
 pub use layout::MAX_CPUS;

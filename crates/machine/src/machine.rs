@@ -5,6 +5,7 @@
 //! [`Machine::reset`], and gives the boot states again. All other methods may be called from any thread at any time.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ostler_accel::CpuState;
 use ostler_bus::{AddressMap, Device, Range};
@@ -13,10 +14,13 @@ use ostler_pci::{Location, PciFunction, Root, RootPort};
 
 use crate::boot::{self, BootSource};
 use crate::bridges::{HostBridge, topology};
+use crate::chips::cpu_hotplug::{CpuHotplug, OstReport, Outcome as CpuOutcome};
+use crate::chips::cpu_hotplug_bus::Cpus;
 use crate::chips::fw_cfg_bus::FwCfg;
 use crate::chips::generation_id::GenerationId;
 use crate::chips::i6300esb_bus::Watchdog;
 use crate::chips::i8042_bus::I8042Bus;
+use crate::chips::keys::Key;
 use crate::chips::pit_bus::PitBus;
 use crate::chips::pm_bus::PmBus;
 use crate::chips::rtc_bus::RtcBus;
@@ -24,6 +28,7 @@ use crate::chips::serial_port::SerialPort;
 use crate::firmware::Board;
 use crate::interrupts::Router;
 use crate::layout::{ECAM_BASE, ECAM_SIZE, PCI_CONFIG_PORTS};
+use crate::memory_map::MemoryMap;
 use crate::registers::lock;
 use crate::tables::{self, Description};
 use crate::timers::TimerThread;
@@ -53,9 +58,12 @@ pub struct Machine {
     pub(crate) ports: Arc<AddressMap>,
     pub(crate) memory: Arc<AddressMap>,
     pub(crate) ram: Arc<GuestRam>,
-    pub(crate) cpus: u32,
+    pub(crate) cpus: Arc<Cpus>,
+    pub(crate) cpu_hotplug: bool,
     /// What the platform itself loads.
     pub(crate) boot: Option<Arc<BootSource>>,
+    /// The memory map, where it changes.
+    pub(crate) memory_map: Option<Arc<MemoryMap>>,
     /// What loads everything else instead.
     pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
@@ -69,9 +77,50 @@ impl Machine {
         self.machine_type
     }
 
-    /// Number of CPUs.
-    pub fn cpus(&self) -> u32 {
-        self.cpus
+    /// For each CPU that there can be whether it is there.
+    pub fn cpus(&self) -> Vec<bool> {
+        self.cpus.present()
+    }
+
+    /// True if CPU `cpu` is there.
+    pub fn has_cpu(&self, cpu: u32) -> bool {
+        self.cpus.access(|cpus| cpus.is_present(cpu))
+    }
+
+    /// True if CPUs can come and go.
+    pub fn has_cpu_hotplug(&self) -> bool {
+        self.cpu_hotplug
+    }
+
+    /// Tells the guest that CPU `cpu` is there from now on: it stands in its boot state already. False if it was there, or cannot
+    /// be.
+    pub fn insert_cpu(&self, cpu: u32) -> bool {
+        let inserted = self.cpu_hotplug && self.cpus.access(|cpus| cpus.insert(cpu));
+        if inserted {
+            self.chips.pm.raise_event(tables::CPU_EVENT);
+        }
+        inserted
+    }
+
+    /// Asks the guest to let CPU `cpu` go. False if it is not there, or is CPU 0.
+    pub fn request_cpu_removal(&self, cpu: u32) -> bool {
+        let asked = self.cpu_hotplug && self.cpus.access(|cpus| cpus.ask_to_leave(cpu));
+        if asked {
+            self.chips.pm.raise_event(tables::CPU_EVENT);
+        }
+        asked
+    }
+
+    /// What the guest has said of events of its CPUs since the last call: the last of each CPU.
+    pub fn take_cpu_reports(&self) -> Vec<(u32, OstReport)> {
+        self.cpus.access(CpuHotplug::take_reports)
+    }
+
+    /// Calls `listener` from now on when the guest has let go of a CPU or says what became of an event, on the thread of the CPU
+    /// that did so. The listener sees to it that a CPU that was ejected executes no more, waits for nothing, and asks the machine
+    /// nothing. A second call changes nothing.
+    pub fn listen_to_cpus(&self, listener: impl Fn(CpuOutcome) + Send + Sync + 'static) {
+        self.cpus.listen(listener);
     }
 
     /// I/O ports: where [`ostler_accel::Exit::PortRead`] and `PortWrite` go.
@@ -95,9 +144,9 @@ impl Machine {
         }
     }
 
-    /// The memory map that the accelerator has now, where firmware changes it.
+    /// The memory map that the accelerator has now, where firmware or a display changes it.
     pub fn changing_slots(&self) -> Option<Arc<[RamSlot]>> {
-        self.firmware.as_ref().map(|firmware| firmware.slots())
+        self.memory_map.as_ref().map(|map| map.slots())
     }
 
     /// Carries [`ostler_accel::Exit::EndOfInterrupt`] to the IOAPIC.
@@ -117,6 +166,12 @@ impl Machine {
     /// Presses the power button: the guest hears of it by ACPI, if it listens.
     pub fn power_button(&self) {
         self.chips.pm.press_power_button();
+    }
+
+    /// Presses keys of the keyboard together, and releases them after `time`; one call after the other. False if too many calls
+    /// wait already.
+    pub fn press_keys(&self, keys: Vec<Key>, time: Duration) -> bool {
+        self.chips.keyboard.press(keys, time)
     }
 
     /// Gives the guest another generation ID, and tells it by ACPI. False if there is no such device.
@@ -181,10 +236,14 @@ impl Machine {
         if let Some(port) = &chips.serial {
             port.reset();
         }
+        self.cpus.access(CpuHotplug::reset);
+        let present = self.cpus.present().iter().filter(|present| **present).count() as u32;
         chips.fw_cfg.reset();
+        chips.fw_cfg.set_cpus(present);
         chips.keyboard.reset();
         chips.pm.reset();
         chips.rtc.reset();
+        chips.rtc.set_cpus(present);
         chips.router.reset();
         chips.pit.reset();
         if let Some(firmware) = &self.firmware {
@@ -211,11 +270,13 @@ impl Machine {
         tables::install(&Description {
             ram: &self.ram,
             machine_type: self.machine_type,
-            cpus: self.cpus,
+            cpus: &self.cpus.present(),
+            cpu_hotplug: self.cpu_hotplug,
             windows: topology::windows(&self.ram),
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
+            display: self.memory_map.is_some(),
             firmware: false,
             more_memory: 0,
         })?;

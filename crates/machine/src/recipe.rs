@@ -7,6 +7,8 @@ use ostler_bus::{AddressMap, Device, InterruptLine, MsiSink, Range};
 use ostler_pci::{Location, PciFunction, Root, RootConfig, Windows};
 
 use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
+use crate::chips::cpu_hotplug;
+use crate::chips::cpu_hotplug_bus::{CpuHotplugPorts, Cpus};
 use crate::chips::fw_cfg_bus::{self, FwCfg};
 use crate::chips::generation_id::GenerationId;
 use crate::chips::i6300esb_bus::Watchdog;
@@ -22,12 +24,18 @@ use crate::chips::signals::{
 use crate::firmware::Board;
 use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
 use crate::layout::{
-    COM1, COM1_IRQ, ELCR_PORTS, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, IOAPIC_BASE, MAX_CPUS,
-    PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
+    COM1, COM1_IRQ, CPU_HOTPLUG, ELCR_PORTS, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, IOAPIC_BASE,
+    MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
 };
 use crate::machine::{Chips, Machine};
+use crate::memory_map::{self, MemoryMap};
 use crate::timers::{Clock, TimerThread, Timers};
-use crate::{Boot, Error, MachineConfig, MachineEvents, SerialBackend};
+use crate::{Boot, Display, Error, MachineConfig, SerialBackend};
+
+/// Under which name SeaBIOS looks for the option ROM of a function with these ids (Runtime_config: pciVVVV,DDDD.rom).
+const VGA_BIOS_FILE: &str = "pci1234,1111.rom";
+/// Most bytes of one: what the memory map leaves between display memory and other option ROMs.
+const MAX_VGA_BIOS: u64 = 128 << 10;
 
 /// The buses under construction.
 struct Buses {
@@ -53,9 +61,11 @@ impl Machine {
             ram,
             vm,
             cpus,
+            boot_cpus,
             boot,
             mut functions,
             sata,
+            display,
             watchdog,
             generation_id,
             serial,
@@ -66,11 +76,27 @@ impl Machine {
         if !(1..=MAX_CPUS).contains(&cpus) {
             return Err(Error::Cpus(cpus));
         }
+        if !(1..=cpus).contains(&boot_cpus) {
+            return Err(Error::BootCpus {
+                start: boot_cpus,
+                most: cpus,
+            });
+        }
+        let cpu_hotplug = boot_cpus < cpus;
+        let places = Arc::new(Cpus::new(cpus, boot_cpus));
+        let memory_map = MemoryMap::new(vm.clone());
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (machine_type, cpus, serial.is_some(), generation_id.is_some());
-                (None, Some(Board::new(firmware, vm.clone(), ram.clone(), what)?))
+                let what = (
+                    machine_type,
+                    serial.is_some(),
+                    generation_id.is_some(),
+                    display.is_some(),
+                );
+                let processors = (places.clone(), cpu_hotplug);
+                let board = Board::new(firmware, memory_map.clone(), ram.clone(), processors, what)?;
+                (None, Some(board))
             }
         };
         let buses = Buses {
@@ -85,10 +111,11 @@ impl Machine {
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
         let more_memory = firmware.as_ref().map_or(0, |board| board.more_memory());
         let smi = firmware.as_ref().and_then(|board| board.smi().cloned());
-        let sizes = rtc_bus::Sizes::of(&ram, more_memory, cpus);
+        let sizes = rtc_bus::Sizes::of(&ram, more_memory, boot_cpus);
         let rtc = RtcBus::new(isa(8), clock, timers.clone(), sizes, firmware.is_some());
         buses.port(0x70, 2, rtc.clone())?;
-        let keyboard = keyboard_controller(&buses, isa(1), isa(12), &events)?;
+        let keyboard = I8042Bus::new((isa(1), isa(12)), events.clone(), clock, timers.clone());
+        keyboard_controller(&buses, &keyboard)?;
         let serial = serial
             .map(|outside| serial_port(&buses, isa(COM1_IRQ), outside))
             .transpose()?;
@@ -101,14 +128,24 @@ impl Machine {
         buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone(), smi)))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
-        let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), cpus)?);
+        let fw_cfg = Arc::new(FwCfg::new(ram.clone(), boot.clone(), (boot_cpus, cpus))?);
         buses.port(FW_CFG, fw_cfg_bus::SIZE, fw_cfg.clone())?;
         let generation_id = generation_id.map(|id| Arc::new(GenerationId::new(id)));
         if let Some(page) = &generation_id {
             buses.window(GENERATION_ID, GENERATION_ID_SIZE, page.clone())?;
         }
+        if let Some(display) = &display {
+            self::display(&buses, display, &memory_map, &fw_cfg)?;
+            if firmware.is_none() {
+                memory_map.set_board(memory_map::without_window(&ram), None)?;
+            }
+        }
         if let Some(firmware) = &firmware {
             firmware_board(&buses, firmware, &fw_cfg)?;
+        }
+        if cpu_hotplug {
+            let ports = Arc::new(CpuHotplugPorts(places.clone()));
+            buses.port(CPU_HOTPLUG, cpu_hotplug::SIZE, ports)?;
         }
         if let Some(port) = debug_exit {
             buses.port(u64::from(port), 4, Arc::new(DebugExit(events.clone())))?;
@@ -133,6 +170,10 @@ impl Machine {
             let line = topology::line(&router, topology::SATA, &*sata);
             root.add(topology::SATA, sata, line)?;
         }
+        let changes = firmware.is_some() || display.is_some();
+        if let Some(display) = display {
+            root.add(topology::DISPLAY, display.card, None)?;
+        }
         add_root_ports(&root, &router, &(vm as Arc<dyn MsiSink>))?;
 
         let chips = Chips {
@@ -153,8 +194,10 @@ impl Machine {
             ports: buses.ports,
             memory: buses.memory,
             ram,
-            cpus,
+            cpus: places,
+            cpu_hotplug,
             boot,
+            memory_map: changes.then_some(memory_map),
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,
@@ -173,6 +216,35 @@ fn firmware_board(buses: &Buses, board: &Board, fw_cfg: &Arc<FwCfg>) -> Result<(
         buses.port(range.base, range.len, device)?;
     }
     board.connect(fw_cfg.clone())
+}
+
+/// What a display has beyond its PCI function: the old ports, and the window below 1 MiB. SMRAM, where there is some, is mapped
+/// over the window by the board.
+fn display(buses: &Buses, display: &Display, map: &Arc<MemoryMap>, fw_cfg: &FwCfg) -> Result<(), Error> {
+    let card = &display.card;
+    buses.port(
+        ostler_display::LEGACY_PORTS,
+        ostler_display::LEGACY_PORT_COUNT,
+        card.legacy_ports(),
+    )?;
+    buses.port(
+        ostler_display::VBE_PORTS,
+        ostler_display::VBE_PORT_COUNT,
+        card.vbe_ports(),
+    )?;
+    let (window, size) = (ostler_display::LEGACY_WINDOW, ostler_display::LEGACY_WINDOW_SIZE);
+    buses.window(window, size, card.legacy_window())?;
+    card.connect(map.clone());
+    let Some(rom) = &display.rom else { return Ok(()) };
+    let what = "VGA BIOS";
+    let size = rom.len(what)?;
+    if size > MAX_VGA_BIOS {
+        return Err(Error::VgaBiosSize(size));
+    }
+    let mut contents = vec![0; size as usize];
+    rom.read_at(what, 0, &mut contents)?;
+    fw_cfg.change(|items| items.add_file(VGA_BIOS_FILE, contents));
+    Ok(())
 }
 
 fn interrupt_controllers(buses: &Buses, vm: &Arc<dyn Vm>) -> Result<Arc<Router>, Error> {
@@ -205,16 +277,9 @@ fn timer_chip(
     Ok(pit)
 }
 
-fn keyboard_controller(
-    buses: &Buses,
-    keyboard: Arc<dyn InterruptLine>,
-    aux: Arc<dyn InterruptLine>,
-    events: &Arc<dyn MachineEvents>,
-) -> Result<Arc<I8042Bus>, Error> {
-    let controller = I8042Bus::new(keyboard, aux, events.clone());
+fn keyboard_controller(buses: &Buses, controller: &Arc<I8042Bus>) -> Result<(), Error> {
     buses.port(0x60, 1, Arc::new(DataPort(controller.clone())))?;
-    buses.port(0x64, 1, Arc::new(CommandPort(controller.clone())))?;
-    Ok(controller)
+    buses.port(0x64, 1, Arc::new(CommandPort(controller.clone())))
 }
 
 fn serial_port(

@@ -15,7 +15,7 @@ use crate::failure::{Failure, say};
 use crate::run::Signals;
 
 /// Options of the subcommand.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct DaemonArgs {
     /// Configuration (TOML) [default: /etc/ostler/daemon.toml, for a user ~/.config/ostler/daemon.toml, if it is there].
     #[arg(long, value_name = "FILE")]
@@ -68,11 +68,12 @@ pub fn run(args: DaemonArgs) -> Result<ExitCode, Failure> {
     let signals = Signals::take(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
         .map_err(|e| Failure::failed(format!("cannot take signals: {e}")))?;
     let check = args.check;
-    let config = configure(args)?;
+    let config = configure(args.clone())?;
     if check {
         return Ok(ExitCode::SUCCESS);
     }
     raise_descriptor_limit();
+    limit_arenas();
     let daemon = Daemon::start(&config, open_kvm()).map_err(|error| Failure::bad_input(error.to_string()))?;
     let places: Vec<_> = config
         .unix
@@ -85,12 +86,25 @@ pub fn run(args: DaemonArgs) -> Result<ExitCode, Failure> {
         "ostler: serving libvirt's clients of {uri} at {}",
         places.join(", ")
     ));
-    while signals.next().is_none() {
-        // A signal that ends the wait is found by the loop.
-        let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
+    loop {
+        match signals.next() {
+            // A signal that ends the wait is found by the loop.
+            None => drop(poll(&mut [PollFd::new(&signals, PollFlags::IN)], None)),
+            Some(libc::SIGHUP) => reload(&daemon, &args),
+            Some(_) => break,
+        }
     }
     drop(daemon);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads what can be read while it serves: the configuration's TLS. What is wrong with it is said, and nothing changes.
+fn reload(daemon: &Daemon, args: &DaemonArgs) {
+    let configured = configure(args.clone()).map_err(|failure| failure.message);
+    let reloaded = configured.and_then(|config| daemon.reload(&config).map_err(|error| error.to_string()));
+    if let Err(why) = reloaded {
+        eprintln!("ostler daemon: nothing is read again: {why}");
+    }
 }
 
 /// Every client takes a few descriptors, and the usual limit is for programs that have few.
@@ -99,6 +113,13 @@ fn raise_descriptor_limit() {
     limit.current = limit.maximum;
     // Fewer clients are served where it stays as it is.
     let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// The allocator keeps apart what different threads free, up to eight heaps a CPU. The daemon's many threads allocate little at a time, and
+/// two of them are enough.
+fn limit_arenas() {
+    // SAFETY: an option of the allocator, which takes any number.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
 }
 
 /// What the file says, and the options over it.

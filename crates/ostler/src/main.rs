@@ -8,6 +8,7 @@ mod failure;
 mod guests;
 mod manual;
 mod net;
+mod porter;
 mod run;
 mod ssh_helper;
 mod switch;
@@ -70,6 +71,9 @@ enum Command {
     /// The process of one guest's user-mode network; `run` starts it.
     #[command(hide = true)]
     Usernet(usernet::UsernetArgs),
+    /// The process that connects what one guest's process asks for; `run` starts it, with its errands on standard input.
+    #[command(hide = true)]
+    Porter,
     /// What libvirt's clients start over ssh; also by the name virt-ssh-helper.
     #[command(hide = true)]
     SshHelper(ssh_helper::SshHelperArgs),
@@ -109,6 +113,7 @@ fn run() -> Result<ExitCode, Failure> {
             Command::Net(args) => net::run(args),
             Command::Vmm(args) => vmm::run(args).map(|()| ExitCode::SUCCESS),
             Command::Usernet(args) => usernet::run(args).map(|()| ExitCode::SUCCESS),
+            Command::Porter => porter::run().map(|()| ExitCode::SUCCESS),
             Command::SshHelper(args) => ssh_helper::run(args),
             Command::Manual(args) => manual::run(args),
         },

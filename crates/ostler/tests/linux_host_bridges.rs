@@ -1,4 +1,4 @@
-//! Three real Linux guests at the host's own bridges, the kernel's and Open vSwitch's, which `ostler net host` makes and changes in a
+//! Three real Linux guests at the host's own bridges, the kernel's and Open vSwitch's, which `ostler net` makes and changes in a
 //! network namespace of each test's own.
 
 #[path = "../../hostnet/tests/support/mod.rs"]
@@ -19,10 +19,10 @@ use support::{Guest, OSTLER, Running};
 
 const LIMIT: Duration = Duration::from_secs(400);
 
-/// `ostler net host` with Open vSwitch's sockets in `ovs_run`.
+/// `ostler net` with Open vSwitch's sockets in `ovs_run`.
 fn try_net(ovs_run: &Path, line: &str) -> Result<String, String> {
     let output = Command::new(OSTLER)
-        .args(["net", "host", "--ovs-run"])
+        .args(["net", "--runtime", "/nonexistent", "--ovs-run"])
         .arg(ovs_run)
         .args(line.split_whitespace())
         .output()
@@ -194,9 +194,9 @@ fn three_guests_at_bridges_of_the_kernel() {
         return;
     }
     let net = |line: &str| net("/nonexistent".as_ref(), line);
-    net("create br0");
+    net("create br0 --kind bridge");
     for tap in ["tap1", "tap2", "tap3"] {
-        net(&format!("tap add {tap} --bridge br0"));
+        net(&format!("tap add {tap} --network br0"));
     }
     let filters = try_net("/nonexistent".as_ref(), "set br0 --vlan-filtering on");
     if let (Ok(_), Some(modules)) = (&filters, vlan_modules()) {
@@ -211,8 +211,8 @@ fn three_guests_at_bridges_of_the_kernel() {
     eprintln!(
         "SKIPPED {NAME}, its VLANs: this kernel's bridge has none, or the guest lacks their module: {filters:?}"
     );
-    net("create br1");
-    net("tap add tap4 --bridge br1");
+    net("create br1 --kind bridge");
+    net("tap add tap4 --network br1");
     three_guests("", Third::TwoCards, || {
         net("port remove br0 tap2");
         net("port add br1 tap2");
@@ -234,7 +234,7 @@ fn three_guests_at_open_vswitch() {
         return;
     };
     let net = |line: &str| net(daemons.run(), line);
-    net("create ovs0 --ovs --datapath netdev");
+    net("create ovs0 --kind ovs --datapath netdev");
     for (tap, vlans) in [
         ("tap1", "--vlan 10"),
         ("tap2", "--vlan 10"),
@@ -306,9 +306,9 @@ fn a_guest_on_a_network_with_nftables_gets_its_address_and_reaches_others() {
     }
     let _outside = outside();
     let net = |line: &str| net("/nonexistent".as_ref(), line);
-    net("network create lan --address 10.96.0.1/24");
-    net("tap add tap1 --bridge lan");
-    net("tap add lan-dhcp --bridge lan");
+    net("create lan --kind bridge --mode nat --address 10.96.0.1/24");
+    net("tap add tap1 --network lan");
+    net("tap add lan-dhcp --network lan");
     let switch = Switch::start(&format!(
         "[[port]]\nname = \"bridge\"\ntap = \"lan-dhcp\"\n\
          [[port]]\nname = \"router\"\n[port.router]\naddress = \"10.96.0.254/24\"\ngateway = \"10.96.0.1\"\n\
@@ -340,6 +340,6 @@ fn a_guest_on_a_network_with_nftables_gets_its_address_and_reaches_others() {
     );
     assert!(outside.contains("\n198.51.100.1\n"), "{outside}");
     assert!(guest.section("router").ends_with("nobody\n"));
-    let leases = switch.net(&["leases"]);
+    let leases = switch.net(&["leases", "lan"]);
     assert_eq!(leases[0]["address"], "10.96.0.100", "{leases:#}");
 }

@@ -99,6 +99,7 @@ impl Guest {
             ram: ram.clone(),
             vm: vm.clone(),
             cpus: 1,
+            boot_cpus: 1,
             boot: Boot::Kernel(BootSource {
                 kernel: Blob::File(File::open(guest_folder().join("vmlinuz")).unwrap()),
                 initrd: Some(Blob::Bytes(initrd)),
@@ -106,6 +107,7 @@ impl Guest {
             }),
             functions: Vec::new(),
             sata: None,
+            display: None,
             watchdog: false,
             generation_id: None,
             serial: Some(outside.clone()),

@@ -140,7 +140,7 @@ fn guests_share_a_router() {
     second.expect("listening", LIMIT);
     let sent = noise(100_000);
     assert!(echoed(forwarded, &sent) == sent, "other bytes came back");
-    let leases = switch.net(&["leases"]);
+    let leases = switch.net(&["leases", "lan"]);
     let lease = |name: &str| {
         let leases = leases.as_array().unwrap();
         let found = leases.iter().find(|lease| lease["name"] == name);
@@ -152,7 +152,7 @@ fn guests_share_a_router() {
     assert_eq!(lease("second")["mac"], "52:54:00:97:00:06");
     assert_eq!(lease("second")["reserved"], true);
     assert_eq!(lease("second")["port"], "router");
-    let routers = &switch.net(&["show"])["routers"];
+    let routers = &switch.net(&["show", "lan", "--seconds", "0"])["routers"];
     assert_eq!(
         (&routers[0]["leases"], &routers[0]["address"]),
         (&2.into(), &"10.97.0.1/24".into()),

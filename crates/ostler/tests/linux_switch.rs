@@ -61,10 +61,10 @@ fn two_guests_at_a_switch_that_is_restarted() {
     }
     client.type_in("\n");
     client.expect("done 1", LIMIT);
-    let stations = switch.net(&["fdb", "show", "--vlan", "10"]);
+    let stations = switch.net(&["fdb", "lan", "--vlan", "10"]);
     assert_eq!(stations["stations"].as_array().unwrap().len(), 2, "{stations:#}");
 
-    switch.net(&["vlan", "set", "guest2/net0", "--vlan", "20"]);
+    switch.net(&["vlan", "lan", "set", "guest2/net0", "--vlan", "20"]);
     client.type_in("\n");
     client.expect("done 2", LIMIT);
 
@@ -104,7 +104,7 @@ fn two_guests_at_a_switch_that_is_restarted() {
         "{again}"
     );
     switch.until("both ports gone", |switch| {
-        switch.net(&["port", "list"]) == serde_json::json!([])
+        switch.net(&["port", "list", "lan"]) == serde_json::json!([])
     });
 }
 
@@ -185,7 +185,7 @@ fn large_segments_pass_from_guest_to_guest_and_a_trunk_sees_both_vlans() {
             ),
         );
         third.expect("network up", LIMIT);
-        switch.net(&["vlan", "set", "guest2/net0", "--vlan", "20"]);
+        switch.net(&["vlan", "lan", "set", "guest2/net0", "--vlan", "20"]);
         third.type_in("\n");
         let third = third.wait(LIMIT);
         third.assert_clean();

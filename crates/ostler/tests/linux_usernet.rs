@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use support::lan::dhclient;
 use support::{Guest, Running};
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -332,21 +333,6 @@ fn a_guest_without_ipv6_or_without_a_way_out() {
     assert!(!address.contains("default"), "{address}");
     let refused = restricted.section("refused");
     assert!(refused.contains("status 1"), "{refused}");
-}
-
-/// Debian's dhclient with the libraries that it needs, as files of a guest; `None` where it is not unpacked.
-fn dhclient() -> Option<Vec<(&'static str, Vec<u8>)>> {
-    let unpacked = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dhclient/root");
-    let files = [
-        ("sbin/dhclient", unpacked.join("sbin/dhclient")),
-        ("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2".into()),
-        (
-            "lib/x86_64-linux-gnu/libc.so.6",
-            "/lib/x86_64-linux-gnu/libc.so.6".into(),
-        ),
-    ];
-    let read = |(name, path): (_, std::path::PathBuf)| Some((name, std::fs::read(path).ok()?));
-    files.into_iter().map(read).collect()
 }
 
 /// A client that others wrote asks the DHCPv6 server for an address, gives it back, and asks for the rest alone.

@@ -259,7 +259,7 @@ fn a_front_end_that_listens() {
     let switch = Switch::start("[[port]]\nname = \"peer\"\nlisten = \"FOLDER/peer\"\n");
     let socket = switch.path("front-end");
     let path = socket.to_str().unwrap();
-    switch.net(&["port", "add", "guest", "--vhost-user-connect", path]);
+    switch.net(&["port", "add", "lan", "guest", "--vhost-user-connect", path]);
     assert_eq!(switch.port("guest").unwrap()["up"], false);
     let mut devices = card(path, 1, "");
     devices[1] = format!("socket,id=c,path={path},server=on");

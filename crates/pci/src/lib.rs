@@ -13,6 +13,8 @@ mod bar;
 mod config;
 mod error;
 mod function;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod intx;
 mod mapper;
 mod msi;

@@ -111,6 +111,7 @@ fn main() {
         ram,
         vm: vm.clone(),
         cpus,
+        boot_cpus: cpus,
         boot: Boot::Kernel(BootSource {
             kernel: open(1),
             initrd: Some(open(2)),
@@ -118,6 +119,7 @@ fn main() {
         }),
         functions: Vec::new(),
         sata: None,
+        display: None,
         watchdog: false,
         generation_id: None,
         serial: Some(end.clone()),

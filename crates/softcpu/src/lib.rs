@@ -27,6 +27,8 @@ pub mod engine;
 pub mod exec;
 pub mod fault;
 pub mod flags;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod host;
 pub mod mmu;
 pub mod native;

@@ -28,7 +28,8 @@ mod place;
 mod ports;
 mod router;
 
+pub use capture::pcapng;
 pub use engine::Engine;
 pub use error::Error;
-pub use place::{check_name, control_path, running_switches, runtime_folder};
+pub use place::{check_name, control_path, control_path_in, runtime_folder, switches_in};
 pub use router::{HostSpec, NameSpec, PlanSpec, RouterSpec};

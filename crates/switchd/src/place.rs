@@ -33,12 +33,21 @@ pub fn control_path(name: &str) -> Result<PathBuf, Error> {
     }
     check_name(name)?;
     let folder = runtime_folder().ok_or_else(|| Error::NoFolder(name.into()))?;
+    control_path_in(&folder, name)
+}
+
+/// The same where the folder of sockets is said.
+pub fn control_path_in(folder: &Path, name: &str) -> Result<PathBuf, Error> {
+    if name.contains('/') {
+        return Ok(name.into());
+    }
+    check_name(name)?;
     Ok(folder.join(format!("{PREFIX}{name}{SUFFIX}")))
 }
 
-/// The names of the switches that have a socket in this user's folder, whether they answer or not.
-pub fn running_switches() -> Vec<String> {
-    let entries = runtime_folder().and_then(|folder| std::fs::read_dir(folder).ok());
+/// The names of the switches that have a socket in that folder, whether they answer or not.
+pub fn switches_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).ok();
     let mut names: Vec<String> = entries
         .into_iter()
         .flatten()

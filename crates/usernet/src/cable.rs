@@ -1,5 +1,7 @@
-//! The stream socket to the guest's network card: each frame with its virtio-net header behind the length of both in four
-//! bytes, most significant first (`ostler_netio::SocketNet::with_headers`).
+//! The cable to the guest's network card, or to the switch of several: frames behind their virtio-net headers.
+//!
+//! To another process it is a stream socket, on which each frame is behind its length in four bytes, most significant first
+//! (`ostler_netio::SocketNet::with_headers`); to another thread it is a [`Pipe`].
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,7 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
+use crate::core::Core;
 use crate::error::Error;
+use crate::pipe::Pipe;
 use crate::wire::{ETHERNET_LEN, VNET_LEN};
 
 const PREFIX_LEN: usize = 4;
@@ -28,7 +32,91 @@ pub enum Flow {
 }
 
 /// Our end.
-pub struct Cable {
+pub enum Cable {
+    Stream(StreamCable),
+    Pipe(PipeCable),
+}
+
+impl Cable {
+    /// True if a frame waits until the descriptor is writable.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self, Self::Stream(stream) if stream.output.is_some())
+    }
+
+    /// Takes frames in, and hands each to `take`.
+    pub fn receive(&mut self, take: impl FnMut(&[u8])) -> Result<Flow, Error> {
+        match self {
+            Self::Stream(stream) => stream.receive(take),
+            Self::Pipe(pipe) => Ok(pipe.receive(take)),
+        }
+    }
+
+    /// Sends the core's frames until there are none, or no more have room.
+    pub fn send(&mut self, core: &mut Core) -> Flow {
+        match self {
+            Self::Stream(stream) => stream.send(core),
+            Self::Pipe(pipe) => pipe.send(core),
+        }
+    }
+}
+
+impl AsFd for Cable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(stream) => stream.socket.as_fd(),
+            Self::Pipe(pipe) => pipe.pipe.as_fd(),
+        }
+    }
+}
+
+/// One in memory.
+pub struct PipeCable {
+    pipe: Pipe,
+    /// A frame that had no room.
+    output: Option<Vec<u8>>,
+}
+
+impl PipeCable {
+    pub fn new(pipe: Pipe) -> Self {
+        Self { pipe, output: None }
+    }
+
+    fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Flow {
+        while let Some(frame) = self.pipe.receive() {
+            if (VNET_LEN + ETHERNET_LEN..=MAX_MESSAGE).contains(&frame.len()) {
+                take(&frame);
+            }
+            self.pipe.recycle(frame);
+            if !self.pipe.has_frames() {
+                // The bell tells of more.
+                return Flow::Blocked;
+            }
+        }
+        if self.pipe.is_over() {
+            Flow::Gone
+        } else {
+            Flow::Blocked
+        }
+    }
+
+    fn send(&mut self, core: &mut Core) -> Flow {
+        let flow = loop {
+            let Some(frame) = self.output.take().or_else(|| core.next_frame()) else {
+                break Flow::More;
+            };
+            if let Err(frame) = self.pipe.send(frame) {
+                self.output = Some(frame);
+                break Flow::Blocked;
+            }
+            core.recycle(self.pipe.buffer());
+        };
+        self.pipe.flush();
+        flow
+    }
+}
+
+/// One to another process.
+pub struct StreamCable {
     socket: OwnedFd,
     input: Box<[u8]>,
     filled: usize,
@@ -36,7 +124,7 @@ pub struct Cable {
     output: Option<(Vec<u8>, usize)>,
 }
 
-impl Cable {
+impl StreamCable {
     pub fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
@@ -46,13 +134,8 @@ impl Cable {
         }
     }
 
-    /// True if a frame waits until the socket is writable.
-    pub fn is_blocked(&self) -> bool {
-        self.output.is_some()
-    }
-
     /// Reads once, and hands each whole frame to `take`.
-    pub fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<Flow, Error> {
+    fn receive(&mut self, mut take: impl FnMut(&[u8])) -> Result<Flow, Error> {
         match recv(&self.socket, &mut self.input[self.filled..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Ok(Flow::Gone),
             Ok((count, _)) => self.filled += count,
@@ -78,10 +161,10 @@ impl Cable {
         Ok(Flow::More)
     }
 
-    /// Sends frames of `next` until there are none, or the socket takes no more.
-    pub fn send(&mut self, mut next: impl FnMut() -> Option<Vec<u8>>) -> Flow {
+    fn send(&mut self, core: &mut Core) -> Flow {
         loop {
-            let Some((frame, gone)) = self.output.take().or_else(|| next().map(|frame| (frame, 0))) else {
+            let next = || core.next_frame().map(|frame| (frame, 0));
+            let Some((frame, gone)) = self.output.take().or_else(next) else {
                 return Flow::More;
             };
             let prefix = (frame.len() as u32).to_be_bytes();
@@ -92,7 +175,7 @@ impl Cable {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             let sent = sendmsg(&self.socket, &slices, &mut SendAncillaryBuffer::default(), flags);
             match sent {
-                Ok(count) if gone + count == PREFIX_LEN + frame.len() => {}
+                Ok(count) if gone + count == PREFIX_LEN + frame.len() => core.recycle(frame),
                 Ok(count) => self.output = Some((frame, gone + count)),
                 Err(Errno::INTR) => self.output = Some((frame, gone)),
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
@@ -102,12 +185,6 @@ impl Cable {
                 Err(_) => return Flow::Gone,
             }
         }
-    }
-}
-
-impl AsFd for Cable {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

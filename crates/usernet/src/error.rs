@@ -19,6 +19,9 @@ pub enum Error {
     /// The host failed while waiting for something to happen.
     #[error("waiting for the network's sockets failed: {0}")]
     Wait(#[source] io::Error),
+    /// There is no cable to a switch of the same process.
+    #[error("cannot make the network's cable: {0}; the host may be out of descriptors")]
+    Pipe(#[source] io::Error),
     /// The guest's process wrote what is no frame.
     #[error("the guest's side of the network sent a frame of {0} bytes")]
     Cable(usize),

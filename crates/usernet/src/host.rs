@@ -1,7 +1,7 @@
 //! The sockets around the [`Core`]: one thread that waits for all of them.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -10,15 +10,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
-use crate::cable::{self, Cable, Flow};
+use crate::cable::{self, Cable, Flow, PipeCable, StreamCable};
 use crate::config::{Config, Transport};
 use crate::core::{Action, Core, Id, Kind};
 use crate::error::Error;
 use crate::guests::Handle;
+use crate::pipe::Pipe;
 use crate::time::Millis;
 
-/// Bytes that one read of a socket takes at most.
-const PORTION: usize = 64 << 10;
+/// Bytes that one read of a TCP socket takes at most.
+const PORTION: usize = 256 << 10;
+/// Bytes of the longest datagram, rounded up.
+const DATAGRAM: usize = 64 << 10;
+/// Bytes of frames that may wait on a cable in memory: for the network, the windows of many connections; and from it.
+const ROOM_IN: usize = 8 << 20;
+const ROOM_OUT: usize = 1 << 20;
 /// Reads of one socket before others have their turn.
 const TURNS: usize = 4;
 /// How long listeners rest after the host refused to give a connection (it may be out of descriptors).
@@ -63,6 +69,19 @@ enum Source {
 impl Network {
     /// The network of `config` on the stream socket `cable`, whose other end is the guest's. Opens the forwarded ports.
     pub fn open(config: Config, cable: OwnedFd) -> Result<Self, Error> {
+        // A smaller buffer is only slower.
+        let _ = cable::enlarge(&cable);
+        Self::with_cable(config, Cable::Stream(StreamCable::new(cable)))
+    }
+
+    /// The network of `config` on a cable in memory, whose other end is returned: for a switch of the same process, on another thread.
+    pub fn open_beside(config: Config) -> Result<(Self, Pipe), Error> {
+        let (theirs, ours) = Pipe::pair(ROOM_IN, ROOM_OUT).map_err(Error::Pipe)?;
+        let network = Self::with_cable(config, Cable::Pipe(PipeCable::new(ours)))?;
+        Ok((network, theirs))
+    }
+
+    fn with_cable(config: Config, cable: Cable) -> Result<Self, Error> {
         let mut listeners = Vec::new();
         for forward in &config.forwards {
             let (name, listener) = match forward.transport {
@@ -88,17 +107,15 @@ impl Network {
             };
             listeners.push(listener.map_err(refused)?);
         }
-        // A smaller buffer is only slower.
-        let _ = cable::enlarge(&cable);
         Ok(Self {
             core: Core::new(config),
-            cable: Cable::new(cable),
+            cable,
             listeners,
             streams: HashMap::new(),
             datagrams: HashMap::new(),
             start: Instant::now(),
             listeners_rest: 0,
-            buffer: vec![0; PORTION].into(),
+            buffer: vec![0; DATAGRAM].into(),
         })
     }
 
@@ -217,13 +234,8 @@ impl Network {
             let now = self.now();
             self.core.poll(now);
             self.act();
-            let core = &mut self.core;
-            let mut any = false;
-            let flow = self.cable.send(|| {
-                let frame = core.next_frame();
-                any |= frame.is_some();
-                frame
-            });
+            let any = self.core.has_frames();
+            let flow = self.cable.send(&mut self.core);
             if flow != Flow::More || !any {
                 return flow;
             }
@@ -352,13 +364,15 @@ impl Network {
             let Some(connection) = self.core.connection(id) else {
                 return;
             };
-            let room = connection.room_for_host().min(self.buffer.len());
+            let room = connection.room_for_host().min(PORTION);
             if room == 0 {
                 return;
             }
-            match stream.socket.read(&mut self.buffer[..room]) {
+            // Straight to where they wait for the guest.
+            let mut places = connection.place_for_host(room).map(IoSliceMut::new);
+            match stream.socket.read_vectored(&mut places) {
                 Ok(count) => {
-                    connection.host_gave(&self.buffer[..count], now);
+                    connection.host_filled(count, now);
                     if count < room {
                         return;
                     }

@@ -8,7 +8,7 @@
 //! Who has which address and name is a table of its own (`guests`), which others may look at by a [`Handle`].
 //!
 //! On the cable to the guest, or to the switch of several, each frame has a virtio-net header (virtio 1.2, 5.1.6), so that checksums and the
-//! segmentation of TCP are nobody's work.
+//! segmentation of TCP are nobody's work. It is a stream socket, or a [`Pipe`] between threads.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ mod host;
 mod ndp;
 mod neighbours;
 mod output;
+mod pipe;
 mod tcp;
 mod time;
 mod wire;
@@ -37,3 +38,4 @@ pub use config::{
 pub use error::Error;
 pub use guests::{Dropped, Handle, Host, Host6, Lease, Plan, check_name};
 pub use host::{Network, name_server};
+pub use pipe::Pipe;

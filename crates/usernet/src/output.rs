@@ -16,6 +16,8 @@ const SOFT_LIMIT: usize = 256 << 10;
 const HARD_LIMIT: usize = 1 << 20;
 /// Bytes of the largest IP packet on the guest's cable, if it does not take large segments.
 pub const MTU: usize = 1500;
+/// Buffers of frames that are kept for the next ones.
+const SPARE: usize = 16;
 /// Bytes of an IP packet at most.
 const MAX_PACKET: usize = 65_535;
 /// How many routers a packet may pass. Neighbour discovery's must have passed none (RFC 4861, 6.1).
@@ -51,6 +53,7 @@ pub struct Segment<'a> {
 pub struct Output {
     frames: VecDeque<Vec<u8>>,
     bytes: usize,
+    spare: Vec<Vec<u8>>,
     ours: Mac,
     /// Our IP address, in whose name stations are asked for their Ethernet address.
     address: Ipv4Addr,
@@ -68,6 +71,7 @@ impl Output {
         Self {
             frames: VecDeque::new(),
             bytes: 0,
+            spare: Vec::new(),
             ours,
             address,
             address6: link_local(&ours),
@@ -138,6 +142,18 @@ impl Output {
         Some(frame)
     }
 
+    /// Whether there is one.
+    pub fn has_frames(&self) -> bool {
+        !self.frames.is_empty()
+    }
+
+    /// Gives back the buffer of a frame that was sent.
+    pub fn recycle(&mut self, frame: Vec<u8>) {
+        if frame.capacity() > 0 && self.spare.len() < SPARE {
+            self.spare.push(frame);
+        }
+    }
+
     /// True if TCP may send more.
     pub fn has_room(&self) -> bool {
         self.bytes < SOFT_LIMIT
@@ -153,8 +169,10 @@ impl Output {
     }
 
     /// The start of a frame for whoever has `to`: the empty header of virtio-net, and Ethernet's.
-    fn start(&self, to: Mac, kind: u16, payload: usize) -> Vec<u8> {
-        let mut frame = Vec::with_capacity(VNET_LEN + ETHERNET_LEN + payload);
+    fn start(&mut self, to: Mac, kind: u16, payload: usize) -> Vec<u8> {
+        let mut frame = self.spare.pop().unwrap_or_default();
+        frame.clear();
+        frame.reserve(VNET_LEN + ETHERNET_LEN + payload);
         frame.extend([0; VNET_LEN]);
         frame.extend(to);
         frame.extend(self.ours);

@@ -171,6 +171,34 @@ impl<'a> Udp<'a> {
     }
 }
 
+/// The ranges that a selective acknowledgment names (RFC 2018, 3): more than four have no room in a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SackBlocks {
+    blocks: [(u32, u32); MAX_SACK_BLOCKS],
+    count: usize,
+}
+
+/// Blocks of one selective acknowledgment at most.
+pub const MAX_SACK_BLOCKS: usize = 4;
+
+impl SackBlocks {
+    /// The blocks of an option's value; a part of one is none.
+    fn parse(value: &[u8]) -> Self {
+        let mut all = Self::default();
+        for (place, block) in all.blocks.iter_mut().zip(value.as_chunks::<8>().0) {
+            let [a, b, c, d, e, f, g, h] = *block;
+            *place = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+            all.count += 1;
+        }
+        all
+    }
+
+    /// First sequence number of each, and the one behind it.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.blocks.iter().copied().take(self.count)
+    }
+}
+
 /// A TCP segment (RFC 9293).
 #[derive(Debug, Clone, Copy)]
 pub struct Tcp<'a> {
@@ -185,6 +213,9 @@ pub struct Tcp<'a> {
     pub mss: Option<u16>,
     /// Shift of the sender's window (RFC 7323); on a SYN.
     pub scale: Option<u8>,
+    /// The sender understands selective acknowledgments (RFC 2018, 2); on a SYN.
+    pub sack_permitted: bool,
+    pub sack: SackBlocks,
     pub payload: &'a [u8],
 }
 
@@ -193,6 +224,7 @@ impl<'a> Tcp<'a> {
         let header = usize::from(bytes.get(12)? >> 4) * 4;
         let mut options = bytes.get(TCP_LEN..header)?;
         let (mut mss, mut scale) = (None, None);
+        let (mut sack_permitted, mut sack) = (false, SackBlocks::default());
         while let [kind, rest @ ..] = options {
             options = match (kind, rest) {
                 (0, _) => break,
@@ -202,6 +234,8 @@ impl<'a> Tcp<'a> {
                     match option {
                         [2, 4, value @ ..] => mss = u16_at(value, 0),
                         [3, 3, shift] => scale = Some((*shift).min(14)),
+                        [4, 2] => sack_permitted = true,
+                        [5, _, blocks @ ..] => sack = SackBlocks::parse(blocks),
                         _ => {}
                     }
                     after
@@ -219,6 +253,8 @@ impl<'a> Tcp<'a> {
             window: u16_at(bytes, 14)?,
             mss,
             scale,
+            sack_permitted,
+            sack,
             payload: &bytes[header..],
         })
     }
@@ -257,6 +293,25 @@ mod tests {
             None,
             "an option of a byte never ends"
         );
+    }
+
+    #[test]
+    fn selective_acknowledgments_are_found() {
+        let mut bytes = [0; 60];
+        bytes[12] = 15 << 4;
+        bytes[20..24].copy_from_slice(&[4, 2, 1, 1]);
+        bytes[24..26].copy_from_slice(&[5, 34]);
+        for (index, byte) in bytes[26..58].iter_mut().enumerate() {
+            *byte = index as u8;
+        }
+        let tcp = Tcp::parse(&bytes).unwrap();
+        assert!(tcp.sack_permitted);
+        let blocks: Vec<_> = tcp.sack.iter().collect();
+        assert_eq!((blocks.len(), blocks[0]), (4, (0x0001_0203, 0x0405_0607)));
+        assert_eq!(blocks[3].1, 0x1c1d_1e1f);
+        // A block and a half.
+        bytes[25] = 14;
+        assert_eq!(Tcp::parse(&bytes).unwrap().sack.iter().count(), 1);
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! The back end of a foreign guest's network card by vhost-user: QEMU or Cloud Hypervisor shares the guest's memory, and frames go
+//! vhost-user, on both of its sides. Of our own guests' devices, this is the front end: [`front`], and [`fs`], which is such a device.
+//! All else is the back end of a foreign guest's network card: QEMU or Cloud Hypervisor shares the guest's memory, and frames go
 //! straight between its rings and the switch (the vhost-user protocol as QEMU documents it; virtio 1.2, 5.1).
 //!
 //! Neither the guest nor its front end is trusted: a guest that breaks its rings loses them until it sets them up anew, a front end that
@@ -18,6 +19,8 @@ mod backlog;
 mod error;
 mod event;
 mod frames;
+pub mod front;
+pub mod fs;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod guard;

@@ -15,10 +15,10 @@ pub(crate) const MAX_PAYLOAD: usize = 8 + 8 * REGION_LEN;
 pub(crate) const MAX_REGIONS: usize = 8;
 const REGION_LEN: usize = 32;
 
-const VERSION: u32 = 1;
-const VERSION_MASK: u32 = 3;
-const REPLY: u32 = 1 << 2;
-const NEED_REPLY: u32 = 1 << 3;
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION_MASK: u32 = 3;
+pub(crate) const REPLY: u32 = 1 << 2;
+pub(crate) const NEED_REPLY: u32 = 1 << 3;
 /// Of the number that says for which ring a descriptor is: no descriptor comes.
 const NO_DESCRIPTOR: u64 = 1 << 8;
 

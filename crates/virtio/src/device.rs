@@ -25,6 +25,8 @@ pub enum DeviceKind {
     Balloon,
     /// Sockets between guest and host.
     Vsock,
+    /// Folder of the host.
+    Fs,
 }
 
 impl DeviceKind {
@@ -37,6 +39,7 @@ impl DeviceKind {
             DeviceKind::Rng => 4,
             DeviceKind::Balloon => 5,
             DeviceKind::Vsock => 19,
+            DeviceKind::Fs => 26,
         }
     }
 
@@ -45,6 +48,7 @@ impl DeviceKind {
         match self {
             DeviceKind::Net => 0x02_0000,
             DeviceKind::Block => 0x01_0000,
+            DeviceKind::Fs => 0x01_8000,
             DeviceKind::Console | DeviceKind::Vsock => 0x07_8000,
             DeviceKind::Rng | DeviceKind::Balloon => 0x00_ff00,
         }
@@ -59,6 +63,7 @@ impl DeviceKind {
             DeviceKind::Rng => "rng",
             DeviceKind::Balloon => "balloon",
             DeviceKind::Vsock => "vsock",
+            DeviceKind::Fs => "fs",
         }
     }
 }
@@ -149,7 +154,7 @@ pub trait VirtioDevice: Send {
 }
 
 /// Reads bytes of a configuration structure; past its end they are zeroes.
-pub(crate) fn read_structure(structure: &[u8], offset: u64, data: &mut [u8]) {
+pub fn read_structure(structure: &[u8], offset: u64, data: &mut [u8]) {
     data.fill(0);
     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(structure.len());
     let rest = &structure[start..];

@@ -20,14 +20,15 @@ mod hostile_tests;
 pub mod net;
 mod queue_server;
 pub mod rng;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzers use a part of it"))]
 mod testing;
 mod transport;
 mod vring;
 pub mod vsock;
 
 pub use chain::{Chain, MAX_SEGMENTS, Segment};
-pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice};
+pub use device::{Activation, ActiveQueue, DeviceKind, Notify, VirtioDevice, read_structure};
 pub use error::{Error, GuestError};
 pub use ostler_worker::{DeviceMetrics, MetricsSnapshot};
 use ostler_worker::{event_loop, metrics, worker};

@@ -1,8 +1,9 @@
 //! The accelerator that a specification names.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use ostler_accel::Accelerator;
+use ostler_accel::{Accelerator, CpuidLeaf};
 use ostler_kvm::Kvm;
 use ostler_softcpu::vm::{Engine, SoftCpu};
 
@@ -24,4 +25,13 @@ pub(crate) fn open(spec: &AcceleratorSpec, descriptors: &Descriptors) -> Result<
             },
         })),
     }
+}
+
+/// What guests' CPUs can have at most: on KVM, by the device that is given, or in software.
+pub fn supported_cpuid(kvm: Option<OwnedFd>) -> Result<Vec<CpuidLeaf>, Error> {
+    let supported = match kvm {
+        Some(device) => Kvm::from_fd(device).and_then(|kvm| kvm.supported_cpuid()),
+        None => SoftCpu::default().supported_cpuid(),
+    };
+    supported.map_err(|error| Error::part("CPUs", error))
 }

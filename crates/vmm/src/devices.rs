@@ -1,8 +1,8 @@
 //! The devices that a specification asks for: those of virtio and other network cards in the order of their slots (disks,
-//! network cards, console, entropy, balloon, vsock), and the SATA controller with its drives.
+//! network cards, console, entropy, balloon, vsock, shares), and the SATA controller with its drives.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +11,7 @@ use ostler_disk::{Disk, RawDisk};
 use ostler_e1000e::{CardOptions, E1000e};
 use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
 use ostler_pci::PciFunction;
+use ostler_vhost_user::fs::FsDevice;
 use ostler_virtio::balloon::{BalloonControl, BalloonDevice, BalloonOptions};
 use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
@@ -86,6 +87,8 @@ pub(crate) enum Part {
     Rng,
     Balloon(BalloonControl),
     Vsock(VsockControl),
+    /// A folder of the host, with its tag.
+    Share(String),
 }
 
 /// Of a disk.
@@ -244,6 +247,11 @@ pub(crate) fn build(
         let door = open_door(vsock, descriptors).map_err(|e| Error::part("vsock", e))?;
         list.push(make_vsock("vsock".into(), vsock.cid, door, platform)?);
     }
+    for (index, share) in spec.shares.iter().enumerate() {
+        let name = format!("fs{index}");
+        let plug = descriptors.duplicate(share.plug)?;
+        list.push(make_share(name, &share.tag, plug, platform)?);
+    }
     Ok(Devices {
         list,
         sata: make_sata(drives, platform)?,
@@ -390,6 +398,17 @@ pub(crate) fn make_vsock(
     let device = VsockDevice::new(cid, door).map_err(|e| Error::part(name.clone(), e))?;
     let part = Part::Vsock(device.control());
     place(name, Box::new(device), part, platform)
+}
+
+/// A folder of the host as a device; through `plug` it is connected to a virtiofsd.
+pub(crate) fn make_share(
+    name: String,
+    tag: &str,
+    plug: OwnedFd,
+    platform: &Platform,
+) -> Result<NamedDevice, Error> {
+    let device = FsDevice::new(tag, plug).map_err(|e| Error::part(name.clone(), e))?;
+    place(name, Box::new(device), Part::Share(tag.into()), platform)
 }
 
 fn open_door(spec: &VsockSpec, descriptors: &Descriptors) -> Result<Door, AnyError> {

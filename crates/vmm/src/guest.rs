@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use ostler_accel::model::{self, Topology};
 use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
+use ostler_display::Card;
 use ostler_machine::{
-    Blob, Boot, BootSource, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent, MachineEvents,
-    SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
+    Blob, Boot, BootSource, CpuOutcome, Display, Firmware, FirmwareChip, Machine, MachineConfig,
+    MachineEvent, MachineEvents, SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
 };
 use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
 use ostler_pci::PciFunction;
@@ -25,7 +26,7 @@ use crate::devices::{self, Devices};
 use crate::driver::{DriverHandle, Event, Hardware, Notice};
 use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
-use crate::manager::{self, Manager, NamedConsole, WatchdogSwitch};
+use crate::manager::{self, CpuNews, Manager, NamedConsole, WatchdogSwitch};
 use crate::registers::Registers;
 use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, Slot};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
@@ -55,6 +56,8 @@ pub(crate) struct Guest {
     registers: Arc<Registers>,
     platform: Platform,
     watchdog: WatchdogSwitch,
+    cpu_news: CpuNews,
+    display: Option<Arc<Card>>,
     control: Option<ControlServer>,
 }
 
@@ -79,7 +82,7 @@ impl Guest {
         .map_err(|e| Error::part("guest memory", e))?;
         let slots = RamSlot::all_of(&ram);
         let config = VmConfig {
-            cpus: spec.cpus,
+            cpus: spec.most_cpus(),
             slots: slots.clone(),
         };
         let vm = accelerator
@@ -92,6 +95,10 @@ impl Guest {
         };
         let devices = devices::build(spec, descriptors, &platform, consoles)?;
         let functions = devices.list.iter().map(|device| device.device.pci()).collect();
+        let display = match &spec.display {
+            Some(_) => Some(Card::new().map_err(|e| Error::part("the display", e))?),
+            None => None,
+        };
         let watchdog = WatchdogSwitch::new(spec.watchdog.unwrap_or_default());
         let outside = Outside {
             driver: driver.clone(),
@@ -114,6 +121,7 @@ impl Guest {
                     .sata
                     .as_ref()
                     .map(|sata| sata.controller.clone() as Arc<dyn PciFunction>),
+                display: display.clone(),
                 physical_bits: physical_bits(&cpuid(spec, &supported, 0)?),
             },
         )?;
@@ -128,7 +136,7 @@ impl Guest {
         let reports = bell.clone().map(|bell| Arc::new(Reports::new(bell)));
         let registers = Arc::<Registers>::default();
         let mut vcpus = Vec::new();
-        for index in 0..spec.cpus {
+        for index in 0..spec.most_cpus() {
             let cpuid = cpuid(spec, &supported, index)?;
             let emulator =
                 (accelerator.kind() == Kind::Kvm).then(|| Emulator::new(index, slots.clone(), &cpuid));
@@ -145,10 +153,11 @@ impl Guest {
             vcpus.push(VcpuThread::start(
                 index,
                 vcpu,
-                machine.boot_state(index),
+                (machine.boot_state(index), !machine.has_cpu(index)),
                 surroundings,
             )?);
         }
+        let cpu_news = listen_to_cpus(&machine, &vcpus);
         let debugger = match (&spec.gdb, bell, reports) {
             (Some(gdb), Some(bell), Some(reports)) => {
                 let parts = Parts {
@@ -173,6 +182,8 @@ impl Guest {
             registers,
             platform,
             watchdog,
+            cpu_news,
+            display,
             control: None,
         })
     }
@@ -195,6 +206,7 @@ impl Guest {
             platform: self.platform.clone(),
             watchdog: self.watchdog.clone(),
             cpus: self.vcpus.iter().map(VcpuThread::view).collect(),
+            cpu_news: self.cpu_news.clone(),
             profiler: self.profiler.clone(),
             registers: self.registers.clone(),
             devices: self.devices.list.clone(),
@@ -203,6 +215,7 @@ impl Guest {
                 .sata
                 .as_ref()
                 .map_or_else(Vec::new, |sata| sata.drives.clone()),
+            display: self.display.clone(),
             consoles: vec![
                 NamedConsole::new("serial", &spec.serial, consoles.serial.clone()),
                 NamedConsole::new("console", &spec.console, consoles.virtio.clone()),
@@ -234,7 +247,7 @@ impl Hardware for Guest {
     }
 
     fn inject_nmi(&mut self) {
-        manager::inject_nmi(&*self.platform.msi, self.vcpus.len());
+        manager::inject_nmi(&*self.platform.msi, &self.machine.cpus());
     }
 
     fn reset(&mut self) -> Result<(), String> {
@@ -254,9 +267,28 @@ impl Hardware for Guest {
     }
 }
 
+/// A CPU that the guest lets go of executes nothing from then on. The news are handed on to management.
+fn listen_to_cpus(machine: &Machine, vcpus: &[VcpuThread]) -> CpuNews {
+    let fresh = (0..).map(|cpu| machine.boot_state(cpu));
+    let cpus: Vec<_> = vcpus.iter().map(VcpuThread::handle).zip(fresh).collect();
+    let news = CpuNews::default();
+    let to_tell = news.clone();
+    machine.listen_to_cpus(move |outcome| {
+        if let CpuOutcome::Ejected(cpu) = outcome
+            && let Some((handle, fresh)) = cpus.get(cpu as usize)
+        {
+            handle.take_out(fresh.clone());
+        }
+        to_tell.tell(outcome);
+    });
+    news
+}
+
 /// What CPU `index` answers CPUID by.
 fn cpuid(spec: &GuestSpec, supported: &[CpuidLeaf], index: u32) -> Result<Vec<CpuidLeaf>, Error> {
-    let topology = Topology { cpus: spec.cpus };
+    let topology = Topology {
+        cpus: spec.most_cpus(),
+    };
     model::build(&spec.cpu_model, supported, topology, index).map_err(|e| Error::Specification(e.to_string()))
 }
 
@@ -286,6 +318,7 @@ struct Inside {
     vm: Arc<dyn Vm>,
     functions: Vec<Arc<dyn PciFunction>>,
     sata: Option<Arc<dyn PciFunction>>,
+    display: Option<Arc<Card>>,
     physical_bits: u8,
 }
 
@@ -375,15 +408,28 @@ fn build_machine(
             Boot::Firmware(firmware)
         }
     };
+    let display = match (&spec.display, inside.display) {
+        (Some(display), Some(card)) => Some(Display {
+            card,
+            rom: display
+                .rom
+                .map(|slot| file(descriptors, slot))
+                .transpose()?
+                .map(Blob::File),
+        }),
+        _ => None,
+    };
     let backend: Arc<dyn SerialBackend> = Arc::new(SerialOutput(outside.serial));
     let machine = Machine::build(MachineConfig {
         machine_type: spec.machine_type()?,
         ram: inside.ram,
         vm: inside.vm,
-        cpus: spec.cpus,
+        cpus: spec.most_cpus(),
+        boot_cpus: spec.cpus,
         boot,
         functions: inside.functions,
         sata: inside.sata,
+        display,
         watchdog: spec.watchdog.is_some(),
         generation_id: spec.generation_id.map(Guid::in_memory),
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),

@@ -70,16 +70,21 @@ impl Descriptors {
 
 /// Sends `spec` and its descriptors.
 pub fn send(socket: &mut UnixStream, spec: &GuestSpec, descriptors: &Descriptors) -> Result<(), Error> {
-    let refused = |source| Error::host("hand the guest to its process", source);
     let text =
         serde_json::to_vec(spec).map_err(|e| Error::Protocol(format!("no sendable specification ({e})")))?;
+    send_text(socket, &text, &descriptors.0)
+}
+
+/// Sends a text and its descriptors, whatever they are for.
+pub fn send_text(socket: &mut UnixStream, text: &[u8], descriptors: &[OwnedFd]) -> Result<(), Error> {
+    let refused = |source| Error::host("hand something to its process", source);
     let mut message = Vec::with_capacity(12 + text.len());
     for word in [MAGIC, text.len() as u32, descriptors.len() as u32] {
         message.extend(word.to_le_bytes());
     }
     message.extend(text);
     socket.write_all(&message).map_err(refused)?;
-    for batch in descriptors.0.chunks(BATCH) {
+    for batch in descriptors.chunks(BATCH) {
         let borrowed: Vec<_> = batch.iter().map(AsFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -99,7 +104,16 @@ pub fn send(socket: &mut UnixStream, spec: &GuestSpec, descriptors: &Descriptors
 
 /// Receives what [`send`] sent, and checks it.
 pub fn receive(socket: &mut UnixStream) -> Result<(GuestSpec, Descriptors), Error> {
-    let refused = |source| Error::host("receive the guest's specification", source);
+    let (text, descriptors) = receive_text(socket)?;
+    let spec: GuestSpec =
+        serde_json::from_slice(&text).map_err(|e| Error::Protocol(format!("a bad specification ({e})")))?;
+    spec.validate(descriptors.len())?;
+    Ok((spec, Descriptors(descriptors)))
+}
+
+/// Receives what [`send_text`] sent.
+pub fn receive_text(socket: &mut UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
+    let refused = |source| Error::host("receive a specification", source);
     let mut header = [0; 12];
     socket.read_exact(&mut header).map_err(refused)?;
     let word = |n: usize| u32::from_le_bytes([header[n], header[n + 1], header[n + 2], header[n + 3]]);
@@ -113,10 +127,7 @@ pub fn receive(socket: &mut UnixStream) -> Result<(GuestSpec, Descriptors), Erro
     while descriptors.len() < count as usize {
         receive_batch(socket, &mut descriptors)?;
     }
-    let spec: GuestSpec =
-        serde_json::from_slice(&text).map_err(|e| Error::Protocol(format!("a bad specification ({e})")))?;
-    spec.validate(descriptors.len())?;
-    Ok((spec, Descriptors(descriptors)))
+    Ok((text, descriptors))
 }
 
 fn receive_batch(socket: &UnixStream, descriptors: &mut Vec<OwnedFd>) -> Result<(), Error> {

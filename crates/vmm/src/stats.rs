@@ -20,10 +20,10 @@ pub(crate) fn hot(manager: &Manager, newest: Duration) -> Value {
 
 /// Everything that is counted.
 pub(crate) fn stats(manager: &Manager) -> Value {
-    let vcpus = manager.cpus.iter().enumerate().map(|(index, cpu)| {
-        let mut value = vcpu(&cpu.stats);
+    let vcpus = manager.cpus().map(|(index, seat)| {
+        let mut value = vcpu(&seat.view.stats);
         value["index"] = index.into();
-        value["thread-id"] = cpu.thread_id().into();
+        value["thread-id"] = seat.view.thread_id().into();
         value
     });
     let devices = manager.devices().iter().map(|device| {

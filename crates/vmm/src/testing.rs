@@ -58,13 +58,14 @@ fn kernel() -> File {
     file
 }
 
-/// A guest with two CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0`,
+/// A guest with two of three possible CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0`,
 /// an entropy source, a memory balloon and a generation ID.
 pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let mut descriptors = Descriptors::new();
     let mut spec = crate::spec::tests::spec();
     spec.name = "mare".into();
     spec.cpus = 2;
+    spec.max_cpus = Some(3);
     spec.memory = 16 << 20;
     spec.boot = BootSpec::Kernel(KernelSpec {
         kernel: descriptors.push(kernel()),
@@ -92,6 +93,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
         bus: DiskBus::Sata,
         device: DiskDevice::Cdrom,
     });
+    spec.display = Some(crate::spec::DisplaySpec { rom: None });
     let (ours, cable) = std::os::unix::net::UnixStream::pair().unwrap();
     spec.nets.push(NetSpec {
         model: crate::spec::NetModel::Virtio,

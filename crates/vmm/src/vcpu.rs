@@ -48,6 +48,8 @@ struct GateState {
     loading: bool,
     /// The debugger holds this CPU.
     frozen: bool,
+    /// The CPU is not in the guest: it stays at its gate whatever comes.
+    parked: bool,
     /// To be done before the next entry.
     jobs: Vec<Job>,
     /// The thread is gone, and does no jobs.
@@ -69,7 +71,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn new(first: CpuState) -> Self {
+    fn new(first: CpuState, parked: bool) -> Self {
         let load = Some(Box::new(first));
         let state = GateState {
             wanted: Wanted::Hold,
@@ -78,6 +80,7 @@ impl Gate {
             load,
             loading: true,
             frozen: false,
+            parked,
             jobs: Vec::new(),
             gone: false,
         };
@@ -106,7 +109,7 @@ impl Gate {
     /// True if the CPU may enter guest mode again straight away.
     fn is_open(&self) -> bool {
         let state = self.state();
-        state.wanted == Wanted::Run && !state.frozen
+        state.wanted == Wanted::Run && !state.frozen && !state.parked
     }
 
     fn take_jobs(&self) -> Vec<Job> {
@@ -126,6 +129,17 @@ impl Gate {
 
     fn set_frozen(&self, frozen: bool) {
         self.state().frozen = frozen;
+        self.changed.notify_all();
+    }
+
+    /// Puts the CPU into the guest or takes it out, in state `next`.
+    fn park(&self, parked: bool, next: CpuState) {
+        let mut state = self.state();
+        state.parked = parked;
+        if !state.gone {
+            state.load = Some(Box::new(next));
+            state.loading = true;
+        }
         self.changed.notify_all();
     }
 
@@ -159,7 +173,7 @@ impl Gate {
             if !state.jobs.is_empty() {
                 return Pass::Work(std::mem::take(&mut state.jobs));
             }
-            if state.wanted == Wanted::Run && !state.frozen && !state.dead {
+            if state.wanted == Wanted::Run && !state.frozen && !state.parked && !state.dead {
                 state.held = false;
                 self.changed.notify_all();
                 return Pass::Run;
@@ -204,14 +218,15 @@ pub(crate) struct VcpuThread {
 }
 
 impl VcpuThread {
-    /// Starts the thread of CPU `index`; it waits at its gate, with `first` to be loaded.
+    /// Starts the thread of CPU `index`; it waits at its gate, with `first` to be loaded. One that is `parked` is not in the guest
+    /// yet.
     pub fn start(
         index: u32,
         vcpu: Box<dyn Vcpu>,
-        first: CpuState,
+        (first, parked): (CpuState, bool),
         mut surroundings: Surroundings,
     ) -> Result<Self, Error> {
-        let gate = Arc::new(Gate::new(first));
+        let gate = Arc::new(Gate::new(first, parked));
         let thread_id = Arc::new(AtomicI32::new(0));
         let (kicker, stats) = (vcpu.kicker(), vcpu.stats());
         let (its_gate, its_id) = (gate.clone(), thread_id.clone());
@@ -309,6 +324,23 @@ impl CpuHandle {
         }
     }
 
+    /// Puts the CPU into the guest, in the state `fresh`, which it has when this returns: what reached it before is forgotten.
+    pub fn put_in(&self, fresh: CpuState) {
+        self.gate.park(false, fresh);
+        self.gate.wait_until_loaded();
+    }
+
+    /// Takes the CPU out of the guest: it executes nothing any more, and stands in the state `fresh`. Waits for nothing.
+    pub fn take_out(&self, fresh: CpuState) {
+        self.gate.park(true, fresh);
+        self.kicker.kick(KickSource::Control);
+    }
+
+    /// True if the CPU is in the guest.
+    pub fn is_in(&self) -> bool {
+        !self.gate.state().parked
+    }
+
     /// Keeps the CPU from running, or no longer. It does not come back from guest mode for this.
     pub fn set_frozen(&self, frozen: bool) {
         self.gate.set_frozen(frozen);
@@ -325,6 +357,11 @@ pub(crate) struct CpuView {
 }
 
 impl CpuView {
+    /// The way to the CPU.
+    pub fn handle(&self) -> &CpuHandle {
+        &self.handle
+    }
+
     /// The id of the CPU's thread.
     pub fn thread_id(&self) -> i32 {
         self.thread_id.load(Ordering::Relaxed)
@@ -481,7 +518,7 @@ mod tests {
 
     #[test]
     fn no_cpu_runs_before_all_have_taken_over_their_states() {
-        let gates = [0, 1].map(|id| Gate::new(ostler_accel::reset_state(id)));
+        let gates = [0, 1].map(|id| Gate::new(ostler_accel::reset_state(id), false));
         let (first_ran, too_early) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for (id, gate) in gates.iter().enumerate() {

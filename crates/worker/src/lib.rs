@@ -4,6 +4,8 @@
 mod error;
 pub mod event_loop;
 pub mod metrics;
+#[cfg(feature = "testing")]
+pub mod scripted;
 pub mod worker;
 
 pub use error::Error;

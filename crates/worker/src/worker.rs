@@ -8,10 +8,19 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::error::Error;
 
+/// Bytes of a worker's stack.
+pub(crate) const STACK: usize = 256 << 10;
+
 /// A worker thread that gives back a `T` when it is stopped.
 pub struct Worker<T> {
-    thread: JoinHandle<T>,
+    running: Running<T>,
     stop: Arc<EventFd>,
+}
+
+enum Running<T> {
+    Thread(JoinHandle<T>),
+    #[cfg(feature = "testing")]
+    Scripted(crate::scripted::Scripted<T>),
 }
 
 impl<T: Send + 'static> Worker<T> {
@@ -20,12 +29,18 @@ impl<T: Send + 'static> Worker<T> {
     pub fn spawn(name: String, work: impl FnOnce(Arc<EventFd>) -> T + Send + 'static) -> Result<Self, Error> {
         let stop = Arc::new(new_event()?);
         let seen = stop.clone();
+        #[cfg(feature = "testing")]
+        if crate::scripted::is_on() {
+            let running = Running::Scripted(crate::scripted::spawn(move || work(seen)));
+            return Ok(Self { running, stop });
+        }
         let thread = std::thread::Builder::new()
             .name(name)
-            .stack_size(256 << 10)
+            .stack_size(STACK)
             .spawn(move || work(seen))
             .map_err(Error::host("a worker thread"))?;
-        Ok(Self { thread, stop })
+        let running = Running::Thread(thread);
+        Ok(Self { running, stop })
     }
 
     /// Ends the thread and waits for what it gives back; `None` if it panicked.
@@ -33,7 +48,11 @@ impl<T: Send + 'static> Worker<T> {
         if let Err(error) = self.stop.write(1) {
             tracing::error!("a worker could not be told to stop: {error}");
         }
-        self.thread.join().ok()
+        match self.running {
+            Running::Thread(thread) => thread.join().ok(),
+            #[cfg(feature = "testing")]
+            Running::Scripted(scripted) => Some(scripted.finish()),
+        }
     }
 }
 

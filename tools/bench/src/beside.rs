@@ -30,8 +30,9 @@ impl Figures {
 pub(crate) enum Bar {
     Most(f64),
     Least(f64),
-    /// Of ours alone, in the row's unit.
+    /// Of ours alone, in the row's unit, as the next.
     MostOfOurs(f64),
+    LeastOfOurs(f64),
     None,
 }
 
@@ -79,6 +80,7 @@ impl Row {
             Bar::Most(most) => ratio.map(|ratio| ratio <= most),
             Bar::Least(least) => ratio.map(|ratio| ratio >= least),
             Bar::MostOfOurs(most) => ours.median().map(|median| median <= most),
+            Bar::LeastOfOurs(least) => ours.median().map(|median| median >= least),
             Bar::None => None,
         };
         Self {
@@ -127,6 +129,7 @@ impl Table {
                 Bar::Most(most) => format!("at most {} x", shown(Some(most))),
                 Bar::Least(least) => format!("at least {} x", shown(Some(least))),
                 Bar::MostOfOurs(most) => format!("at most {most}"),
+                Bar::LeastOfOurs(least) => format!("at least {least}"),
                 Bar::None => "none".into(),
             };
             let met = match row.met {

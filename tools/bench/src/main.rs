@@ -8,6 +8,7 @@
 //! | `io_loop/` | `./bench loop`: what a guest's I/O costs, by the devices of a PC and by virtio |
 //! | `beside` | things of ours beside the same things of others, in a table |
 //! | `throughput/` | `./bench io`: how much virtio disks and cards carry |
+//! | `daemon/` | `./bench daemon`: the daemon beside libvirtd |
 //! | `net/` | `./bench net`: the switch and its way out beside their peers |
 //! | `side` | how a guest is started on ours and on the peer |
 //! | `running` | a guest that runs: its console lines with their times |
@@ -19,6 +20,7 @@
 
 mod beside;
 mod cpu;
+mod daemon;
 mod error;
 mod first;
 mod io_loop;
@@ -65,6 +67,7 @@ enum Command {
     Loop(io_loop::LoopOptions),
     Net(net::NetOptions),
     Io(throughput::IoOptions),
+    Daemon(daemon::DaemonOptions),
 }
 
 /// Options of all benchmarks.
@@ -73,7 +76,7 @@ pub(crate) struct Common {
     /// The accelerator for our guests: soft or kvm.
     #[arg(long, global = true, default_value = "soft")]
     accel: String,
-    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json, target/bench-net.json, target/bench-io.json]
+    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json, target/bench-net.json, target/bench-io.json, target/bench-daemon.json]
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     /// The folder with vmlinuz and initrd.img.
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Some(Command::Loop(options_of_loop)) => io_loop::run(&options.common, options_of_loop),
         Some(Command::Net(options_of_net)) => net::run(&options.common, options_of_net),
         Some(Command::Io(options_of_io)) => throughput::run(&options.common, options_of_io),
+        Some(Command::Daemon(options_of_daemon)) => daemon::run(&options.common, options_of_daemon),
         None => run(&options),
     };
     match met {

@@ -232,6 +232,12 @@ pub fn names() -> Vec<&'static str> {
         .collect()
 }
 
+/// The features that the model of this name promises; none for a name that is not known, or stands for what there is (`max`).
+pub fn promises(name: &str) -> Option<Vec<&'static str>> {
+    let model = MODELS.iter().find(|model| model.name == name)?;
+    Some(model.required.iter().copied().flatten().copied().collect())
+}
+
 /// True if `leaves` have the feature called `name` (as in /proc/cpuinfo); false for a name that is not known.
 pub fn has_feature(leaves: &[CpuidLeaf], name: &str) -> bool {
     named(name).is_some_and(|f| f.is_in(leaves))

@@ -331,7 +331,7 @@ impl<'a> Runner<'a> {
     fn no_device(&self, name: &str) -> Error {
         let root = self.variable("root");
         self.wrong(&format!(
-            "it takes \"{name}\" from the device \"{root}\", which is no partition of this disk with ext4 or FAT"
+            "it takes \"{name}\" from the device \"{root}\", which is no partition of this disk with ext4, FAT or ISO 9660"
         ))
     }
 

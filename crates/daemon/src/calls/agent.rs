@@ -38,7 +38,8 @@ pub(super) fn refusal(context: &Context<'_>, domain: &WireDomain) -> RemoteError
 }
 
 fn has_channel(definition: &Definition) -> bool {
-    let devices = definition.tree().child("devices");
+    let tree = definition.tree();
+    let devices = tree.child("devices");
     let mut channels = devices
         .iter()
         .flat_map(|devices| devices.elements())

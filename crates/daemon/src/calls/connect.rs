@@ -32,19 +32,19 @@ mod feature {
 }
 
 pub(super) fn add(to: &mut Dispatcher) {
-    to.on::<AuthList>(|_, ()| Ok(List(vec![AUTH_NONE])));
-    to.on::<ConnectOpen>(open);
+    to.on_quick::<AuthList>(|_, ()| Ok(List(vec![AUTH_NONE])));
+    to.on_quick::<ConnectOpen>(open);
     // The client hangs up once it has the answer.
-    to.on::<ConnectClose>(|_, ()| Ok(()));
-    to.on::<ConnectSupportsFeature>(|context, feature| Ok(supports(context, feature).into()));
-    to.on::<ConnectGetType>(|_, ()| Ok("QEMU".into()));
-    to.on::<ConnectGetVersion>(|_, ()| Ok(HYPERVISOR_VERSION));
-    to.on::<ConnectGetLibVersion>(|_, ()| Ok(LIB_VERSION));
-    to.on::<ConnectGetHostname>(|_, ()| Ok(host::name()));
-    to.on::<ConnectGetUri>(|context, ()| Ok(context.shared.scope.uri().into()));
+    to.on_quick::<ConnectClose>(|_, ()| Ok(()));
+    to.on_quick::<ConnectSupportsFeature>(|context, feature| Ok(supports(context, feature).into()));
+    to.on_quick::<ConnectGetType>(|_, ()| Ok("QEMU".into()));
+    to.on_quick::<ConnectGetVersion>(|_, ()| Ok(HYPERVISOR_VERSION));
+    to.on_quick::<ConnectGetLibVersion>(|_, ()| Ok(LIB_VERSION));
+    to.on_quick::<ConnectGetHostname>(|_, ()| Ok(host::name()));
+    to.on_quick::<ConnectGetUri>(|context, ()| Ok(context.shared.scope.uri().into()));
     // What leaves the host goes by TLS.
-    to.on::<ConnectIsSecure>(|_, ()| Ok(1));
-    to.on::<ConnectGetMaxVcpus>(|_, _| Ok(MAX_CPUS as i32));
+    to.on_quick::<ConnectIsSecure>(|_, ()| Ok(1));
+    to.on_quick::<ConnectGetMaxVcpus>(|_, _| Ok(MAX_CPUS as i32));
     to.on::<ConnectGetCapabilities>(|context, ()| {
         let shared = context.shared;
         Ok(host::capabilities::of_host(
@@ -90,28 +90,36 @@ fn supports(context: &Context<'_>, feature: i32) -> bool {
     }
 }
 
-fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> Result<String, RemoteError> {
-    check_flags(args.flags, 0)?;
+/// Whether guests of this architecture, machine and type are on KVM; an error if there are none.
+pub(super) fn kind_of_guests(
+    context: &Context<'_>,
+    [arch, machine, kind]: [&Option<String>; 3],
+) -> Result<bool, RemoteError> {
     let unknown = |what: &str, value: &str| {
         let why = format!("no guest can have the {what} '{value}'");
         Err(RemoteError::new(Code::InvalidArgument, why))
     };
-    if let Some(arch) = args.arch.as_deref().filter(|arch| *arch != "x86_64") {
+    if let Some(arch) = arch.as_deref().filter(|arch| *arch != "x86_64") {
         return unknown("architecture", arch);
     }
     let newest = default_machine();
     let is_other =
         |machine: &&str| *machine != newest && *machine != "q35" && !machine.starts_with("pc-q35-");
-    if let Some(machine) = args.machine.as_deref().filter(is_other) {
+    if let Some(machine) = machine.as_deref().filter(is_other) {
         return unknown("machine", machine);
     }
     let offers_kvm = context.shared.domains.offers_kvm();
-    let kvm = match args.kind.as_deref() {
-        None => offers_kvm,
-        Some("qemu") => false,
-        Some("kvm") if offers_kvm => true,
-        Some(kind) => return unknown("type", kind),
-    };
+    match kind.as_deref() {
+        None => Ok(offers_kvm),
+        Some("qemu") => Ok(false),
+        Some("kvm") if offers_kvm => Ok(true),
+        Some(kind) => unknown("type", kind),
+    }
+}
+
+fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> Result<String, RemoteError> {
+    check_flags(args.flags, 0)?;
+    let kvm = kind_of_guests(context, [&args.arch, &args.machine, &args.kind])?;
     Ok(host::capabilities::of_guests(kvm))
 }
 

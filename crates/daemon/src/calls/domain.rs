@@ -44,14 +44,16 @@ pub(super) fn add(to: &mut Dispatcher) {
     });
     to.on::<DomainUndefineFlags>(undefine);
     to.on::<DomainGetXmlDesc>(xml);
-    to.on::<DomainGetAutostart>(|context, domain| Ok(context.domain(&domain)?.state().autostart.into()));
+    to.on_quick::<DomainGetAutostart>(|context, domain| {
+        Ok(context.domain(&domain)?.state().autostart.into())
+    });
     to.on::<DomainSetAutostart>(|context, args| {
         let domain = context.domain(&args.domain)?;
         context.shared.domains.set_autostart(&domain, args.autostart != 0)
     });
-    to.on::<DomainGetState>(state);
+    to.on_quick::<DomainGetState>(state);
     to.on::<DomainGetInfo>(info);
-    to.on::<DomainGetOsType>(|context, domain| context.domain(&domain).map(|_| "hvm".into()));
+    to.on_quick::<DomainGetOsType>(|context, domain| context.domain(&domain).map(|_| "hvm".into()));
     to.on::<DomainGetMaxMemory>(|context, domain| {
         let domain = context.domain(&domain)?;
         Ok(domain.state().current()?.ram() >> 10)
@@ -61,8 +63,10 @@ pub(super) fn add(to: &mut Dispatcher) {
         Ok(domain.state().current()?.vcpus.max as i32)
     });
     to.on::<DomainGetVcpusFlags>(vcpus);
-    to.on::<DomainIsActive>(|context, domain| Ok(context.domain(&domain)?.state().live.is_some().into()));
-    to.on::<DomainIsPersistent>(|context, domain| {
+    to.on_quick::<DomainIsActive>(|context, domain| {
+        Ok(context.domain(&domain)?.state().live.is_some().into())
+    });
+    to.on_quick::<DomainIsPersistent>(|context, domain| {
         Ok(context.domain(&domain)?.state().persistent.is_some().into())
     });
     to.on::<DomainIsUpdated>(is_updated);
@@ -196,7 +200,7 @@ fn is_updated(context: &Context<'_>, domain: WireDomain) -> Result<i32, RemoteEr
     let state = domain.state();
     // The definition changed since this run began.
     Ok(match (&state.live, &state.persistent) {
-        (Some(live), Some(persistent)) => (live.definition.inactive_xml(true)? != persistent.xml).into(),
+        (Some(live), Some(persistent)) => (*live.definition.inactive_xml(true)? != *persistent.xml).into(),
         _ => 0,
     })
 }

@@ -1,4 +1,4 @@
-//! Calls about network interfaces of the host, which clients may look at. What changes them is `ostler net host`.
+//! Calls about network interfaces of the host, which clients may look at. What changes them is `ostler net`.
 
 use ostler_libvirt::error::Source;
 use ostler_libvirt::procedures::*;

@@ -204,8 +204,9 @@ fn disk(context: &Context<'_>, args: BlockTuneArgs) -> Result<Parameters<32>, Re
         Some(disk) => Some(find_disk(&definition, disk)?.target.clone()),
         None => None,
     };
+    let tree = definition.tree();
     let limit = |name: &str| {
-        let tune = tune_of(definition.tree(), target.as_deref()?)?;
+        let tune = tune_of(&tree, target.as_deref()?)?;
         tune.child_text(name)
     };
     let number = |name: &str| limit(name).and_then(|text| text.trim().parse().ok()).unwrap_or(0);

@@ -53,17 +53,17 @@ pub(super) fn add(to: &mut Dispatcher) {
                 .collect(),
         ))
     });
-    to.on::<ConnectNumOfDomains>(|context, ()| Ok(shown(context, flag::ACTIVE).len() as i32));
+    to.on_quick::<ConnectNumOfDomains>(|context, ()| Ok(shown(context, flag::ACTIVE).len() as i32));
     to.on::<ConnectListDefinedDomains>(|context, max| {
         let off = shown(context, flag::INACTIVE).into_iter();
         Ok(List(
             off.map(|domain| domain.name).take(max.max(0) as usize).collect(),
         ))
     });
-    to.on::<ConnectNumOfDefinedDomains>(|context, ()| Ok(shown(context, flag::INACTIVE).len() as i32));
-    to.on::<DomainLookupByName>(|context, name| Ok(context.shared.domains.by_name(&name)?.to_wire()));
-    to.on::<DomainLookupByUuid>(|context, uuid| Ok(context.shared.domains.by_uuid(&uuid)?.to_wire()));
-    to.on::<DomainLookupById>(|context, id| Ok(context.shared.domains.by_id(id)?.to_wire()));
+    to.on_quick::<ConnectNumOfDefinedDomains>(|context, ()| Ok(shown(context, flag::INACTIVE).len() as i32));
+    to.on_quick::<DomainLookupByName>(|context, name| Ok(context.shared.domains.by_name(&name)?.to_wire()));
+    to.on_quick::<DomainLookupByUuid>(|context, uuid| Ok(context.shared.domains.by_uuid(&uuid)?.to_wire()));
+    to.on_quick::<DomainLookupById>(|context, id| Ok(context.shared.domains.by_id(id)?.to_wire()));
 }
 
 /// What holds of a guest, as flags.

@@ -32,9 +32,10 @@ fn get(context: &Context<'_>, args: GetMetadataArgs) -> Result<String, RemoteErr
         TITLE => ("title", definition.title.clone()),
         ELEMENT => {
             let uri = args.uri.as_deref().unwrap_or_default();
-            let metadata = definition.tree().child("metadata");
-            let element =
-                metadata.and_then(|metadata| metadata.elements().find(|element| is_of(element, uri)));
+            let tree = definition.tree();
+            let element = tree
+                .child("metadata")
+                .and_then(|metadata| metadata.elements().find(|element| is_of(element, uri)));
             ("element", element.map(plain))
         }
         _ => return Err(wrong(format!("there is no kind {} of metadata", args.kind))),

@@ -4,6 +4,7 @@ mod agent;
 mod connect;
 mod console;
 mod control;
+mod cpu;
 mod devices;
 mod domain;
 mod ends;
@@ -72,7 +73,13 @@ impl Context<'_> {
     }
 }
 
-type Handler = Box<dyn Fn(&Context<'_>, &[u8]) -> Result<Vec<u8>, RemoteError> + Send + Sync>;
+/// What answers a call.
+struct Handler {
+    answer: Box<Answer>,
+    quick: bool,
+}
+
+type Answer = dyn Fn(&Context<'_>, &[u8]) -> Result<Vec<u8>, RemoteError> + Send + Sync;
 
 /// Which function answers which call.
 pub struct Dispatcher {
@@ -91,6 +98,7 @@ impl Dispatcher {
         list::add(&mut dispatcher);
         domain::add(&mut dispatcher);
         control::add(&mut dispatcher);
+        cpu::add(&mut dispatcher);
         stats::add(&mut dispatcher);
         console::add(&mut dispatcher);
         events::add(&mut dispatcher);
@@ -119,7 +127,24 @@ impl Dispatcher {
         &mut self,
         handler: impl Fn(&Context<'_>, P::Args) -> Result<P::Ret, RemoteError> + Send + Sync + 'static,
     ) {
-        let handler = move |context: &Context<'_>, payload: &[u8]| {
+        self.add::<P>(handler, false);
+    }
+
+    /// Has `handler`, which waits for nothing and is done within microseconds, answer procedure `P`: on the thread that reads the client's
+    /// packets.
+    fn on_quick<P: Procedure>(
+        &mut self,
+        handler: impl Fn(&Context<'_>, P::Args) -> Result<P::Ret, RemoteError> + Send + Sync + 'static,
+    ) {
+        self.add::<P>(handler, true);
+    }
+
+    fn add<P: Procedure>(
+        &mut self,
+        handler: impl Fn(&Context<'_>, P::Args) -> Result<P::Ret, RemoteError> + Send + Sync + 'static,
+        quick: bool,
+    ) {
+        let answer = move |context: &Context<'_>, payload: &[u8]| {
             let args = xdr::from_bytes(payload).map_err(|error| {
                 RemoteError::rpc(format!(
                     "Unable to decode message payload of {}: {error}",
@@ -131,7 +156,16 @@ impl Dispatcher {
                 RemoteError::rpc(format!("the answer to {} cannot be sent: {error}", P::NAME))
             })
         };
-        self.handlers.insert((P::PROGRAM, P::NUMBER), Box::new(handler));
+        let answer = Box::new(answer);
+        self.handlers
+            .insert((P::PROGRAM, P::NUMBER), Handler { answer, quick });
+    }
+
+    /// Whether a call waits for nothing.
+    pub fn is_quick(&self, program: u32, number: i32) -> bool {
+        self.handlers
+            .get(&(program, number))
+            .is_some_and(|handler| handler.quick)
     }
 
     /// Executes a call, and returns the payload of its reply.
@@ -159,7 +193,7 @@ impl Dispatcher {
                 format!("read only access prevents {}", row.name),
             ));
         }
-        let reply = handler(context, payload)?;
+        let reply = (handler.answer)(context, payload)?;
         if reply.len() > ostler_libvirt::frame::MAX_PAYLOAD {
             return Err(RemoteError::rpc(format!(
                 "the answer to {} is too long",

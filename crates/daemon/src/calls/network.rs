@@ -51,12 +51,17 @@ pub(super) fn add(to: &mut Dispatcher) {
         check_schema(&args)?;
         context.shared.networks.define(&args.xml)
     });
-    to.on::<NetworkCreateXml>(|context, xml| context.shared.networks.create(&xml));
+    to.on::<NetworkCreateXml>(|context, xml| create(context, &xml));
     to.on::<NetworkCreateXmlFlags>(|context, args| {
         check_schema(&args)?;
-        context.shared.networks.create(&args.xml)
+        create(context, &args.xml)
     });
-    to.on::<NetworkCreate>(|context, network| context.shared.networks.start(&context.network(&network)?));
+    to.on::<NetworkCreate>(|context, network| {
+        let network = context.network(&network)?;
+        context.shared.networks.start(&network)?;
+        attach_again(context, &network);
+        Ok(())
+    });
     to.on::<NetworkDestroy>(|context, network| {
         context
             .shared
@@ -176,6 +181,18 @@ fn bridge(context: &Context<'_>, network: WireNetwork) -> Result<String, RemoteE
         let why = format!("network '{}' does not have a bridge name.", network.name);
         RemoteError::network(Code::Internal, why)
     })
+}
+
+fn create(context: &Context<'_>, xml: &str) -> Result<WireNetwork, RemoteError> {
+    let created = context.shared.networks.create(xml)?;
+    attach_again(context, context.network(&created)?.as_ref());
+    Ok(created)
+}
+
+/// Guests that run have a network again that was ended and started.
+fn attach_again(context: &Context<'_>, network: &Network) {
+    let taps = context.shared.domains.taps_at(&network.name);
+    context.shared.networks.attach_again(network, &taps);
 }
 
 fn update(context: &Context<'_>, args: NetworkUpdateArgs) -> Result<(), RemoteError> {

@@ -99,6 +99,7 @@ impl Domains {
                 paused: live.paused,
                 devices: live.devices.clone(),
                 next_plug: live.next_plug,
+                cid: live.cid,
             };
             (live.files.clone(), status)
         })?;

@@ -1,6 +1,7 @@
 //! A definition: libvirt's document, and the model of what it says.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use ostler_libvirt::types::Uuid;
 use ostler_libvirt::{Code, RemoteError};
@@ -18,7 +19,7 @@ pub struct Definition {
     /// What identifies the guest.
     pub uuid: Uuid,
     /// The document as it is kept.
-    pub xml: String,
+    pub xml: Arc<str>,
 }
 
 /// What becomes of a device.
@@ -112,7 +113,7 @@ impl Definition {
     pub fn inactive_xml(&self, secure: bool) -> Result<String, RemoteError> {
         // Of a guest that is there only while it runs: without what the start has given it.
         let definition = Self::read(&self.xml)?;
-        Ok(definition.model.xml(secure))
+        Ok(definition.model.xml(secure).to_string())
     }
 
     /// The guest from its start on: its devices have names that last.
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(Definition::read(&live).unwrap(), definition);
         let kept = Definition::read_running(&definition.started().xml).unwrap();
         assert_eq!(kept, definition.started());
-        assert_eq!(kept.inactive_xml(true).unwrap(), definition.xml);
+        assert_eq!(*kept.inactive_xml(true).unwrap(), *definition.xml);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Live {
     pub open_trays: BTreeSet<String>,
     /// The number of the next device that is plugged in.
     pub next_plug: u32,
+    /// Its CID, if it has a vsock.
+    pub cid: Option<u32>,
     /// How it is talked to.
     pub control: Arc<Control>,
     /// What the host knows of it.
@@ -295,6 +297,7 @@ impl Live {
             id: self.id.unsigned_abs(),
             ports: self.ports(),
             open_trays: self.open_trays.clone(),
+            cid: self.cid,
             ..XmlLive::default()
         };
         self.definition.live_xml(&live, secure)

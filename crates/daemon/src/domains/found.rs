@@ -48,6 +48,7 @@ impl Domains {
             domain
         });
         let id = status.id;
+        let cid = status.cid;
         let run = Run {
             files,
             definition,
@@ -62,6 +63,9 @@ impl Domains {
                 self.list().remove(&domain.uuid);
             }
             return Err(why.to_string());
+        }
+        if let Some(cid) = cid {
+            self.cids.found(&domain.uuid, cid);
         }
         self.next_id.fetch_max(id + 1, Ordering::Relaxed);
         let answer = domain

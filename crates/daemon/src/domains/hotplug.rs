@@ -324,6 +324,7 @@ impl Domains {
             Some((alias, attached, live.control.clone(), live.definition.clone()))
         });
         let Ok(Some((alias, attached, control, definition))) = found else {
+            self.half_plugged_gone(domain, run, id);
             return;
         };
         Plug { control: &control }.clean_up(&attached);
@@ -346,11 +347,90 @@ impl Domains {
         else {
             return;
         };
+        self.give_up_half_plugged(domain, &control, &there);
+        self.strike_half_kept(domain, &there);
         let plugged = devices.values().filter(|attached| attached.plugged.is_some());
         for attached in plugged {
             if !there.iter().any(|device| device["name"] == *attached.id) {
                 self.device_gone(domain, run, &attached.id);
             }
+        }
+    }
+}
+
+impl Domains {
+    /// Strikes devices out of what the guest is said to be that were written there and not yet into its status: of those a daemon
+    /// was about to tell, or not to tell any more.
+    fn strike_half_kept(&self, domain: &Domain, there: &[Value]) {
+        let known = domain.with_live(|live| (live.definition.clone(), live.devices.clone()));
+        let Ok((definition, devices)) = known else { return };
+        // Of entropy sources only those are in the status that were plugged in.
+        let is_built = |device: &&Value| {
+            device["name"]
+                .as_str()
+                .is_some_and(|name| name.starts_with("rng"))
+        };
+        let mut built = there.iter().filter(is_built).count();
+        let mut is_half = |(alias, device): &(&str, Device<'_>)| {
+            let counts = match device {
+                Device::Disk(_) | Device::Card(_) => true,
+                Device::Rng => built == 0,
+                Device::Fixed(_) => false,
+            };
+            let is_known = devices.contains_key(*alias);
+            if *device == Device::Rng && !is_known {
+                built = built.saturating_sub(1);
+            }
+            counts && !is_known
+        };
+        let halves: Vec<String> = all(&definition.devices)
+            .into_iter()
+            .filter(&mut is_half)
+            .map(|(alias, _)| alias.to_owned())
+            .collect();
+        let mut rest = definition;
+        for alias in &halves {
+            crate::log::note!("{alias} is taken back: it was plugged in by half");
+            let without = Seed::new().and_then(|seed| rest.change(Change::DetachAlias, alias, &seed));
+            match without {
+                Ok(without) => rest = Arc::new(without),
+                Err(error) => crate::log::note!("{alias} stays listed: {error}"),
+            }
+        }
+        if !halves.is_empty()
+            && let Err(error) = self.keep_live(domain, (*rest).clone())
+        {
+            crate::log::note!("what was taken back stays listed: {error}");
+        }
+    }
+
+    /// The guest let a device go that is none of its definition's.
+    fn half_plugged_gone(&self, domain: &Domain, run: i32, id: &str) {
+        let number = id.strip_prefix("hot").and_then(|number| number.parse().ok());
+        let control = domain.with_live(|live| (live.id == run).then(|| live.control.clone()));
+        if let (Some(number), Ok(Some(control))) = (number, control) {
+            Plug { control: &control }.clean_up(&Attached::plugged(number));
+        }
+    }
+
+    /// Takes back what a daemon left that was killed while it plugged something in: nobody was told that it is there. A guest may keep
+    /// the device until it lets it go.
+    fn give_up_half_plugged(&self, domain: &Domain, control: &Control, there: &[Value]) {
+        let next = domain.with_live(|live| {
+            let is_known = |number: u32| live.devices.values().any(|device| device.plugged == Some(number));
+            (!is_known(live.next_plug)).then_some(live.next_plug)
+        });
+        let Ok(Some(number)) = next else { return };
+        let (attached, plug) = (Attached::plugged(number), Plug { control });
+        if !there.iter().any(|device| device["name"] == *attached.id) {
+            // Its image or back end may be there alone.
+            plug.clean_up(&attached);
+            return;
+        }
+        crate::log::note!("{} is taken back: it was plugged in by half", attached.id);
+        let _ = domain.with_live(|live| live.next_plug = number + 1);
+        if let Err(error) = plug.ask_out(&attached) {
+            crate::log::note!("{} stays: {error}", attached.id);
         }
     }
 }

@@ -127,6 +127,7 @@ impl Domains {
     fn boot(self: &Arc<Self>, domain: &Arc<Domain>, run: Run<'_>) -> Result<(), RemoteError> {
         let folder = run.files.folder.clone();
         self.boot_in_folder(domain, run).inspect_err(|_| {
+            self.cids.give_back(&domain.uuid);
             // Nothing of it runs.
             let _ = fs::remove_dir_all(&folder);
         })
@@ -135,6 +136,7 @@ impl Domains {
     fn boot_in_folder(self: &Arc<Self>, domain: &Arc<Domain>, mut run: Run<'_>) -> Result<(), RemoteError> {
         let files = run.files;
         let plan = Plan::of(&run.definition)?;
+        run.status.cid = self.cids.take(&domain.uuid, plan.vsock.as_ref())?;
         make_private_folder(&files.folder).map_err(|e| RemoteError::new(Code::System, e.to_string()))?;
         // Written first: should we be killed right after the start, the guest is found by them.
         keep(files, &run.definition, &run.status)?;
@@ -145,6 +147,7 @@ impl Domains {
             variables: &self.store.variables(&domain.uuid),
             outside: &self.outside,
             paused: run.status.paused,
+            cid: run.status.cid,
         };
         run.status.devices = launch(&start, &self.kvm)?;
         let (id, definition) = (run.status.id, run.definition.clone());
@@ -244,6 +247,7 @@ impl Domains {
             paused,
             devices,
             next_plug,
+            cid,
         } = run.status;
         guard.live = Some(Live {
             id,
@@ -251,6 +255,7 @@ impl Domains {
             devices,
             open_trays: BTreeSet::new(),
             next_plug,
+            cid,
             control,
             process: Arc::new(GuestProcess::none()),
             files: run.files.clone(),
@@ -288,6 +293,8 @@ impl Domains {
     /// Wakes who waits for the end, and forgets a guest that was there only while it ran.
     fn after_end(&self, domain: &Domain, guard: MutexGuard<'_, DomainState>) {
         let is_transient = guard.persistent.is_none();
+        // Before somebody starts it again.
+        self.cids.give_back(&domain.uuid);
         drop(guard);
         domain.tell_end();
         if is_transient {

@@ -3,6 +3,7 @@
 //! Lock order: a guest's job, the list of guests, a guest's state.
 
 mod change;
+mod cids;
 pub mod definition;
 pub mod domain;
 mod found;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,10 +34,12 @@ use serde::{Deserialize, Serialize};
 use crate::events::{Events, Lifecycle};
 use crate::files::make_private_folder;
 use crate::guest::{Attached, Outside, RunFiles};
+use crate::networks::plug::Tap;
 use crate::networks::ports::Connected;
 use crate::{Error, OpenKvm, uuid};
 use definition::Definition;
 use domain::Domain;
+use plan::NetworkPort;
 use store::Store;
 
 /// All guests.
@@ -51,6 +55,8 @@ pub struct Domains {
     /// Those who have the guests' networks and volumes.
     outside: Outside,
     events: Arc<Events>,
+    /// Of guests that run.
+    cids: cids::Cids,
 }
 
 /// What becomes of the variables of a guest's firmware when its definition is forgotten.
@@ -76,6 +82,9 @@ struct RunStatus {
     /// The number of the next device that is plugged in.
     #[serde(default = "first_plug")]
     next_plug: u32,
+    /// Its CID, if it has a vsock.
+    #[serde(default)]
+    cid: Option<u32>,
 }
 
 fn first_plug() -> u32 {
@@ -90,6 +99,7 @@ impl RunStatus {
             paused,
             devices: BTreeMap::new(),
             next_plug: first_plug(),
+            cid: None,
         }
     }
 }
@@ -118,6 +128,7 @@ impl Domains {
             kvm,
             outside,
             events,
+            cids: cids::Cids::default(),
         });
         for (definition, autostart) in domains.store.load()? {
             let definition = Arc::new(definition);
@@ -376,6 +387,41 @@ impl Domains {
         }
         all.sort_by(|a, b| a.guest.cmp(&b.guest));
         all
+    }
+
+    /// The taps of guests that run and belong to a network, with what their cards wish of it.
+    pub fn taps_at(&self, network: &str) -> Vec<Tap> {
+        let mut taps = Vec::new();
+        for domain in self.all() {
+            let state = domain.state();
+            let Some(live) = &state.live else { continue };
+            for card in &live.definition.devices.interfaces {
+                let xml::InterfaceSource::Network {
+                    network: at,
+                    portgroup,
+                } = &card.source
+                else {
+                    continue;
+                };
+                let attached = live.devices.get(card.common.alias.as_deref().unwrap_or_default());
+                if at == network
+                    && let Some(name) = attached.and_then(|attached| attached.port.clone())
+                {
+                    taps.push(Tap {
+                        name,
+                        guest: state.name.clone(),
+                        mac: card.mac.to_string(),
+                        wish: NetworkPort::of(card, network, portgroup.as_deref()),
+                    });
+                }
+            }
+        }
+        taps
+    }
+
+    /// /dev/kvm, or why guests of the type `kvm` cannot be had.
+    pub fn kvm(&self) -> Result<OwnedFd, String> {
+        (self.kvm)()
     }
 
     /// Whether guests of the type `kvm` can be had.

@@ -85,7 +85,7 @@ mod tests {
         store.set_autostart("a", true).unwrap();
         fs::write(folder.join("b.xml.new"), "half of a fi").unwrap();
         fs::write(folder.join("c.xml"), "<domain/>").unwrap();
-        fs::write(folder.join("d.xml"), definition("a", 1).xml).unwrap();
+        fs::write(folder.join("d.xml"), &*definition("a", 1).xml).unwrap();
 
         let found = Store::open(&folder).unwrap().load().unwrap();
         assert_eq!(found, [(definition("a", 2), true)]);
@@ -97,7 +97,7 @@ mod tests {
 
         // A daemon was killed while it gave a guest another name.
         let renamed = definition("e", 3);
-        fs::write(folder.join("a.xml.renamed"), &renamed.xml).unwrap();
+        fs::write(folder.join("a.xml.renamed"), &*renamed.xml).unwrap();
         assert_eq!(store.load().unwrap(), [(renamed, true)]);
         assert!(!folder.join("a.xml").exists() && !folder.join("a.xml.renamed").exists());
         store.rename("e", &definition("a", 2)).unwrap();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::cards;
+use super::cards::{self, Connection};
 
 /// What is kept of a device while its guest runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct Attached {
     /// Whether that interface was made for the card, and goes with it.
     #[serde(default)]
     pub made: bool,
+    /// The bridge of Open vSwitch whose port that interface is.
+    #[serde(default)]
+    pub openvswitch: Option<String>,
     /// Its number among those that were plugged in; none for what the guest was started with.
     #[serde(default)]
     pub plugged: Option<u32>,
@@ -52,11 +55,12 @@ impl Attached {
         format!("{}-host", self.id)
     }
 
-    /// The same with the host's interface, and whether it goes with the device.
-    pub fn with_port(mut self, port: Option<(&str, bool)>) -> Self {
-        if let Some((name, made)) = port {
+    /// The same with the host's interface of a card, and whether it goes with the device.
+    pub fn with_port(mut self, connection: &Connection) -> Self {
+        if let Some((name, made)) = connection.port() {
             self.port = Some(name.into());
             self.made = made;
+            self.openvswitch = connection.openvswitch().map(str::to_owned);
         }
         self
     }
@@ -64,6 +68,9 @@ impl Attached {
     /// Deletes the interface that was made for it.
     pub fn delete_port(&self) {
         if let Some(port) = self.port.as_ref().filter(|_| self.made) {
+            if let Some(bridge) = &self.openvswitch {
+                cards::leave_openvswitch(bridge, port);
+            }
             cards::delete_tap(port);
         }
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
 
-use ostler_hostnet::{Error as HostError, Flag, Kernel, PortSettings, TapSpec};
+use ostler_hostnet::{BackEnd, Error as HostError, Kernel, OpenVSwitch, PortSettings, TapSpec};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_netio::OpenTap;
 use ostler_usernet::{Config, FIRST_GUEST, name_server};
@@ -31,6 +31,8 @@ pub enum Connection {
         name: String,
         /// Whether it was made for the card, and goes with it.
         made: bool,
+        /// The bridge of Open vSwitch whose port it is.
+        openvswitch: Option<String>,
     },
     /// A stream of frames.
     Stream {
@@ -78,14 +80,14 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
                 ..Config::for_guest(card.mac.0, around.guest, FIRST_GUEST)
             };
             let (child, cable) = ostler_launch::usernet::start(&config).map_err(failed)?;
-            reap(child);
+            reap(child, "usernet");
             Ok(Connection::Stream {
                 socket: cable.into(),
                 headers: true,
             })
         }
         CardSource::Bridge { bridge, target } => {
-            let name = make_tap(target.as_deref(), Some((bridge, false)), pairs)?;
+            let name = make_tap(target.as_deref(), Some((bridge, PortSettings::default())), pairs)?;
             open_tap(name, true, pairs, vhost)
         }
         CardSource::Ethernet { target, unmanaged } => match target {
@@ -108,12 +110,57 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
             })?;
             match place {
                 Place::Switch(plug) => Ok(Connection::Plug(plug)),
-                Place::Bridge { bridge, isolated } => {
-                    let name = make_tap(wish.target.as_deref(), Some((&bridge, isolated)), pairs)?;
+                Place::Bridge { bridge, settings } => {
+                    let name = make_tap(wish.target.as_deref(), Some((&bridge, settings)), pairs)?;
                     open_tap(name, true, pairs, vhost)
+                }
+                Place::OpenVSwitch { bridge, settings } => {
+                    let name = make_tap(wish.target.as_deref(), None, pairs)?;
+                    at_openvswitch(open_tap(name, true, pairs, vhost)?, bridge, &settings)
                 }
             }
         }
+    }
+}
+
+/// Makes a tap that is open a port of a bridge of Open vSwitch.
+fn at_openvswitch(
+    connection: Connection,
+    bridge: String,
+    settings: &PortSettings,
+) -> Result<Connection, RemoteError> {
+    let Connection::Tap {
+        mut tap, name, made, ..
+    } = connection
+    else {
+        return Ok(connection);
+    };
+    let added = OpenVSwitch::open().and_then(|mut switch| {
+        let in_user_space = switch.is_in_user_space(&bridge)?;
+        switch.add_port(&bridge, &name, settings).map(|()| in_user_space)
+    });
+    match added {
+        Ok(in_user_space) => {
+            tap.whole = in_user_space;
+            Ok(Connection::Tap {
+                tap,
+                name,
+                made,
+                openvswitch: Some(bridge),
+            })
+        }
+        Err(error) => {
+            delete_tap(&name);
+            Err(failed(error))
+        }
+    }
+}
+
+/// Takes the port of a guest out of a bridge of Open vSwitch, which else looks for its interface for ever.
+pub fn leave_openvswitch(bridge: &str, port: &str) {
+    let left = OpenVSwitch::open().and_then(|mut switch| switch.remove_port(bridge, port));
+    if let Err(error) = left {
+        crate::log::note!("the port {port} of {bridge} stays: {error}");
     }
 }
 
@@ -143,11 +190,11 @@ pub fn take_over(
     taken.map(drop).map_err(failed)
 }
 
-/// Nobody else waits for the network's process, which ends with the guest's card.
-fn reap(mut child: Child) {
+/// Nobody else waits for a process that ends with the guest.
+pub fn reap(mut child: Child, name: &str) {
     let wait = move || drop(child.wait());
-    if let Err(error) = std::thread::Builder::new().name("usernet".into()).spawn(wait) {
-        crate::log::note!("a network's process stays listed after its end: {error}");
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(wait) {
+        crate::log::note!("a guest's {name} stays listed after its end: {error}");
     }
 }
 
@@ -155,14 +202,20 @@ fn exists(interface: &str) -> bool {
     Path::new("/sys/class/net").join(interface).exists()
 }
 
-/// Makes a tap of this name, or of the first free one, and a port of a bridge of it, isolated or not.
-fn make_tap(name: Option<&str>, bridge: Option<(&str, bool)>, pairs: usize) -> Result<String, RemoteError> {
+/// Makes a tap of this name, or of the first free one, and a port of a bridge of it.
+fn make_tap(
+    name: Option<&str>,
+    bridge: Option<(&str, PortSettings)>,
+    pairs: usize,
+) -> Result<String, RemoteError> {
     let mut kernel = Kernel::open().map_err(failed)?;
     let mut make = |name: &str| {
         kernel.create_tap(&TapSpec {
             name: name.into(),
             multi_queue: pairs > 1,
-            bridge: bridge.map(|(bridge, isolated)| (bridge.into(), settings(isolated))),
+            bridge: bridge
+                .as_ref()
+                .map(|(bridge, settings)| ((*bridge).into(), settings.clone())),
             ..TapSpec::default()
         })
     };
@@ -184,16 +237,14 @@ fn make_tap(name: Option<&str>, bridge: Option<(&str, bool)>, pairs: usize) -> R
     Err(failed("there is no free name for a tap"))
 }
 
-fn settings(isolated: bool) -> PortSettings {
-    PortSettings {
-        flags: isolated.then_some((Flag::Isolated, true)).into_iter().collect(),
-        ..PortSettings::default()
-    }
-}
-
 fn open_tap(name: String, made: bool, pairs: usize, vhost: bool) -> Result<Connection, RemoteError> {
     match ostler_netio::open_tap(&name, pairs, vhost) {
-        Ok(tap) => Ok(Connection::Tap { tap, name, made }),
+        Ok(tap) => Ok(Connection::Tap {
+            tap,
+            name,
+            made,
+            openvswitch: None,
+        }),
         Err(error) => {
             if made {
                 delete_tap(&name);
@@ -216,6 +267,14 @@ impl Connection {
     pub fn port(&self) -> Option<(&str, bool)> {
         match self {
             Self::Tap { name, made, .. } => Some((name, *made)),
+            Self::Stream { .. } | Self::Plug(_) => None,
+        }
+    }
+
+    /// The bridge of Open vSwitch whose port it is.
+    pub fn openvswitch(&self) -> Option<&str> {
+        match self {
+            Self::Tap { openvswitch, .. } => openvswitch.as_deref(),
             Self::Stream { .. } | Self::Plug(_) => None,
         }
     }

@@ -5,19 +5,20 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ostler_disk::open::{DiskOptions, Format};
+use ostler_launch::porter::{Errand, Plugs};
 use ostler_launch::{Started, firmware, open_image};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::link::FromGuest;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
-    GuestSpec, KernelSpec, NetSpec, SPEC_VERSION, SoftEngine, VariablesSpec,
+    GuestSpec, KernelSpec, NetSpec, SPEC_VERSION, ShareSpec, SoftEngine, VariablesSpec, VsockSpec,
 };
 
 use super::cards::{self, Surroundings};
 use super::{Attached, Outside, RunFiles, streams};
 use crate::OpenKvm;
-use crate::domains::plan::{Boot, Disk, Plan, Store};
+use crate::domains::plan::{Boot, Disk, Plan, Share, ShareSource, Store};
 
 /// What a guest is started with.
 pub struct Launch<'a> {
@@ -33,6 +34,8 @@ pub struct Launch<'a> {
     pub outside: &'a Outside,
     /// Whether its CPUs are held until somebody lets them go.
     pub paused: bool,
+    /// Its CID, if it has a vsock.
+    pub cid: Option<u32>,
 }
 
 /// The devices of a guest by their aliases. Until they are taken out, interfaces that were made for them are deleted with them.
@@ -117,8 +120,29 @@ fn open(
         }),
         false => None,
     };
+    let mut plugs = Plugs::new();
+    let shares = open_shares(&plan.shares, descriptors, devices, &mut plugs)?;
+    let vsock = match (&plan.vsock, launch.cid) {
+        (Some(vsock), Some(cid)) => {
+            devices
+                .0
+                .insert(vsock.alias.clone(), Attached::built("vsock".into()));
+            let path = files.vsock();
+            let listener = descriptors.push(streams::listen(&path)?);
+            let plug = plugs.add(Errand::Vsock { path }).map_err(failed)?;
+            Some(VsockSpec {
+                cid,
+                listener,
+                plug: Some(descriptors.push(plug)),
+            })
+        }
+        _ => None,
+    };
     // What leaves traces on the host comes last, when nothing else can be wrong any more.
     let nets = open_cards(launch, descriptors, devices)?;
+    if !plugs.is_empty() {
+        cards::reap(plugs.start().map_err(failed)?, "porter");
+    }
     Ok(GuestSpec {
         version: SPEC_VERSION,
         name: launch.name.into(),
@@ -126,16 +150,19 @@ fn open(
         accelerator,
         cpu_model: plan.cpu_model.clone(),
         cpus: plan.vcpus,
+        max_cpus: None,
         memory: plan.memory,
         boot,
         disks,
         nets,
+        display: None,
         serial: opened.serial,
         console: opened.console,
         channels: opened.channels,
         rng: plan.rng,
         balloon: plan.balloon,
-        vsock: None,
+        vsock,
+        shares,
         watchdog: plan.watchdog,
         generation_id: plan.generation_id,
         debug_exit: false,
@@ -240,6 +267,31 @@ fn open_disks(
     Ok(opened)
 }
 
+/// Folders of the host. The porter that brings virtiofsd is not ours: it lives as long as the guest does.
+fn open_shares(
+    shares: &[Share],
+    descriptors: &mut Descriptors,
+    devices: &mut Devices,
+    plugs: &mut Plugs,
+) -> Result<Vec<ShareSpec>, RemoteError> {
+    let mut opened = Vec::new();
+    for Share { alias, tag, source } in shares {
+        let errand = match source {
+            ShareSource::Folder(dir) => Errand::share_folder(dir),
+            ShareSource::Socket(path) => Errand::share_socket(path),
+        };
+        let plug = plugs.add(errand.map_err(failed)?).map_err(failed)?;
+        devices
+            .0
+            .insert(alias.clone(), Attached::built(format!("fs{}", opened.len())));
+        opened.push(ShareSpec {
+            tag: tag.clone(),
+            plug: descriptors.push(plug),
+        });
+    }
+    Ok(opened)
+}
+
 fn open_cards(
     launch: &Launch<'_>,
     descriptors: &mut Descriptors,
@@ -255,7 +307,7 @@ fn open_cards(
     let mut nets = Vec::new();
     for card in &launch.plan.cards {
         let connection = cards::connect(card, &around)?;
-        let attached = Attached::built(format!("net{}", nets.len())).with_port(connection.port());
+        let attached = Attached::built(format!("net{}", nets.len())).with_port(&connection);
         devices.0.insert(card.alias.clone(), attached);
         nets.push(NetSpec {
             model: card.model,

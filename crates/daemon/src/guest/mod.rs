@@ -41,6 +41,11 @@ impl RunFiles {
         self.folder.join("console")
     }
 
+    /// The socket at which the host's clients reach the guest's vsock; servers of the host listen beside it, at `vsock_PORT`.
+    pub fn vsock(&self) -> PathBuf {
+        self.folder.join("vsock")
+    }
+
     /// The socket of a channel.
     pub fn channel(&self, number: usize) -> PathBuf {
         self.folder.join(format!("channel{number}"))

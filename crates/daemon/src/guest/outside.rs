@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use ostler_hostnet::PortSettings;
 use ostler_libvirt::RemoteError;
 
 use crate::domains::plan::{Image, NetworkPort};
@@ -28,8 +29,15 @@ pub enum Place {
     Bridge {
         /// Its name.
         bridge: String,
-        /// Whether its port is isolated from others that are.
-        isolated: bool,
+        /// Its port.
+        settings: PortSettings,
+    },
+    /// At a bridge of Open vSwitch.
+    OpenVSwitch {
+        /// Its name.
+        bridge: String,
+        /// Its port.
+        settings: PortSettings,
     },
 }
 

@@ -167,13 +167,19 @@ impl Plug<'_> {
     /// Plugs a network card in as number `number`.
     pub fn card(&self, card: &Card, around: &Surroundings<'_>, number: u32) -> Result<Attached, RemoteError> {
         let connection = cards::connect(card, around)?;
-        let attached = Attached::plugged(number).with_port(connection.port());
+        let attached = Attached::plugged(number).with_port(&connection);
         self.plug_card(card, connection, &attached)
             .inspect_err(|_| attached.delete_port())?;
         Ok(attached)
     }
 
     fn plug_card(&self, card: &Card, connection: Connection, attached: &Attached) -> Result<(), RemoteError> {
+        if let Connection::Tap { tap, .. } = &connection
+            && tap.whole
+        {
+            let why = "a card at a bridge of Open vSwitch in user space is there from the guest's start, or not at all";
+            return Err(RemoteError::new(Code::OperationUnsupported, why));
+        }
         let netdev = attached.host_end();
         let mut undo = self.undo();
         let mut names = Vec::new();

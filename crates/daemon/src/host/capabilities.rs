@@ -20,12 +20,17 @@ fn emulator() -> String {
 /// `<capabilities>` of the host `host_uuid`; `kvm`: whether there are guests of that type.
 pub fn of_host(host_uuid: &Uuid, kvm: bool) -> String {
     let topology = super::topology();
+    let features = super::cpu::of_host();
+    let (model, features) = match super::cpu::nearest(&features) {
+        Some((model, more)) => (Some(model.to_owned()), more.into_iter().collect()),
+        None => (None, Vec::new()),
+    };
     let host = Host {
         uuid: uuid::format(host_uuid),
-        // What guests see is a model of our own.
-        model: None,
-        vendor: None,
-        features: Vec::new(),
+        // In the words of our own models, so that it can be compared with them.
+        model,
+        vendor: super::cpu::vendor(),
+        features,
         topology: [
             topology.sockets * topology.nodes,
             1,
@@ -95,7 +100,10 @@ pub fn of_guests(kvm: bool) -> String {
         disk_devices: texts(&["disk", "cdrom"]),
         disk_buses: texts(&["virtio", "sata"]),
         rng: texts(&["virtio"]),
-        filesystem: Vec::new(),
+        filesystem: match ostler_launch::porter::find_virtiofsd() {
+            Some(_) => texts(&["virtiofs"]),
+            None => Vec::new(),
+        },
         channel: texts(&["pty", "unix"]),
     };
     capabilities.xml()

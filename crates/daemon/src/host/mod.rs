@@ -1,6 +1,7 @@
 //! What the host is and what it is doing, as it says in /proc and /sys.
 
 pub mod capabilities;
+pub mod cpu;
 pub mod cpus;
 pub mod interfaces;
 pub mod pages;

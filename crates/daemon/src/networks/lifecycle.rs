@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ostler_hostnet::{BackEnd, Kernel};
+use ostler_hostnet::{BackEnd, Error as HostError, Kernel, OpenVSwitch};
 use ostler_libvirt::types::Network as WireNetwork;
 use ostler_libvirt::{Code, RemoteError};
 
@@ -15,12 +15,14 @@ use super::definition::{Definition, Way};
 use super::events::Step;
 use super::network::{Live, Network};
 use super::switch::{self, NetworkFiles};
-use super::{Networks, storage_failed, switch_name};
+use super::{Networks, kernel, storage_failed, switch_name};
 use crate::Error;
 use crate::files::{remove_unfinished, write_durably};
 
 /// What a switch may take to end by itself once it was told to.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Before a switch beside a network of the kernel's is started again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 fn make_folder(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -76,18 +78,36 @@ impl Networks {
         // Written first: should we be killed right after the start, the network is found by it.
         self.keep_live(files, &definition)?;
         match &definition.way {
-            Way::Bridge(bridge) => find_bridge(bridge)?,
-            Way::Switch(_) => {
-                let config = self.config(network, &definition, files);
-                let mut child = switch::start(files, &config)?;
-                // Nobody else waits for the process.
-                let wait = move || child.wait();
-                if let Err(error) = std::thread::Builder::new().name("child".into()).spawn(wait) {
-                    crate::log::note!("a switch's process stays listed after its end: {error}");
-                }
+            Way::Bridge(bridge) => find_bridge(Kernel::open(), bridge)?,
+            Way::OpenVSwitch(bridge) => find_bridge(OpenVSwitch::open(), bridge)?,
+            Way::Switch(_) => self.start_switch(network, &definition, files)?,
+            Way::Kernel(wish) => {
+                let made = kernel::make(files, wish);
+                made.and_then(|()| match definition.way.has_switch() {
+                    true => self.start_switch(network, &definition, files),
+                    false => Ok(()),
+                })
+                .inspect_err(|_| take_away(&definition, files))?;
             }
         }
         self.adopt(network, definition, files, true)
+    }
+
+    /// Starts the network's switch.
+    fn start_switch(
+        &self,
+        network: &Network,
+        definition: &Definition,
+        files: &NetworkFiles,
+    ) -> Result<(), RemoteError> {
+        let config = self.config(network, definition, files);
+        let mut child = switch::start(files, &config)?;
+        // Nobody else waits for the process.
+        let wait = move || child.wait();
+        if let Err(error) = std::thread::Builder::new().name("child".into()).spawn(wait) {
+            crate::log::note!("a switch's process stays listed after its end: {error}");
+        }
+        Ok(())
     }
 
     /// What a network that runs was started as.
@@ -97,12 +117,13 @@ impl Networks {
 
     /// The configuration of the network's switch.
     pub(super) fn config(&self, network: &Network, definition: &Definition, files: &NetworkFiles) -> String {
-        let router = match &definition.way {
-            Way::Switch(router) => router.as_deref(),
-            Way::Bridge(_) => None,
+        let tap = match &definition.way {
+            Way::Kernel(wish) => Some(&*wish.tap),
+            _ => None,
         };
         let name = switch_name(&network.uuid, &network.name);
-        switch::config(&name, &files.control, router, definition.network.mtu)
+        let mtu = definition.network.mtu;
+        switch::config(&name, &files.control, tap, definition.way.router(), mtu)
     }
 
     /// Notes that a network runs, and listens for its end from now on.
@@ -114,28 +135,63 @@ impl Networks {
         is_news: bool,
     ) -> Result<(), RemoteError> {
         let run = self.next_run.fetch_add(1, Ordering::Relaxed);
-        let is_switch = matches!(definition.way, Way::Switch(_));
+        let has_switch = definition.way.has_switch();
         let mut state = network.state();
         state.live = Some(Live {
             run,
-            definition,
+            definition: definition.clone(),
             files: files.clone(),
         });
         if is_news {
             self.events.tell(&network.to_wire(), Step::Started);
         }
         drop(state);
-        if is_switch {
-            let (networks, theirs) = (self.clone(), network.clone());
-            let watched = switch::watch(&files.control, move || networks.gone(&theirs, run));
-            if let Err(error) = watched {
-                switch::quit(&files.control);
-                self.gone(network, run);
-                let why = format!("the network's switch does not answer: {error}");
-                return Err(RemoteError::network(Code::Internal, why));
-            }
+        if has_switch && let Err(error) = self.watch(network, &definition, run, files) {
+            switch::quit(&files.control);
+            take_away(&definition, files);
+            self.gone(network, run);
+            let why = format!("the network's switch does not answer: {error}");
+            return Err(RemoteError::network(Code::Internal, why));
         }
         Ok(())
+    }
+
+    /// Listens for the end of a network's switch: that is the end of the network, or of its addresses and names only.
+    fn watch(
+        self: &Arc<Self>,
+        network: &Arc<Network>,
+        definition: &Definition,
+        run: u64,
+        files: &NetworkFiles,
+    ) -> std::io::Result<()> {
+        let (networks, theirs) = (self.clone(), network.clone());
+        let is_kernel = matches!(definition.way, Way::Kernel(_));
+        switch::watch(&files.control, move || match is_kernel {
+            true => networks.serve_again(&theirs, run),
+            false => networks.gone(&theirs, run),
+        })
+    }
+
+    /// Starts the switch beside a network of the kernel's again, whose guests go on meanwhile.
+    fn serve_again(self: &Arc<Self>, network: &Arc<Network>, run: u64) {
+        std::thread::sleep(PAUSE);
+        // Whoever ends the network has it until it has ended.
+        let _job = network.job();
+        let live = network.state().live.clone();
+        let Some(live) = live.filter(|live| live.run == run) else {
+            return;
+        };
+        crate::log::note!("network {}: its DHCP server is started again", network.name);
+        let started = self
+            .start_switch(network, &live.definition, &live.files)
+            .map_err(|error| error.to_string());
+        let watched = started.and_then(|()| {
+            let watched = self.watch(network, &live.definition, run, &live.files);
+            watched.map_err(|error| error.to_string())
+        });
+        if let Err(why) = watched {
+            crate::log::note!("network {} gives no addresses: {why}", network.name);
+        }
     }
 
     /// Run `run` of a network is over.
@@ -159,9 +215,18 @@ impl Networks {
     pub fn destroy(&self, network: &Network) -> Result<(), RemoteError> {
         let _job = network.job();
         let live = network.live()?;
-        if let Way::Bridge(_) = live.definition.way {
-            self.gone(network, live.run);
-            return Ok(());
+        match &live.definition.way {
+            Way::Switch(_) => {}
+            Way::Bridge(_) | Way::OpenVSwitch(_) => {
+                self.gone(network, live.run);
+                return Ok(());
+            }
+            Way::Kernel(wish) => {
+                switch::end(&live.files.control)?;
+                kernel::end(&live.files, wish)?;
+                self.gone(network, live.run);
+                return Ok(());
+            }
         }
         switch::quit(&live.files.control);
         if network.wait_for_end(live.run, PATIENCE) {
@@ -200,10 +265,8 @@ impl Networks {
             return Err("it is another's folder".into());
         }
         remove_unfinished(&files.definition());
-        match &definition.way {
-            Way::Switch(_) => drop(switch::show(&files.control).map_err(|error| error.to_string())?),
-            Way::Bridge(bridge) => find_bridge(bridge).map_err(|error| error.to_string())?,
-        }
+        self.find_what_runs(&definition, &files)
+            .map_err(|error| error.to_string())?;
         let known = self.list().get(&uuid).cloned();
         let network = known.unwrap_or_else(|| {
             let network = Network::new(&definition);
@@ -214,6 +277,26 @@ impl Networks {
         adopted.map_err(|error| error.to_string())?;
         crate::log::note!("network {} goes on", network.name);
         Ok(())
+    }
+
+    /// An error if the network runs no more. What there is of it then is taken away.
+    fn find_what_runs(&self, definition: &Definition, files: &NetworkFiles) -> Result<(), RemoteError> {
+        match &definition.way {
+            Way::Switch(_) => switch::find(files),
+            Way::Bridge(bridge) => find_bridge(Kernel::open(), bridge),
+            Way::OpenVSwitch(bridge) => find_bridge(OpenVSwitch::open(), bridge),
+            Way::Kernel(wish) => {
+                let found = kernel::find(files, wish);
+                found
+                    .and_then(
+                        |()| match definition.way.has_switch() && switch::find(files).is_err() {
+                            true => self.start_switch(&Network::new(definition), definition, files),
+                            false => Ok(()),
+                        },
+                    )
+                    .inspect_err(|_| take_away(definition, files))
+            }
+        }
     }
 
     /// Starts the networks that start with the host, once for each time that the host starts.
@@ -238,9 +321,20 @@ impl Networks {
     }
 }
 
+/// Takes away what there is of a network that does not run, and notes what stays.
+fn take_away(definition: &Definition, files: &NetworkFiles) {
+    let Way::Kernel(wish) = &definition.way else {
+        return;
+    };
+    let ended = switch::end(&files.control).and_then(|()| kernel::end(files, wish));
+    if let Err(error) = ended {
+        crate::log::note!("of network {} something stays: {error}", definition.network.name);
+    }
+}
+
 /// Checks that the host has the bridge.
-fn find_bridge(name: &str) -> Result<(), RemoteError> {
-    let found = Kernel::open().and_then(|mut kernel| kernel.bridge(name));
+fn find_bridge(backend: Result<impl BackEnd, HostError>, name: &str) -> Result<(), RemoteError> {
+    let found = backend.and_then(|mut backend| backend.bridge(name));
     found.map(drop).map_err(|error| {
         RemoteError::network(
             Code::OperationFailed,

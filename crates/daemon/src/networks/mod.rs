@@ -1,16 +1,19 @@
 //! All networks: who they are, and how they are found again after the daemon was killed.
 //!
-//! A network is a process of `ostler switch`, or a bridge of the host that is there already. The process outlives the daemon, and is
-//! known by its control socket alone: `switch-NAME.sock` in the runtime folder, where `ostler net` looks for it too.
+//! A network is a process of `ostler switch`, a bridge of the kernel's that is made for it (with such a process for addresses and names),
+//! or a bridge of the host that is there already. The process outlives the daemon, and is known by its control socket alone:
+//! `switch-NAME.sock` in the runtime folder, where `ostler net` looks for it too.
 //!
 //! Lock order: a network's job, the list of networks, a network's state.
 
 pub mod definition;
 mod events;
+mod kernel;
 mod lifecycle;
 pub mod network;
-mod plug;
+pub mod plug;
 pub mod ports;
+mod router;
 mod store;
 mod switch;
 mod update;
@@ -25,7 +28,7 @@ use ostler_libvirt::types::{DhcpLease, MAX_NETWORKS, Network as WireNetwork, Uui
 use ostler_libvirt::{Code, RemoteError};
 
 use crate::{Error, uuid};
-use definition::{Definition, Way};
+use definition::Definition;
 use events::{NetworkEvents, Step};
 use network::{Network, no_network};
 use store::Store;
@@ -144,8 +147,10 @@ impl Networks {
     /// Reads a definition. A bridge that it does not name is called as no other one is.
     fn read(&self, xml: &str) -> Result<Definition, RemoteError> {
         let taken: Vec<String> = self.bridges().map(|(_, bridge)| bridge).collect();
+        let interfaces = Path::new("/sys/class/net");
         let mut names = (0..).map(|number| format!("virbr{number}"));
-        let free = names.find(|name| !taken.contains(name)).unwrap_or_default();
+        let is_free = |name: &String| !taken.contains(name) && !interfaces.join(name).exists();
+        let free = names.find(is_free).unwrap_or_default();
         let definition = Definition::read(xml, &free)?;
         let uuid = definition.network.uuid.0;
         if self
@@ -158,8 +163,8 @@ impl Networks {
         let other = self
             .bridges()
             .find(|(other, bridge)| *other != uuid && Some(bridge.as_str()) == definition.bridge());
-        match (&definition.way, other) {
-            (Way::Switch(_), Some((_, bridge))) => Err(RemoteError::network(
+        match (definition.way.owns_bridge(), other) {
+            (true, Some((_, bridge))) => Err(RemoteError::network(
                 Code::Internal,
                 format!("bridge name '{bridge}' already in use."),
             )),
@@ -173,7 +178,7 @@ impl Networks {
             let state = network.state();
             let definitions = state.live.iter().map(|live| live.definition.clone());
             let definitions = definitions.chain(state.persistent.clone());
-            let own = definitions.filter(|definition| matches!(definition.way, Way::Switch(_)));
+            let own = definitions.filter(|definition| definition.way.owns_bridge());
             let names = own.filter_map(|definition| definition.bridge().map(str::to_owned));
             names.map(|name| (network.uuid, name)).collect::<Vec<_>>()
         };
@@ -267,7 +272,7 @@ impl Networks {
     /// The addresses that guests got, of all cards or one.
     pub fn leases(&self, network: &Network, mac: Option<&str>) -> Result<Vec<DhcpLease>, RemoteError> {
         let live = network.live()?;
-        let Way::Switch(Some(router)) = &live.definition.way else {
+        let Some(router) = live.definition.way.router() else {
             return Ok(Vec::new());
         };
         let only = mac.map(|mac| mac.parse::<ostler_libvirt_xml::Mac>()).transpose();
@@ -275,10 +280,14 @@ impl Networks {
             let mac = mac.unwrap_or_default();
             RemoteError::network(Code::InvalidArgument, format!("'{mac}' is no MAC address"))
         })?;
-        let prefix = router
-            .address
-            .split_once('/')
-            .and_then(|(_, prefix)| prefix.parse().ok());
+        let prefix = |address: Option<&str>| {
+            let bits = address.and_then(|address| address.split_once('/'));
+            bits.and_then(|(_, bits)| bits.parse().ok())
+        };
+        let prefixes = [
+            prefix(Some(&router.address)).unwrap_or(24),
+            prefix(router.address6.as_deref()).unwrap_or(64),
+        ];
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
         let answer = switch::execute(&live.files.control, "leases", serde_json::json!({}))?;
         let text = |lease: &serde_json::Value, field: &str| lease[field].as_str().map(str::to_owned);
@@ -288,14 +297,16 @@ impl Networks {
             if only.is_some() && mac.as_deref().and_then(|mac| mac.parse().ok()) != only {
                 continue;
             }
+            let address = text(lease, "address").unwrap_or_default();
+            let is_v6 = address.contains(':');
             leases.push(DhcpLease {
                 interface: live.definition.bridge().unwrap_or_default().to_owned(),
                 expires: now + lease["remaining"].as_i64().unwrap_or(0),
-                kind: 0,
+                kind: is_v6.into(),
                 mac,
                 iaid: None,
-                address: text(lease, "address").unwrap_or_default(),
-                prefix: prefix.unwrap_or(24),
+                address,
+                prefix: prefixes[usize::from(is_v6)],
                 hostname: text(lease, "name"),
                 client_id: text(lease, "client-id"),
             });

@@ -1,5 +1,6 @@
 //! A guest's card at a network: its place at the network's switch, or at a bridge of the host.
 
+use ostler_hostnet::{BackEnd, Flag, Kernel, PortSettings, PortVlans};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{Bandwidth, Vlan};
 use ostler_libvirt_xml::network::PortGroup;
@@ -8,6 +9,8 @@ use ostler_switchd::config::{Edge, PortSpec};
 
 use super::Networks;
 use super::definition::{Definition, Way};
+use super::network::Network;
+use crate::domains::plan::NetworkPort;
 use crate::guest::{NetworkCard, Place};
 
 fn unsupported(why: String) -> RemoteError {
@@ -43,7 +46,53 @@ impl Networks {
                     .map_err(|error| failed(format!("no thread for a cable: {error}")))?;
                 Ok(Place::Switch(plug))
             }
+            Way::Kernel(wish) => at_bridge(&wish.network.name, &port),
             Way::Bridge(bridge) => at_bridge(bridge, &port),
+            Way::OpenVSwitch(bridge) => at_openvswitch(bridge, &port),
+        }
+    }
+}
+
+/// A tap of a guest that runs, which belongs to a network.
+pub struct Tap {
+    /// The interface.
+    pub name: String,
+    /// The guest's name.
+    pub guest: String,
+    /// The card's address.
+    pub mac: String,
+    /// What the card wishes of the network.
+    pub wish: NetworkPort,
+}
+
+impl Networks {
+    /// Makes the taps of guests that run ports of their network's bridge, which was made anew. What fails is noted: the network runs.
+    pub fn attach_again(&self, network: &Network, taps: &[Tap]) {
+        let Ok(live) = network.live() else { return };
+        let Way::Kernel(made) = &live.definition.way else {
+            return;
+        };
+        for tap in taps {
+            let card = NetworkCard {
+                guest: &tap.guest,
+                mac: tap.mac.clone(),
+                wish: &tap.wish,
+                connected: true,
+            };
+            let place = port(&live.definition, &card).and_then(|port| at_bridge(&made.network.name, &port));
+            let attached = place.and_then(|place| match place {
+                Place::Bridge { bridge, settings } => Kernel::open()
+                    .and_then(|mut kernel| kernel.add_port(&bridge, &tap.name, &settings))
+                    .map_err(|error| RemoteError::network(Code::OperationFailed, error.to_string())),
+                Place::Switch(_) | Place::OpenVSwitch { .. } => Ok(()),
+            });
+            if let Err(error) = attached {
+                crate::log::note!(
+                    "{} of guest {} is not connected again: {error}",
+                    tap.name,
+                    tap.guest
+                );
+            }
         }
     }
 }
@@ -118,7 +167,43 @@ fn at_bridge(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
     }
     Ok(Place::Bridge {
         bridge: bridge.into(),
-        isolated: port.isolated,
+        settings: PortSettings {
+            mtu: port.mtu,
+            flags: port
+                .isolated
+                .then_some((Flag::Isolated, true))
+                .into_iter()
+                .collect(),
+            ..PortSettings::default()
+        },
+    })
+}
+
+fn at_openvswitch(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
+    if port.ingress_kbit.is_some() || port.egress_kbit.is_some() || port.isolated {
+        let why = format!("a card at the bridge '{bridge}' has no limits of its own and is not isolated");
+        return Err(unsupported(why));
+    }
+    let number = |text: &str| {
+        text.trim()
+            .parse::<u16>()
+            .map_err(|_| unsupported(format!("'{text}' is no VLAN")))
+    };
+    let vlans = match (port.vlan, &port.trunk) {
+        (Some(vlan), _) => Some(PortVlans::access(vlan)),
+        (None, Some(trunk)) => {
+            let tagged: Vec<u16> = trunk.split(',').map(number).collect::<Result<_, _>>()?;
+            Some(PortVlans::trunk(port.native, tagged))
+        }
+        (None, None) => None,
+    };
+    Ok(Place::OpenVSwitch {
+        bridge: bridge.into(),
+        settings: PortSettings {
+            mtu: port.mtu,
+            vlans,
+            ..PortSettings::default()
+        },
     })
 }
 
@@ -133,7 +218,6 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
-    use crate::domains::plan::NetworkPort;
     use crate::networks::network::Live;
     use crate::networks::switch::{self, NetworkFiles};
 
@@ -167,7 +251,7 @@ mod tests {
         let networks = Networks::open(&folder.join("networks"), folder).unwrap();
         let control = folder.join("control");
         let listener = std::os::unix::net::UnixListener::bind(&control).unwrap();
-        let config = switch::config("lan", &control, None, None);
+        let config = switch::config("lan", &control, None, None, None);
         let config = Config::parse(&config).unwrap();
         std::thread::spawn(move || {
             let never = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
@@ -247,12 +331,33 @@ mod tests {
     #[test]
     fn a_bridge_of_the_host_has_no_vlans_of_ours() {
         let plain = at_bridge("br0", &PortSpec::default()).unwrap();
-        assert!(matches!(plain, Place::Bridge { bridge, isolated: false } if bridge == "br0"));
+        assert!(
+            matches!(plain, Place::Bridge { bridge, settings } if bridge == "br0" && settings == PortSettings::default())
+        );
         let tagged = PortSpec {
             vlan: Some(3),
             ..PortSpec::default()
         };
         let said = at_bridge("br0", &tagged).unwrap_err();
         assert_eq!(said.code, Code::ConfigUnsupported);
+    }
+
+    #[test]
+    fn a_bridge_of_open_vswitch_has_vlans() {
+        let trunk = PortSpec {
+            trunk: Some("10,20".into()),
+            native: Some(20),
+            ..PortSpec::default()
+        };
+        let Place::OpenVSwitch { bridge, settings } = at_openvswitch("ovs0", &trunk).unwrap() else {
+            panic!();
+        };
+        assert_eq!(bridge, "ovs0");
+        assert_eq!(settings.vlans, Some(PortVlans::trunk(Some(20), [10])));
+        let limited = PortSpec {
+            egress_kbit: Some(1),
+            ..PortSpec::default()
+        };
+        assert!(at_openvswitch("ovs0", &limited).is_err());
     }
 }

@@ -76,8 +76,8 @@ impl Port {
                 .or(network.port.vlan.clone()),
             isolated: card.isolated || group.isolated || network.port.isolated,
             plug: match definition.way {
-                Way::Switch(_) => "network",
-                _ => "bridge",
+                Way::Switch(_) | Way::Kernel(_) => "network",
+                Way::Bridge(_) | Way::OpenVSwitch(_) => "bridge",
             },
             bridge: definition.bridge().unwrap_or_default().to_owned(),
             connected: connected.clone(),

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_switchd::client::Client;
 use ostler_switchd::{PlanSpec, RouterSpec};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::files::write_durably;
 
 /// The port at which a network's router is.
 pub const ROUTER: &str = "router";
+/// The port at a bridge of the kernel.
+const BRIDGE: &str = "bridge";
 /// How long a switch may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks whether it has.
@@ -47,27 +50,42 @@ impl NetworkFiles {
     fn log(&self) -> PathBuf {
         self.folder.join("log")
     }
+
+    /// Held by the switch's process as long as it lives: whoever starts it hands it over as its standard input.
+    fn lock(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
 }
 
 fn failed(why: String) -> RemoteError {
     RemoteError::network(Code::OperationFailed, why)
 }
 
-/// The configuration of a switch in TOML.
-pub fn config(name: &str, control: &Path, router: Option<&RouterSpec>, mtu: Option<u16>) -> String {
+/// The configuration of a switch in TOML; with `tap` it has a port at a bridge of the kernel.
+pub fn config(
+    name: &str,
+    control: &Path,
+    tap: Option<&str>,
+    router: Option<&RouterSpec>,
+    mtu: Option<u16>,
+) -> String {
     let control = control.display().to_string();
     let mut text = format!(
         "# Made by `ostler daemon`; changes here are lost.\nname = {}\ncontrol = {}\n",
         Value::from(name),
         Value::from(control)
     );
+    let mtu = mtu.map(|mtu| format!("mtu = {mtu}\n")).unwrap_or_default();
+    if let Some(tap) = tap {
+        text += &format!(
+            "\n[[port]]\nname = \"{BRIDGE}\"\ntap = {}\n{mtu}",
+            Value::from(tap)
+        );
+    }
     let Some(router) = router else {
         return text;
     };
-    text += &format!("\n[[port]]\nname = \"{ROUTER}\"\nedge = \"on\"\n");
-    if let Some(mtu) = mtu {
-        text += &format!("mtu = {mtu}\n");
-    }
+    text += &format!("\n[[port]]\nname = \"{ROUTER}\"\nedge = \"on\"\n{mtu}");
     text += "\n[port.router]\n";
     let router = serde_json::to_value(router).unwrap_or_default();
     for (key, value) in router.as_object().into_iter().flatten() {
@@ -101,11 +119,12 @@ pub fn start(files: &NetworkFiles, config: &str) -> Result<Child, RemoteError> {
         .map_err(|error| cannot("write the switch's configuration", error))?;
     let log = File::options().append(true).create(true).open(files.log());
     let log = log.map_err(|error| cannot("write the switch's log", error))?;
+    let lock = take_lock(files)?;
     let child = Command::new("/proc/self/exe")
         .arg0("ostler")
         .args(["switch", "run", "--config"])
         .arg(files.config())
-        .stdin(Stdio::null())
+        .stdin(Stdio::from(lock))
         .stdout(Stdio::null())
         .stderr(Stdio::from(log))
         .current_dir("/")
@@ -120,6 +139,52 @@ pub fn start(files: &NetworkFiles, config: &str) -> Result<Child, RemoteError> {
         return Err(error);
     }
     Ok(child)
+}
+
+/// What says that the switch lives; an error if one does already.
+fn take_lock(files: &NetworkFiles) -> Result<File, RemoteError> {
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(files.lock());
+    let lock = lock.map_err(|error| {
+        RemoteError::network(Code::System, format!("cannot make the switch's lock: {error}"))
+    })?;
+    let end = Instant::now() + PATIENCE;
+    // One that was ended may take a moment more.
+    while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > end {
+            return Err(failed(
+                "its switch of before does not end; look at it with ps".into(),
+            ));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(lock)
+}
+
+/// Whether there is a process of the switch, which may be about to start or to end.
+fn lives(files: &NetworkFiles) -> bool {
+    let lock = File::open(files.lock());
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+}
+
+/// Finds a switch that an earlier daemon started, maybe a moment ago. One that neither answers nor ends is ended.
+pub fn find(files: &NetworkFiles) -> Result<(), RemoteError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = show(&files.control);
+        if answer.is_ok() || !lives(files) {
+            return answer.map(drop);
+        }
+        if Instant::now() > end {
+            kill(&files.control);
+            return Err(failed("its switch does not answer".into()));
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 fn wait_until_ready(child: &mut Child, files: &NetworkFiles) -> Result<(), RemoteError> {
@@ -138,9 +203,16 @@ fn wait_until_ready(child: &mut Child, files: &NetworkFiles) -> Result<(), Remot
         }
         std::thread::sleep(PAUSE);
     }
-    let ports = execute(&files.control, "ports", Value::Null)?;
-    let mut ports = ports.as_array().into_iter().flatten();
-    match ports.find(|port| port["up"] == false) {
+    let down = |files: &NetworkFiles| -> Result<Option<Value>, RemoteError> {
+        let ports = execute(&files.control, "ports", Value::Null)?;
+        let mut ports = ports.as_array().into_iter().flatten();
+        Ok(ports.find(|port| port["up"] == false).cloned())
+    };
+    // A tap has its carrier a moment after it was opened.
+    while down(files)?.is_some_and(|port| port["name"] == BRIDGE) && Instant::now() < end {
+        std::thread::sleep(PAUSE);
+    }
+    match down(files)? {
         Some(down) => Err(failed(format!(
             "its {} does not start: {}",
             down["name"].as_str().unwrap_or("port"),
@@ -214,6 +286,31 @@ pub fn kill(control: &Path) {
     }
 }
 
+/// Ends a switch, and waits until it has.
+pub fn end(control: &Path) -> Result<(), RemoteError> {
+    let has_ended = || {
+        let end = Instant::now() + PATIENCE;
+        while show(control).is_ok() {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        true
+    };
+    quit(control);
+    if has_ended() {
+        return Ok(());
+    }
+    kill(control);
+    match has_ended() {
+        true => Ok(()),
+        false => Err(failed(
+            "the network's switch does not end; look at it with ps".into(),
+        )),
+    }
+}
+
 /// Asks a switch to end.
 pub fn quit(control: &Path) {
     let _ = execute(control, "quit", json!({}));
@@ -247,12 +344,13 @@ mod tests {
             ..RouterSpec::default()
         };
         let control = Path::new("/run/a \"b\"\n\\c/switch.sock");
-        let config = config("lan", control, Some(&router), Some(9000));
+        let config = config("lan", control, Some("dhcp-0"), Some(&router), Some(9000));
         let read = Config::parse(&config).unwrap_or_else(|(at, why)| panic!("{why} at {at}:\n{config}"));
         assert_eq!(read.control.as_deref(), Some(control));
-        assert_eq!(read.ports[0].router.as_deref(), Some(&router));
-        assert_eq!(read.ports[0].mtu, Some(9000));
-        let alone = super::config("n", Path::new("/c"), None, None);
+        assert_eq!(read.ports[0].tap.as_deref(), Some("dhcp-0"));
+        assert_eq!(read.ports[1].router.as_deref(), Some(&router));
+        assert_eq!(read.ports[1].mtu, Some(9000));
+        let alone = super::config("n", Path::new("/c"), None, None, None);
         assert!(Config::parse(&alone).unwrap().ports.is_empty());
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ostler_libvirt::types::NetworkUpdateArgs;
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::network::{Command, Section, Update};
+use ostler_switchd::RouterSpec;
 
-use super::definition::{Definition, Way, update_error, with_random};
+use super::definition::{Definition, update_error, with_random};
 use super::network::Network;
 use super::{Networks, storage_failed, switch};
 use crate::files::write_durably;
@@ -109,15 +110,24 @@ impl Networks {
         live: &super::network::Live,
         definition: &Definition,
     ) -> Result<(), RemoteError> {
-        let had_dhcp = match &live.definition.way {
-            Way::Switch(Some(router)) => router.dhcp,
-            _ => None,
-        };
-        let Way::Switch(Some(router)) = &definition.way else {
-            let why = "the network has no address, so there is nothing to change while it runs";
+        let servers = |router: &RouterSpec| (router.dhcp, router.address6.is_some(), router.slaac);
+        let (had, router) = (live.definition.way.router(), definition.way.router());
+        if had.is_none() && router.is_none() {
+            let why = "the network gives no addresses, so there is nothing to change while it runs";
             return Err(RemoteError::network(Code::OperationInvalid, why));
+        }
+        let (Some(router), Some(had)) = (router, had) else {
+            let why = "a DHCP server comes and goes with the network only; change its definition and start it again";
+            return Err(RemoteError::network(Code::OperationUnsupported, why));
         };
-        if router.dhcp != had_dhcp {
+        if router.address != had.address {
+            let why = format!(
+                "{} is the address of the network's DHCP server while it runs; choose another, or change the definition and start it again",
+                had.address
+            );
+            return Err(RemoteError::network(Code::OperationInvalid, why));
+        }
+        if servers(router) != servers(had) {
             let why = "a DHCP server comes and goes with the network only; change its definition and start it again";
             return Err(RemoteError::network(Code::OperationUnsupported, why));
         }

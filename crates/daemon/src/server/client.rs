@@ -13,7 +13,7 @@ use ostler_libvirt::{FrameError, Header, Kind, Message, RemoteError, Status};
 
 use super::connection::{Connection, Peer};
 use super::outbox::{Next, Outbox};
-use super::workers::Workers;
+use super::workers::{self, Workers};
 use crate::Shared;
 use crate::calls::Context;
 use crate::doors::Kind as Door;
@@ -74,12 +74,13 @@ impl Client {
         let Connection {
             reader: incoming,
             writer: outgoing,
+            direct,
             socket,
             peer,
         } = connection;
         let client = Arc::new(Self {
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            outbox: Arc::default(),
+            outbox: Arc::new(Outbox::new(direct)),
             peer,
             readonly: AtomicBool::new(door == Door::ReadOnly),
             wants_pings: AtomicBool::new(false),
@@ -207,6 +208,14 @@ impl Client {
 
     /// Has a call executed as soon as it may be.
     fn queue(self: &Arc<Self>, message: Message) {
+        let Header {
+            program, procedure, ..
+        } = message.header;
+        if self.shared.dispatcher.is_quick(program, procedure) {
+            // It is over before another thread would have begun with it.
+            workers::execute(|| self.call(&message));
+            return;
+        }
         let mut calls = locked(&self.calls);
         while calls.waiting.len() >= MAX_WAITING {
             calls = self.call_done.wait(calls).unwrap_or_else(PoisonError::into_inner);

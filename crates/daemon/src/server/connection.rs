@@ -14,6 +14,8 @@ pub struct Connection {
     pub reader: Box<dyn Read + Send>,
     /// What the client is told.
     pub writer: Box<dyn Write + Send>,
+    /// What may be sent to at once, if packets go over the socket as they are.
+    pub direct: Option<UnixStream>,
     /// The socket under both; shutting it down ends them.
     pub socket: OwnedFd,
     /// Who it is.
@@ -57,6 +59,7 @@ impl Connection {
         Ok(Self {
             reader: Box::new(stream.try_clone()?),
             writer: Box::new(stream.try_clone()?),
+            direct: Some(stream.try_clone()?),
             peer: Peer::Process { uid, gid, pid },
             socket: stream.into(),
         })

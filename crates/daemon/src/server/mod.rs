@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 pub use client::{Client, error_message};
@@ -36,7 +36,8 @@ pub struct Server {
 struct Core {
     shared: Arc<Shared>,
     workers: Arc<Workers>,
-    tls: Option<Tls>,
+    /// Replaced as a whole when certificates are read again.
+    tls: RwLock<Option<Arc<Tls>>>,
     handshakes: Arc<Handshakes>,
     counts: [AtomicUsize; 3],
     clients: Mutex<Vec<Weak<Client>>>,
@@ -53,7 +54,7 @@ impl Server {
         let core = Arc::new(Core {
             shared,
             workers: Workers::start().map_err(no_threads)?,
-            tls,
+            tls: RwLock::new(tls.map(Arc::new)),
             handshakes: Arc::default(),
             counts: Default::default(),
             clients: Mutex::default(),
@@ -72,6 +73,18 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Whoever shakes hands from now on meets `tls`; false if nobody can, as there is no door for it.
+    pub fn replace_tls(&self, tls: Tls) -> bool {
+        let mut current = self.core.tls.write().unwrap_or_else(PoisonError::into_inner);
+        let has_door = current.is_some();
+        if has_door {
+            *current = Some(Arc::new(tls));
+        }
+        has_door
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.core.closing.store(true, Ordering::SeqCst);
@@ -86,6 +99,10 @@ impl Drop for Server {
 }
 
 impl Core {
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn accept(self: Arc<Self>, door: &Door) {
         while !self.closing.load(Ordering::SeqCst) {
             let came = match &door.listener {
@@ -126,7 +143,7 @@ impl Core {
         let place = self.handshakes.enter(&stream)?;
         let core = self.clone();
         let greet = move || {
-            let Some(tls) = &core.tls else { return };
+            let Some(tls) = core.tls() else { return };
             let met = tls.accept(stream, from);
             drop(place);
             match met {

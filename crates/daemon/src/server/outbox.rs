@@ -1,10 +1,12 @@
-//! What waits to be written to a client.
+//! What is sent to a client, and what waits for that.
 
 use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ostler_libvirt::Message;
+use rustix::net::{SendFlags, send};
 
 /// A client with more than this waiting, in bytes, is asked nothing more from, and streams to it rest.
 const ROOM: usize = 1 << 20;
@@ -16,6 +18,8 @@ const LIMIT: usize = 16 << 20;
 pub struct Outbox {
     state: Mutex<State>,
     changed: Condvar,
+    /// Where a packet goes at once if no other is before it.
+    direct: Option<UnixStream>,
 }
 
 #[derive(Default)]
@@ -37,10 +41,24 @@ pub enum Next {
 }
 
 impl Outbox {
+    /// With a socket that packets may be sent to without waiting. What it has no room for is left to the thread that writes.
+    pub fn new(direct: Option<UnixStream>) -> Self {
+        Self {
+            direct,
+            ..Self::default()
+        }
+    }
+
     /// Adds a packet; one for a client that is gone is dropped.
     pub fn push(&self, message: &Message) {
-        let bytes = message.to_bytes();
+        let mut bytes = message.to_bytes();
         let mut state = self.state();
+        if state.bytes == 0 && !state.closed {
+            bytes.drain(..self.send(&bytes));
+            if bytes.is_empty() {
+                return;
+            }
+        }
         if state.bytes > LIMIT {
             state.closed = true;
         }
@@ -50,6 +68,13 @@ impl Outbox {
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Sends what the socket has room for. Returns how many bytes that was; an error is found by the thread that writes.
+    fn send(&self, bytes: &[u8]) -> usize {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let direct = self.direct.as_ref();
+        direct.map_or(0, |socket| send(socket, bytes, flags).unwrap_or(0))
     }
 
     /// Waits until the client has taken most of what there is; false if it is gone.
@@ -100,6 +125,8 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
     use ostler_libvirt::frame::PING;
 
@@ -115,6 +142,38 @@ mod tests {
         outbox.push(&message);
         assert!(matches!(outbox.next(0, Duration::ZERO), Next::Closed));
         assert!(!outbox.wait_for_room());
+    }
+
+    #[test]
+    fn what_the_socket_has_no_room_for_follows_in_order() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut rest = ours.try_clone().unwrap();
+        let outbox = Outbox::new(Some(ours));
+        let mut sent = Vec::new();
+        for serial in 0..8 {
+            let mut message = Message::keepalive(PING);
+            message.header.serial = serial;
+            message.payload = vec![serial as u8; 200_000];
+            sent.extend(message.to_bytes());
+            outbox.push(&message);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            theirs.read_to_end(&mut read).unwrap();
+            read
+        });
+        let mut written = 0;
+        while let Next::Write(bytes) = outbox.next(written, Duration::ZERO) {
+            rest.write_all(&bytes).unwrap();
+            written = bytes.len();
+        }
+        // All is written, and the next one goes at once again.
+        let message = Message::keepalive(PING);
+        sent.extend(message.to_bytes());
+        outbox.push(&message);
+        assert!(matches!(outbox.next(0, Duration::ZERO), Next::Idle));
+        drop((outbox, rest));
+        assert_eq!(reader.join().unwrap(), sent);
     }
 
     #[test]

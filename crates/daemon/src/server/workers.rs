@@ -49,10 +49,14 @@ impl Workers {
                 }
             };
             drop(queue);
-            // A mistake of ours in one call is not the end of the others.
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                crate::log::note!("a call ended in a panic");
-            }
+            execute(job);
         }
+    }
+}
+
+/// Executes a call. A mistake of ours in one is not the end of the others.
+pub fn execute(job: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        crate::log::note!("a call ended in a panic");
     }
 }

@@ -1,6 +1,7 @@
 //! The two engines that carry requests to the host, and the choice between them.
 
 mod aligned;
+mod at_once;
 mod host;
 mod limits;
 mod pool;

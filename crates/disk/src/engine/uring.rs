@@ -5,15 +5,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use io_uring::register::Restriction;
 use io_uring::squeue::{self, Flags};
 use io_uring::{IoUring, opcode, types};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::at_once::AtOnce;
+use super::host::Host;
 use super::limits::Limits;
 use super::task::{Step, Task};
-use crate::{Completion, DiskQueue, Op};
+use crate::{Completion, DiskQueue, Op, RequestError};
 
 /// The disk's place in the ring's table of files.
 const DISK_FILE: types::Fixed = types::Fixed(0);
@@ -32,8 +35,9 @@ pub(crate) struct UringQueue {
     free: Vec<u32>,
     /// Requests that found all slots taken.
     backlog: VecDeque<Box<Task>>,
-    /// Ended without the kernel.
+    /// Ended without the ring.
     done: Vec<Completion>,
+    at_once: AtOnce,
     in_flight: usize,
     /// The event may be set although nothing is there to take.
     stale_event: bool,
@@ -63,6 +67,7 @@ impl UringQueue {
             free: (0..depth).rev().collect(),
             backlog: VecDeque::new(),
             done: Vec::new(),
+            at_once: AtOnce::default(),
             in_flight: 0,
             stale_event: true,
             file,
@@ -80,6 +85,24 @@ impl UringQueue {
         // There are as many slots as ring entries, and each has at most one entry in the ring.
         debug_assert!(pushed.is_ok());
         self.slots[slot as usize] = Some(task);
+    }
+
+    /// Writes into the page cache here and now, if that is quick at the moment. Returns how the request ended, if it did.
+    fn write_at_once(&mut self, task: &mut Task) -> Option<Result<(), RequestError>> {
+        if self.limits.align > 1 {
+            return None;
+        }
+        loop {
+            let (step, began) = (task.step(), Instant::now());
+            if !self.at_once.may(step, began) {
+                return None;
+            }
+            let result = self.file.run(step);
+            self.at_once.ended(began, Instant::now());
+            if let Some(result) = task.advance(result) {
+                return Some(result);
+            }
+        }
     }
 
     /// Starts what waits, as far as slots are free.
@@ -194,18 +217,24 @@ impl DiskQueue for UringQueue {
     unsafe fn push(&mut self, token: u64, op: Op<'_>) {
         self.in_flight += 1;
         match Task::new(&self.limits, token, op) {
-            Ok(task) => {
-                self.backlog.push_back(Box::new(task));
-                self.start_backlog();
-            }
-            Err(completion) => {
-                self.done.push(completion);
-                let _ = self.event.write(1);
-            }
+            Ok(mut task) => match self.write_at_once(&mut task) {
+                Some(result) => self.done.push(Completion {
+                    token: task.token(),
+                    result,
+                }),
+                None => {
+                    self.backlog.push_back(Box::new(task));
+                    self.start_backlog();
+                }
+            },
+            Err(completion) => self.done.push(completion),
         }
     }
 
     fn submit(&mut self) {
+        if !self.done.is_empty() {
+            let _ = self.event.write(1);
+        }
         if self.has_unsubmitted() {
             self.enter(0);
         }

@@ -35,7 +35,7 @@ pub(super) fn view(bridge: &Link, links: &[Link], vlans: &Vlans) -> Bridge {
 }
 
 /// A bridge's identifier: two bytes of priority, six of address.
-fn id(bytes: &[u8]) -> Option<String> {
+pub(super) fn id(bytes: &[u8]) -> Option<String> {
     let bytes: &[u8; 8] = bytes.try_into().ok()?;
     let priority = u16::from_be_bytes([bytes[0], bytes[1]]);
     let mac = Mac::read(&bytes[2..])?;

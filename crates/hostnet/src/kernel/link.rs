@@ -2,7 +2,7 @@
 
 use crate::netlink::constants::*;
 use crate::netlink::{Netlink, Request, attribute, text, u16_of, u32_of};
-use crate::{Error, Mac};
+use crate::{Error, Mac, PortCounters};
 
 /// Bytes of `struct ifinfomsg`.
 const HEADER: usize = 16;
@@ -27,6 +27,25 @@ pub(super) struct Link {
     pub(super) slave_kind: String,
     /// What the master tells of the port.
     pub(super) slave_data: Vec<u8>,
+    pub(super) counters: Option<PortCounters>,
+}
+
+/// Reads the first fields of `struct rtnl_link_stats64`: packets, bytes, errors and dropped ones, each received and sent.
+fn counters(stats: &[u8]) -> Option<PortCounters> {
+    let number = |at: usize| {
+        let bytes = stats.get(at * 8..at * 8 + 8)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    Some(PortCounters {
+        received: number(0)?,
+        sent: number(1)?,
+        received_bytes: number(2)?,
+        sent_bytes: number(3)?,
+        received_errors: number(4)?,
+        sent_errors: number(5)?,
+        received_dropped: number(6)?,
+        sent_dropped: number(7)?,
+    })
 }
 
 impl Link {
@@ -50,6 +69,7 @@ impl Link {
             data: bytes_of(IFLA_INFO_DATA),
             slave_kind: text_of(IFLA_INFO_SLAVE_KIND),
             slave_data: bytes_of(IFLA_INFO_SLAVE_DATA),
+            counters: attribute(attributes, IFLA_STATS64).and_then(counters),
         })
     }
 

@@ -12,6 +12,8 @@ mod tests;
 mod uplink;
 mod vlan;
 
+use std::collections::BTreeMap;
+
 use link::Link;
 pub use network::{Forward, Network, Ports, Subnet};
 pub use tap::TapSpec;
@@ -19,7 +21,9 @@ pub use uplink::Uplink;
 
 use crate::firewall::Nft;
 use crate::netlink::Netlink;
-use crate::{BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortSettings, Station, Tap, check_name};
+use crate::{
+    BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortCounters, PortSettings, Station, Tap, check_name,
+};
 
 /// The bridges of a network namespace.
 pub struct Kernel {
@@ -32,6 +36,14 @@ impl Kernel {
         Ok(Self {
             netlink: Netlink::open()?,
         })
+    }
+
+    /// What passed each interface, by its name.
+    pub(crate) fn counters(&mut self) -> Result<BTreeMap<String, PortCounters>, Error> {
+        let links = link::links(&mut self.netlink)?.into_iter();
+        Ok(links
+            .filter_map(|link| Some((link.name, link.counters?)))
+            .collect())
     }
 
     /// All taps.
@@ -82,6 +94,13 @@ impl Kernel {
     /// Ends a network, the bridge and the rules.
     pub fn delete_network(&mut self, name: &str) -> Result<(), Error> {
         network::delete(&mut self.netlink, &Nft::of_host(), name)
+    }
+
+    /// Gives a bridge another Ethernet address.
+    pub fn set_bridge_mac(&mut self, name: &str, mac: Mac) -> Result<(), Error> {
+        let (bridge, _) = self.find(name)?;
+        let what = format!("giving {name} the address {mac}");
+        self.netlink.change(&what, &link::set_mac(bridge.index, mac))
     }
 
     /// The host's first address of IPv4 at a bridge.

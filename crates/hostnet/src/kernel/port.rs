@@ -1,7 +1,7 @@
 //! Ports: how they look, how they are made and changed.
 
 use super::link::{self, Link};
-use super::{tap, unsupported, vlan};
+use super::{bridge, tap, unsupported, vlan};
 use crate::netlink::constants::*;
 use crate::netlink::{Request, Transaction, attribute};
 use crate::{Error, Flag, Port, PortSettings, PortVlans, Role, State};
@@ -33,6 +33,8 @@ pub(super) fn view(port: &Link, bridge: &Link, vlans: Option<PortVlans>) -> Port
         vlans,
         flags: Flag::ALL.into_iter().filter(on).collect(),
         tap: tap::tap(port),
+        designated_bridge: role.and(attribute(&port.slave_data, IFLA_BRPORT_BRIDGE_ID).and_then(bridge::id)),
+        counters: port.counters,
     }
 }
 

@@ -31,6 +31,7 @@ pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_STATS64: u16 = 23;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
 pub(crate) const RTEXT_FILTER_BRVLAN: u32 = 2;

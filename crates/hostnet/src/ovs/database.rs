@@ -170,6 +170,21 @@ impl Row {
         self.0.get("_uuid").and_then(reference).unwrap_or_default()
     }
 
+    /// A map of numbers; what is none, or below zero, is left out.
+    pub(super) fn counts(&self, column: &str) -> BTreeMap<&str, u64> {
+        let pairs = match self.0.get(column).and_then(Value::as_array).map(Vec::as_slice) {
+            Some([Value::String(kind), Value::Array(pairs)]) if kind == "map" => pairs.as_slice(),
+            _ => &[],
+        };
+        fn pair(pair: &Value) -> Option<(&str, u64)> {
+            match pair.as_array().map(Vec::as_slice) {
+                Some([Value::String(key), value]) => Some((key, value.as_u64()?)),
+                _ => None,
+            }
+        }
+        pairs.iter().filter_map(pair).collect()
+    }
+
     pub(super) fn map(&self, column: &str) -> BTreeMap<&str, &str> {
         let pairs = match self.0.get(column).and_then(Value::as_array).map(Vec::as_slice) {
             Some([Value::String(kind), Value::Array(pairs)]) if kind == "map" => pairs.as_slice(),

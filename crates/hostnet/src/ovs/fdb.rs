@@ -56,6 +56,15 @@ pub(super) fn stations(run: &Path, tables: &Tables, bridge: &str) -> Result<Vec<
     Ok(stations)
 }
 
+/// Takes an entry out. Only static ones are deleted by name, so a learned one is made static first.
+pub(super) fn forget(run: &Path, bridge: &str, station: &Station) -> Result<(), Error> {
+    let (vlan, mac) = (station.vlan.unwrap_or(0).to_string(), station.mac.to_string());
+    if station.source == Source::Learned {
+        call(run, "fdb/add", &[bridge, &station.port, &vlan, &mac])?;
+    }
+    call(run, "fdb/del", &[bridge, &vlan, &mac]).map(drop)
+}
+
 /// A line: port, VLAN, address, age in seconds or `static`. Others, such as the head, are none.
 pub(crate) fn station(line: &str, name: impl Fn(i64) -> Option<String>, bridge: &str) -> Option<Station> {
     let mut words = line.split_whitespace();

@@ -11,13 +11,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::{BackEnd, Bridge, BridgeSettings, Error, Kind, Mac, PortSettings, Source, Station, check_name};
+use crate::{
+    BackEnd, Bridge, BridgeSettings, Error, Kernel, Kind, Mac, PortSettings, Source, Station, check_name,
+};
 use change::Change;
 use database::{Database, is};
 use view::Tables;
 
 /// Where Debian's package has its sockets.
 const RUN: &str = "/var/run/openvswitch";
+/// The variable that names another folder, to Open vSwitch's own tools too (ovs-vsctl(8)).
+const RUN_VARIABLE: &str = "OVS_RUNDIR";
 
 /// The bridges of an Open vSwitch.
 pub struct OpenVSwitch {
@@ -34,9 +38,10 @@ fn unsupported(what: impl Into<String>) -> Error {
 }
 
 impl OpenVSwitch {
-    /// The host's.
+    /// The host's, or the one that the variable `OVS_RUNDIR` leads to.
     pub fn open() -> Result<Self, Error> {
-        Self::open_at(Path::new(RUN))
+        let run = std::env::var_os(RUN_VARIABLE).filter(|run| !run.is_empty());
+        Self::open_at(&run.map_or_else(|| RUN.into(), PathBuf::from))
     }
 
     /// The one whose sockets are in that folder: `db.sock`, and the control socket that `ovs-vswitchd.pid` leads to.
@@ -52,6 +57,17 @@ impl OpenVSwitch {
     pub fn with_datapath(mut self, datapath: &str) -> Self {
         self.datapath = Some(datapath.into());
         self
+    }
+
+    /// The same where it is open already.
+    pub fn set_datapath(&mut self, datapath: &str) {
+        self.datapath = Some(datapath.into());
+    }
+
+    /// Whether the bridge's data path is in user space, where frames have to be whole: nobody computes checksums later.
+    pub fn is_in_user_space(&mut self, bridge: &str) -> Result<bool, Error> {
+        let tables = self.tables()?;
+        Ok(tables.bridge(bridge)?.text("datapath_type") == Some("netdev"))
     }
 
     fn tables(&mut self) -> Result<Tables, Error> {
@@ -96,7 +112,14 @@ impl BackEnd for OpenVSwitch {
     }
 
     fn bridges(&mut self) -> Result<Vec<Bridge>, Error> {
-        Ok(self.tables()?.bridges())
+        let mut bridges = self.tables()?.bridges();
+        // The kernel's counters of an interface are those of now; the database's are seconds old.
+        let of_now = Kernel::open().and_then(|mut kernel| kernel.counters());
+        let of_now = of_now.unwrap_or_default();
+        for port in bridges.iter_mut().flat_map(|bridge| &mut bridge.ports) {
+            port.counters = of_now.get(&port.name).copied().or(port.counters);
+        }
+        Ok(bridges)
     }
 
     fn create(&mut self, name: &str, settings: &BridgeSettings) -> Result<(), Error> {
@@ -178,18 +201,15 @@ impl BackEnd for OpenVSwitch {
 
     fn remove_station(&mut self, bridge: &str, port: &str, mac: Mac, vlan: Option<u16>) -> Result<(), Error> {
         self.tables()?.port(bridge, port)?;
-        let there = self
+        let station = self
             .stations(bridge)?
             .into_iter()
-            .any(|s| s.mac == mac && s.port == port && s.vlan.unwrap_or(0) == vlan.unwrap_or(0));
-        if !there {
-            return Err(Error::Database {
-                what: format!("removing {mac}"),
-                why: format!("it is not at {port}"),
-            });
-        }
-        let vlan = vlan.unwrap_or(0).to_string();
-        fdb::call(&self.run, "fdb/del", &[bridge, &vlan, &mac.to_string()]).map(drop)
+            .find(|s| s.mac == mac && s.port == port && s.vlan.unwrap_or(0) == vlan.unwrap_or(0));
+        let station = station.ok_or_else(|| Error::Database {
+            what: format!("removing {mac}"),
+            why: format!("it is not at {port}"),
+        })?;
+        fdb::forget(&self.run, bridge, &station)
     }
 
     fn flush(&mut self, bridge: &str, port: Option<&str>) -> Result<(), Error> {
@@ -200,8 +220,7 @@ impl BackEnd for OpenVSwitch {
         self.tables()?.port(bridge, port)?;
         for station in self.stations(bridge)? {
             if station.port == port && station.source == Source::Learned {
-                let vlan = station.vlan.unwrap_or(0).to_string();
-                fdb::call(&self.run, "fdb/del", &[bridge, &vlan, &station.mac.to_string()])?;
+                fdb::forget(&self.run, bridge, &station)?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The database's tables as bridges and ports.
 
 use super::database::{Database, Row};
-use crate::{Bridge, Error, Flag, Kind, Mac, Port, PortVlans, Protocol, Role, State, Stp};
+use crate::{Bridge, Error, Flag, Kind, Mac, Port, PortCounters, PortVlans, Protocol, Role, State, Stp};
 
 /// All that is read of the database.
 pub(super) struct Tables {
@@ -154,6 +154,12 @@ impl Tables {
             vlans: vlans(row),
             flags,
             tap: None,
+            designated_bridge: row
+                .map("rstp_status")
+                .get("rstp_designated_bridge_id")
+                .copied()
+                .and_then(id),
+            counters: interface.and_then(counters),
         })
     }
 }
@@ -182,6 +188,22 @@ fn mac(interface: &Row) -> Option<Mac> {
 
 fn mtu(interface: &Row) -> Option<u32> {
     interface.number("mtu")?.try_into().ok()
+}
+
+/// What its daemon writes into the database now and then, as long as the interface has counters at all.
+fn counters(interface: &Row) -> Option<PortCounters> {
+    let all = interface.counts("statistics");
+    let count = |name: &str| all.get(name).copied().unwrap_or_default();
+    all.contains_key("rx_packets").then(|| PortCounters {
+        received: count("rx_packets"),
+        received_bytes: count("rx_bytes"),
+        received_errors: count("rx_errors"),
+        received_dropped: count("rx_dropped"),
+        sent: count("tx_packets"),
+        sent_bytes: count("tx_bytes"),
+        sent_errors: count("tx_errors"),
+        sent_dropped: count("tx_dropped"),
+    })
 }
 
 /// An identifier as Open vSwitch writes it (`8.000.0242ac110002`) as everyone else does.

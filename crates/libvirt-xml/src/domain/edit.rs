@@ -11,25 +11,25 @@ impl Domain {
     pub fn attach(&self, xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
         let mut device = read_device(xml)?;
         forget_given_name(&mut device);
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         tree.child_or_new("devices").children.push(Node::Element(device));
-        Self::from_tree(tree, self.runs, defaults, random)
+        Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
     /// The same guest without a device: the one with the target, address of a card, alias or place that is named. What only the
     /// device needed, such as its root port, stays.
     pub fn detach(&self, xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
         let device = self.read_known(xml)?;
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         let place = find(&tree, &device)?;
         tree.child_or_new("devices").children.remove(place);
-        Self::from_tree(tree, self.runs, defaults, random)
+        Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
     /// The same guest with a device changed; it keeps its place on PCI.
     pub fn update(&self, xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
         let mut device = self.read_known(xml)?;
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         let place = find(&tree, &device)?;
         let devices = tree.child_or_new("devices");
         // Its place, its name and its card's address are what it is known by.
@@ -40,12 +40,12 @@ impl Domain {
             }
         }
         devices.children[place] = Node::Element(device);
-        Self::from_tree(tree, self.runs, defaults, random)
+        Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
     /// The same guest without the device of this alias.
     pub fn detach_alias(&self, alias: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         let devices = tree.child_or_new("devices");
         let before = devices.children.len();
         devices.remove_elements(|device| device.child_get("alias", "name") == Some(alias));
@@ -55,7 +55,7 @@ impl Domain {
                 "no device of this guest has the alias '{alias}'"
             )));
         }
-        Self::from_tree(tree, self.runs, defaults, random)
+        Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
     /// Reads a device that is one of this guest's.

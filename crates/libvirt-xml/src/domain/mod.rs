@@ -15,7 +15,7 @@ mod tuning;
 mod vcpu;
 
 use std::ops::Deref;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 pub use clock::Clock;
 pub use cpu::{Cpu, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, Topology};
@@ -61,7 +61,8 @@ pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
 /// The fields of [`DomainModel`] can be read as its own. It does not change; an edit makes another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
-    tree: Element,
+    /// The document. A tree of it takes ten times the memory, and few of the many guests of a host are looked at.
+    text: Arc<str>,
     model: DomainModel,
     /// Its devices have names that last as long as its run.
     runs: bool,
@@ -115,21 +116,31 @@ impl Domain {
     ///
     /// `random` gives the UUID and addresses of cards that are missing. What a dump of a running guest says more is left out.
     pub fn define(xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
-        Self::from_tree(read(xml)?, false, defaults, random)
+        let domain = Self::from_tree(read(xml)?, false, defaults, random)?;
+        domain.check_text(xml)
     }
 
     /// Reads what [`Domain::xml`] wrote of a guest that runs: its devices keep the names that they have.
     pub fn read_running(xml: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
-        Self::from_tree(read(xml)?, true, defaults, random)
+        let domain = Self::from_tree(read(xml)?, true, defaults, random)?;
+        domain.check_text(xml)
+    }
+
+    /// What was filled in may have made the document longer than one may be. One that was read as it is can be read again.
+    fn check_text(self, read_from: &str) -> Result<Self, Error> {
+        if *self.text != *read_from {
+            read(&self.text)?;
+        }
+        Ok(self)
     }
 
     /// The guest as it is from its start on: each device has a name that stays its own while others come and go.
     pub fn started(&self) -> Self {
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         fill::aliases(&mut tree);
         fill::sort(&SCHEMA, &mut tree);
         Self {
-            tree,
+            text: write(&tree).into(),
             model: self.model.clone(),
             runs: true,
         }
@@ -142,9 +153,9 @@ impl Domain {
         defaults: &Defaults,
         random: Random<'_>,
     ) -> Result<Self, Error> {
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         change(&mut tree);
-        Self::from_tree(tree, self.runs, defaults, random)
+        Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
     pub(crate) fn from_tree(
@@ -168,21 +179,26 @@ impl Domain {
             tree = named;
             fill::sort(&SCHEMA, &mut tree);
         }
-        Ok(Self { tree, model, runs })
+        Ok(Self {
+            text: write(&tree).into(),
+            model,
+            runs,
+        })
     }
 
     /// The definition (`dumpxml --inactive`). `secure`: with passwords.
-    pub fn xml(&self, secure: bool) -> String {
-        let mut tree = self.tree.clone();
-        if !secure {
-            hide(&mut tree);
+    pub fn xml(&self, secure: bool) -> Arc<str> {
+        if secure {
+            return self.text.clone();
         }
-        write(&tree)
+        let mut tree = self.tree();
+        hide(&mut tree);
+        write(&tree).into()
     }
 
     /// The guest as it runs (`dumpxml`): with number, aliases, and what it was given at the start.
     pub fn live_xml(&self, live: &Live, secure: bool) -> String {
-        let mut tree = self.tree.clone();
+        let mut tree = self.tree();
         if !secure {
             hide(&mut tree);
         }
@@ -191,9 +207,10 @@ impl Domain {
         write(&tree)
     }
 
-    /// The document.
-    pub fn tree(&self) -> &Element {
-        &self.tree
+    /// The document's tree.
+    pub fn tree(&self) -> Element {
+        // It was read once, or checked that it can be.
+        read(&self.text).unwrap_or_default()
     }
 }
 

@@ -260,6 +260,7 @@ fn tidy(tree: &mut Element) {
 /// What tells reservations apart.
 struct Reservation {
     mac: Option<Mac>,
+    id: Option<String>,
     name: Option<String>,
     ip: Option<IpAddr>,
 }
@@ -268,6 +269,7 @@ impl Reservation {
     fn read(host: &Element) -> Self {
         Self {
             mac: host.get("mac").and_then(|mac| mac.parse().ok()),
+            id: host.get("id").map(str::to_ascii_lowercase),
             name: host.get("name").map(str::to_owned),
             ip: address(host, "ip"),
         }
@@ -277,11 +279,15 @@ impl Reservation {
         fn same<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
             a.is_some() && a == b
         }
-        same(&self.mac, &other.mac) || same(&self.name, &other.name) || same(&self.ip, &other.ip)
+        same(&self.mac, &other.mac)
+            || same(&self.id, &other.id)
+            || same(&self.name, &other.name)
+            || same(&self.ip, &other.ip)
     }
 
     fn has_all_of(&self, other: &Self) -> bool {
         (other.mac.is_none() || self.mac.is_none() || other.mac == self.mac)
+            && (other.id.is_none() || other.id == self.id)
             && (other.name.is_none() || other.name == self.name)
             && (other.ip.is_none() || other.ip == self.ip)
     }
@@ -376,6 +382,27 @@ mod tests {
             let said = update(&network, command, DhcpHost, parent, xml).unwrap_err();
             assert!(said.to_string().contains(says), "{xml}: {said}");
         }
+    }
+
+    #[test]
+    fn reservations_of_ipv6_are_told_apart_by_their_identifiers() {
+        use Command::*;
+        use Section::DhcpHost;
+        let ip = "<ip family='ipv6' address='fd00::1' prefix='64'/></network>";
+        let xml = XML.replace("</network>", ip);
+        let network = Network::define(&xml, "virbr0", &mut |bytes| bytes.fill(7)).unwrap();
+        let host = "<host id='0:3:0:1:aa' name='six' ip='fd00::6'/>";
+        let with = update(&network, AddLast, DhcpHost, 2, host).unwrap();
+        assert_eq!(with.ips[2].hosts[0].id.as_deref(), Some("0:3:0:1:aa"));
+        let same = "<host id='0:3:0:1:AA' ip='fd00::7'/>";
+        let said = update(&with, AddLast, DhcpHost, 2, same).unwrap_err();
+        assert!(said.to_string().contains("existing dhcp host"), "{said}");
+        let other = "<host id='0:3:0:1:bb'/>";
+        assert!(update(&with, Delete, DhcpHost, 2, other).is_err());
+        assert_eq!(
+            update(&with, Delete, DhcpHost, 2, "<host id='0:3:0:1:aa'/>").unwrap(),
+            network
+        );
     }
 
     #[test]

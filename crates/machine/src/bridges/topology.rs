@@ -19,6 +19,8 @@ pub const SATA: Location = Location {
     device: 31,
     function: 2,
 };
+/// The display, if there is one.
+pub const DISPLAY: Location = Location::device(30);
 /// Slot of the first device; the others follow.
 pub const FIRST_DEVICE: u8 = 1;
 /// Devices that fit on bus 0.

@@ -40,15 +40,19 @@ pub struct FwCfg {
 }
 
 impl FwCfg {
-    /// The device of a machine with `cpus` CPUs that boots `boot`, or firmware that adds items of its own.
-    pub fn new(ram: Arc<GuestRam>, boot: Option<Arc<BootSource>>, cpus: u32) -> Result<Self, Error> {
+    /// The device of a machine that has so many of so many possible CPUs and boots `boot`, or firmware that adds items of its own.
+    pub fn new(
+        ram: Arc<GuestRam>,
+        boot: Option<Arc<BootSource>>,
+        (cpus, most): (u32, u32),
+    ) -> Result<Self, Error> {
         let mut items = Items::new(boot.clone());
         let mut bytes = |number: u16, bytes: &[u8]| items.add(number, Content::Bytes(bytes.to_vec()));
         bytes(item::UUID, &[0; 16]);
         bytes(item::RAM_SIZE, &ostler_memory::total_size(&ram).to_le_bytes());
         bytes(item::NO_GRAPHICS, &1u16.to_le_bytes());
         bytes(item::CPUS, &(cpus as u16).to_le_bytes());
-        bytes(item::MAX_CPUS, &(cpus as u16).to_le_bytes());
+        bytes(item::MAX_CPUS, &(most as u16).to_le_bytes());
         if let Some(boot) = boot {
             add_boot_items(&mut items, &boot)?;
             items.add_file("etc/e820", e820(&ram));
@@ -63,6 +67,11 @@ impl FwCfg {
     /// Changes what the guest can read.
     pub fn change<R>(&self, change: impl FnOnce(&mut Items) -> R) -> R {
         change(&mut self.items.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on there are so many CPUs.
+    pub fn set_cpus(&self, cpus: u32) {
+        self.change(|items| items.add(item::CPUS, Content::Bytes((cpus as u16).to_le_bytes().to_vec())));
     }
 
     fn items(&self) -> RwLockReadGuard<'_, Items> {
@@ -226,7 +235,7 @@ mod tests {
             initrd: Some(Blob::Bytes(vec![0x66; 200_000])),
             command_line: "quiet".into(),
         };
-        FwCfg::new(ram, Some(Arc::new(boot)), 3).unwrap()
+        FwCfg::new(ram, Some(Arc::new(boot)), (3, 3)).unwrap()
     }
 
     fn command(device: &FwCfg, control: u32, length: u32, address: u64) -> u32 {

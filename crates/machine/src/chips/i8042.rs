@@ -1,6 +1,9 @@
-//! The keyboard controller with a keyboard that no one types on (IBM PS/2; Intel 8042). The second port has no device.
+//! The keyboard controller with its keyboard (IBM PS/2; Intel 8042). The second port has no device.
 
 use std::collections::VecDeque;
+
+use super::keyboard::Keyboard;
+use super::keys::{Key, RELEASED, RELEASED_BIT, to_set_1};
 
 const STATUS_OUTPUT_FULL: u8 = 0x01;
 const STATUS_SYSTEM: u8 = 0x04;
@@ -18,10 +21,6 @@ const CONFIG_TRANSLATE: u8 = 0x40;
 const OUTPUT_RESET_LINE: u8 = 0x01;
 const OUTPUT_A20: u8 = 0x02;
 
-const ACK: u8 = 0xfa;
-const RESEND: u8 = 0xfe;
-const SELF_TEST_PASSED: u8 = 0xaa;
-
 /// Answers that wait in the controller at most.
 const QUEUE: usize = 16;
 
@@ -33,7 +32,6 @@ enum Expect {
     KeyboardLoop,
     AuxLoop,
     AuxByte,
-    KeyboardParameter,
 }
 
 /// What a write asks for.
@@ -52,6 +50,9 @@ pub struct I8042 {
     /// Bytes for the host; true marks those of the second port.
     output: VecDeque<(u8, bool)>,
     a20: bool,
+    keyboard: Keyboard,
+    /// The code that comes next is that of a key that is released.
+    released: bool,
 }
 
 impl Default for I8042 {
@@ -62,6 +63,8 @@ impl Default for I8042 {
             expect: None,
             output: VecDeque::with_capacity(QUEUE),
             a20: true,
+            keyboard: Keyboard::default(),
+            released: false,
         }
     }
 }
@@ -82,7 +85,9 @@ impl I8042 {
 
     /// Reads the data port.
     pub fn read_data(&mut self) -> u8 {
-        self.output.pop_front().map_or(0, |(byte, _)| byte)
+        let byte = self.output.pop_front().map_or(0, |(byte, _)| byte);
+        self.take_from_keyboard();
+        byte
     }
 
     /// Level of IRQ 1.
@@ -124,6 +129,7 @@ impl I8042 {
             0xf0..=0xff if command & OUTPUT_RESET_LINE == 0 => return Some(Request::Reset),
             _ => {}
         }
+        self.take_from_keyboard();
         None
     }
 
@@ -140,9 +146,13 @@ impl I8042 {
             Some(Expect::AuxLoop) => self.push(value, true),
             // No device: the byte is never acknowledged.
             Some(Expect::AuxByte) => {}
-            Some(Expect::KeyboardParameter) => self.answer(ACK),
-            None => self.keyboard(value),
+            None => {
+                // Sending a byte turns the keyboard's interface on.
+                self.config &= !CONFIG_KEYBOARD_OFF;
+                self.keyboard.command(value);
+            }
         }
+        self.take_from_keyboard();
         None
     }
 
@@ -152,34 +162,32 @@ impl I8042 {
         OUTPUT_RESET_LINE | a20 | interrupts | 0xc0
     }
 
-    fn keyboard(&mut self, command: u8) {
-        // Sending a byte turns the keyboard's interface on.
-        self.config &= !CONFIG_KEYBOARD_OFF;
-        match command {
-            0xff => self.answer_all(&[ACK, SELF_TEST_PASSED]),
-            // An MF2 keyboard behind a translating controller.
-            0xf2 => self.answer_all(&[
-                ACK,
-                0xab,
-                if self.config & CONFIG_TRANSLATE != 0 {
-                    0x41
-                } else {
-                    0x83
-                },
-            ]),
-            0xee => self.answer(0xee),
-            0xed | 0xf0 | 0xf3 => {
-                self.expect = Some(Expect::KeyboardParameter);
-                self.answer(ACK);
-            }
-            0xf4..=0xfa => self.answer(ACK),
-            _ => self.answer(RESEND),
-        }
+    /// A key of the keyboard is pressed or released. False if nobody takes what it sends, and its buffer is full.
+    pub fn key(&mut self, key: Key, pressed: bool) -> bool {
+        let taken = self.keyboard.key(key, pressed);
+        self.take_from_keyboard();
+        taken
     }
 
-    fn answer_all(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.answer(*byte);
+    /// Takes the keyboard's bytes, one at a time: the next one when that was read.
+    fn take_from_keyboard(&mut self) {
+        while self.output.is_empty() && self.config & CONFIG_KEYBOARD_OFF == 0 {
+            let Some((byte, is_answer)) = self.keyboard.next_byte() else {
+                return;
+            };
+            if self.config & CONFIG_TRANSLATE == 0 {
+                self.answer(byte);
+            } else if byte == RELEASED && !is_answer {
+                self.released = true;
+            } else {
+                // A prefix has the bit that marks a release already.
+                let released = if std::mem::take(&mut self.released) {
+                    RELEASED_BIT
+                } else {
+                    0
+                };
+                self.answer(to_set_1(byte) | released);
+            }
         }
     }
 
@@ -198,6 +206,7 @@ impl I8042 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chips::keys::Key;
     use proptest::prelude::*;
 
     fn drain(chip: &mut I8042) -> Vec<u8> {
@@ -234,6 +243,67 @@ mod tests {
         assert!(!chip.keyboard_interrupt());
     }
 
+    const ACK: u8 = 0xfa;
+
+    fn key(name: &str) -> Key {
+        Key::from_name(name).unwrap()
+    }
+
+    #[test]
+    fn keys_come_translated_or_not_as_the_controller_is_told() {
+        let mut chip = I8042::default();
+        chip.key(key("down"), true);
+        chip.key(key("down"), false);
+        assert!(chip.keyboard_interrupt());
+        assert_eq!(drain(&mut chip), [0xe0, 0x50, 0xe0, 0xd0]);
+        chip.write_command(0x60);
+        chip.write_data(CONFIG_KEYBOARD_INTERRUPT);
+        chip.key(key("down"), true);
+        chip.key(key("down"), false);
+        assert_eq!(drain(&mut chip), [0xe0, 0x72, 0xe0, 0xf0, 0x72]);
+        // In set 1 without translation.
+        chip.write_data(0xf0);
+        chip.write_data(1);
+        assert_eq!(drain(&mut chip), [ACK, ACK]);
+        chip.key(key("a"), true);
+        chip.key(key("a"), false);
+        assert_eq!(drain(&mut chip), [0x1e, 0x9e]);
+        chip.write_data(0xf0);
+        chip.write_data(0);
+        assert_eq!(drain(&mut chip), [ACK, ACK, 1]);
+        chip.write_data(0xf0);
+        chip.write_data(3);
+        assert_eq!(drain(&mut chip), [ACK, 0xfe]);
+    }
+
+    #[test]
+    fn keys_wait_while_the_interface_is_off_and_are_lost_while_the_keyboard_is() {
+        let mut chip = I8042::default();
+        chip.write_command(0xad);
+        chip.key(key("a"), true);
+        assert_eq!(drain(&mut chip), []);
+        chip.write_command(0xae);
+        assert_eq!(drain(&mut chip), [0x1e]);
+        chip.write_data(0xf5);
+        assert_eq!(drain(&mut chip), [ACK]);
+        assert!(chip.key(key("b"), true));
+        chip.write_data(0xf4);
+        assert_eq!(drain(&mut chip), [ACK]);
+        chip.key(key("c"), true);
+        assert_eq!(drain(&mut chip), [0x2e]);
+    }
+
+    #[test]
+    fn answers_come_before_keys_and_nothing_is_lost_without_a_word() {
+        let mut chip = I8042::default();
+        chip.write_command(0xad);
+        let typed = (0..1000).take_while(|_| chip.key(key("a"), true)).count();
+        assert_eq!(typed, 256);
+        chip.write_data(0xee);
+        let read = drain(&mut chip);
+        assert_eq!((read.len(), read[0], read[1]), (257, 0xee, 0x1e));
+    }
+
     #[test]
     fn the_reset_line_is_found_in_both_ways() {
         let mut chip = I8042::default();
@@ -258,7 +328,8 @@ mod tests {
                     _ => { chip.read_data(); }
                 }
             }
-            prop_assert!(drain(&mut chip).len() <= QUEUE);
+            // What waits in the keyboard comes after it.
+            prop_assert!(drain(&mut chip).len() <= 2 * QUEUE);
             prop_assert!(!chip.keyboard_interrupt() && !chip.aux_interrupt());
         }
     }

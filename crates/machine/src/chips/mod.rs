@@ -1,5 +1,7 @@
 //! The chips of the south bridge and of the ISA bus: pure state machines, and beside each its glue to the bus.
 
+pub mod cpu_hotplug;
+pub mod cpu_hotplug_bus;
 pub mod debug_console;
 pub mod fw_cfg;
 pub mod fw_cfg_bus;
@@ -8,6 +10,8 @@ mod i6300esb;
 pub mod i6300esb_bus;
 mod i8042;
 pub mod i8042_bus;
+mod keyboard;
+pub mod keys;
 pub mod pflash;
 pub mod pflash_bus;
 mod pit;

@@ -77,6 +77,11 @@ impl RtcBus {
         });
     }
 
+    /// From now on there are so many CPUs.
+    pub fn set_cpus(&self, cpus: u32) {
+        self.access(|rtc, _| rtc.set_memory(CPUS, cpus.saturating_sub(1) as u8));
+    }
+
     fn access<R>(&self, access: impl FnOnce(&mut Rtc, u64) -> R) -> R {
         let mut rtc = lock(&self.rtc);
         let now = self.clock.wall();
@@ -92,6 +97,9 @@ impl RtcBus {
 
 /// The order of what to boot from, where a BIOS keeps it: hard disk, optical disk, network, and no check of floppy disks.
 const BOOT_ORDER: [(usize, u8); 2] = [(0x3d, 0x32), (0x38, 0x41)];
+
+/// Where the number of CPUs is, less one.
+const CPUS: usize = 0x5f;
 
 /// Memory sizes where PC firmware keeps them, and the number of CPUs where QEMU's does.
 fn describe_memory(rtc: &mut Rtc, Sizes { low, high, cpus }: Sizes) {
@@ -109,7 +117,7 @@ fn describe_memory(rtc: &mut Rtc, Sizes { low, high, cpus }: Sizes) {
     for (index, shift) in [(0x5b, 0), (0x5c, 8), (0x5d, 16)] {
         rtc.set_memory(index, (high_chunks >> shift) as u8);
     }
-    rtc.set_memory(0x5f, (cpus - 1) as u8);
+    rtc.set_memory(CPUS, cpus.saturating_sub(1) as u8);
     // Equipment: a coprocessor, no floppy disk.
     rtc.set_memory(0x14, 0x02);
 }

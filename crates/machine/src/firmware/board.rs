@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ostler_accel::{CpuState, Vm, reset_state};
+use ostler_accel::{CpuState, reset_state};
 use ostler_bus::{Device, Range};
-use ostler_memory::{GuestRam, PAGE_SIZE, RamSlot};
+use ostler_memory::{GuestRam, PAGE_SIZE};
 use ostler_pci::Windows;
 
 use super::layout::is_large_enough;
 use super::pam;
 use super::{Firmware, FirmwareChip, MemoryLayout, Rom, ShadowWindow, items};
 use crate::bridges::topology::{self, WINDOW32_END};
+use crate::chips::cpu_hotplug_bus::Cpus;
 use crate::chips::debug_console::DebugConsole;
 use crate::chips::fw_cfg::Items;
 use crate::chips::fw_cfg_bus::FwCfg;
@@ -18,6 +19,7 @@ use crate::chips::pflash_bus::Flash;
 use crate::chips::smi::Smi;
 use crate::chips::smram::Visible;
 use crate::layout::{DEBUG_CONSOLES, ECAM_BASE, ECAM_SIZE};
+use crate::memory_map::MemoryMap;
 use crate::tables::Description;
 use crate::{Error, MachineType};
 
@@ -46,9 +48,11 @@ pub struct Board {
     smi: Option<Arc<Smi>>,
     ram: Arc<GuestRam>,
     machine_type: MachineType,
-    cpus: u32,
+    cpus: Arc<Cpus>,
+    cpu_hotplug: bool,
     serial: bool,
     generation_id: bool,
+    display: bool,
     /// There once the device is.
     fw_cfg: OnceLock<Arc<FwCfg>>,
 }
@@ -57,9 +61,10 @@ impl Board {
     /// The board with `firmware`. It gives the accelerator its memory map.
     pub fn new(
         firmware: Firmware,
-        vm: Arc<dyn Vm>,
+        map: Arc<MemoryMap>,
         ram: Arc<GuestRam>,
-        (machine_type, cpus, serial, generation_id): (MachineType, u32, bool, bool),
+        (cpus, cpu_hotplug): (Arc<Cpus>, bool),
+        (machine_type, serial, generation_id, display): (MachineType, bool, bool, bool),
     ) -> Result<Arc<Self>, Error> {
         if !is_large_enough(&ram) {
             return Err(Error::NoMemory(crate::layout::HIGH_RAM_START));
@@ -75,8 +80,11 @@ impl Board {
             FirmwareChip::Rom => None,
         };
         let smm = firmware.smm;
-        let smi = smm.then(|| Arc::new(Smi::new(vm.clone())));
-        let layout = Arc::new(MemoryLayout::new(vm, ram.clone(), roms, smm)?);
+        if smm && cpu_hotplug {
+            return Err(Error::SmmWithCpuHotplug);
+        }
+        let smi = smm.then(|| Arc::new(Smi::new(map.vm().clone())));
+        let layout = Arc::new(MemoryLayout::new(map, ram.clone(), roms, smm)?);
         let place = |rom: &Rom| Range::new(rom.base, rom.len());
         let mut flashes = Vec::new();
         if let Some((rom, file)) = variables {
@@ -99,8 +107,10 @@ impl Board {
             ram,
             machine_type,
             cpus,
+            cpu_hotplug,
             serial,
             generation_id,
+            display,
             fw_cfg: OnceLock::new(),
         }))
     }
@@ -136,11 +146,6 @@ impl Board {
         }
     }
 
-    /// What the accelerator maps now.
-    pub fn slots(&self) -> Arc<[RamSlot]> {
-        self.layout.slots()
-    }
-
     /// The state in which a CPU comes out of its reset.
     pub fn boot_state(&self, cpu: u32) -> CpuState {
         let mut state = reset_state(cpu);
@@ -153,7 +158,8 @@ impl Board {
 
     /// Tells firmware about the machine through `fw_cfg`, from now on.
     pub fn connect(&self, fw_cfg: Arc<FwCfg>) -> Result<(), Error> {
-        let machine = self.description(None);
+        let present = self.cpus.present();
+        let machine = self.description(None, &present);
         fw_cfg.change(|items: &mut Items| {
             items::add(items, &self.firmware, &machine);
             if let Some(smi) = &self.smi {
@@ -188,28 +194,34 @@ impl Board {
     /// The window for configuration space is elsewhere now: the tables have to say so.
     pub fn ecam_moved(&self, ecam: Option<Range>) {
         let Some(fw_cfg) = self.fw_cfg.get() else { return };
-        let machine = self.description(ecam);
+        let present = self.cpus.present();
+        let machine = self.description(ecam, &present);
         if let Err(error) = fw_cfg.change(|items| items::describe(items, &machine)) {
             tracing::error!(%error, "the tables cannot follow the configuration window");
         }
     }
 
-    fn description(&self, ecam: Option<Range>) -> Description<'_> {
+    fn description<'a>(&'a self, ecam: Option<Range>, cpus: &'a [bool]) -> Description<'a> {
         Description {
             ram: &self.ram,
             machine_type: self.machine_type,
-            cpus: self.cpus,
+            cpus,
+            cpu_hotplug: self.cpu_hotplug,
             windows: self.pci_windows(),
             ecam: ecam.unwrap_or(Range::new(ECAM_BASE, ECAM_SIZE)),
             serial: self.serial,
             generation_id: self.generation_id,
+            display: self.display,
             firmware: true,
             more_memory: self.more_memory(),
         }
     }
 
-    /// Brings the flash chips to their reset state. What is in them stays.
+    /// Brings the flash chips to their reset state. What is in them stays. The tables tell of the CPUs that are there now.
     pub fn reset(&self) {
+        if self.cpu_hotplug {
+            self.ecam_moved(None);
+        }
         for (_, flash) in &self.flashes {
             flash.reset();
         }

@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use ostler_accel::Vm;
 use ostler_bus::Device;
 use ostler_memory::{GuestRam, PageTracker, RamSlot};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
@@ -16,6 +15,7 @@ use crate::Error;
 use crate::boot::memory_map::low_ram_end;
 use crate::chips::smram::{self, Visible};
 use crate::layout::HIGH_RAM_START;
+use crate::memory_map::{MemoryMap, part};
 use crate::registers::lock;
 
 /// Start of the window for display memory, where there is no RAM.
@@ -25,7 +25,7 @@ const LOW_COPY: u64 = 128 << 10;
 
 /// The memory map. Its lock is held while the accelerator takes a new map over.
 pub struct MemoryLayout {
-    vm: Arc<dyn Vm>,
+    map: Arc<MemoryMap>,
     ram: Arc<GuestRam>,
     /// The code comes first: it is the one that shows below 1 MiB.
     roms: Vec<Rom>,
@@ -84,38 +84,31 @@ struct State {
     /// Which of the ROMs can be read as memory now.
     shown: Vec<bool>,
     smram: Visible,
-    slots: Arc<[RamSlot]>,
 }
 
 impl MemoryLayout {
     /// The map after a reset: every ROM shows, no shadow RAM does. The accelerator has it when this returns.
     ///
     /// With `smm` there is memory for system management mode, which the accelerator has to have.
-    pub fn new(vm: Arc<dyn Vm>, ram: Arc<GuestRam>, roms: Vec<Rom>, smm: bool) -> Result<Self, Error> {
-        if smm && vm.system_management().is_none() {
+    pub fn new(map: Arc<MemoryMap>, ram: Arc<GuestRam>, roms: Vec<Rom>, smm: bool) -> Result<Self, Error> {
+        if smm && map.vm().system_management().is_none() {
             return Err(Error::NoSmm);
         }
         let layout = Self {
-            vm,
+            map,
             ram,
             smram: smm.then(SmramMemory::new).transpose()?,
             state: Mutex::new(State {
                 shadow: Default::default(),
                 shown: vec![true; roms.len()],
                 smram: Visible::default(),
-                slots: Arc::new([]),
             }),
             roms,
         };
-        let mut state = lock(&layout.state);
-        layout.apply(&mut state)?;
+        let state = lock(&layout.state);
+        layout.apply(&state)?;
         drop(state);
         Ok(layout)
-    }
-
-    /// What the accelerator maps now.
-    pub fn slots(&self) -> Arc<[RamSlot]> {
-        lock(&self.state).slots.clone()
     }
 
     /// Switches shadow RAM.
@@ -140,21 +133,15 @@ impl MemoryLayout {
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = lock(&self.state);
         if change(&mut state)
-            && let Err(error) = self.apply(&mut state)
+            && let Err(error) = self.apply(&state)
         {
             tracing::error!(%error, "the guest's memory map cannot follow its firmware");
         }
     }
 
-    fn apply(&self, state: &mut State) -> Result<(), Error> {
-        let slots = self.arrange(state, false);
-        state.slots = slots.clone().into();
-        match self.vm.system_management() {
-            Some(accelerator) if self.smram.is_some() => {
-                Ok(accelerator.set_slots(slots, self.arrange(state, true))?)
-            }
-            _ => Ok(self.vm.set_slots(slots)?),
-        }
+    fn apply(&self, state: &State) -> Result<(), Error> {
+        let in_smm = self.smram.is_some().then(|| self.arrange(state, true));
+        self.map.set_board(self.arrange(state, false), in_smm)
     }
 
     /// The map of `state`, in system management mode (`smm`) or outside. Each piece of shadow RAM is a slot of its own, so that a change of one leaves the others alone.
@@ -198,16 +185,6 @@ impl MemoryLayout {
         let (rom, base, offset) = self.low_copy()?;
         let start = start.max(base);
         (start < end).then(|| rom.slot(start, offset + (start - base), end - start))
-    }
-}
-
-fn part(slot: &RamSlot, start: u64, end: u64) -> RamSlot {
-    RamSlot {
-        gpa: slot.gpa + start,
-        len: end - start,
-        mapping: slot.mapping.clone(),
-        offset: slot.offset + start,
-        writable: slot.writable,
     }
 }
 

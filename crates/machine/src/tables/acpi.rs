@@ -28,8 +28,9 @@ const MADT_PCAT_COMPAT: u32 = 1;
 const ACTIVE_HIGH_EDGE: u16 = 0x5;
 const ACTIVE_HIGH_LEVEL: u16 = 0xd;
 
-/// FADT boot architecture: ISA devices, an 8042, no VGA, no ASPM.
-const BOOT_ARCHITECTURE: u16 = 1 | 1 << 1 | 1 << 2 | 1 << 4;
+/// FADT boot architecture: ISA devices, an 8042, no ASPM; and that there is no VGA.
+const BOOT_ARCHITECTURE: u16 = 1 | 1 << 1 | 1 << 4;
+const NO_VGA: u16 = 1 << 2;
 /// Latencies that say "no C2, no C3".
 const NO_C2: u16 = 101;
 const NO_C3: u16 = 1001;
@@ -115,7 +116,12 @@ pub fn build(machine: &Description, base: u64) -> Result<Built, Error> {
     let dsdt = built.table(table(*b"DSDT", 2, &dsdt::body(machine)).as_slice());
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
     let mut entries = 0;
-    for table in [fadt(facs, dsdt), madt(machine.cpus), mcfg(machine.ecam), waet()] {
+    for table in [
+        fadt(facs, dsdt, machine.display),
+        madt(machine.cpus),
+        mcfg(machine.ecam),
+        waet(),
+    ] {
         xsdt.add_entry(built.table(&table));
         entries += 1;
     }
@@ -153,7 +159,7 @@ fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Sdt {
     table
 }
 
-fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
+fn fadt(facs: u64, dsdt: u64, display: bool) -> Vec<u8> {
     let register =
         |bits: u8, size: AccessSize, port: u64| GAS::new(AddressSpace::SystemIo, bits, 0, size, port);
     let mut fadt = FADTBuilder::new(OEM, TABLE, REVISION)
@@ -181,7 +187,8 @@ fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = CENTURY as u8;
-    fadt.iapc_boot_arch = BOOT_ARCHITECTURE.into();
+    let no_vga = if display { 0 } else { NO_VGA };
+    fadt.iapc_boot_arch = (BOOT_ARCHITECTURE | no_vga).into();
     fadt.reset_reg = register(8, AccessSize::ByteAccess, RESET_CONTROL);
     fadt.reset_value = RESET_VALUE;
     fadt.x_pm1a_evt_blk = register(32, AccessSize::WordAccess, PM_BASE);
@@ -191,13 +198,20 @@ fn fadt(facs: u64, dsdt: u64) -> Vec<u8> {
     bytes(&fadt.finalize())
 }
 
-fn madt(cpus: u32) -> Vec<u8> {
+/// A processor local APIC (ACPI 6.5, 5.2.12.2). One that is not there can come later.
+pub fn local_apic(cpu: usize, present: bool) -> [u8; 8] {
+    const ENABLED: u8 = 1;
+    const ONLINE_CAPABLE: u8 = 1 << 1;
+    let flags = if present { ENABLED } else { ONLINE_CAPABLE };
+    [0, 8, cpu as u8, cpu as u8, flags, 0, 0, 0]
+}
+
+fn madt(cpus: &[bool]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(LAPIC_BASE.to_le_bytes());
     body.extend(MADT_PCAT_COMPAT.to_le_bytes());
-    for cpu in 0..cpus {
-        // Processor local APIC: uid, APIC id, enabled.
-        body.extend([0, 8, cpu as u8, cpu as u8, 1, 0, 0, 0]);
+    for (cpu, &present) in cpus.iter().enumerate() {
+        body.extend(local_apic(cpu, present));
     }
     // IOAPIC 0 with inputs from GSI 0.
     body.extend([1, 12, 0, 0]);

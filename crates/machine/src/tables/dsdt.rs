@@ -9,7 +9,7 @@ use acpi_tables::aml::{
 
 use ostler_bus::Range;
 
-use super::Description;
+use super::{Description, cpus};
 use crate::bridges::{PIRQ_ISA, topology};
 use crate::chips::pm::SLEEP_TYPE_OFF;
 use crate::layout::{COM1, COM1_IRQ, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, PM_BASE, PVPANIC};
@@ -34,15 +34,16 @@ pub fn body(machine: &Description) -> Vec<u8> {
     let mut system_bus = Vec::new();
     pci_root(machine, &mut system_bus);
     motherboard(machine, &mut system_bus);
-    for cpu in 0..machine.cpus {
-        processor(cpu, &mut system_bus);
-    }
+    cpus::processors(machine.cpus.len(), machine.cpu_hotplug, &mut system_bus);
     if machine.generation_id {
         generation_id(&mut system_bus);
     }
     body.extend(Scope::raw("\\_SB_".into(), system_bus));
     if machine.generation_id {
         generation_id_event(&mut body);
+    }
+    if machine.cpu_hotplug {
+        cpus::event(&mut body);
     }
     body
 }
@@ -81,7 +82,7 @@ fn generation_id_event(body: &mut Vec<u8>) {
 }
 
 /// Bytes that are AML already.
-struct Raw(Vec<u8>);
+pub(super) struct Raw(pub Vec<u8>);
 
 impl Aml for Raw {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
@@ -285,18 +286,6 @@ fn hypervisor_device(name: &str, id: &'static str, resources: &[&dyn Aml], body:
             &Name::new("_HID".into(), &id),
             &Name::new("_STA".into(), &0x0fu8),
             &Name::new("_CRS".into(), &ResourceTemplate::new(resources.to_vec())),
-        ],
-    )
-    .to_aml_bytes(body);
-}
-
-fn processor(cpu: u32, body: &mut Vec<u8>) {
-    let name = format!("C{cpu:03X}");
-    Device::new(
-        name.as_str().into(),
-        vec![
-            &Name::new("_HID".into(), &"ACPI0007"),
-            &Name::new("_UID".into(), &cpu),
         ],
     )
     .to_aml_bytes(body);

@@ -1,10 +1,12 @@
 //! What firmware would tell the guest about the machine: ACPI, the MP table, SMBIOS.
 
 pub mod acpi;
+mod cpus;
 mod dsdt;
 mod mp;
 pub mod smbios;
 
+pub use cpus::CPU_EVENT;
 pub use dsdt::GENERATION_ID_EVENT;
 
 use ostler_bus::Range;
@@ -22,8 +24,10 @@ pub struct Description<'a> {
     pub ram: &'a GuestRam,
     /// Version of the platform.
     pub machine_type: MachineType,
-    /// Number of CPUs.
-    pub cpus: u32,
+    /// The CPUs that there can be, and whether each is there.
+    pub cpus: &'a [bool],
+    /// Whether CPUs come and go.
+    pub cpu_hotplug: bool,
     /// Windows of the PCI root.
     pub windows: Windows,
     /// The window for configuration space.
@@ -32,10 +36,19 @@ pub struct Description<'a> {
     pub serial: bool,
     /// Whether there is a VM generation ID.
     pub generation_id: bool,
+    /// Whether there is a VGA display.
+    pub display: bool,
     /// Whether firmware describes itself.
     pub firmware: bool,
     /// Bytes of memory right above low RAM that are not part of `ram`.
     pub more_memory: u64,
+}
+
+impl Description<'_> {
+    /// How many CPUs are there.
+    pub fn present_cpus(&self) -> u32 {
+        self.cpus.iter().filter(|present| **present).count() as u32
+    }
 }
 
 /// Writes all tables to guest memory.

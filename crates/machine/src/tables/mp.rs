@@ -35,9 +35,10 @@ pub fn install(machine: &Description, pointers: &mut Area, tables: &mut Area) ->
     Ok(())
 }
 
-fn table(cpus: u32) -> Vec<u8> {
+fn table(cpus: &[bool]) -> Vec<u8> {
     let mut entries = Entries::default();
-    for cpu in 0..cpus as u8 {
+    let there = (0u8..).zip(cpus).filter(|(_, present)| **present);
+    for (cpu, _) in there {
         let flags = if cpu == 0 { 3 } else { 1 };
         entries.add(&[
             0,
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn lengths_counts_and_sums_are_right() {
-        let table = table(3);
+        let table = table(&[true, true, false, true]);
         assert_eq!(usize::from(u16::from_le_bytes([table[4], table[5]])), table.len());
         assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
         let (mut at, mut count) = (44, 0);

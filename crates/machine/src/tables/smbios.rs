@@ -73,7 +73,7 @@ fn structures(machine: &Description) -> Structures {
         &["Ostler", version],
     );
     // 4: one socket with all CPUs as cores.
-    let cpus = machine.cpus as u8;
+    let cpus = machine.present_cpus() as u8;
     let mut processor = vec![1, 3, 1, 2];
     processor.extend([0; 8]); // CPUID is the better source
     processor.extend([3, 0, 0, 0, 0, 0, 0, 0, 0x41, 1]);
@@ -151,11 +151,13 @@ mod tests {
         let all = structures(&Description {
             ram: &ram,
             machine_type: MachineType::default(),
-            cpus: 2,
+            cpus: &[true, true, false],
+            cpu_hotplug: true,
             windows,
             ecam: nothing,
             serial: true,
             generation_id: false,
+            display: false,
             firmware: false,
             more_memory: 0,
         });

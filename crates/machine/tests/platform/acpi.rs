@@ -37,6 +37,12 @@ fn the_madt_says_which_isa_interrupts_are_elsewhere_or_level_triggered() {
 #[test]
 fn the_largest_machine_has_room_for_its_tables() {
     tables(&machine(kernel(), 240));
+    let parts = Parts {
+        cpus: 240,
+        boot_cpus: Some(1),
+        ..Parts::default()
+    };
+    tables(&parts.build().unwrap());
 }
 
 #[test]
@@ -50,6 +56,7 @@ fn iasl_reads_every_table_and_compiles_the_dsdt_again() {
     // With everything that the tables can describe.
     let parts = Parts {
         cpus: 3,
+        boot_cpus: Some(2),
         generation_id: Some([7; 16]),
         ..Parts::default()
     };

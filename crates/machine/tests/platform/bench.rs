@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SystemManagement, Vcpu, Vm};
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_machine::{
-    Blob, Boot, BootSource, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend,
+    Blob, Boot, BootSource, Display, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType,
+    SerialBackend,
 };
 use ostler_memory::{GuestRam, RamSlot};
 use ostler_pci::PciFunction;
@@ -119,8 +120,11 @@ pub struct Parts {
     /// What it boots instead of the kernel.
     pub boot: Option<Boot>,
     pub cpus: u32,
+    /// How many of them are there at the start; all, if it does not say.
+    pub boot_cpus: Option<u32>,
     pub ram: Arc<GuestRam>,
     pub functions: Vec<Arc<dyn PciFunction>>,
+    pub display: Option<Display>,
     pub watchdog: bool,
     pub generation_id: Option<[u8; 16]>,
     /// The devices that are off by default: debug exit and test device.
@@ -134,8 +138,10 @@ impl Default for Parts {
             kernel: kernel(),
             boot: None,
             cpus: 1,
+            boot_cpus: None,
             ram: ostler_memory::allocate(64 << 20, Default::default()).unwrap(),
             functions: Vec::new(),
+            display: None,
             watchdog: false,
             generation_id: None,
             test_devices: true,
@@ -168,9 +174,11 @@ impl Parts {
             ram: self.ram.clone(),
             vm: vm.clone(),
             cpus: self.cpus,
+            boot_cpus: self.boot_cpus.unwrap_or(self.cpus),
             boot: self.boot.unwrap_or(kernel),
             functions: self.functions,
             sata: None,
+            display: self.display,
             watchdog: self.watchdog,
             generation_id: self.generation_id,
             serial: Some(outside.clone()),

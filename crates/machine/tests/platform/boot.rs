@@ -32,6 +32,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         ram: ram.clone(),
         vm: Arc::new(MockVm::default()),
         cpus: 2,
+        boot_cpus: 2,
         boot: Boot::Kernel(BootSource {
             kernel: Blob::File(File::open(&kernel).unwrap()),
             initrd: Some(Blob::File(File::open(&initrd).unwrap())),
@@ -39,6 +40,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         }),
         functions: Vec::new(),
         sata: None,
+        display: None,
         watchdog: false,
         generation_id: None,
         serial: Some(outside.clone()),

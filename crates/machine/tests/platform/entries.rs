@@ -40,6 +40,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         ram,
         vm: vm.clone(),
         cpus: 1,
+        boot_cpus: 1,
         boot: Boot::Kernel(BootSource {
             kernel: Blob::Bytes(kernel),
             initrd: Some(Blob::Bytes(initrd())),
@@ -47,6 +48,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         }),
         functions: Vec::new(),
         sata: None,
+        display: None,
         watchdog: false,
         generation_id: None,
         serial: Some(outside.clone()),

@@ -25,7 +25,7 @@ fn code() -> Vec<u8> {
     (0..CODE as u64).map(code_byte).collect()
 }
 
-fn firmware(chip: FirmwareChip) -> Firmware {
+pub fn firmware(chip: FirmwareChip) -> Firmware {
     Firmware {
         code: Blob::Bytes(code()),
         chip,
@@ -52,7 +52,7 @@ pub fn with(firmware: Firmware) -> Bench {
     parts(firmware).build().unwrap()
 }
 
-fn parts(firmware: Firmware) -> Parts {
+pub fn parts(firmware: Firmware) -> Parts {
     Parts {
         boot: Some(Boot::Firmware(firmware)),
         cpus: 2,
@@ -63,7 +63,7 @@ fn parts(firmware: Firmware) -> Parts {
 
 impl Bench {
     /// Reads a byte as a CPU does: from the memory that is mapped there, else from a device.
-    fn load(&self, gpa: u64) -> u8 {
+    pub fn load(&self, gpa: u64) -> u8 {
         let slots = self.vm.slots.lock().unwrap();
         let slot = slots
             .iter()
@@ -86,7 +86,7 @@ impl Bench {
     }
 
     /// Writes a byte as a CPU does.
-    fn store(&self, gpa: u64, value: u8) {
+    pub fn store(&self, gpa: u64, value: u8) {
         let slots = self.vm.slots.lock().unwrap();
         let slot = slots
             .iter()
@@ -117,7 +117,7 @@ impl Bench {
     }
 
     /// The files by their names.
-    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let count = u32::from_be_bytes(self.fw_cfg(0x19, 4).try_into().unwrap());
         let directory = self.fw_cfg(0x19, 4 + 64 * count as usize);
         directory[4..]

@@ -5,6 +5,8 @@ mod bench;
 mod boot;
 mod card;
 mod clock;
+mod cpu_hotplug;
+mod display;
 mod entries;
 mod firmware;
 mod flash_peer;

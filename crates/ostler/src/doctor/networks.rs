@@ -1,4 +1,4 @@
-//! What networks of the kernel's need (`ostler net host network`).
+//! What networks of the kernel's need (`ostler net create --kind bridge --mode ...`).
 
 use super::finding::Finding;
 use super::host::Host;
@@ -14,7 +14,7 @@ pub fn nft(host: &Host) -> Finding {
         ),
         None => Finding::fair(
             NAME,
-            "nft is not there: no network of the kernel's can be made (`ostler net host network`)",
+            "nft is not there: no network of the kernel's can be made (`ostler net create --kind bridge --mode ...`)",
         )
         .or_better_by("sudo apt-get install nftables"),
     }

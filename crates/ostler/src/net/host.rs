@@ -1,284 +1,21 @@
-//! `ostler net host`: the kernel's bridges and those of Open vSwitch.
+//! The host's own bridges as a back end: the kernel's and those of Open vSwitch.
 
-use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use clap::{Args, Subcommand, ValueEnum};
 use ostler_hostnet::{
-    BackEnd, Bridge, BridgeSettings, Error, Flag, Kernel, Kind, Mac, OpenVSwitch, PortSettings, PortVlans,
-    Protocol, TapSpec,
+    BackEnd as _, Bridge, Error, Flag, Kernel, Mac, OpenVSwitch, PortCounters, PortSettings, PortVlans,
+    Protocol, Source, Subnet,
 };
-use serde::Serialize;
 
-use super::host_networks::{self, NetworkCommand};
-use super::host_tables as tables;
-use crate::failure::{Failure, say};
-
-/// How long a user has to confirm that he is not cut off.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Options of `ostler net host`.
-#[derive(Args)]
-#[command(arg_required_else_help = true)]
-pub struct HostArgs {
-    /// Where Open vSwitch has its sockets.
-    #[arg(
-        long,
-        value_name = "FOLDER",
-        global = true,
-        default_value = "/var/run/openvswitch"
-    )]
-    ovs_run: PathBuf,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The bridges.
-    List,
-    /// One bridge as a whole.
-    Show { bridge: String },
-    /// Make a bridge.
-    Create {
-        bridge: String,
-        /// By Open vSwitch, not the kernel.
-        #[arg(long)]
-        ovs: bool,
-        /// Open vSwitch's data path: `system` or `netdev`.
-        #[arg(long, value_name = "NAME", requires = "ovs")]
-        datapath: Option<String>,
-        #[command(flatten)]
-        settings: BridgeArgs,
-    },
-    /// Change a bridge.
-    Set {
-        bridge: String,
-        #[command(flatten)]
-        settings: BridgeArgs,
-    },
-    /// End a bridge.
-    Delete { bridge: String },
-    /// Ports: list, add, set, remove.
-    #[command(subcommand)]
-    Port(PortCommand),
-    /// Networks: bridges with the host's address and rules of its firewall: list, create, set, delete.
-    #[command(subcommand)]
-    Network(NetworkCommand),
-    /// The host's own way out, with its addresses and routes: join, leave.
-    #[command(subcommand)]
-    Uplink(UplinkCommand),
-    /// Taps for guests: list, add, remove.
-    #[command(subcommand)]
-    Tap(TapCommand),
-    /// The forwarding table: show, add, remove, flush.
-    #[command(subcommand)]
-    Fdb(FdbCommand),
-    /// The spanning tree.
-    Stp { bridge: String },
-    /// The VLANs of the ports.
-    Vlan { bridge: String },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Tree {
-    Off,
-    Stp,
-    Rstp,
-}
-
-/// Settings of a bridge.
-#[derive(Args)]
-pub struct BridgeArgs {
-    /// Which spanning-tree protocol it speaks.
-    #[arg(long, value_enum)]
-    stp: Option<Tree>,
-    /// Its priority; the lowest becomes root.
-    #[arg(long)]
-    priority: Option<u16>,
-    /// Of the spanning tree, in seconds.
-    #[arg(long)]
-    max_age: Option<u32>,
-    /// Of the spanning tree, in seconds.
-    #[arg(long)]
-    hello: Option<u32>,
-    /// Of the spanning tree, in seconds.
-    #[arg(long)]
-    forward_delay: Option<u32>,
-    /// How long a learned station is kept, in seconds.
-    #[arg(long)]
-    ageing: Option<u32>,
-    /// Bytes of the longest payload.
-    #[arg(long)]
-    mtu: Option<u32>,
-    /// Whether ports have VLANs.
-    #[arg(long, value_name = "on|off", value_parser = on_off)]
-    vlan_filtering: Option<bool>,
-}
-
-impl BridgeArgs {
-    /// What a back end is told.
-    pub fn settings(self) -> BridgeSettings {
-        BridgeSettings {
-            protocol: self.stp.map(|tree| match tree {
-                Tree::Off => Protocol::Off,
-                Tree::Stp => Protocol::Stp,
-                Tree::Rstp => Protocol::Rstp,
-            }),
-            priority: self.priority,
-            max_age: self.max_age,
-            hello: self.hello,
-            forward_delay: self.forward_delay,
-            ageing: self.ageing,
-            mtu: self.mtu,
-            vlan_filtering: self.vlan_filtering,
-        }
-    }
-}
-
-#[derive(Args)]
-struct PortArgs {
-    /// The VLAN of an access port.
-    #[arg(long, value_name = "N", conflicts_with = "trunk")]
-    vlan: Option<u16>,
-    /// The VLANs of a trunk, such as 1,10,20.
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    trunk: Option<Vec<u16>>,
-    /// The VLAN of a trunk's untagged frames.
-    #[arg(long, value_name = "N", requires = "trunk")]
-    native: Option<u16>,
-    /// Bytes of the longest payload.
-    #[arg(long)]
-    mtu: Option<u32>,
-    /// For the spanning tree.
-    #[arg(long)]
-    cost: Option<u32>,
-    /// For the spanning tree.
-    #[arg(long)]
-    priority: Option<u16>,
-    /// Switch something on or off, such as isolated=on; isolated, bpdu-guard, root-guard, learning, flood, hairpin, locked.
-    #[arg(long = "flag", value_name = "NAME=on|off", value_parser = flag)]
-    flags: Vec<(Flag, bool)>,
-}
-
-impl PortArgs {
-    fn settings(self) -> PortSettings {
-        let trunk = self.trunk.map(|tagged| PortVlans::trunk(self.native, tagged));
-        PortSettings {
-            mtu: self.mtu,
-            path_cost: self.cost,
-            priority: self.priority,
-            flags: self.flags,
-            vlans: trunk.or(self.vlan.map(PortVlans::access)),
-        }
-    }
-}
-
-#[derive(Subcommand)]
-enum PortCommand {
-    /// The ports of a bridge.
-    List { bridge: String },
-    /// Make an interface a port.
-    Add {
-        bridge: String,
-        port: String,
-        #[command(flatten)]
-        settings: PortArgs,
-    },
-    /// Change a port.
-    Set {
-        bridge: String,
-        port: String,
-        #[command(flatten)]
-        settings: PortArgs,
-    },
-    /// Take a port out.
-    Remove { bridge: String, port: String },
-}
-
-#[derive(Subcommand)]
-enum UplinkCommand {
-    /// Make the host's interface a port, with its addresses and routes moved to the bridge. It is undone after a minute unless you
-    /// type `yes`.
-    Join { bridge: String, interface: String },
-    /// Take it out again, with the bridge's addresses and routes.
-    Leave { bridge: String, interface: String },
-}
-
-#[derive(Subcommand)]
-enum TapCommand {
-    /// All taps.
-    List,
-    /// Make a tap that stays.
-    Add {
-        name: String,
-        /// The bridge that it becomes a port of.
-        #[arg(long)]
-        bridge: Option<String>,
-        /// The number of the user who may open it.
-        #[arg(long, value_name = "UID")]
-        owner: Option<u32>,
-        /// The number of the group that may.
-        #[arg(long, value_name = "GID")]
-        group: Option<u32>,
-        /// Several queue pairs.
-        #[arg(long)]
-        multi_queue: bool,
-    },
-    /// End a tap.
-    Remove { name: String },
-}
-
-#[derive(Subcommand)]
-enum FdbCommand {
-    /// The stations that are known.
-    Show { bridge: String },
-    /// Enter a station that does not age.
-    Add {
-        bridge: String,
-        mac: Mac,
-        #[arg(long)]
-        port: String,
-        #[arg(long)]
-        vlan: Option<u16>,
-    },
-    /// Take a station out.
-    Remove {
-        bridge: String,
-        mac: Mac,
-        #[arg(long)]
-        port: String,
-        #[arg(long)]
-        vlan: Option<u16>,
-    },
-    /// Forget what was learned.
-    Flush {
-        bridge: String,
-        /// Only on this port.
-        #[arg(long)]
-        port: Option<String>,
-    },
-}
-
-fn on_off(text: &str) -> Result<bool, String> {
-    match text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err("write on or off".into()),
-    }
-}
-
-fn flag(text: &str) -> Result<(Flag, bool), String> {
-    let (name, on) = text.split_once('=').unwrap_or((text, "on"));
-    let flag = Flag::ALL.into_iter().find(|flag| flag.to_string() == name);
-    Ok((flag.ok_or("there is no such switch")?, on_off(on)?))
-}
+use super::back_end::{BackEnd, ForwardWish, PortWish, Which, Wish};
+use super::capture::CaptureArgs;
+use super::model::{Counters, Forward, Kind, Network, Port, PortStp, Station, Stations, Stp};
+use super::port::Place;
+use super::vlans::{VlanList, Vlans};
+use crate::failure::Failure;
 
 /// What the user got wrong has another status than what the host refused.
-fn failure(error: Error) -> Failure {
+pub fn failure(error: Error) -> Failure {
     match error {
         Error::Refused { .. }
         | Error::Io { .. }
@@ -290,196 +27,432 @@ fn failure(error: Error) -> Failure {
     }
 }
 
-struct Session {
-    json: bool,
-    ovs_run: PathBuf,
+enum Host {
+    Kernel(Kernel),
+    Ovs(OpenVSwitch),
 }
 
-/// Does what the user asks for; `json` is how it is told.
-pub fn run(args: HostArgs, json: bool) -> Result<ExitCode, Failure> {
-    let session = Session {
-        json,
-        ovs_run: args.ovs_run,
-    };
-    session.execute(args.command).map_err(failure)?;
-    Ok(ExitCode::SUCCESS)
-}
+/// Bridges of one of both.
+pub struct HostBridges(Host);
 
-impl Session {
-    /// Open vSwitch, if it runs.
-    fn ovs(&self) -> Result<Option<OpenVSwitch>, Error> {
-        if !self.ovs_run.join("db.sock").exists() {
-            return Ok(None);
-        }
-        OpenVSwitch::open_at(&self.ovs_run).map(Some)
+impl HostBridges {
+    pub fn of_kernel(kernel: Kernel) -> Self {
+        Self(Host::Kernel(kernel))
     }
 
-    /// Who has the bridge of that name.
-    fn of(&self, bridge: &str) -> Result<Box<dyn BackEnd>, Error> {
-        let mut kernel = Kernel::open()?;
-        match kernel.bridge(bridge) {
-            Err(Error::NoBridge(..)) => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Ok(Box::new(kernel)),
-        }
-        if let Some(mut ovs) = self.ovs()?
-            && ovs.bridges()?.iter().any(|b| b.name == bridge)
-        {
-            return Ok(Box::new(ovs));
-        }
-        Err(Error::NoBridge(Kind::Kernel, bridge.into()))
+    pub fn of_ovs(ovs: OpenVSwitch) -> Self {
+        Self(Host::Ovs(ovs))
     }
 
-    fn show<T: Serialize>(&self, value: &T, table: impl FnOnce(&T) -> String) {
-        let text = if self.json {
-            serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
-        } else {
-            table(value)
+    fn host(&mut self) -> &mut dyn ostler_hostnet::BackEnd {
+        match &mut self.0 {
+            Host::Kernel(kernel) => kernel,
+            Host::Ovs(ovs) => ovs,
+        }
+    }
+
+    fn bridge(&mut self, name: &str) -> Result<Bridge, Failure> {
+        self.host().bridge(name).map_err(failure)
+    }
+
+    /// Networks with rules of the firewall; none where they cannot be seen.
+    fn forwards(&mut self) -> BTreeMap<String, Forward> {
+        let Host::Kernel(kernel) = &mut self.0 else {
+            return BTreeMap::new();
         };
-        // A reader that went away has seen enough.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        let networks = kernel.networks().unwrap_or_default().into_iter();
+        networks
+            .map(|network| (network.name.clone(), forward(&network)))
+            .collect()
     }
 
-    fn bridge(&self, name: &str) -> Result<Bridge, Error> {
-        self.of(name)?.bridge(name)
+    fn unsupported(&self, what: &str) -> Failure {
+        Failure::bad_input(format!("{} cannot do that: {what}", self.kind()))
     }
 
-    fn execute(&self, command: Command) -> Result<(), Error> {
-        match command {
-            Command::List => {
-                let mut bridges = Kernel::open()?.bridges()?;
-                if let Some(mut ovs) = self.ovs()? {
-                    bridges.extend(ovs.bridges()?);
-                }
-                self.show(&bridges, |b| tables::bridges(b));
-            }
-            Command::Show { bridge } => self.show(&self.bridge(&bridge)?, tables::bridge),
-            Command::Create {
-                bridge,
-                ovs,
-                datapath,
-                settings,
-            } => self.create(&bridge, ovs, datapath, &settings.settings())?,
-            Command::Set { bridge, settings } => {
-                self.of(&bridge)?.set_bridge(&bridge, &settings.settings())?
-            }
-            Command::Delete { bridge } => self.of(&bridge)?.delete(&bridge)?,
-            Command::Port(command) => self.port(command)?,
-            Command::Network(command) => {
-                if let Some(networks) = host_networks::execute(command)? {
-                    self.show(&networks, |n| tables::networks(n));
-                }
-            }
-            Command::Uplink(command) => uplink(command)?,
-            Command::Tap(command) => self.tap(command)?,
-            Command::Fdb(command) => self.fdb(command)?,
-            Command::Stp { bridge } => self.show(&self.bridge(&bridge)?, tables::tree),
-            Command::Vlan { bridge } => self.show(&self.bridge(&bridge)?.ports, |p| tables::vlans(p)),
+    /// Refuses what only others have.
+    fn check(&self, wish: &Wish) -> Result<(), Failure> {
+        if wish.transmit_hold.is_some() {
+            return Err(self.unsupported("only a switch of ours has --transmit-hold"));
+        }
+        if wish.datapath.is_some() && self.kind() != Kind::Ovs {
+            return Err(self.unsupported("only a bridge of Open vSwitch has --datapath"));
+        }
+        if wish.forward.is_some() && self.kind() == Kind::Ovs {
+            return Err(self.unsupported(
+                "it has no address and no rules of the firewall; use --kind bridge, or switch",
+            ));
         }
         Ok(())
     }
 
-    fn create(
-        &self,
-        bridge: &str,
-        ovs: bool,
-        datapath: Option<String>,
-        settings: &BridgeSettings,
-    ) -> Result<(), Error> {
-        if !ovs {
-            return Kernel::open()?.create(bridge, settings);
+    /// The entries of the table that are meant.
+    fn chosen(&mut self, network: &str, which: &Which) -> Result<Vec<Station>, Failure> {
+        if let Some(port) = &which.port {
+            self.bridge(network)?.port(port).map_err(failure)?;
         }
-        let mut back_end = OpenVSwitch::open_at(&self.ovs_run)?;
-        if let Some(datapath) = datapath {
-            back_end = back_end.with_datapath(&datapath);
-        }
-        back_end.create(bridge, settings)
-    }
-
-    fn port(&self, command: PortCommand) -> Result<(), Error> {
-        match command {
-            PortCommand::List { bridge } => self.show(&self.bridge(&bridge)?.ports, |p| tables::ports(p)),
-            PortCommand::Add {
-                bridge,
-                port,
-                settings,
-            } => self.of(&bridge)?.add_port(&bridge, &port, &settings.settings())?,
-            PortCommand::Set {
-                bridge,
-                port,
-                settings,
-            } => self.of(&bridge)?.set_port(&bridge, &port, &settings.settings())?,
-            PortCommand::Remove { bridge, port } => self.of(&bridge)?.remove_port(&bridge, &port)?,
-        }
-        Ok(())
-    }
-
-    fn tap(&self, command: TapCommand) -> Result<(), Error> {
-        let mut kernel = Kernel::open()?;
-        match command {
-            TapCommand::List => self.show(&kernel.taps()?, |t| tables::taps(t)),
-            TapCommand::Add {
-                name,
-                bridge,
-                owner,
-                group,
-                multi_queue,
-            } => kernel.create_tap(&TapSpec {
-                name,
-                owner,
-                group,
-                multi_queue,
-                bridge: bridge.map(|bridge| (bridge, PortSettings::default())),
-            })?,
-            TapCommand::Remove { name } => kernel.delete_tap(&name)?,
-        }
-        Ok(())
-    }
-
-    fn fdb(&self, command: FdbCommand) -> Result<(), Error> {
-        match command {
-            FdbCommand::Show { bridge } => {
-                self.show(&self.of(&bridge)?.stations(&bridge)?, |s| tables::stations(s));
-            }
-            FdbCommand::Add {
-                bridge,
-                mac,
-                port,
-                vlan,
-            } => self.of(&bridge)?.add_station(&bridge, &port, mac, vlan)?,
-            FdbCommand::Remove {
-                bridge,
-                mac,
-                port,
-                vlan,
-            } => self.of(&bridge)?.remove_station(&bridge, &port, mac, vlan)?,
-            FdbCommand::Flush { bridge, port } => self.of(&bridge)?.flush(&bridge, port.as_deref())?,
-        }
-        Ok(())
+        let all = self.host().stations(network).map_err(failure)?;
+        let wanted = |station: &ostler_hostnet::Station| {
+            which.port.as_ref().is_none_or(|port| *port == station.port)
+                && which.vlan.is_none_or(|vlan| station.vlan == Some(vlan))
+        };
+        Ok(all.into_iter().filter(wanted).map(station).collect())
     }
 }
 
-fn uplink(command: UplinkCommand) -> Result<(), Error> {
-    match command {
-        UplinkCommand::Leave { bridge, interface } => Kernel::open()?.leave_uplink(&bridge, &interface),
-        UplinkCommand::Join { bridge, interface } => {
-            // A connection that breaks must not end us before the change is undone: the end of input tells.
-            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGQUIT] {
-                // SAFETY: ignoring a signal installs no handler.
-                unsafe { libc::signal(signal, libc::SIG_IGN) };
+fn word(value: impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).ok();
+    value
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+fn forward(network: &ostler_hostnet::Network) -> Forward {
+    let nat = network.forward == ostler_hostnet::Forward::Nat;
+    Forward {
+        mode: network.forward.to_string(),
+        address: network.address.to_string(),
+        ports: nat.then(|| network.ports.to_string()),
+        out: network.out.clone(),
+    }
+}
+
+fn station(station: ostler_hostnet::Station) -> Station {
+    Station {
+        mac: station.mac.to_string(),
+        vlan: station.vlan,
+        port: station.port,
+        source: word(station.source),
+        age: station.age,
+    }
+}
+
+fn network(kind: Kind, bridge: Bridge, forward: Option<Forward>) -> Network {
+    let off = bridge.stp.protocol == Protocol::Off;
+    let stp = bridge.stp;
+    let is_root = stp
+        .bridge_id
+        .as_ref()
+        .zip(stp.root_id.as_ref())
+        .map(|(own, root)| own == root);
+    Network {
+        name: bridge.name,
+        kind,
+        // Open vSwitch moves frames whether the bridge's own interface is on or off.
+        up: bridge.up || kind == Kind::Ovs,
+        mac: bridge.mac.map(|mac| mac.to_string()),
+        mtu: bridge.mtu,
+        vlan_filtering: bridge.vlan_filtering,
+        ageing: bridge.ageing,
+        stations: None,
+        stp: if off {
+            Stp {
+                protocol: word(stp.protocol),
+                ..Stp::default()
             }
-            let joined = Kernel::open()?.join_uplink(&bridge, &interface)?;
-            say(format_args!(
-                "{interface} is a port of {bridge} now; type yes within {} seconds to keep that",
-                PATIENCE.as_secs()
-            ));
-            if joined.confirm_by(std::io::stdin().as_fd(), PATIENCE)? {
-                return Ok(());
+        } else {
+            Stp {
+                protocol: word(stp.protocol),
+                priority: stp.priority,
+                id: stp.bridge_id,
+                root: stp.root_id,
+                is_root,
+                root_port: stp.root_port,
+                root_path_cost: stp.root_path_cost,
+                max_age: stp.max_age,
+                hello: stp.hello,
+                forward_delay: stp.forward_delay,
+                topology_change: stp.topology_change,
+                topology_changes: None,
             }
-            Err(Error::Unsupported {
-                who: Kind::Kernel,
-                what: format!("nobody confirmed, so {interface} has its addresses and routes back"),
-            })
+        },
+        forward,
+        ports: bridge.ports.into_iter().map(|port| view(port, off)).collect(),
+        pid: None,
+        uptime: None,
+        fdb_entries: None,
+        fdb_evictions: None,
+        routers: Vec::new(),
+    }
+}
+
+fn view(port: ostler_hostnet::Port, no_tree: bool) -> Port {
+    let forwarding = port.up && port.state == ostler_hostnet::State::Forwarding;
+    Port {
+        kind: if port.tap.is_some() { "tap" } else { "interface" }.into(),
+        place: Some(port.name.clone()),
+        name: port.name,
+        up: port.up,
+        forwarding,
+        why_down: (!port.up).then(|| "the interface is off, or has no link".into()),
+        mac: port.mac.map(|mac| mac.to_string()),
+        mtu: port.mtu,
+        flags: port.flags.iter().map(ToString::to_string).collect(),
+        vlans: port.vlans.map(|vlans| Vlans {
+            pvid: vlans.pvid,
+            tagged: VlanList::new(vlans.tagged),
+            untagged: VlanList::new(vlans.untagged),
+        }),
+        stp: (!no_tree).then(|| PortStp {
+            role: port.role.map(word),
+            state: word(port.state),
+            path_cost: port.path_cost,
+            priority: port.priority,
+            designated_bridge: port.designated_bridge,
+            edge: None,
+            rapid: None,
+            guarded: None,
+        }),
+        counters: port.counters.map(counters),
+        rates: None,
+        tap: port.tap.and_then(|tap| serde_json::to_value(tap).ok()),
+        number: None,
+        temporary: None,
+        lost: None,
+        queue_pairs: None,
+    }
+}
+
+fn counters(counters: PortCounters) -> Counters {
+    let reasons = |errors, dropped| {
+        let all = [("errors", errors), ("dropped", dropped)].into_iter();
+        let some = all.filter(|(_, count)| *count > 0);
+        some.map(|(name, count)| (name.to_owned(), count)).collect()
+    };
+    Counters {
+        received: counters.received,
+        received_bytes: counters.received_bytes,
+        dropped: reasons(counters.received_errors, counters.received_dropped),
+        sent: counters.sent,
+        sent_bytes: counters.sent_bytes,
+        egress_dropped: reasons(counters.sent_errors, counters.sent_dropped),
+        ..Counters::default()
+    }
+}
+
+/// A port's settings, by their names in a switch's configuration.
+fn port_settings(kind: Kind, wish: PortWish) -> Result<PortSettings, Failure> {
+    let mut settings = PortSettings {
+        vlans: wish.vlans.map(|vlans| PortVlans {
+            pvid: vlans.pvid,
+            tagged: vlans.tagged.0,
+            untagged: vlans.untagged.0,
+        }),
+        ..PortSettings::default()
+    };
+    for (name, value) in wish.settings {
+        let wrong = |what: &str| Failure::bad_input(format!("{name} of a port of {kind} is {what}"));
+        let number = || value.as_u64().and_then(|number| u32::try_from(number).ok());
+        let number = || number().ok_or_else(|| wrong("a number"));
+        match name.as_str() {
+            "mtu" => settings.mtu = Some(number()?),
+            "path-cost" => settings.path_cost = Some(number()?),
+            "priority" => {
+                let priority = u16::try_from(number()?).map_err(|_| wrong("a smaller number"))?;
+                settings.priority = Some(priority);
+            }
+            _ => {
+                let flag = Flag::ALL.into_iter().find(|flag| flag.to_string() == name);
+                let flag = flag.ok_or_else(|| {
+                    Failure::bad_input(format!(
+                        "a port of {kind} has no setting `{name}`; there are mtu, path-cost, priority, isolated, bpdu-guard, root-guard, \
+                         learning, flood, hairpin and locked"
+                    ))
+                })?;
+                let on = value.as_bool().ok_or_else(|| wrong("on or off"))?;
+                settings.flags.push((flag, on));
+            }
         }
+    }
+    Ok(settings)
+}
+
+/// The rules that are wished, for a bridge with that address.
+fn rules(name: &str, wish: &ForwardWish, address: Subnet) -> ostler_hostnet::Network {
+    ostler_hostnet::Network {
+        name: name.into(),
+        forward: wish.mode,
+        address,
+        ports: wish.ports.unwrap_or_default(),
+        out: wish.out.clone(),
+    }
+}
+
+impl BackEnd for HostBridges {
+    fn kind(&self) -> Kind {
+        match &self.0 {
+            Host::Kernel(_) => Kind::Bridge,
+            Host::Ovs(_) => Kind::Ovs,
+        }
+    }
+
+    fn networks(&mut self) -> Result<Vec<Network>, Failure> {
+        let kind = self.kind();
+        let bridges = self.host().bridges().map_err(failure)?;
+        // nft is a program: it is not started where there is nothing to ask about.
+        let mut forwards = match bridges.is_empty() {
+            true => BTreeMap::new(),
+            false => self.forwards(),
+        };
+        let view = |bridge: Bridge| {
+            let forward = forwards.remove(&bridge.name);
+            network(kind, bridge, forward)
+        };
+        Ok(bridges.into_iter().map(view).collect())
+    }
+
+    fn has(&mut self, name: &str) -> Result<bool, Failure> {
+        let bridges = self.host().bridges().map_err(failure)?;
+        if bridges.iter().any(|bridge| bridge.name == name) {
+            return Ok(true);
+        }
+        // Rules may be left where somebody else ended the bridge.
+        Ok(self.forwards().contains_key(name))
+    }
+
+    fn network(&mut self, name: &str) -> Result<Network, Failure> {
+        let kind = self.kind();
+        let bridge = self.bridge(name)?;
+        let forward = self.forwards().remove(name);
+        let mut network = network(kind, bridge, forward);
+        let stations = self.host().stations(name).map_err(failure)?;
+        let others = stations.iter().filter(|station| station.source != Source::Own);
+        network.stations = Some(others.count() as u64);
+        Ok(network)
+    }
+
+    fn create(&mut self, name: &str, wish: Wish) -> Result<(), Failure> {
+        self.check(&wish)?;
+        let made = match (&mut self.0, &wish.forward) {
+            (Host::Kernel(kernel), Some(forward)) => {
+                let address = forward.address.ok_or_else(|| {
+                    Failure::bad_input("a network with --mode needs the host's address at it; give --address")
+                })?;
+                kernel.create_network(&rules(name, forward, address), &wish.settings)
+            }
+            (Host::Kernel(kernel), None) => kernel.create(name, &wish.settings),
+            (Host::Ovs(ovs), _) => {
+                if let Some(datapath) = &wish.datapath {
+                    ovs.set_datapath(datapath);
+                }
+                ovs.create(name, &wish.settings)
+            }
+        };
+        made.map_err(failure)
+    }
+
+    fn set(&mut self, name: &str, wish: Wish) -> Result<(), Failure> {
+        self.check(&wish)?;
+        if wish.datapath.is_some() {
+            return Err(self.unsupported("the data path of a bridge cannot be changed; make it anew"));
+        }
+        match (&mut self.0, &wish.forward) {
+            (Host::Kernel(kernel), Some(forward)) => {
+                if wish.settings != ostler_hostnet::BridgeSettings::default() {
+                    return Err(self.unsupported("rules and other settings are changed by a command each"));
+                }
+                if forward.address.is_some() {
+                    return Err(self.unsupported("the address of a network stays as it is"));
+                }
+                let address = kernel.address_of(name).map_err(failure)?;
+                kernel
+                    .set_network(&rules(name, forward, address))
+                    .map_err(failure)
+            }
+            _ => self.host().set_bridge(name, &wish.settings).map_err(failure),
+        }
+    }
+
+    fn delete(&mut self, name: &str) -> Result<(), Failure> {
+        if let Host::Kernel(kernel) = &mut self.0 {
+            match kernel.networks() {
+                Ok(networks) if networks.iter().any(|network| network.name == name) => {
+                    return kernel.delete_network(name).map_err(failure);
+                }
+                // Without nft there are no rules of ours.
+                Ok(_) | Err(Error::NoNft) => {}
+                Err(error) => return Err(failure(error)),
+            }
+        }
+        self.host().delete(name).map_err(failure)
+    }
+
+    fn add_port(&mut self, network: &str, port: &str, place: Place, wish: PortWish) -> Result<(), Failure> {
+        let kind = self.kind();
+        match place {
+            Place::Interface(None) => {}
+            Place::Interface(Some(name)) if name == port => {}
+            _ => {
+                return Err(self.unsupported("its ports are interfaces of the host, and called as these are"));
+            }
+        }
+        let settings = port_settings(kind, wish)?;
+        self.host().add_port(network, port, &settings).map_err(failure)
+    }
+
+    fn set_port(&mut self, network: &str, port: &str, wish: PortWish) -> Result<(), Failure> {
+        let settings = port_settings(self.kind(), wish)?;
+        self.host().set_port(network, port, &settings).map_err(failure)
+    }
+
+    fn remove_port(&mut self, network: &str, port: &str) -> Result<(), Failure> {
+        self.host().remove_port(network, port).map_err(failure)
+    }
+
+    fn stations(&mut self, network: &str, which: &Which) -> Result<Stations, Failure> {
+        Ok(Stations {
+            left_out: 0,
+            stations: self.chosen(network, which)?,
+        })
+    }
+
+    fn add_station(&mut self, network: &str, port: &str, mac: Mac, vlan: Option<u16>) -> Result<(), Failure> {
+        self.host().add_station(network, port, mac, vlan).map_err(failure)
+    }
+
+    fn remove_station(&mut self, network: &str, mac: Mac, which: &Which) -> Result<(), Failure> {
+        let text = mac.to_string();
+        let mut found = self.chosen(network, which)?;
+        found.retain(|station| station.mac == text);
+        match found.as_slice() {
+            [] => Err(Failure::bad_input(format!(
+                "{text} is not in the forwarding table of `{network}`; `ostler net fdb {network}` shows it"
+            ))),
+            [station] => {
+                let removed = self
+                    .host()
+                    .remove_station(network, &station.port, mac, station.vlan);
+                removed.map_err(failure)
+            }
+            _ => Err(Failure::bad_input(format!(
+                "{text} is known in several VLANs or at several ports; say which with --vlan and --port"
+            ))),
+        }
+    }
+
+    fn flush(&mut self, network: &str, which: &Which) -> Result<(), Failure> {
+        if which.vlan.is_none() {
+            return self.host().flush(network, which.port.as_deref()).map_err(failure);
+        }
+        // Neither back end flushes a VLAN by itself. What is gone by itself meanwhile is no matter.
+        for station in self.chosen(network, which)? {
+            if station.source == word(Source::Learned) {
+                let mac: Mac = station.mac.parse().map_err(failure)?;
+                let removed = self
+                    .host()
+                    .remove_station(network, &station.port, mac, station.vlan);
+                match removed {
+                    Err(Error::Database { .. }) | Ok(()) => {}
+                    Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                    Err(error) => return Err(failure(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn capture(&mut self, network: &str, args: CaptureArgs) -> Result<(), Failure> {
+        let view = self.network(network)?;
+        args.of_interfaces(&view)
     }
 }

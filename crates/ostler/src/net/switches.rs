@@ -1,414 +1,344 @@
-//! `ostler net` for our own switches that run, seen and changed by their control sockets.
+//! Our own switches as a back end, seen and changed by their control sockets.
 
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use ostler_hostnet::{Kernel, Mac};
 use ostler_switchd::client::Client;
 use ostler_switchd::config::{Edge, PortSpec};
-use ostler_switchd::{control_path, running_switches};
+use ostler_switchd::{control_path_in, switches_in};
 use serde_json::{Value, json};
 
-use super::tables;
+use super::back_end::{BackEnd, PortWish, Which, Wish};
+use super::capture::CaptureArgs;
+use super::created::Created;
+use super::model::{Forward, Kind, Network, Port, Station, Stations, Stp};
+use super::port::Place;
+use super::vlans::{VlanList, Vlans};
 use crate::failure::Failure;
 
-/// What can be asked of a switch.
-#[derive(Subcommand)]
-pub enum SwitchCommand {
-    /// The switches that run.
-    List,
-    /// One switch as a whole.
-    Show,
-    /// Ports: list, add, remove.
-    #[command(subcommand)]
-    Port(PortCommand),
-    /// The forwarding table: show, add, remove, flush.
-    #[command(subcommand)]
-    Fdb(FdbCommand),
-    /// Who is in which multicast group, and who asks.
-    Groups {
-        /// Only those of this port.
-        #[arg(long)]
-        port: Option<String>,
-        /// Only those in this VLAN.
-        #[arg(long)]
-        vlan: Option<u16>,
-    },
-    /// The spanning tree, and changes of it.
-    Stp {
-        #[command(subcommand)]
-        command: Option<StpCommand>,
-    },
-    /// Copies of some ports' frames for another port: list, add, remove.
-    #[command(subcommand)]
-    Mirror(MirrorCommand),
-    /// The VLANs of the ports: show, set.
-    #[command(subcommand)]
-    Vlan(VlanCommand),
-    /// The addresses that routers gave to guests.
-    Leases {
-        /// The switch, as with --switch.
-        name: Option<String>,
-        /// Only those of the router at this port.
-        #[arg(long)]
-        port: Option<String>,
-    },
-    /// What the ports counted, and why frames were dropped.
-    Counters {
-        /// Only this port.
-        port: Option<String>,
-    },
-    /// Copy the frames of a port or a VLAN into a pcapng file, until you press Ctrl-C.
-    Capture(super::capture::CaptureArgs),
+/// The switches whose control sockets are in a folder.
+pub struct Switches {
+    /// Without one, only those that are named by the path of their socket.
+    folder: Option<PathBuf>,
 }
 
-#[derive(Subcommand)]
-pub enum PortCommand {
-    /// The ports.
-    List,
-    /// Add a port. Give exactly one of --tap, --packet, --listen, --connect, --vhost-user, --vhost-user-connect and --guest.
-    Add(Box<AddArgs>),
-    /// Change a port: mtu=9000 isolated=on edge=auto mac-limit=none ..., by the names in the configuration file.
-    Set {
-        /// Its name.
-        port: String,
-        /// What is to be, `none` for the usual value.
-        #[arg(value_name = "NAME=VALUE", required = true, value_parser = setting)]
-        settings: Vec<(String, Value)>,
-    },
-    /// Remove a port.
-    Remove {
-        /// Its name.
-        port: String,
-    },
-    /// Open a port again that BPDU guard has shut.
-    ClearGuard {
-        /// Its name.
-        port: String,
-    },
+fn unsupported(what: &str) -> Failure {
+    Failure::bad_input(format!("{} cannot do that: {what}", Kind::Switch))
 }
 
-#[derive(Subcommand)]
-pub enum StpCommand {
-    /// Change the bridge: priority=4096 hello=2 max-age=20 forward-delay=15 transmit-hold=6 version=rstp.
-    Set {
-        /// What is to be.
-        #[arg(value_name = "NAME=VALUE", required = true, value_parser = setting)]
-        settings: Vec<(String, Value)>,
-    },
+/// A value of an answer, or its absence.
+fn member<T: serde::de::DeserializeOwned>(answer: &Value, name: &str) -> Option<T> {
+    serde_json::from_value(answer.get(name)?.clone()).ok()
 }
 
-#[derive(Subcommand)]
-pub enum MirrorCommand {
-    /// The mirrors.
-    List,
-    /// Copy the frames of ports to another one, which does nothing else from then on.
-    Add {
-        /// The port that sends the copies.
-        to: String,
-        /// Copy what these ports receive.
-        #[arg(
-            long,
-            value_name = "PORTS",
-            value_delimiter = ',',
-            required_unless_present = "egress"
-        )]
-        ingress: Vec<String>,
-        /// Copy what these ports send.
-        #[arg(long, value_name = "PORTS", value_delimiter = ',')]
-        egress: Vec<String>,
-    },
-    /// End the mirror to a port, which is an ordinary one again.
-    Remove {
-        /// The port.
-        to: String,
-    },
-}
-
-/// A setting as JSON: `none` is null, on and off are a truth where the setting is one.
-fn setting(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    let value = match (name, value) {
-        (_, "none") => Value::Null,
-        ("edge" | "mac" | "trunk" | "version" | "multicast-router", text) => text.into(),
-        ("addresses", list) => list.split(',').collect(),
-        (_, "on") => true.into(),
-        (_, "off") => false.into(),
-        (_, text) => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
-    };
-    Ok((name.into(), value))
-}
-
-#[derive(Args)]
-pub struct AddArgs {
-    /// What it is to be called.
-    name: String,
-    /// A tap of the host.
-    #[arg(long, value_name = "TAP")]
-    tap: Option<String>,
-    /// An interface of the host, which is the switch's alone from then on.
-    #[arg(long, value_name = "INTERFACE")]
-    packet: Option<String>,
-    /// A unix socket where a peer with QEMU's framing (-netdev stream) may connect.
-    #[arg(long, value_name = "PATH")]
-    listen: Option<PathBuf>,
-    /// A unix socket to connect to, with that framing.
-    #[arg(long, value_name = "PATH")]
-    connect: Option<PathBuf>,
-    /// A unix socket where the front end of a foreign guest (QEMU's -netdev vhost-user) may connect.
-    #[arg(long, value_name = "PATH")]
-    vhost_user: Option<PathBuf>,
-    /// A unix socket to connect to, where such a front end listens.
-    #[arg(long, value_name = "PATH")]
-    vhost_user_connect: Option<PathBuf>,
-    /// Kept for a guest, which comes with --net switch=...,port=NAME.
-    #[arg(long)]
-    guest: bool,
-    #[command(flatten)]
-    vlans: VlanArgs,
-    /// Bytes of the longest payload.
-    #[arg(long, value_name = "BYTES")]
-    mtu: Option<u32>,
-    /// Isolated ports do not reach each other.
-    #[arg(long)]
-    isolated: bool,
-    /// No bridge is behind it: it forwards at once.
-    #[arg(long)]
-    edge: bool,
-}
-
-#[derive(Args)]
-pub struct VlanArgs {
-    /// The VLAN of an access port.
-    #[arg(long, value_name = "N", conflicts_with = "trunk")]
-    vlan: Option<u16>,
-    /// The VLANs of a trunk, such as 1,10-20.
-    #[arg(long, value_name = "LIST")]
-    trunk: Option<String>,
-    /// The VLAN of a trunk's untagged frames.
-    #[arg(long, value_name = "N", requires = "trunk")]
-    native: Option<u16>,
-}
-
-#[derive(Subcommand)]
-pub enum FdbCommand {
-    /// The stations that are known.
-    Show {
-        /// Only those of this port.
-        #[arg(long)]
-        port: Option<String>,
-        /// Only those in this VLAN.
-        #[arg(long)]
-        vlan: Option<u16>,
-    },
-    /// Add a static entry.
-    Add {
-        /// The station's address.
-        mac: String,
-        /// Its port.
-        #[arg(long)]
-        port: String,
-        /// Its VLAN.
-        #[arg(long, default_value = "1")]
-        vlan: u16,
-    },
-    /// Remove a static entry.
-    Remove {
-        /// The station's address.
-        mac: String,
-        /// Its VLAN.
-        #[arg(long, default_value = "1")]
-        vlan: u16,
-    },
-    /// Forget the stations that were learned.
-    Flush {
-        /// Only those of this port.
-        #[arg(long, conflicts_with = "vlan")]
-        port: Option<String>,
-        /// Only those in this VLAN.
-        #[arg(long)]
-        vlan: Option<u16>,
-    },
-}
-
-#[derive(Subcommand)]
-pub enum VlanCommand {
-    /// The VLANs of each port.
-    Show,
-    /// Change a port's VLANs.
-    Set {
-        /// The port.
-        port: String,
-        #[command(flatten)]
-        vlans: VlanArgs,
-    },
-}
-
-/// How an answer is shown where it is not JSON.
-type Table = fn(&Value) -> String;
-
-/// A command of the switch, its arguments, and how its answer is shown.
-type Call = (&'static str, Value, Table);
-
-/// Does what the user asks of `switch`, or of the only one that runs.
-pub fn run(command: SwitchCommand, switch: Option<String>, as_json: bool) -> Result<ExitCode, Failure> {
-    let mut switch = switch;
-    let call = match command {
-        SwitchCommand::Capture(args) => return super::capture::run(args, connect(switch)?),
-        SwitchCommand::Leases { name, port } => {
-            switch = name.or(switch);
-            ("leases", json!({ "port": port }), tables::leases as Table)
-        }
-        SwitchCommand::List => return print(as_json, &list(), tables::switches),
-        SwitchCommand::Show => ("show", Value::Null, tables::switch as Table),
-        SwitchCommand::Port(command) => port_call(command)?,
-        SwitchCommand::Fdb(command) => fdb_call(command),
-        SwitchCommand::Groups { port, vlan } => (
-            "groups",
-            json!({ "port": port, "vlan": vlan }),
-            tables::groups as Table,
-        ),
-        SwitchCommand::Stp { command: None } => ("ports", Value::Null, tables::tree as Table),
-        SwitchCommand::Stp {
-            command: Some(StpCommand::Set { settings }),
-        } => (
-            "stp-set",
-            settings.into_iter().collect(),
-            tables::nothing as Table,
-        ),
-        SwitchCommand::Mirror(command) => mirror_call(command),
-        SwitchCommand::Vlan(command) => vlan_call(command),
-        SwitchCommand::Counters { port } => ("ports", json!({ "port": port }), tables::counters as Table),
-    };
-    let (command, arguments, table) = call;
-    let mut client = connect(switch)?;
-    let answer = client.execute(command, arguments).map_err(Failure::bad_input)?;
-    print(as_json, &answer, table)
-}
-
-/// A client of `switch`, or of the only one that runs.
-fn connect(switch: Option<String>) -> Result<Client, Failure> {
-    let name = match switch {
-        Some(name) => name,
-        None => the_only_one()?,
-    };
-    let path = control_path(&name).map_err(Failure::bad_input)?;
-    Client::connect(&path).map_err(Failure::bad_input)
-}
-
-fn port_call(command: PortCommand) -> Result<Call, Failure> {
-    Ok(match command {
-        PortCommand::List => ("ports", Value::Null, tables::ports),
-        PortCommand::Add(add) => {
-            let spec = PortSpec {
-                name: add.name,
-                tap: add.tap,
-                packet: add.packet,
-                listen: absolute(add.listen)?,
-                connect: absolute(add.connect)?,
-                vhost_user: absolute(add.vhost_user)?,
-                vhost_user_connect: absolute(add.vhost_user_connect)?,
-                guest: add.guest,
-                vlan: add.vlans.vlan,
-                trunk: add.vlans.trunk,
-                native: add.vlans.native,
-                mtu: add.mtu,
-                isolated: add.isolated,
-                edge: if add.edge { Edge::On } else { Edge::Auto },
-                ..PortSpec::default()
-            };
-            let arguments = serde_json::to_value(spec).map_err(Failure::failed)?;
-            ("port-add", arguments, tables::nothing)
-        }
-        PortCommand::Set { port, settings } => {
-            let settings: Value = settings.into_iter().collect();
-            (
-                "port-set",
-                json!({ "port": port, "settings": settings }),
-                tables::nothing,
-            )
-        }
-        PortCommand::Remove { port } => ("port-remove", json!({ "port": port }), tables::nothing),
-        PortCommand::ClearGuard { port } => ("port-clear-guard", json!({ "port": port }), tables::nothing),
+/// What an answer should have been.
+fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        Failure::failed(format!(
+            "what answers at the control socket is no switch: {error}"
+        ))
     })
 }
 
-/// The switch's process has a working folder of its own.
-fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
-    path.map(std::path::absolute)
-        .transpose()
-        .map_err(|error| Failure::failed(format!("there is no working folder: {error}")))
-}
+impl Switches {
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self { folder }
+    }
 
-fn fdb_call(command: FdbCommand) -> Call {
-    match command {
-        FdbCommand::Show { port, vlan } => ("fdb", json!({ "port": port, "vlan": vlan }), tables::stations),
-        FdbCommand::Add { mac, port, vlan } => (
-            "fdb-add",
-            json!({ "mac": mac, "port": port, "vlan": vlan }),
-            tables::nothing,
-        ),
-        FdbCommand::Remove { mac, vlan } => {
-            ("fdb-remove", json!({ "mac": mac, "vlan": vlan }), tables::nothing)
-        }
-        FdbCommand::Flush { port, vlan } => (
-            "fdb-flush",
-            json!({ "port": port, "vlan": vlan }),
-            tables::nothing,
-        ),
+    fn control(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = match &self.folder {
+            Some(folder) => control_path_in(folder, name),
+            None => ostler_switchd::control_path(name),
+        };
+        path.map_err(Failure::bad_input)
+    }
+
+    fn client(&self, name: &str) -> Result<Client, Failure> {
+        Client::connect(&self.control(name)?).map_err(Failure::bad_input)
+    }
+
+    fn ask(&self, name: &str, command: &str, arguments: Value) -> Result<Value, Failure> {
+        let answer = self.client(name)?.execute(command, arguments);
+        answer.map_err(Failure::bad_input)
+    }
+
+    /// Where switches of that name that we make are.
+    fn created(&self, name: &str) -> Option<Created> {
+        let folder = self.folder.as_deref().filter(|_| !name.contains('/'))?;
+        Some(Created::new(folder, name))
+    }
+
+    fn view(&self, name: &str) -> Result<Network, Failure> {
+        let mut client = self.client(name)?;
+        let mut ask = |command: &str| client.execute(command, Value::Null).map_err(Failure::bad_input);
+        let (answer, ports) = (ask("show")?, ask("ports")?);
+        network(&answer, understood(ports)?)
     }
 }
 
-fn mirror_call(command: MirrorCommand) -> Call {
-    match command {
-        MirrorCommand::List => ("mirrors", Value::Null, tables::mirrors),
-        MirrorCommand::Add { to, ingress, egress } => {
-            let arguments = json!({ "to": to, "ingress": ingress, "egress": egress });
-            ("mirror-set", arguments, tables::nothing)
-        }
-        MirrorCommand::Remove { to } => ("mirror-clear", json!({ "port": to }), tables::nothing),
-    }
-}
-
-fn vlan_call(command: VlanCommand) -> Call {
-    match command {
-        VlanCommand::Show => ("ports", Value::Null, tables::vlans),
-        VlanCommand::Set { port, vlans } => {
-            let VlanArgs { vlan, trunk, native } = vlans;
-            let arguments = json!({ "port": port, "vlan": vlan, "trunk": trunk, "native": native });
-            ("vlan-set", arguments, tables::nothing)
-        }
-    }
-}
-
-/// What the switches that answer say of themselves.
-fn list() -> Value {
-    let shown = running_switches().into_iter().filter_map(|name| {
-        let mut client = Client::connect(&control_path(&name).ok()?).ok()?;
-        client.execute("show", Value::Null).ok()
-    });
-    shown.collect()
-}
-
-fn the_only_one() -> Result<String, Failure> {
-    let mut names = running_switches();
-    match (names.pop(), names.is_empty()) {
-        (Some(name), true) => Ok(name),
-        (None, _) => Err(Failure::bad_input(
-            "no switch runs here; start one with `ostler switch run`, or name one with --switch",
-        )),
-        (Some(_), false) => Err(Failure::bad_input("several switches run; name one with --switch")),
-    }
-}
-
-fn print(as_json: bool, answer: &Value, table: Table) -> Result<ExitCode, Failure> {
-    let text = if as_json {
-        format!("{answer:#}\n")
-    } else {
-        table(answer)
+/// A switch as it answers.
+fn network(answer: &Value, ports: Vec<Port>) -> Result<Network, Failure> {
+    let stp = match answer.get("stp") {
+        Some(Value::Object(_)) => understood(answer["stp"].clone())?,
+        _ => Stp {
+            protocol: "off".into(),
+            ..Stp::default()
+        },
     };
-    // A reader that went away has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(ExitCode::SUCCESS)
+    let routers: Vec<Value> = member(answer, "routers").unwrap_or_default();
+    let forward = routers.first().map(|router| {
+        let isolated = router["restrict"] == true;
+        Forward {
+            mode: if isolated { "isolated" } else { "nat" }.into(),
+            address: member(router, "address").unwrap_or_default(),
+            ports: None,
+            out: None,
+        }
+    });
+    Ok(Network {
+        name: member(answer, "name").unwrap_or_default(),
+        kind: Kind::Switch,
+        up: true,
+        mac: member(answer, "mac"),
+        mtu: None,
+        vlan_filtering: Some(true),
+        ageing: member(answer, "ageing"),
+        stations: member(answer, "stations"),
+        stp,
+        forward,
+        ports,
+        pid: member(answer, "pid"),
+        uptime: member(answer, "uptime"),
+        fdb_entries: member(answer, "fdb-entries"),
+        fdb_evictions: member(answer, "fdb-evictions"),
+        routers,
+    })
+}
+
+/// VLANs as a switch's configuration says them: of an access port, or of a trunk with its native one.
+#[derive(Default)]
+struct Said {
+    vlan: Option<u16>,
+    trunk: Option<String>,
+    native: Option<u16>,
+}
+
+fn said(vlans: &Vlans) -> Result<Said, Failure> {
+    let native = vlans.pvid;
+    if vlans.untagged != VlanList::new(native) {
+        return Err(unsupported(
+            "its ports send no VLAN without a tag but the PVID, and the PVID always so",
+        ));
+    }
+    match (native, vlans.tagged.0.is_empty()) {
+        (None, true) => Err(unsupported("a port is in one VLAN at least")),
+        (Some(_), true) => Ok(Said {
+            vlan: native,
+            ..Said::default()
+        }),
+        (_, false) => Ok(Said {
+            vlan: None,
+            trunk: Some(vlans.tagged.to_string()),
+            native,
+        }),
+    }
+}
+
+/// The switch's process has a working folder of its own.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::failed(format!("there is no working folder: {error}")))
+}
+
+/// Puts where a port leads into its description.
+fn lead(spec: &mut PortSpec, place: Place) -> Result<(), Failure> {
+    match place {
+        Place::Interface(name) => {
+            let name = name.unwrap_or_else(|| spec.name.clone());
+            let taps = Kernel::open().and_then(|mut kernel| kernel.taps());
+            let taps = taps.map_err(super::host::failure)?;
+            match taps.iter().any(|tap| tap.name == name) {
+                true => spec.tap = Some(name),
+                false => spec.packet = Some(name),
+            }
+        }
+        Place::Tap(name) => spec.tap = Some(name),
+        Place::Packet(name) => spec.packet = Some(name),
+        Place::Listen(path) => spec.listen = Some(absolute(&path)?),
+        Place::Connect(path) => spec.connect = Some(absolute(&path)?),
+        Place::VhostUser(path) => spec.vhost_user = Some(absolute(&path)?),
+        Place::VhostUserConnect(path) => spec.vhost_user_connect = Some(absolute(&path)?),
+        Place::Guest => spec.guest = true,
+    }
+    Ok(())
+}
+
+impl BackEnd for Switches {
+    fn kind(&self) -> Kind {
+        Kind::Switch
+    }
+
+    /// Those that answer.
+    fn networks(&mut self) -> Result<Vec<Network>, Failure> {
+        let names = self.folder.as_deref().map(switches_in).unwrap_or_default();
+        Ok(names.iter().filter_map(|name| self.view(name).ok()).collect())
+    }
+
+    fn has(&mut self, name: &str) -> Result<bool, Failure> {
+        if ostler_switchd::check_name(name).is_err() || self.folder.is_none() {
+            return Ok(false);
+        }
+        let dead = self.created(name).is_some_and(|created| created.is_there());
+        Ok(dead || self.control(name)?.exists())
+    }
+
+    fn network(&mut self, name: &str) -> Result<Network, Failure> {
+        self.view(name)
+    }
+
+    fn create(&mut self, name: &str, wish: Wish) -> Result<(), Failure> {
+        let control = self.control(name)?;
+        let created = self.created(name).ok_or_else(|| {
+            Failure::bad_input(format!(
+                "`{name}` cannot be made: give a name instead of a path, and have XDG_RUNTIME_DIR or --runtime say where its socket goes"
+            ))
+        })?;
+        created.start(name, &control, &wish)
+    }
+
+    fn set(&mut self, name: &str, wish: Wish) -> Result<(), Failure> {
+        let settings = &wish.settings;
+        if wish.forward.is_some() || wish.datapath.is_some() {
+            return Err(unsupported("its router is configured when it starts"));
+        }
+        if settings.ageing.is_some() || settings.mtu.is_some() || settings.vlan_filtering == Some(false) {
+            return Err(unsupported(
+                "the ageing time is configured when it starts, each port has an MTU of its own, and VLANs are always known",
+            ));
+        }
+        let version = match settings.protocol {
+            None => Value::Null,
+            Some(ostler_hostnet::Protocol::Rstp) => "rstp".into(),
+            Some(ostler_hostnet::Protocol::Stp) => "stp".into(),
+            Some(ostler_hostnet::Protocol::Off) => {
+                return Err(unsupported(
+                    "whether it has a spanning tree is configured when it starts",
+                ));
+            }
+        };
+        let arguments = json!({
+            "version": version, "priority": settings.priority, "max-age": settings.max_age, "hello": settings.hello,
+            "forward-delay": settings.forward_delay, "transmit-hold": wish.transmit_hold,
+        });
+        self.ask(name, "stp-set", arguments).map(drop)
+    }
+
+    fn delete(&mut self, name: &str) -> Result<(), Failure> {
+        let control = self.control(name)?;
+        match self.created(name).filter(Created::is_there) {
+            Some(created) => created.end(&control),
+            None => Err(Failure::bad_input(format!(
+                "`ostler net create` did not make `{name}`; end its process where it was started: `ostler switch run`, or a network of \
+                 the daemon's"
+            ))),
+        }
+    }
+
+    fn add_port(&mut self, network: &str, port: &str, place: Place, wish: PortWish) -> Result<(), Failure> {
+        let mut spec = PortSpec {
+            name: port.into(),
+            edge: Edge::Auto,
+            ..PortSpec::default()
+        };
+        lead(&mut spec, place)?;
+        if let Some(vlans) = &wish.vlans {
+            let said = said(vlans)?;
+            (spec.vlan, spec.trunk, spec.native) = (said.vlan, said.trunk, said.native);
+        }
+        let mut arguments = serde_json::to_value(spec).map_err(Failure::failed)?;
+        if let Some(all) = arguments.as_object_mut() {
+            // The usual value is that of a setting that is left out.
+            all.extend(wish.settings.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        self.ask(network, "port-add", arguments).map(drop)
+    }
+
+    fn set_port(&mut self, network: &str, port: &str, wish: PortWish) -> Result<(), Failure> {
+        let mut settings = wish.settings;
+        if let Some(vlans) = &wish.vlans {
+            let Said { vlan, trunk, native } = said(vlans)?;
+            settings.insert("vlan".into(), vlan.into());
+            settings.insert("trunk".into(), trunk.into());
+            settings.insert("native".into(), native.into());
+        }
+        let arguments = json!({ "port": port, "settings": settings });
+        self.ask(network, "port-set", arguments).map(drop)
+    }
+
+    fn remove_port(&mut self, network: &str, port: &str) -> Result<(), Failure> {
+        self.ask(network, "port-remove", json!({ "port": port }))
+            .map(drop)
+    }
+
+    fn stations(&mut self, network: &str, which: &Which) -> Result<Stations, Failure> {
+        let arguments = json!({ "port": which.port, "vlan": which.vlan });
+        let answer = self.ask(network, "fdb", arguments)?;
+        let all: Vec<Value> = member(&answer, "stations").unwrap_or_default();
+        let station = |entry: &Value| Station {
+            mac: member(entry, "mac").unwrap_or_default(),
+            vlan: member(entry, "vlan"),
+            port: member(entry, "port").unwrap_or_default(),
+            source: if entry["static"] == true {
+                "static"
+            } else {
+                "learned"
+            }
+            .into(),
+            age: member(entry, "age"),
+        };
+        Ok(Stations {
+            left_out: member(&answer, "left-out").unwrap_or_default(),
+            stations: all.iter().map(station).collect(),
+        })
+    }
+
+    fn add_station(&mut self, network: &str, port: &str, mac: Mac, vlan: Option<u16>) -> Result<(), Failure> {
+        let arguments = json!({ "mac": mac.to_string(), "port": port, "vlan": vlan.unwrap_or(1) });
+        self.ask(network, "fdb-add", arguments).map(drop)
+    }
+
+    fn remove_station(&mut self, network: &str, mac: Mac, which: &Which) -> Result<(), Failure> {
+        let text = mac.to_string();
+        let mut found = self.stations(network, which)?.stations;
+        found.retain(|station| station.mac == text);
+        let vlan = match found.as_slice() {
+            [station] => station.vlan,
+            // It says that there is none.
+            [] if which.port.is_none() => which.vlan,
+            [] => {
+                return Err(Failure::bad_input(format!(
+                    "{text} is not at that port; `ostler net fdb {network}` shows where stations are"
+                )));
+            }
+            _ => {
+                return Err(Failure::bad_input(format!(
+                    "{text} is known in several VLANs; say which with --vlan"
+                )));
+            }
+        };
+        let arguments = json!({ "mac": text, "vlan": vlan.unwrap_or(1) });
+        self.ask(network, "fdb-remove", arguments).map(drop)
+    }
+
+    fn flush(&mut self, network: &str, which: &Which) -> Result<(), Failure> {
+        let arguments = json!({ "port": which.port, "vlan": which.vlan });
+        self.ask(network, "fdb-flush", arguments).map(drop)
+    }
+
+    fn execute(&mut self, network: &str, command: &str, arguments: Value) -> Result<Value, Failure> {
+        self.ask(network, command, arguments)
+    }
+
+    fn capture(&mut self, network: &str, args: CaptureArgs) -> Result<(), Failure> {
+        args.of_switch(self.client(network)?)
+    }
 }

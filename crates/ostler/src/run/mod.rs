@@ -15,7 +15,6 @@ mod outcome;
 mod signals;
 mod terminal;
 mod user_net;
-mod vsock;
 
 use std::process::ExitCode;
 
@@ -39,11 +38,6 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     opened.leftovers.keep_logs();
     for cable in opened.cables.drain(..) {
         cable.mind().map_err(failed("cannot mind the guest's cables"))?;
-    }
-    if let Some(host_end) = opened.vsock.take() {
-        host_end
-            .mind()
-            .map_err(failed("cannot mind the guest's sockets"))?;
     }
 
     say(announcement);

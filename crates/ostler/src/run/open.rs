@@ -11,13 +11,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use ostler_disk::open::{DiskOptions, Format};
-use ostler_launch::{firmware, open_image};
+use ostler_launch::porter::{Errand, Plugs};
+use ostler_launch::{firmware, open_image, open_vga_bios};
 use ostler_switchd::cable::Cable;
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
-    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
-    GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset, SPEC_VERSION, Slot,
-    SoftEngine, VariablesSpec, VsockSpec, default_machine,
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, DisplaySpec,
+    FirmwareSpec, GdbSpec, GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset,
+    SPEC_VERSION, ShareSpec, Slot, SoftEngine, VariablesSpec, VsockSpec, default_machine,
 };
 use rustix::fs::Mode;
 
@@ -25,10 +26,9 @@ use super::cable;
 use super::direct;
 use super::host_memory;
 use super::options::{
-    ConsoleOption, DiskOption, EngineOption, GdbOption, GenerationIdOption, NetOption, RunArgs, Switch,
-    TapOption, VsockOption,
+    ConsoleOption, DiskOption, DisplayOption, EngineOption, GdbOption, GenerationIdOption, NetOption,
+    RunArgs, ShareOption, ShareSource, Switch, TapOption, VsockOption,
 };
-use super::vsock::HostEnd;
 use crate::failure::Failure;
 use crate::usernet;
 
@@ -71,8 +71,6 @@ pub struct Opened {
     pub leftovers: Leftovers,
     /// The cards' ways to switches.
     pub cables: Vec<Cable>,
-    /// The guest's way to servers of the host.
-    pub vsock: Option<HostEnd>,
 }
 
 /// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
@@ -105,6 +103,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let disks = open_disks(args, &mut descriptors)?;
+    let display = open_display(args, &mut descriptors)?;
     if kernel.is_none()
         && firmware.is_none()
         && let (Some(disk), Some(option)) = (disks.first(), args.disks.first())
@@ -138,12 +137,11 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
-    let (vsock, host_end) = match &args.vsock {
-        Some(option) => {
-            let (spec, host_end) = open_vsock(option, &mut descriptors, &mut leftovers)?;
-            (Some(spec), Some(host_end))
-        }
-        None => (None, None),
+    let mut plugs = Plugs::new();
+    let shares = open_shares(&args.shares, &mut descriptors, &mut plugs)?;
+    let vsock = match &args.vsock {
+        Some(option) => Some(open_vsock(option, &mut descriptors, &mut leftovers, &mut plugs)?),
+        None => None,
     };
     let boot = match (kernel, firmware) {
         (Some(kernel), _) => BootSpec::Kernel(kernel),
@@ -183,17 +181,20 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         machine: default_machine(),
         accelerator,
         cpu_model: args.cpu.clone(),
-        cpus: args.cpus,
+        cpus: args.cpus.now,
+        max_cpus: args.cpus.most,
         memory: args.memory,
         boot,
         disks,
         nets,
+        display,
         serial,
         console: virtio_console,
         channels: Vec::new(),
         rng: args.rng == Switch::On,
         balloon: args.balloon.0,
         vsock,
+        shares,
         watchdog: args.watchdog,
         generation_id,
         debug_exit: args.debug_exit,
@@ -208,13 +209,16 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         gdb,
     };
     spec.validate(descriptors.len()).map_err(Failure::bad_input)?;
+    if !plugs.is_empty() {
+        // It ends by itself once the guest's process has.
+        plugs.start()?;
+    }
     Ok(Opened {
         spec,
         descriptors,
         console: terminal,
         leftovers,
         cables,
-        vsock: host_end,
     })
 }
 
@@ -251,6 +255,18 @@ fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> 
         initrd,
         command_line: args.append.clone(),
     })
+}
+
+/// Opens what a BIOS runs for the display.
+fn open_display(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Option<DisplaySpec>, Failure> {
+    if args.display == DisplayOption::None {
+        return Ok(None);
+    }
+    let rom = match args.firmware {
+        Some(_) => open_vga_bios()?.map(|file| descriptors.push(file)),
+        None => None,
+    };
+    Ok(Some(DisplaySpec { rom }))
 }
 
 /// Opens the disks, and after them what is in the CD-ROM drives.
@@ -311,7 +327,7 @@ fn open_nets(
             NetOption::Tap(tap) => {
                 // Only virtio has several queues, and rings that the kernel's worker understands.
                 let (pairs, vhost) = match option.model {
-                    NetModel::Virtio => (args.cpus.min(MAX_QUEUE_PAIRS) as usize, vhost),
+                    NetModel::Virtio => (args.cpus.now.min(MAX_QUEUE_PAIRS) as usize, vhost),
                     NetModel::E1000e => (1, false),
                 };
                 (open_tap(tap, pairs, vhost, descriptors)?, &tap.mac)
@@ -399,15 +415,35 @@ fn open_vsock(
     option: &VsockOption,
     descriptors: &mut Descriptors,
     leftovers: &mut Leftovers,
-) -> Result<(VsockSpec, HostEnd), Failure> {
-    let (host_end, plug) = HostEnd::new(&option.path)?;
-    let listener = descriptors.push(listen(&option.path, leftovers)?);
-    let spec = VsockSpec {
+    plugs: &mut Plugs,
+) -> Result<VsockSpec, Failure> {
+    let path = option.path.clone();
+    let listener = descriptors.push(listen(&path, leftovers)?);
+    let plug = descriptors.push(plugs.add(Errand::Vsock { path })?);
+    Ok(VsockSpec {
         cid: option.cid,
         listener,
-        plug: Some(descriptors.push(plug)),
-    };
-    Ok((spec, host_end))
+        plug: Some(plug),
+    })
+}
+
+fn open_shares(
+    options: &[ShareOption],
+    descriptors: &mut Descriptors,
+    plugs: &mut Plugs,
+) -> Result<Vec<ShareSpec>, Failure> {
+    let mut shares = Vec::new();
+    for ShareOption { tag, source } in options {
+        let errand = match source {
+            ShareSource::Folder(dir) => Errand::share_folder(dir)?,
+            ShareSource::Socket(path) => Errand::share_socket(path)?,
+        };
+        shares.push(ShareSpec {
+            tag: tag.clone(),
+            plug: descriptors.push(plugs.add(errand)?),
+        });
+    }
+    Ok(shares)
 }
 
 /// Listens for a debugger.

@@ -4,7 +4,7 @@
 dmesg -n 1
 ip link set lo up
 
-net() { ostler net host --ovs-run /ovs/run "$@" || echo "FAILED ostler net host $*"; }
+net() { ostler net --ovs-run /ovs/run "$@" || echo "FAILED ostler net $*"; }
 
 # Ends the host, with what the guests said.
 give_up() {

@@ -57,3 +57,18 @@ pub fn dhcp(name: &str) -> String {
          echo network up\n"
     )
 }
+
+/// Debian's dhclient with the libraries that it needs, as files of a guest; `None` where it is not unpacked.
+pub fn dhclient() -> Option<Vec<(&'static str, Vec<u8>)>> {
+    let unpacked = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/dhclient/root");
+    let files = [
+        ("sbin/dhclient", unpacked.join("sbin/dhclient")),
+        ("lib64/ld-linux-x86-64.so.2", "/lib64/ld-linux-x86-64.so.2".into()),
+        (
+            "lib/x86_64-linux-gnu/libc.so.6",
+            "/lib/x86_64-linux-gnu/libc.so.6".into(),
+        ),
+    ];
+    let read = |(name, path): (_, std::path::PathBuf)| Some((name, std::fs::read(path).ok()?));
+    files.into_iter().map(read).collect()
+}

@@ -57,6 +57,7 @@ pub fn busybox() -> PathBuf {
 pub struct Guest {
     pub folder: tempfile::TempDir,
     command: Command,
+    cpus: String,
     memory: &'static str,
     reboots: bool,
     from_disk: bool,
@@ -78,10 +79,11 @@ impl Guest {
     pub fn new(cpus: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(OSTLER);
-        command.args(["run", "--cpus", &cpus.to_string()]);
+        command.arg("run");
         Self {
             folder,
             command,
+            cpus: cpus.to_string(),
             memory: "512M",
             reboots: false,
             from_disk: false,
@@ -117,6 +119,12 @@ impl Guest {
             .arg(option)
             .arg(format!("{prefix}{}", path.display()));
         path
+    }
+
+    /// Has these CPUs, as `--cpus` takes them.
+    pub fn cpus(mut self, cpus: &str) -> Self {
+        self.cpus = cpus.into();
+        self
     }
 
     /// Has this much memory.
@@ -187,6 +195,7 @@ impl Guest {
             self.command.arg("--no-reboot");
         }
         self.command
+            .args(["--cpus", &self.cpus])
             .args(["--memory", self.memory])
             .args(["--append", &self.append]);
         if self.from_disk {

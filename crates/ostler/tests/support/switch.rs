@@ -65,12 +65,11 @@ impl Switch {
         self.folder.path().join(name)
     }
 
-    /// The answer of `ostler net` to `words`, or what it said on standard error.
+    /// The answer of `ostler net` to `words`, or what it said on standard error. "lan" is this switch, by the path of its control socket.
     pub fn try_net(&self, words: &[&str]) -> Result<Value, String> {
         let output = Command::new(OSTLER)
-            .args(["net", "--json", "--switch"])
-            .arg(self.path("control"))
-            .args(words)
+            .args(["net", "--json"])
+            .args(self.named(words))
             .output()
             .unwrap();
         if output.status.success() {
@@ -80,13 +79,22 @@ impl Switch {
         }
     }
 
+    /// `words` with the path of this switch's control socket in place of "lan".
+    pub fn named(&self, words: &[&str]) -> Vec<PathBuf> {
+        let name = |word: &&str| match *word {
+            "lan" => self.path("control"),
+            word => word.into(),
+        };
+        words.iter().map(name).collect()
+    }
+
     pub fn net(&self, words: &[&str]) -> Value {
         self.try_net(words).unwrap()
     }
 
     /// A port as it is listed.
     pub fn port(&self, name: &str) -> Option<Value> {
-        let ports = self.net(&["port", "list"]);
+        let ports = self.net(&["port", "list", "lan"]);
         let mut ports = ports.as_array().unwrap().iter();
         ports.find(|port| port["name"] == name).cloned()
     }
@@ -98,7 +106,7 @@ impl Switch {
             assert!(
                 Instant::now() < deadline,
                 "never {what}: {:#}",
-                self.net(&["port", "list"])
+                self.net(&["port", "list", "lan"])
             );
             std::thread::sleep(Duration::from_millis(20));
         }

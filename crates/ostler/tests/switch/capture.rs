@@ -27,8 +27,10 @@ fn peers(switch: &Switch) -> [Peer; 3] {
 
 fn command(switch: &Switch, words: &[&str]) -> Command {
     let mut command = Command::new(OSTLER);
-    command.args(["net", "--switch"]).arg(switch.path("control"));
-    command.arg("capture").args(words);
+    command
+        .args(["net", "capture"])
+        .arg(switch.path("control"))
+        .args(words);
     command
 }
 
@@ -177,12 +179,12 @@ fn captures_end_by_count_and_go_into_pipes() {
     }
     // A port that is removed ends its capture.
     let mut capture = start(&switch, &["a", "-w", file.to_str().unwrap()]);
-    switch.net(&["port", "remove", "a"]);
+    switch.net(&["port", "remove", "lan", "a"]);
     assert!(capture.wait().unwrap().success());
     for (words, reason) in [
         (&["nobody", "-w", "x"][..], "there is no port \"nobody\""),
-        (&["b", "--vlan", "4095", "-w", "x"], "VLAN 4095 does not exist"),
-        (&["b", "--count", "0", "-w", "x"], "at least 1"),
+        (&["b", "--vlan", "4095", "-w", "x"], "4095 is not in 1..=4094"),
+        (&["b", "--count", "0", "-w", "x"], "0 is not in 1.."),
         (&["b", "-w", "/nonexistent/x"], "cannot write the capture"),
     ] {
         let output = command(&switch, words).output().unwrap();

@@ -9,10 +9,11 @@ use crate::support::switch::{Switch, broadcast};
 fn ports_come_and_go_by_commands() {
     let switch = Switch::start("");
     let path = |name: &str| switch.path(name).display().to_string();
-    switch.net(&["port", "add", "a", "--listen", &path("a"), "--vlan", "5"]);
+    switch.net(&["port", "add", "lan", "a", "--listen", &path("a"), "--vlan", "5"]);
     switch.net(&[
         "port",
         "add",
+        "lan",
         "b",
         "--listen",
         &path("b"),
@@ -24,26 +25,35 @@ fn ports_come_and_go_by_commands() {
     let [mut a, mut b] = ["a", "b"].map(|name| switch.peer(name));
     a.send(&broadcast(1, None, "x"));
     assert_eq!(b.receive(), broadcast(1, Some(5), "x"));
-    switch.net(&["vlan", "set", "a", "--vlan", "1"]);
+    switch.net(&["vlan", "lan", "set", "a", "--vlan", "1"]);
     a.send(&broadcast(1, None, "y"));
     assert_eq!(b.receive(), broadcast(1, None, "y"));
 
-    switch.net(&["fdb", "add", "02:00:00:00:00:09", "--port", "b", "--vlan", "7"]);
-    let stations = switch.net(&["fdb", "show", "--port", "b"]);
+    switch.net(&[
+        "fdb",
+        "lan",
+        "add",
+        "02:00:00:00:00:09",
+        "--port",
+        "b",
+        "--vlan",
+        "7",
+    ]);
+    let stations = switch.net(&["fdb", "lan", "--port", "b"]);
     assert_eq!(stations["stations"][0]["mac"], "02:00:00:00:00:09");
-    assert_eq!(stations["stations"][0]["static"], true);
-    switch.net(&["fdb", "remove", "02:00:00:00:00:09", "--vlan", "7"]);
-    switch.net(&["fdb", "flush"]);
-    assert_eq!(switch.net(&["show"])["stations"], 0);
+    assert_eq!(stations["stations"][0]["source"], "static");
+    switch.net(&["fdb", "lan", "remove", "02:00:00:00:00:09", "--vlan", "7"]);
+    switch.net(&["fdb", "lan", "flush"]);
+    assert_eq!(switch.net(&["show", "lan", "--seconds", "0"])["stations"], 0);
 
-    let counted = switch.net(&["counters", "a"])[0]["counters"].clone();
+    let counted = switch.net(&["counters", "lan", "a"])[0]["counters"].clone();
     assert_eq!(counted["received"], 2, "{counted:#}");
     assert_eq!(counted["forwarded"], 2, "{counted:#}");
-    switch.net(&["port", "remove", "a"]);
+    switch.net(&["port", "remove", "lan", "a"]);
     assert!(switch.port("a").is_none() && !switch.path("a").exists());
     assert!(a.try_receive().is_err(), "it is hung up on");
 
-    switch.net(&["port", "add", "v", "--vhost-user", &path("v")]);
+    switch.net(&["port", "add", "lan", "v", "--vhost-user", &path("v")]);
     let port = switch.port("v").unwrap();
     assert_eq!(
         (&port["kind"], &port["place"]),
@@ -55,25 +65,40 @@ fn ports_come_and_go_by_commands() {
         switch.port("v").unwrap()["why-down"] == "the guest's driver has not started its card"
     });
     drop(front_end);
-    switch.net(&["port", "remove", "v"]);
+    switch.net(&["port", "remove", "lan", "v"]);
     assert!(!switch.path("v").exists());
 
     for (words, reason) in [
-        (&["port", "remove", "a"][..], "there is no port \"a\""),
-        (&["port", "add", "b", "--guest"], "another port of that name"),
-        (&["port", "add", "c", "--guest", "--tap", "t"], "exactly one of"),
+        (&["port", "remove", "lan", "a"][..], "there is no port \"a\""),
         (
-            &["port", "add", "c", "--guest", "--vlan", "4095"],
-            "VLAN 4095 does not exist",
+            &["port", "add", "lan", "b", "--guest"],
+            "another port of that name",
         ),
-        (&["port", "add", "c d", "--guest"], "is no name"),
-        (&["port", "add", "c", "--guest", "--mtu", "5"], "the MTU is 5"),
         (
-            &["fdb", "add", "02:00:00:00:00:09", "--port", "b", "--vlan", "70"],
+            &["port", "add", "lan", "c", "--guest", "--tap", "t"],
+            "cannot be used with",
+        ),
+        (
+            &["port", "add", "lan", "c", "--guest", "--vlan", "4095"],
+            "4095 is not in 1..=4094",
+        ),
+        (&["port", "add", "lan", "c d", "--guest"], "is no name"),
+        (&["port", "add", "lan", "c", "--guest", "mtu=5"], "the MTU is 5"),
+        (
+            &[
+                "fdb",
+                "lan",
+                "add",
+                "02:00:00:00:00:09",
+                "--port",
+                "b",
+                "--vlan",
+                "70",
+            ],
             "not in VLAN 70",
         ),
         (
-            &["fdb", "add", "ff:ff:ff:ff:ff:ff", "--port", "b"],
+            &["fdb", "lan", "add", "ff:ff:ff:ff:ff:ff", "--port", "b"],
             "address of a group",
         ),
     ] {
@@ -105,16 +130,16 @@ fn settings_change_while_frames_pass() {
     assert_eq!((next(&mut b), next(&mut m)), (one.clone(), one.clone()));
     b.send(&two);
     assert_eq!(next(&mut a), two);
-    switch.net(&["mirror", "add", "m", "--egress", "a"]);
+    switch.net(&["mirror", "add", "lan", "m", "--egress", "a"]);
     assert_eq!(
-        switch.net(&["mirror", "list"]),
+        switch.net(&["mirror", "list", "lan"]),
         serde_json::json!([{ "to": "m", "ingress": [], "egress": ["a"] }])
     );
     a.send(&one);
     b.send(&two);
     assert_eq!(next(&mut a), two);
     assert_eq!(next(&mut m), two, "the first copy since");
-    switch.net(&["mirror", "remove", "m"]);
+    switch.net(&["mirror", "remove", "lan", "m"]);
     switch.until("m forwards", |switch| {
         switch.port("m").unwrap()["forwarding"] == true
     });
@@ -124,6 +149,7 @@ fn settings_change_while_frames_pass() {
     switch.net(&[
         "port",
         "set",
+        "lan",
         "a",
         "isolated=on",
         "mtu=9000",
@@ -132,6 +158,7 @@ fn settings_change_while_frames_pass() {
     switch.net(&[
         "port",
         "set",
+        "lan",
         "b",
         "isolated=on",
         "mac=02:00:00:00:00:02",
@@ -146,29 +173,37 @@ fn settings_change_while_frames_pass() {
     switch.until("dropped", |switch| {
         switch.port("b").unwrap()["counters"]["dropped"]["spoofed-mac"] == 1
     });
-    switch.net(&["port", "set", "b", "isolated=off", "mac=none", "addresses=none"]);
+    switch.net(&[
+        "port",
+        "set",
+        "lan",
+        "b",
+        "isolated=off",
+        "mac=none",
+        "addresses=none",
+    ]);
     b.send(&broadcast(9, None, "mine again"));
     assert_eq!(next(&mut a), broadcast(9, None, "mine again"));
 
-    switch.net(&["stp", "set", "priority=4096", "hello=1"]);
-    let tree = switch.net(&["show"])["stp"].clone();
+    switch.net(&["stp", "lan", "set", "--priority", "4096", "--hello", "1"]);
+    let tree = switch.net(&["show", "lan", "--seconds", "0"])["stp"].clone();
     assert_eq!(tree["hello"], 1);
     assert!(tree["id"].as_str().unwrap().starts_with("1000."), "{tree:#}");
     for (words, reason) in [
-        (&["port", "set", "a", "name=x"][..], "cannot be changed"),
-        (&["port", "set", "a", "speed=9"], "unknown field `speed`"),
-        (&["port", "set", "a", "mtu=5"], "the MTU is 5"),
+        (&["port", "set", "lan", "a", "name=x"][..], "cannot be changed"),
+        (&["port", "set", "lan", "a", "speed=9"], "unknown field `speed`"),
+        (&["port", "set", "lan", "a", "mtu=5"], "the MTU is 5"),
         (
-            &["port", "set", "nobody", "mtu=1500"],
+            &["port", "set", "lan", "nobody", "mtu=1500"],
             "there is no port \"nobody\"",
         ),
-        (&["stp", "set", "priority=5"], "multiple of 4096"),
+        (&["stp", "lan", "set", "--priority", "5"], "multiple of 4096"),
         (
-            &["mirror", "add", "m", "--ingress", "nobody"],
+            &["mirror", "add", "lan", "m", "--ingress", "nobody"],
             "there is no such port",
         ),
         (
-            &["mirror", "add", "m", "--ingress", "m"],
+            &["mirror", "add", "lan", "m", "--ingress", "m"],
             "cannot be mirrored to itself",
         ),
     ] {
@@ -185,22 +220,27 @@ fn people_get_tables() {
     let switch = Switch::start("[stp]\n[[port]]\nname = \"a\"\nguest = true\n");
     let table = |words: &[&str]| {
         let output = Command::new(OSTLER)
-            .args(["net", "--switch"])
-            .arg(switch.path("control"))
-            .args(words)
+            .arg("net")
+            .args(switch.named(words))
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(
-        table(&["show"]).contains("switch    lan\n"),
+        table(&["show", "lan", "--seconds", "0"])
+            .starts_with("lan (switch), up, 1 port, 0 stations, process "),
         "{}",
-        table(&["show"])
+        table(&["show", "lan", "--seconds", "0"])
     );
-    for words in [&["port", "list"][..], &["stp"], &["vlan", "show"], &["counters"]] {
+    for words in [
+        &["port", "list", "lan"][..],
+        &["stp", "lan"],
+        &["vlan", "lan"],
+        &["counters", "lan"],
+    ] {
         assert!(table(words).contains("\na "), "{words:?}: {}", table(words));
     }
-    assert!(table(&["fdb", "show"]).starts_with("STATION"));
+    assert!(table(&["fdb", "lan"]).starts_with("STATION"));
 }
 
 #[test]
@@ -231,7 +271,7 @@ fn a_bad_configuration_is_refused_whole() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
     let gone = Command::new(OSTLER)
-        .args(["net", "show", "--switch", "./nobody"])
+        .args(["net", "show", "./nobody"])
         .output()
         .unwrap();
     let said = String::from_utf8(gone.stderr).unwrap();
@@ -256,7 +296,7 @@ fn one_switch_a_socket() {
     switch.child.wait().unwrap();
     assert!(switch.path("control").exists());
     switch.start_again();
-    assert_eq!(switch.net(&["show"])["name"], "lan");
+    assert_eq!(switch.net(&["show", "lan", "--seconds", "0"])["name"], "lan");
     switch.end();
     assert!(!switch.path("control").exists());
 }

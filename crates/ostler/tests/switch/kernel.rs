@@ -151,7 +151,7 @@ fn two_links(ours: u16, kernels: u16) {
     switch.until(&format!("{expected:?}"), |switch| {
         of_ours(switch) == expected.0 && kernel_states() == expected.1
     });
-    let tree = &switch.net(&["show"])["stp"];
+    let tree = &switch.net(&["show", "lan", "--seconds", "0"])["stp"];
     assert_eq!(tree["is-root"], we_are_root, "{tree:#}");
     assert!(ip("link delete br0") && ip("link delete tap0") && ip("link delete tap1"));
 }

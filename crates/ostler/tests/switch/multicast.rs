@@ -94,7 +94,7 @@ fn heard(sender: &mut Program, counters: &mut [Program], round: &mut u32) -> Vec
 }
 
 fn groups(switch: &Switch, group: &str) -> Vec<String> {
-    let shown = switch.net(&["groups"]);
+    let shown = switch.net(&["groups", "lan"]);
     let members = shown["members"].as_array().unwrap().iter();
     let mut ports: Vec<String> = members
         .filter(|member| member["group"] == group)
@@ -162,7 +162,7 @@ fn play(group: &str, version: Option<&str>) {
         (0, 3, 0),
         "{group} {version:?}"
     );
-    let queriers = switch.net(&["groups", "--vlan", "1"])["queriers"].clone();
+    let queriers = switch.net(&["groups", "lan", "--vlan", "1"])["queriers"].clone();
     assert!(
         queriers
             .as_array()

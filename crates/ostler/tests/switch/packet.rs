@@ -74,7 +74,7 @@ fn two_hosts_at_interfaces_of_the_host() {
         .args(["-c", "2", "-W", "1", "192.0.2.9"])
         .output();
     ip("address del 192.0.2.1/24 dev a");
-    let stations = switch.net(&["fdb", "show"]);
+    let stations = switch.net(&["fdb", "lan"]);
     let mut macs: Vec<&str> = stations["stations"]
         .as_array()
         .unwrap()

@@ -43,7 +43,7 @@ fn vlans_are_apart_and_a_trunk_sees_both() {
     assert_eq!(b.receive(), broadcast(3, None, "to b again"));
     assert_eq!(a.receive(), broadcast(3, None, "to a and c"));
     assert_eq!(c.receive(), broadcast(3, None, "to a and c"));
-    let stations = switch.net(&["fdb", "show", "--vlan", "10"]);
+    let stations = switch.net(&["fdb", "lan", "--vlan", "10"]);
     assert_eq!(stations["stations"].as_array().unwrap().len(), 2, "{stations:#}");
     let dropped = switch.port("trunk").unwrap()["counters"]["dropped"].clone();
     assert_eq!(dropped, serde_json::json!({ "not-a-member": 1 }));

@@ -246,7 +246,7 @@ fn a_flood_of_addresses_overhears_nobody() {
         a.send(&format!("[{TO_ALL}/mark('here')]"));
         b.send(&format!("[{TO_ALL}/mark('here too')]"));
         evil.until("here too");
-        switch.net(&["fdb", "add", "02:00:00:00:00:01", "--port", "evil"]);
+        switch.net(&["fdb", "lan", "add", "02:00:00:00:00:01", "--port", "evil"]);
         evil.0.tell("flood 20000");
         assert_eq!(evil.0.line(), "sent");
         for round in 0..5 {
@@ -258,15 +258,17 @@ fn a_flood_of_addresses_overhears_nobody() {
             ] {
                 let heard = host.until(&mark);
                 let shown = || {
-                    switch.net(&["fdb", "show", "--port", "a"]).to_string()
-                        + &switch.net(&["counters"]).to_string()
+                    switch.net(&["fdb", "lan", "--port", "a"]).to_string()
+                        + &switch.net(&["counters", "lan"]).to_string()
                 };
                 assert!(heard.contains(&mark), "{limit}: {heard:?} {}", shown());
             }
         }
         a.send(&format!("[{TO_ALL}/mark('end')]"));
         assert_eq!(evil.until("end"), ["end"], "{limit}");
-        let stations = switch.net(&["show"])["stations"].as_u64().unwrap();
+        let stations = switch.net(&["show", "lan", "--seconds", "0"])["stations"]
+            .as_u64()
+            .unwrap();
         assert!(stations <= 256, "{stations}");
     }
 }
@@ -311,8 +313,11 @@ fn reserved_addresses_and_bpdus_of_a_guest_go_nowhere() {
         evil.send(&format!("[{TO_ALL}/mark('shut')]"));
         b.send(&format!("[{TO_ALL}/mark('end')]"));
         assert_eq!(a.until("end"), ["end"]);
-        assert_ne!(switch.net(&["show"])["stp"]["is-root"], false);
-        switch.net(&["port", "clear-guard", "evil"]);
+        assert_ne!(
+            switch.net(&["show", "lan", "--seconds", "0"])["stp"]["is-root"],
+            false
+        );
+        switch.net(&["port", "clear-guard", "lan", "evil"]);
         switch.until("the port open", |switch| {
             switch.port("evil").unwrap()["forwarding"] == true
         });

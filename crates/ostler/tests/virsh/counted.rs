@@ -39,6 +39,11 @@ const COMMANDS: &[(&str, &str)] = &[
         "console",
         "guests::linux_starts_outlives_the_daemon_and_shuts_down",
     ),
+    (
+        "cpu-baseline",
+        "cpus::what_several_cpus_have_in_common_starts_a_guest",
+    ),
+    ("cpu-compare", "cpus::a_cpu_is_compared_with_the_hosts"),
     ("cpu-models", "tuning::what_guests_can_have_is_told"),
     (
         "cpu-stats",
@@ -135,6 +140,14 @@ const COMMANDS: &[(&str, &str)] = &[
     ("freecell", "host::the_host_is_what_its_kernel_says"),
     ("freepages", "nodedevs::the_firmware_and_pages"),
     ("hostname", "host::every_way_to_connect_works"),
+    (
+        "hypervisor-cpu-baseline",
+        "cpus::what_several_cpus_have_in_common_starts_a_guest",
+    ),
+    (
+        "hypervisor-cpu-compare",
+        "cpus::a_cpu_is_compared_with_what_guests_can_have",
+    ),
     (
         "iface-dumpxml",
         "interfaces::interfaces_of_the_host_are_shown_as_they_are",

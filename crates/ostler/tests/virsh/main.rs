@@ -1,5 +1,7 @@
 //! Debian's virsh, unmodified, at `ostler daemon`.
 
+#[path = "../../../hostnet/tests/support/mod.rs"]
+mod namespaces;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -7,6 +9,7 @@ mod cards;
 mod commands;
 mod console;
 mod counted;
+mod cpus;
 mod definitions;
 mod devices;
 mod doors;
@@ -17,17 +20,20 @@ mod guests;
 mod host;
 mod hostile;
 mod interfaces;
+mod kernel_networks;
 mod killed;
 mod limits;
 mod media;
 mod model;
 mod monitor;
 mod networks;
+mod networks6;
 mod nodedevs;
 mod pools;
 mod ports;
 mod secrets;
 mod setup;
+mod sharing;
 mod tuning;
 mod virt_install;
 mod volume_streams;

@@ -26,6 +26,15 @@ impl Host {
         Self { folder, daemon }
     }
 
+    /// A daemon with these variables in its environment.
+    pub fn start_with(environment: &[(&str, &Path)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(OSTLER);
+        command.envs(environment.iter().copied());
+        let daemon = Self::start_by(command, folder.path());
+        Self { folder, daemon }
+    }
+
     /// A daemon in a network namespace of its own, which `script` sets up.
     pub fn start_in_namespace(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();

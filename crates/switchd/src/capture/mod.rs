@@ -4,7 +4,7 @@
 //! missing; it ends with the counts as pcapng's own statistics. A capture ends when its client closes its side of the connection,
 //! when it has as many frames as it was to have, or when its port is removed.
 
-mod pcapng;
+pub mod pcapng;
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;

@@ -44,6 +44,7 @@ pub struct Packet {
     pub interface: u32,
     /// Since 1970.
     pub time: Duration,
+    /// Which way it went.
     pub direction: Direction,
     /// How many are missing since the last one.
     pub dropped: u64,

@@ -1,6 +1,6 @@
 //! What is shown of a switch, as JSON. These names are what scripts rely on.
 
-use ostler_switch::rstp::{PortState, Role};
+use ostler_switch::rstp::{PortState, Role, Version};
 use ostler_switch::{Drop, EgressDrop, Member, PortConfig, PortCounters, PortIndex, Station, Switch};
 use serde_json::{Map, Value, json};
 
@@ -78,6 +78,21 @@ pub(crate) fn vlans(config: &PortConfig) -> Value {
     })
 }
 
+/// What is switched on at a port.
+pub(crate) fn flags(config: &PortConfig) -> Vec<&'static str> {
+    let all = [
+        ("isolated", config.isolated),
+        ("bpdu-guard", config.stp.bpdu_guard),
+        ("root-guard", config.stp.root_guard),
+        ("learning", config.learning),
+        ("flood", config.flood.unknown),
+    ];
+    all.into_iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// A port's membership in a group.
 pub(crate) fn member(member: &Member, port: &str) -> Value {
     json!({
@@ -103,16 +118,21 @@ pub(crate) fn bridge(core: &Switch, name: impl Fn(PortIndex) -> String) -> Value
     let Some(tree) = core.tree() else {
         return Value::Null;
     };
-    let times = tree.times();
+    let config = tree.config();
     json!({
+        "protocol": match config.version {
+            Version::Rstp => "rstp",
+            Version::Stp => "stp",
+        },
+        "priority": config.priority,
         "id": tree.id().to_string(),
         "root": tree.root().to_string(),
         "is-root": tree.root() == tree.id(),
         "root-port": tree.root_port().map(name),
         "root-path-cost": tree.root_path_cost(),
-        "max-age": times.max_age,
-        "hello": times.hello,
-        "forward-delay": times.forward_delay,
+        "max-age": config.max_age,
+        "hello": config.hello,
+        "forward-delay": config.forward_delay,
         "topology-changes": tree.topology_changes(),
     })
 }
@@ -140,6 +160,7 @@ pub(crate) fn tree_port(core: &Switch, port: PortIndex) -> Value {
         "edge": view.edge,
         "rapid": view.rapid,
         "path-cost": view.path_cost,
+        "priority": core.port(port).map(|config| config.stp.priority),
         "guarded": core.is_guarded(port),
         "designated-bridge": view.designated.bridge.to_string(),
     })

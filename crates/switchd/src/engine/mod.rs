@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ostler_netio::Header;
 use ostler_switch::rstp::BridgeConfig;
-use ostler_switch::{Output, PortIndex, Switch, TagAction, Time};
+use ostler_switch::{Mac, Output, PortIndex, Switch, TagAction, Time};
 use ostler_worker::{EventLoop, Interest};
 
 use crate::Error;
@@ -55,6 +55,9 @@ struct Port {
 /// A switch that runs.
 pub struct Engine {
     name: String,
+    mac: Mac,
+    /// Seconds that a learned station is kept.
+    ageing: u32,
     fdb_entries: usize,
     core: Switch,
     ports: Vec<Option<Port>>,
@@ -177,6 +180,8 @@ impl Engine {
         let now = Instant::now();
         let mut engine = Self {
             name: config.name,
+            mac: config.switch.mac,
+            ageing: config.switch.ageing,
             fdb_entries: config.switch.fdb_entries,
             captures: Captures::new(config.switch.tags),
             next_capture: 0,
@@ -262,12 +267,7 @@ impl Engine {
             let mut links = ports.iter().flatten().filter_map(|port| port.link.as_deref());
             links.any(|link| link.has_frames())
         };
-        // Only rings can be looked at; of all else the kernel tells.
-        let has_rings = ports
-            .iter()
-            .flatten()
-            .any(|port| port.source.has_ring() && port.up);
-        if has_rings && self.events.poll(frames) {
+        if self.has_rings() && self.events.poll(frames) {
             return Some(Duration::ZERO);
         }
         // All of them: each has to know that it must wake us.
@@ -285,6 +285,17 @@ impl Engine {
             chores.min(Duration::from_nanos(core))
         } else {
             Duration::from_nanos(core)
+        })
+    }
+
+    /// Whether a look for frames may find some. Only rings can be looked at; of all else the kernel tells. Where interfaces talk with a router,
+    /// each waits for the other, and the look would only keep the router from its processor.
+    fn has_rings(&self) -> bool {
+        let up = || self.ports.iter().flatten().filter(|port| port.up);
+        let routed = up().any(|port| matches!(port.source, Source::Router(_)));
+        up().any(|port| match port.source {
+            Source::Packet(_) => !routed,
+            _ => port.source.has_ring(),
         })
     }
 

@@ -277,6 +277,8 @@ impl Engine {
     fn show(&self) -> Value {
         json!({
             "name": self.name,
+            "mac": self.mac.to_string(),
+            "ageing": self.ageing,
             "pid": std::process::id(),
             "uptime": self.started.elapsed().as_secs(),
             "ports": self.ports.iter().flatten().count(),
@@ -356,6 +358,7 @@ impl Engine {
             "lost": slot.link.as_ref().map(|link| views::lost(link.lost())),
             "queue-pairs": pairs.collect::<Value>(),
             "mtu": config.mtu,
+            "flags": views::flags(config),
             "vlans": views::vlans(config),
             "stp": views::tree_port(&self.core, port),
             "counters": views::counters(self.core.counters(port)?),

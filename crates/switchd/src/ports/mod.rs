@@ -11,7 +11,7 @@ mod vhost_user;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-use ostler_netio::{Header, Offloads};
+use ostler_netio::{Admitted, Header, Offloads};
 use ostler_switch::RxFrame;
 
 pub(crate) use guest::GuestLink;
@@ -21,8 +21,9 @@ pub(crate) use stream::StreamLink;
 pub(crate) use tap::TapLink;
 pub(crate) use vhost_user::VhostUserLink;
 
-/// Frames that a port takes in before others have their turn.
+/// Frames that a port takes in before others have their turn, and bytes of them.
 const BATCH: usize = 64;
+const BATCH_BYTES: usize = 512 << 10;
 
 /// Why a link is over, for the user to read.
 #[derive(Debug)]
@@ -108,24 +109,51 @@ pub(crate) struct Lost {
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     frames: Vec<Taken>,
+    /// Buffers that frames came in, which are done with.
+    spare: Vec<Vec<u8>>,
 }
 
 /// One of them.
 struct Taken {
-    bytes: Range<usize>,
+    place: Place,
     /// What is left to be done to it.
     header: Header,
     wire_len: usize,
 }
 
+/// Where its bytes are.
+enum Place {
+    Shared(Range<usize>),
+    /// In a buffer of its own, from there on.
+    Own(Vec<u8>, usize),
+}
+
+impl Taken {
+    fn bytes<'a>(&'a self, shared: &'a [u8]) -> &'a [u8] {
+        match &self.place {
+            Place::Shared(range) => &shared[range.clone()],
+            Place::Own(buffer, start) => &buffer[*start..],
+        }
+    }
+}
+
 impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.frames.clear();
+        for taken in self.frames.drain(..) {
+            if let Place::Own(buffer, _) = taken.place {
+                self.spare.push(buffer);
+            }
+        }
+    }
+
+    /// The buffers of [`Batch::push_own`] that are done with.
+    pub fn take_spare(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.spare.drain(..)
     }
 
     pub fn is_full(&self) -> bool {
-        self.frames.len() >= BATCH
+        self.frames.len() >= BATCH || self.bytes.len() >= BATCH_BYTES
     }
 
     /// Adds a frame.
@@ -142,12 +170,27 @@ impl Batch {
         self.admit(header, start);
     }
 
+    /// Adds a frame in a buffer of its own, where it begins at `start`.
+    pub fn push_own(&mut self, header: &Header, mut buffer: Vec<u8>, start: usize) {
+        let admitted = ostler_netio::admit(*header, &mut buffer[start..]);
+        self.note(Place::Own(buffer, start), admitted);
+    }
+
     /// Has `fill` append a frame, and say what is left to be done to it if there was one.
     pub fn push_with<E>(
         &mut self,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<Option<Header>, E>,
     ) -> Result<bool, E> {
-        let start = self.bytes.len();
+        self.push_behind(0, fill)
+    }
+
+    /// The same for a frame with `skipped` bytes in front that are not its own.
+    pub fn push_behind<E>(
+        &mut self,
+        skipped: usize,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<Option<Header>, E>,
+    ) -> Result<bool, E> {
+        let start = self.bytes.len() + skipped;
         let Some(header) = fill(&mut self.bytes)? else {
             return Ok(false);
         };
@@ -157,9 +200,13 @@ impl Batch {
 
     fn admit(&mut self, header: &Header, start: usize) {
         let admitted = ostler_netio::admit(*header, &mut self.bytes[start..]);
+        self.note(Place::Shared(start..self.bytes.len()), admitted);
+    }
+
+    fn note(&mut self, place: Place, admitted: Option<Admitted>) {
         let (header, wire_len) = admitted.map_or((Header::default(), 0), |a| (a.header, a.wire_len));
         self.frames.push(Taken {
-            bytes: start..self.bytes.len(),
+            place,
             header,
             wire_len,
         });
@@ -168,7 +215,7 @@ impl Batch {
     pub fn frame(&self, index: usize) -> &[u8] {
         self.frames
             .get(index)
-            .map_or(&[], |taken| &self.bytes[taken.bytes.clone()])
+            .map_or(&[], |taken| taken.bytes(&self.bytes))
     }
 
     /// What is left to be done to a frame, if anything is.
@@ -179,7 +226,7 @@ impl Batch {
 
     pub fn frames(&self) -> impl Iterator<Item = RxFrame<'_>> + Clone {
         self.frames.iter().map(|taken| RxFrame {
-            bytes: &self.bytes[taken.bytes.clone()],
+            bytes: taken.bytes(&self.bytes),
             wire_len: taken.wire_len,
         })
     }

@@ -1,18 +1,12 @@
-//! A router: user-mode NAT on a thread of its own, at the other end of a stream of frames with their virtio-net headers.
+//! A router: user-mode NAT on a thread of its own, at the other end of a cable in memory.
 
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use ostler_netio::{HEADER_LEN, Header, Offloads};
-use ostler_usernet::{Config, Handle, Network};
+use ostler_usernet::{Config, Handle, Network, Pipe};
 
-use super::{Batch, Gone, Link, StreamLink};
+use super::{Batch, Gone, Link};
 
-/// Pieces of a frame at most, with the header.
-const MAX_PARTS: usize = 5;
-/// Bytes that may wait for the router: the windows of many connections. It loses nothing, and its TCP counts on that.
-const ROOM: usize = 8 << 20;
 /// What the router takes over.
 const TAKES: Offloads = Offloads {
     checksum: true,
@@ -26,15 +20,13 @@ const WE_TAKE: (usize, u8) = (10, 7);
 
 /// Our end. The router ends when it is dropped.
 pub(crate) struct RouterLink {
-    stream: StreamLink,
+    pipe: Pipe,
 }
 
 impl RouterLink {
     /// Starts the router. The other value tells who has which address.
     pub fn start(config: Config) -> Result<(Self, Handle), String> {
-        let failed = |error: io::Error| format!("cannot start the router: {error}");
-        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let network = Network::open(config, theirs.into()).map_err(|error| error.to_string())?;
+        let (network, pipe) = Network::open_beside(config).map_err(|error| error.to_string())?;
         let handle = network.handle();
         let thread = std::thread::Builder::new().name("router".into());
         let run = move || {
@@ -42,23 +34,40 @@ impl RouterLink {
                 tracing::warn!("a router ended: {error}");
             }
         };
-        thread.spawn(run).map_err(failed)?;
-        let stream = StreamLink::with_headers(ours, ROOM);
-        Ok((Self { stream }, handle))
+        let started = thread.spawn(run);
+        started.map_err(|error| format!("cannot start the router: {error}"))?;
+        Ok((Self { pipe }, handle))
     }
 }
 
 impl Link for RouterLink {
     fn readable(&self) -> BorrowedFd<'_> {
-        self.stream.readable()
+        self.pipe.as_fd()
     }
 
     fn writable(&self) -> Option<BorrowedFd<'_>> {
-        self.stream.writable()
+        // What finds no room is dropped.
+        None
     }
 
     fn receive(&mut self, batch: &mut Batch) -> Result<(), Gone> {
-        self.stream.receive(batch)
+        for buffer in batch.take_spare() {
+            self.pipe.recycle(buffer);
+        }
+        while !batch.is_full() {
+            let Some(frame) = self.pipe.receive() else {
+                let over = self.pipe.is_over();
+                return if over {
+                    Err(Gone("the router ended".into()))
+                } else {
+                    Ok(())
+                };
+            };
+            if let Some(header) = frame.get(..HEADER_LEN).and_then(Header::read) {
+                batch.push_own(&header, frame, HEADER_LEN);
+            }
+        }
+        Ok(())
     }
 
     fn send(&mut self, parts: &[&[u8]]) -> bool {
@@ -72,23 +81,23 @@ impl Link for RouterLink {
     fn send_headed(&mut self, header: &Header, parts: &[&[u8]]) -> bool {
         let mut told: [u8; HEADER_LEN] = *header.bytes();
         told[WE_TAKE.0] = WE_TAKE.1;
-        let mut all: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
-        all[0] = &told;
-        for (place, part) in all[1..].iter_mut().zip(parts) {
-            *place = part;
-        }
-        self.stream.send(&all)
+        let mut frame = self.pipe.buffer();
+        frame.reserve(HEADER_LEN + parts.iter().map(|part| part.len()).sum::<usize>());
+        frame.extend_from_slice(&told);
+        parts.iter().for_each(|part| frame.extend_from_slice(part));
+        self.pipe.send(frame).is_ok()
     }
 
     fn flush(&mut self) -> Result<(), Gone> {
-        self.stream.flush()
+        self.pipe.flush();
+        Ok(())
     }
 
     fn has_frames(&self) -> bool {
-        self.stream.has_frames()
+        self.pipe.has_frames()
     }
 
     fn sleep(&mut self) -> bool {
-        self.stream.sleep()
+        self.pipe.has_frames()
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use ostler_netio::{FrameReader, FrameWriter, HEADER_LEN, Header, Parsed};
+use ostler_netio::{FrameReader, FrameWriter, Parsed};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
@@ -15,8 +15,6 @@ pub(crate) struct StreamLink {
     writer: FrameWriter,
     /// The batch was full before the buffer was empty.
     more: bool,
-    /// Whether each frame has its virtio-net header in front, both ways.
-    headed: bool,
 }
 
 impl StreamLink {
@@ -26,28 +24,6 @@ impl StreamLink {
             reader: FrameReader::new(0),
             writer: FrameWriter::default(),
             more: false,
-            headed: false,
-        }
-    }
-
-    /// For a peer that puts a frame's virtio-net header in front of it. `room` bytes may wait for it.
-    pub fn with_headers(socket: UnixStream, room: usize) -> Self {
-        Self {
-            reader: FrameReader::new(HEADER_LEN),
-            writer: FrameWriter::with_room(room),
-            headed: true,
-            ..Self::new(socket)
-        }
-    }
-
-    /// Adds a frame to the batch.
-    fn take(&self, bytes: &[u8], batch: &mut Batch) {
-        if !self.headed {
-            return batch.push(bytes);
-        }
-        let (header, frame) = bytes.split_at(HEADER_LEN.min(bytes.len()));
-        if let Some(header) = Header::read(header) {
-            batch.push_parts(&header, &[frame]);
         }
     }
 }
@@ -73,7 +49,7 @@ impl Link for StreamLink {
                 return Ok(());
             }
             match self.reader.next_frame() {
-                Parsed::Frame(range) => self.take(self.reader.bytes(range), batch),
+                Parsed::Frame(range) => batch.push(self.reader.bytes(range)),
                 Parsed::Bad => {}
                 Parsed::Incomplete => {
                     match rustix::net::recv(&self.socket, self.reader.room(), RecvFlags::DONTWAIT) {

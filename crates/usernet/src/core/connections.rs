@@ -19,6 +19,9 @@ pub(super) const MAX_HALF_OPEN: usize = 128;
 pub(super) const IDLE: Millis = 60_000;
 /// Bytes in the buffers of all connections, of each direction.
 pub(super) const BUFFERS: usize = 64 << 20;
+/// The part of them that is divided among the connections there are. Each keeps what it was promised when there were fewer, so that of
+/// all the others the rest is needed.
+const DIVIDED: usize = BUFFERS / 4;
 
 impl Core {
     fn first_sequence(&self, ends: (SocketAddr, SocketAddr), now: Millis) -> u32 {
@@ -34,7 +37,7 @@ impl Core {
             .get(&(guest, peer))
             .and_then(|id| self.connections.get_mut(id))
         {
-            return connection.input(segment, now);
+            return connection.input(segment, &mut self.output, now);
         }
         let owner = Owner::Card(sender.card);
         let opens = segment.has(flags::SYN) && !segment.has(flags::ACK | flags::RST | flags::FIN);
@@ -59,9 +62,10 @@ impl Core {
         id
     }
 
-    /// Shares the memory for buffers among the connections.
+    /// Shares the memory for buffers among the connections: a power of two for each, as their rings are.
     fn set_limits(&mut self) {
-        let limit = (BUFFERS / self.connections.len().max(1)).min(BUFFER);
+        let share = (DIVIDED / self.connections.len().max(1)).min(BUFFER);
+        let limit = 1 << share.max(1).ilog2();
         for connection in self.connections.values_mut() {
             connection.limit(limit);
         }

@@ -164,6 +164,16 @@ impl Core {
         self.output.pop()
     }
 
+    /// Whether there is one.
+    pub fn has_frames(&self) -> bool {
+        self.output.has_frames()
+    }
+
+    /// Gives back the buffer of a frame that was sent.
+    pub fn recycle(&mut self, frame: Vec<u8>) {
+        self.output.recycle(frame);
+    }
+
     /// The next wish.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -21,6 +21,8 @@ use crate::device::VirtioDevice;
 use crate::error::Error;
 use crate::metrics::DeviceMetrics;
 use crate::worker::new_event;
+#[cfg(any(test, fuzzing))]
+pub(crate) use layout::{MSIX_BAR, NOTIFY, REGISTER_BAR, REGISTER_SIZE};
 
 const VENDOR: u16 = 0x1af4;
 const DEVICE_BASE: u16 = 0x1040;

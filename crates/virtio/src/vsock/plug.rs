@@ -1,4 +1,5 @@
-//! What passes through a plug: the guest's wishes for connections, and connections.
+//! What passes through a plug: the guest's wishes for connections, and connections. A share's plug (virtio-fs) speaks the same, with
+//! port 0.
 //!
 //! A plug is a pair of SEQPACKET sockets. A wish has 8 bytes: an id and the port, little-endian. An answer has 8 bytes too: the id,
 //! and 0 with the connection beside it, or the error number of the connection that failed.
@@ -82,7 +83,7 @@ pub fn answer(plug: &OwnedFd, id: u32, connection: Result<BorrowedFd<'_>, i32>) 
 }
 
 /// Wishes for a connection to `port`. `WouldBlock` if too many wishes wait.
-pub(super) fn wish(plug: &OwnedFd, id: u32, port: u32) -> io::Result<()> {
+pub fn wish(plug: &OwnedFd, id: u32, port: u32) -> io::Result<()> {
     send(
         plug,
         &message(id, port),
@@ -92,7 +93,7 @@ pub(super) fn wish(plug: &OwnedFd, id: u32, port: u32) -> io::Result<()> {
 }
 
 /// The next answer, if one came: the id of the wish, and the connection or the error's number.
-pub(super) fn take(plug: &OwnedFd) -> io::Result<Option<(u32, Result<OwnedFd, u32>)>> {
+pub fn take(plug: &OwnedFd) -> io::Result<Option<(u32, Result<OwnedFd, u32>)>> {
     let mut bytes = [0; MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

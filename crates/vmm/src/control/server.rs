@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ostler_machine::ROOT_PORTS;
+use ostler_machine::{CpuOutcome, ROOT_PORTS};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
@@ -49,6 +49,8 @@ enum Mail {
     Answer(u64, Value),
     /// The guest switched a slot off.
     Ejected,
+    /// The guest said what became of an event of a CPU.
+    CpuReport,
     /// The balloon has another size.
     Balloon,
     /// The guest moved the tray of a drive.
@@ -61,6 +63,8 @@ struct Shared {
     finishing: AtomicBool,
     /// A message of a tray waits.
     tray_moved: AtomicBool,
+    /// A message of a CPU waits.
+    cpu_reported: AtomicBool,
 }
 
 impl Shared {
@@ -92,6 +96,7 @@ impl ControlServer {
             bell: Bell::new().map_err(refused)?,
             finishing: AtomicBool::new(false),
             tray_moved: AtomicBool::new(false),
+            cpu_reported: AtomicBool::new(false),
         });
         for slot in 0..ROOT_PORTS {
             let port = manager.machine.hotplug_port(slot);
@@ -99,6 +104,16 @@ impl ControlServer {
             let shared = shared.clone();
             port.listen(move |_| shared.post(Mail::Ejected));
         }
+        let cpus = shared.clone();
+        manager.cpu_news.listen(move |outcome| match outcome {
+            CpuOutcome::Ejected(_) => cpus.post(Mail::Ejected),
+            // A guest that reports all day has one message waiting.
+            CpuOutcome::Reported => {
+                if !cpus.cpu_reported.swap(true, Ordering::SeqCst) {
+                    cpus.post(Mail::CpuReport);
+                }
+            }
+        });
         if let Some(balloon) = manager.balloon() {
             let shared = shared.clone();
             balloon.listen(move || shared.post(Mail::Balloon));
@@ -121,6 +136,7 @@ impl ControlServer {
             next_id: 0,
             balloon: Throttle::default(),
             trays: Throttle::default(),
+            cpu_reports: Throttle::default(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -176,6 +192,7 @@ struct Server {
     next_id: u64,
     balloon: Throttle,
     trays: Throttle,
+    cpu_reports: Throttle,
 }
 
 /// When something that happens often is told: once in [`EVENT_PAUSE`] at most.
@@ -215,6 +232,7 @@ impl Server {
             self.deliver_mail();
             self.tell_balloon();
             self.tell_trays();
+            self.tell_cpu_reports();
             for client in &mut self.clients {
                 client.write();
             }
@@ -254,6 +272,13 @@ impl Server {
         }
     }
 
+    fn tell_cpu_reports(&mut self) {
+        if self.cpu_reports.take() {
+            self.manager.note_cpu_reports();
+            self.tell_events();
+        }
+    }
+
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         let mut polled = vec![
             PollFd::new(&self.shared.bell, PollFlags::IN),
@@ -271,6 +296,7 @@ impl Server {
             .into_iter()
             .chain(self.balloon.due)
             .chain(self.trays.due)
+            .chain(self.cpu_reports.due)
             .min();
         let left = wake.map(|end| end.saturating_duration_since(Instant::now()));
         match poll(
@@ -383,7 +409,12 @@ impl Server {
                 }
                 Some(Mail::Ejected) => {
                     self.manager.collect_ejected();
+                    self.manager.collect_ejected_cpus();
                     self.tell_events();
+                }
+                Some(Mail::CpuReport) => {
+                    self.shared.cpu_reported.store(false, Ordering::SeqCst);
+                    self.cpu_reports.happened();
                 }
                 Some(Mail::Answer(id, answer)) => {
                     if let Some(index) = self.clients.iter().position(|client| client.id == id) {

@@ -11,6 +11,9 @@ use crate::driver::Driver;
 use crate::spec::OnReset;
 use crate::testing::{self, TestGuest};
 
+#[path = "session_tests/screen.rs"]
+mod screen;
+
 /// A client of a guest that no driver drives.
 struct Talk {
     session: Session,
@@ -378,6 +381,89 @@ fn a_disk_comes_and_goes_where_no_guest_listens() {
     talk.good("blockdev-del", json!({ "node-name": "n" }));
     talk.good("remove-fd", json!({ "fdset-id": 9 }));
     ostler_disk::open::open(image.path(), ostler_disk::open::DiskOptions::default()).unwrap();
+}
+
+#[test]
+fn a_cpu_comes_where_there_is_room_and_what_is_wrong_with_one_is_said() {
+    let mut talk = Talk::negotiated();
+    let cpu = |more: Value| {
+        let mut cpu =
+            json!({ "driver": "max-x86_64-cpu", "id": "cpu2", "socket-id": 0, "core-id": 2, "thread-id": 0 });
+        let members = more.as_object().unwrap().clone();
+        cpu.as_object_mut().unwrap().extend(members);
+        cpu.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        cpu
+    };
+    for (wrong, words) in [
+        (
+            json!({ "driver": "qemu64-x86_64-cpu" }),
+            "Invalid CPU type, expected cpu type: 'max-x86_64-cpu'",
+        ),
+        (json!({ "id": null }), "Parameter 'id' is missing"),
+        (json!({ "id": "disk0" }), "Duplicate device ID 'disk0'"),
+        (json!({ "id": "rp1" }), "Duplicate device ID 'rp1'"),
+        (json!({ "core-id": null }), "CPU core-id is not set"),
+        (
+            json!({ "core-id": 3 }),
+            "Invalid CPU core-id: 3 must be in range 0:2",
+        ),
+        (
+            json!({ "socket-id": 1 }),
+            "Invalid CPU socket-id: 1 must be in range 0:0",
+        ),
+        (json!({ "core-id": 1 }), "CPU[1] with APIC ID 1 exists already"),
+        (
+            json!({ "drive": "x" }),
+            "Property 'max-x86_64-cpu.drive' not found",
+        ),
+    ] {
+        assert_eq!(talk.bad("device_add", cpu(wrong)).1, words);
+    }
+    talk.good("device_add", cpu(json!({ "die-id": 0 })));
+    assert_eq!(
+        talk.bad("device_add", cpu(json!({ "core-id": 1 }))).1,
+        "Duplicate device ID 'cpu2'"
+    );
+    let paths: Vec<Value> = talk
+        .good("query-cpus-fast", json!({}))
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cpu| cpu["qom-path"].clone())
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "/machine/unattached/device[0]",
+            "/machine/unattached/device[1]",
+            "/machine/peripheral/cpu2"
+        ]
+    );
+    let shown = talk.good("qom-list", json!({ "path": "/machine/peripheral" }));
+    assert!(shown.to_string().contains("child<max-x86_64-cpu>"), "{shown}");
+    let hotplugged = json!({ "path": "/machine/peripheral/cpu2", "property": "hotplugged" });
+    assert_eq!(talk.good("qom-get", hotplugged), true);
+    assert!(talk.line("info cpus").contains("CPU #2"));
+    assert_eq!(
+        talk.bad("device_del", json!({ "id": "/machine/unattached/device[0]" }))
+            .1,
+        "Boot CPU is unpluggable"
+    );
+    talk.good("device_del", json!({ "id": "cpu2" }));
+    // The guest does what its ACPI methods would.
+    let ports = talk.manager.machine.ports().clone();
+    ports.write(0xcd8, &2u32.to_le_bytes());
+    ports.write(0xcdc, &[8]);
+    talk.manager.collect_ejected_cpus();
+    let events = talk.manager.take_events();
+    assert_eq!(
+        events,
+        [
+            json!({ "event": "DEVICE_DELETED", "data": { "device": "cpu2", "path": "/machine/peripheral/cpu2" } })
+        ]
+    );
+    assert!(talk.manager.cpu(2).is_none());
+    talk.good("device_add", cpu(json!({})));
 }
 
 #[test]
@@ -995,4 +1081,46 @@ fn whatever_is_asked_has_one_answer() {
         Ok(())
     });
     result.unwrap();
+}
+
+#[test]
+fn a_share_is_made_of_a_tag_and_a_plug() {
+    let mut talk = Talk::negotiated();
+    let device = json!({ "driver": "vhost-user-fs-pci", "id": "s", "tag": "src", "plugfd": "plug" });
+    let with = |name: &str, value: Value| {
+        let mut device = device.clone();
+        device[name] = value;
+        device
+    };
+    for (wrong, text) in [
+        (with("tag", json!("")), "1 to 36 bytes"),
+        (with("tag", json!("x".repeat(37))), "1 to 36 bytes"),
+        (device.clone(), "File descriptor named 'plug' has not been found"),
+        (
+            with("chardev", json!("c")),
+            "Property 'vhost-user-fs-pci.chardev' not found",
+        ),
+    ] {
+        let said = talk.bad("device_add", wrong).1;
+        assert!(said.contains(text), "{said}");
+    }
+    let plug = |talk: &mut Talk, fd: OwnedFd| {
+        talk.session.fds.receive(fd);
+        talk.good("getfd", json!({ "fdname": "plug" }));
+    };
+    let (ours, _other) = UnixStream::pair().unwrap();
+    plug(&mut talk, ours.into());
+    let said = talk.bad("device_add", device.clone()).1;
+    assert!(said.contains("no SEQPACKET socket"), "{said}");
+    let (_mine, guests) = ostler_virtio::vsock::plug::pair().unwrap();
+    plug(&mut talk, guests);
+    talk.good("device_add", device.clone());
+    let twice = talk.bad("device_add", with("id", json!("t"))).1;
+    assert!(twice.contains("another share has the tag"), "{twice}");
+    let path = "/machine/peripheral/s";
+    assert_eq!(
+        talk.good("qom-get", json!({ "path": path, "property": "tag" })),
+        "src"
+    );
+    talk.good("device_del", json!({ "id": "s" }));
 }

@@ -227,6 +227,10 @@ impl Target for Debugged {
         self.parts.cpus.len()
     }
 
+    fn has_cpu(&self, cpu: usize) -> bool {
+        self.parts.cpus.get(cpu).is_some_and(CpuHandle::is_in)
+    }
+
     fn stop(&mut self) -> Result<(), Gone> {
         self.ask_driver(Request::Pause).map_err(|_| Gone)?;
         self.forget_states();

@@ -112,7 +112,7 @@ impl Session {
             return Step::Quiet;
         }
         let stop = Stop {
-            cpu: self.cpu.min(target.cpus() - 1),
+            cpu: if target.has_cpu(self.cpu) { self.cpu } else { 0 },
             reason: Reason::Asked,
         };
         match target.stop() {
@@ -142,7 +142,7 @@ impl Session {
             b'z' => self.point(rest, target, false),
             b'H' => self.select(rest, target),
             b'T' => match thread(rest) {
-                Some(Thread::Cpu(cpu)) if cpu < target.cpus() => "OK".into(),
+                Some(Thread::Cpu(cpu)) if target.has_cpu(cpu) => "OK".into(),
                 _ => NO_SUCH.into(),
             },
             b'c' | b's' => return self.go(first, rest, target),
@@ -319,9 +319,9 @@ impl Session {
     /// `Hg` chooses whose registers and memory are meant. `Hc` is of old: what goes on is said by `vCont`, or all does.
     fn select(&mut self, text: &[u8], target: &mut dyn Target) -> String {
         match (text.first(), text.get(1..).and_then(thread)) {
-            (Some(b'g'), Some(Thread::Cpu(cpu))) if cpu < target.cpus() => self.cpu = cpu,
+            (Some(b'g'), Some(Thread::Cpu(cpu))) if target.has_cpu(cpu) => self.cpu = cpu,
             (Some(b'g'), Some(Thread::Any | Thread::All)) => {}
-            (Some(b'c'), Some(Thread::Cpu(cpu))) if cpu < target.cpus() => {}
+            (Some(b'c'), Some(Thread::Cpu(cpu))) if target.has_cpu(cpu) => {}
             (Some(b'c'), Some(Thread::Any | Thread::All)) => {}
             _ => return NO_SUCH.into(),
         }
@@ -409,7 +409,7 @@ impl Session {
         }
         if let Some(id) = body.strip_prefix(b"qThreadExtraInfo,") {
             return match thread(id) {
-                Some(Thread::Cpu(cpu)) if cpu < target.cpus() => to_hex(format!("CPU {cpu}").as_bytes()),
+                Some(Thread::Cpu(cpu)) if target.has_cpu(cpu) => to_hex(format!("CPU {cpu}").as_bytes()),
                 _ => NO_SUCH.into(),
             };
         }
@@ -421,7 +421,8 @@ impl Session {
             b"qC" => format!("QC{:x}", self.cpu + 1),
             b"qAttached" => "1".into(),
             b"qfThreadInfo" => {
-                let ids: Vec<_> = (1..=target.cpus()).map(|id| format!("{id:x}")).collect();
+                let there = (0..target.cpus()).filter(|cpu| target.has_cpu(*cpu));
+                let ids: Vec<_> = there.map(|cpu| format!("{:x}", cpu + 1)).collect();
                 format!("m{}", ids.join(","))
             }
             b"qsThreadInfo" => "l".into(),

@@ -80,8 +80,12 @@ pub struct Gone;
 
 /// A guest as a debugger sees it. CPUs are counted from 0.
 pub trait Target {
-    /// How many CPUs it has; at least one.
+    /// How many CPUs it can have; at least one.
     fn cpus(&self) -> usize;
+    /// Whether this one is there; the first always is.
+    fn has_cpu(&self, cpu: usize) -> bool {
+        cpu < self.cpus()
+    }
     /// Holds all CPUs.
     fn stop(&mut self) -> Result<(), Gone>;
     /// Goes on; `moves` has one for each CPU. A stop that waits since the last one comes back at once.

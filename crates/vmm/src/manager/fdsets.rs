@@ -87,10 +87,23 @@ impl FdSets {
     /// A copy of a descriptor of the set that `path` names, one that was opened for writing too (`writable`), or one for
     /// reading only.
     pub fn open(&self, path: &str, writable: bool) -> Result<OwnedFd, Failure> {
-        let refused = |why: &str| {
-            let flags = if writable { libc::O_RDWR } else { libc::O_RDONLY };
-            Failure::generic(format!("Could not dup FD for {path} flags {flags:x}: {why}"))
+        let (mode, flags) = match writable {
+            true => (OFlags::RDWR, libc::O_RDWR),
+            false => (OFlags::RDONLY, libc::O_RDONLY),
         };
+        self.find(path, flags, |is| is == mode)
+    }
+
+    /// A copy of a descriptor of the set that `path` names, one that can be written.
+    pub fn open_for_writing(&self, path: &str) -> Result<OwnedFd, Failure> {
+        self.find(path, libc::O_WRONLY, |is| {
+            is == OFlags::RDWR || is == OFlags::WRONLY
+        })
+    }
+
+    fn find(&self, path: &str, flags: i32, mode: impl Fn(OFlags) -> bool) -> Result<OwnedFd, Failure> {
+        let refused =
+            |why: &str| Failure::generic(format!("Could not dup FD for {path} flags {flags:x}: {why}"));
         let Some(id) = number_in(path) else {
             return Err(Failure::generic(format!(
                 "Could not open '{path}': this process opens no files; add-fd hands one over, and its name is /dev/fdset/N"
@@ -100,9 +113,8 @@ impl FdSets {
             .0
             .get(&id)
             .ok_or_else(|| refused("No such file or directory"))?;
-        let mode = if writable { OFlags::RDWR } else { OFlags::RDONLY };
         let fits = |member: &&Member| {
-            rustix::fs::fcntl_getfl(&member.fd).is_ok_and(|flags| flags & OFlags::RWMODE == mode)
+            rustix::fs::fcntl_getfl(&member.fd).is_ok_and(|flags| mode(flags & OFlags::RWMODE))
         };
         let member = set
             .iter()

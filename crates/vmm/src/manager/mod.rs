@@ -5,12 +5,14 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `cpus` | CPUs that come and go |
 //! | `slots` | devices that are plugged into root ports, and unplugged |
 //! | `nodes` | block nodes: `blockdev-add` |
 //! | `netdevs` | network back ends: `netdev_add` |
 //! | `media` | media of CD-ROM drives: `eject`, `blockdev-change-medium` |
 //! | `fdsets` | descriptors that clients handed over |
 
+mod cpus;
 mod fdsets;
 mod media;
 mod netdevs;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use ostler_accel::{CpuState, Profiler};
 use ostler_bus::{Msi, MsiSink};
+use ostler_display::Card;
 use ostler_machine::Machine;
 use ostler_memory::GuestRam;
 use ostler_virtio::Platform;
@@ -36,6 +39,7 @@ use crate::registers::Registers;
 use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec, WatchdogAction};
 use crate::vcpu::CpuView;
 
+pub(crate) use cpus::{CpuNews, Seat};
 pub(crate) use fdsets::{ClientFds, FdSets};
 pub(crate) use media::{Which, drive_path};
 pub(crate) use netdevs::Netdevs;
@@ -69,10 +73,11 @@ impl NamedConsole {
     }
 }
 
-/// Sends each of `cpus` CPUs an NMI, as a message (SDM vol. 3, 11.11).
-pub(crate) fn inject_nmi(msi: &dyn MsiSink, cpus: usize) {
+/// Sends each of the CPUs that are there an NMI, as a message (SDM vol. 3, 11.11).
+pub(crate) fn inject_nmi(msi: &dyn MsiSink, cpus: &[bool]) {
     const DELIVERY_NMI: u32 = 4 << 8;
-    for cpu in 0..cpus as u64 {
+    let there = (0u64..).zip(cpus).filter(|(_, present)| **present);
+    for (cpu, _) in there {
         msi.signal(Msi {
             address: 0xfee0_0000 | cpu << 12,
             data: DELIVERY_NMI,
@@ -105,10 +110,12 @@ pub(crate) struct Parts {
     pub platform: Platform,
     pub watchdog: WatchdogSwitch,
     pub cpus: Vec<CpuView>,
+    pub cpu_news: CpuNews,
     pub profiler: Option<Arc<dyn Profiler>>,
     pub registers: Arc<Registers>,
     pub devices: Vec<NamedDevice>,
     pub drives: Vec<SataDrive>,
+    pub display: Option<Arc<Card>>,
     pub consoles: Vec<NamedConsole>,
 }
 
@@ -118,7 +125,7 @@ pub(crate) struct Manager {
     pub started: Instant,
     pub driver: DriverHandle,
     pub machine: Arc<Machine>,
-    pub cpus: Vec<CpuView>,
+    pub cpu_news: CpuNews,
     pub profiler: Option<Arc<dyn Profiler>>,
     pub registers: Arc<Registers>,
     pub consoles: Vec<NamedConsole>,
@@ -126,10 +133,14 @@ pub(crate) struct Manager {
     pub netdevs: Netdevs,
     pub fdsets: FdSets,
     pub watchdog: WatchdogSwitch,
+    /// The display, if there is one.
+    pub display: Option<Arc<Card>>,
     /// What is at the SATA controller.
     pub drives: Vec<SataDrive>,
     /// Whether clients were told that the tray of each of these is open.
     trays_told: Vec<bool>,
+    /// Every CPU that there can be.
+    seats: Vec<Seat>,
     platform: Platform,
     devices: Vec<Device>,
     /// When each root port that was in use lost its device.
@@ -145,7 +156,7 @@ impl Manager {
             match &named.part {
                 Part::Disk(part) => nodes.built(&named.name, &part.image),
                 Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
-                Part::Console | Part::Rng | Part::Balloon(_) | Part::Vsock(_) => {}
+                Part::Console | Part::Rng | Part::Balloon(_) | Part::Vsock(_) | Part::Share(_) => {}
             }
             devices.push(Device::built(named, index));
         }
@@ -159,12 +170,15 @@ impl Manager {
                 nodes.built(&drive.name, &image);
             }
         }
+        let seats = parts.cpus.into_iter().zip(parts.machine.cpus());
+        let seats = seats.map(|(view, present)| Seat::new(view, present)).collect();
         Self {
             spec,
             started: Instant::now(),
             driver: parts.driver,
+            seats,
             machine: parts.machine,
-            cpus: parts.cpus,
+            cpu_news: parts.cpu_news,
             profiler: parts.profiler,
             registers: parts.registers,
             consoles: parts.consoles,
@@ -173,6 +187,7 @@ impl Manager {
             fdsets: FdSets::default(),
             trays_told: vec![false; parts.drives.len()],
             drives: parts.drives,
+            display: parts.display,
             watchdog: parts.watchdog,
             platform: parts.platform,
             devices,
@@ -247,12 +262,12 @@ impl Manager {
 
     /// The registers of CPU `index`; `None` if it does not answer.
     pub fn registers(&self, index: usize) -> Option<CpuState> {
-        self.cpus.get(index)?.inspect(PATIENCE)
+        self.cpu(index)?.inspect(PATIENCE)
     }
 
     /// Sends every CPU an NMI.
     pub fn inject_nmi(&self) {
-        inject_nmi(&*self.platform.msi, self.cpus.len());
+        inject_nmi(&*self.platform.msi, &self.machine.cpus());
     }
 
     /// Every client is to be told of `event`.

@@ -7,6 +7,7 @@
 //!
 //! A slot without power is emptied at once, as no guest has the device.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,13 @@ use ostler_virtio::net::NetOptions;
 use ostler_virtio::vsock::Door;
 use serde_json::json;
 
+use super::cpus::is_cpu;
 use super::nodes::is_identifier;
 use super::{ClientFds, Manager};
 use crate::control::{Arguments, Failure};
 use crate::devices::{self, NamedDevice, OpenDisk, Part};
 use crate::driver::State;
-use crate::spec::{MacAddress, NetModel, check_cid};
+use crate::spec::{MacAddress, NetModel, check_cid, check_tag};
 
 /// For so long after a press of the attention button it is not pressed again: the guest would take that for a change of
 /// mind (PCIe 4.0, 6.7.1.5; Linux's driver blinks for five seconds).
@@ -97,6 +99,7 @@ impl Device {
             Part::Rng => "virtio-rng-pci",
             Part::Balloon(_) => "virtio-balloon-pci",
             Part::Vsock(_) => "vhost-vsock-pci",
+            Part::Share(_) => "vhost-user-fs-pci",
         }
     }
 
@@ -112,6 +115,7 @@ enum Model {
     Net(NetModel),
     Rng,
     Vsock,
+    Share,
 }
 
 impl Model {
@@ -124,6 +128,7 @@ impl Model {
             "e1000e" => Some(Self::Net(NetModel::E1000e)),
             "virtio-rng-pci" | "virtio-rng-pci-non-transitional" | "virtio-rng" => Some(Self::Rng),
             "vhost-vsock-pci" | "vhost-vsock-pci-non-transitional" => Some(Self::Vsock),
+            "vhost-user-fs-pci" => Some(Self::Share),
             _ => None,
         }
     }
@@ -146,12 +151,19 @@ enum Wish {
         cid: u32,
         door: Door,
     },
+    Share {
+        tag: String,
+        plug: OwnedFd,
+    },
 }
 
 impl Manager {
     /// `device_add`.
     pub fn plug(&mut self, mut properties: Arguments, fds: &mut ClientFds) -> Result<(), Failure> {
         let driver = properties.string("driver")?;
+        if is_cpu(&driver) {
+            return self.plug_cpu(&driver, properties);
+        }
         let model = Model::from_name(&driver)
             .ok_or_else(|| Failure::generic(format!("'{driver}' is not a valid device model name")))?;
         let id = properties.string_if_given("id")?;
@@ -159,10 +171,7 @@ impl Manager {
         if !is_identifier(&id) {
             return Err(Failure::expects("id", "an identifier"));
         }
-        let is_port = (0..ROOT_PORTS).any(|port| port_name(port) == id);
-        if is_port || self.device(&id).is_some() {
-            return Err(Failure::generic(format!("Duplicate device ID '{id}'")));
-        }
+        self.check_id_is_free(&id)?;
         let bus = properties.string_if_given("bus")?;
         let port = self.free_port(bus.as_deref(), &driver)?;
         if let Some(address) = properties
@@ -204,6 +213,15 @@ impl Manager {
             place: Place::Port(port),
             leaving: None,
         });
+        Ok(())
+    }
+
+    /// An id is that of one device, CPUs and root ports among them.
+    pub(super) fn check_id_is_free(&self, id: &str) -> Result<(), Failure> {
+        let is_port = (0..ROOT_PORTS).any(|port| port_name(port) == id);
+        if is_port || self.device(id).is_some() || self.cpu_at(id).is_some() {
+            return Err(Failure::generic(format!("Duplicate device ID '{id}'")));
+        }
         Ok(())
     }
 
@@ -251,6 +269,7 @@ impl Manager {
         Ok(match model {
             Model::Rng => Wish::Rng,
             Model::Vsock => read_vsock(properties, fds)?,
+            Model::Share => self.read_share(properties, fds)?,
             Model::Disk => {
                 let drive = properties.string_if_given("drive")?;
                 let serial = properties.string_if_given("serial")?.unwrap_or_default();
@@ -293,6 +312,28 @@ impl Manager {
         })
     }
 
+    /// QEMU's tag, and in place of its chardev the way to whoever connects a virtiofsd.
+    fn read_share(&self, properties: &mut Arguments, fds: &mut ClientFds) -> Result<Wish, Failure> {
+        let tag = properties.string_if_given("tag")?;
+        let tag = tag.ok_or_else(|| Failure::generic("tag property must be set"))?;
+        check_tag(&tag).map_err(|error| Failure::generic(error.to_string()))?;
+        let mut others = self.devices.iter();
+        if others.any(|device| matches!(&device.named.part, Part::Share(other) if *other == tag)) {
+            return Err(Failure::generic(format!("another share has the tag {tag:?}")));
+        }
+        let plug = properties.string_if_given("plugfd")?;
+        if let Some(name) = properties.first_left() {
+            return Err(Failure::generic(format!(
+                "Property 'vhost-user-fs-pci.{name}' not found"
+            )));
+        }
+        let plug = plug.ok_or_else(|| {
+            Failure::generic("this process opens no sockets: give the plug by plugfd=, named by getfd")
+        })?;
+        let plug = fds.take(&plug)?;
+        Ok(Wish::Share { tag, plug })
+    }
+
     /// Makes the device. After an error [`Manager::forget`] frees what it took.
     fn realize(&mut self, wish: Wish, id: &str) -> Result<NamedDevice, Failure> {
         let failed = |error: crate::Error| Failure::generic(error.to_string());
@@ -300,6 +341,9 @@ impl Manager {
             Wish::Rng => devices::make_rng(id.into(), &self.platform).map_err(failed),
             Wish::Vsock { cid, door } => {
                 devices::make_vsock(id.into(), cid, door, &self.platform).map_err(failed)
+            }
+            Wish::Share { tag, plug } => {
+                devices::make_share(id.into(), &tag, plug, &self.platform).map_err(failed)
             }
             Wish::Disk {
                 drive,
@@ -341,6 +385,9 @@ impl Manager {
 
     /// `device_del`, by id or by path: asks the guest to let the device go.
     pub fn unplug(&mut self, id: &str) -> Result<(), Failure> {
+        if let Some(cpu) = self.cpu_at(id) {
+            return self.unplug_cpu(cpu);
+        }
         let short = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
         let found = self.devices.iter_mut().find(|device| device.id() == short);
         let device = found.ok_or_else(|| Failure::no_device(id))?;

@@ -16,6 +16,8 @@ pub use size::{format_size, parse_size};
 
 use crate::Error;
 
+/// Longest name of a share, in bytes.
+pub const MAX_TAG: usize = ostler_vhost_user::fs::MAX_TAG;
 /// Version of the specification's format; a process refuses any other.
 pub const SPEC_VERSION: u32 = 1;
 /// Most vCPUs of a guest: what both the CPU models and the machine can have.
@@ -60,8 +62,11 @@ pub struct GuestSpec {
     pub accelerator: AcceleratorSpec,
     /// Named CPU model.
     pub cpu_model: String,
-    /// Number of vCPUs.
+    /// Number of vCPUs at the start.
     pub cpus: u32,
+    /// Number of vCPUs that there can be, where they come and go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cpus: Option<u32>,
     /// RAM in bytes.
     pub memory: u64,
     /// What it starts with.
@@ -70,6 +75,9 @@ pub struct GuestSpec {
     pub disks: Vec<DiskSpec>,
     /// Network cards, in the order of their slots.
     pub nets: Vec<NetSpec>,
+    /// The display, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<DisplaySpec>,
     /// Where the 16550 at COM1 leads.
     pub serial: ConsoleSpec,
     /// Where the virtio console leads; `None` for no such device.
@@ -85,6 +93,9 @@ pub struct GuestSpec {
     /// Sockets between guest and host, if it has them.
     #[serde(default)]
     pub vsock: Option<VsockSpec>,
+    /// Folders of the host, in the order of their slots.
+    #[serde(default)]
+    pub shares: Vec<ShareSpec>,
     /// What happens when the guest lets its watchdog run out; `None` for no watchdog.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -104,6 +115,15 @@ pub struct GuestSpec {
     /// Where a debugger may come in.
     #[serde(default)]
     pub gdb: Option<GdbSpec>,
+}
+
+/// A display: VGA with Bochs' VBE registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisplaySpec {
+    /// What a BIOS runs for it; UEFI and systems have drivers of their own.
+    #[serde(default)]
+    pub rom: Option<Slot>,
 }
 
 /// A memory balloon.
@@ -126,6 +146,16 @@ pub struct VsockSpec {
     pub listener: Slot,
     /// The plug by which the guest's own connections are made (see [`ostler_virtio::vsock`]); without it there are none.
     pub plug: Option<Slot>,
+}
+
+/// A folder of the host that the guest mounts (virtio-fs).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareSpec {
+    /// The name by which the guest mounts it: 1 to [`MAX_TAG`] bytes.
+    pub tag: String,
+    /// The plug through which connections to a virtiofsd come (see [`ostler_vhost_user::fs`]).
+    pub plug: Slot,
 }
 
 /// What happens when a guest lets its watchdog run out.
@@ -440,6 +470,7 @@ impl GuestSpec {
         check_name(&self.name)?;
         self.machine_type()?;
         check_cpus(u64::from(self.cpus))?;
+        check_max_cpus(self.cpus, self.most_cpus().into())?;
         check_memory(self.memory)?;
         if let BootSpec::Kernel(kernel) = &self.boot
             && (kernel.command_line.len() > MAX_COMMAND_LINE || kernel.command_line.contains('\0'))
@@ -456,6 +487,7 @@ impl GuestSpec {
         }
         self.check_boot_order()?;
         self.check_channels()?;
+        self.check_shares()?;
         if sata > MAX_SATA_DRIVES {
             return refuse(format!(
                 "a guest has at most {MAX_SATA_DRIVES} SATA disks and CD-ROM drives together, not {sata}"
@@ -539,6 +571,16 @@ impl GuestSpec {
         Ok(())
     }
 
+    fn check_shares(&self) -> Result<(), Error> {
+        for (at, ShareSpec { tag, .. }) in self.shares.iter().enumerate() {
+            check_tag(tag)?;
+            if self.shares[..at].iter().any(|other| other.tag == *tag) {
+                return Err(Error::Specification(format!("two shares have the tag {tag:?}")));
+            }
+        }
+        Ok(())
+    }
+
     /// The version of the platform that it names.
     pub fn machine_type(&self) -> Result<MachineType, Error> {
         MachineType::from_name(&self.machine).ok_or_else(|| {
@@ -550,21 +592,29 @@ impl GuestSpec {
         })
     }
 
+    /// How many vCPUs there can be.
+    pub fn most_cpus(&self) -> u32 {
+        self.max_cpus.unwrap_or(self.cpus)
+    }
+
     /// Devices on the root bus beside disks, cards, console and entropy source.
     fn further_devices(&self) -> usize {
         usize::from(self.balloon.is_some())
             + usize::from(self.watchdog.is_some())
             + usize::from(self.vsock.is_some())
+            + self.shares.len()
     }
 
     /// Every descriptor that the specification names.
     fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<Slot> = self.control.into_iter().collect();
         slots.extend(self.gdb.iter().map(|gdb| gdb.listener));
+        slots.extend(self.display.and_then(|display| display.rom));
         if let Some(vsock) = &self.vsock {
             slots.push(vsock.listener);
             slots.extend(vsock.plug);
         }
+        slots.extend(self.shares.iter().map(|share| share.plug));
         match &self.boot {
             BootSpec::Kernel(kernel) => {
                 slots.push(kernel.kernel);
@@ -630,6 +680,26 @@ pub fn check_cpus(cpus: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// A share's tag has 1 to [`MAX_TAG`] bytes without control characters.
+pub fn check_tag(tag: &str) -> Result<(), Error> {
+    if tag.is_empty() || tag.len() > MAX_TAG || tag.chars().any(char::is_control) {
+        return Err(Error::Specification(format!(
+            "the tag {tag:?} of a share must have 1 to {MAX_TAG} bytes and no control characters"
+        )));
+    }
+    Ok(())
+}
+
+/// There can be as many CPUs as there are, or more, up to [`MAX_CPUS`].
+pub fn check_max_cpus(cpus: u32, most: u64) -> Result<(), Error> {
+    if most < u64::from(cpus) || most > u64::from(MAX_CPUS) {
+        return Err(Error::Specification(format!(
+            "a guest that starts with {cpus} CPUs can have {cpus} to {MAX_CPUS} of them, not {most}; change --cpus"
+        )));
+    }
+    Ok(())
+}
+
 /// A guest's CID is one of [`ostler_virtio::vsock::GUEST_CIDS`].
 pub fn check_cid(cid: u64) -> Result<u32, Error> {
     let cids = ostler_virtio::vsock::GUEST_CIDS;
@@ -690,16 +760,19 @@ pub(crate) mod tests {
             },
             cpu_model: "max".into(),
             cpus: 1,
+            max_cpus: None,
             memory: 512 << 20,
             boot: kernel(0, ""),
             disks: Vec::new(),
             nets: Vec::new(),
+            display: None,
             serial: ConsoleSpec::None,
             console: ConsoleSpec::None,
             channels: Vec::new(),
             rng: true,
             balloon: None,
             vsock: None,
+            shares: Vec::new(),
             watchdog: None,
             generation_id: None,
             debug_exit: false,
@@ -732,6 +805,7 @@ pub(crate) mod tests {
             },
             mac: "52:54:00:01:02:03".parse().unwrap(),
         });
+        good.display = Some(DisplaySpec { rom: Some(Slot(1)) });
         good.balloon = Some(BalloonSpec {
             deflate_on_oom: true,
             free_page_reporting: false,
@@ -745,6 +819,7 @@ pub(crate) mod tests {
             leads_to: ConsoleSpec::Socket { listener: Slot(2) },
         });
         good.vsock = Some(vsock(u32::MAX - 1, 1));
+        good.shares = vec![share("src", 1), share("\u{e9}t\u{e9}", 2)];
         good.generation_id = Some(Guid([7; 16]));
         good.watchdog = Some(WatchdogAction::InjectNmi);
         for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
@@ -793,6 +868,13 @@ pub(crate) mod tests {
         }
     }
 
+    fn share(tag: &str, plug: u32) -> ShareSpec {
+        ShareSpec {
+            tag: tag.into(),
+            plug: Slot(plug),
+        }
+    }
+
     fn drives(count: usize, bus: DiskBus) -> Vec<DiskSpec> {
         let drive = DiskSpec {
             file: Some(Slot(0)),
@@ -815,6 +897,8 @@ pub(crate) mod tests {
             |s| s.name = "x".repeat(MAX_NAME + 1),
             |s| s.cpus = 0,
             |s| s.cpus = 1000,
+            |s| (s.cpus, s.max_cpus) = (2, Some(1)),
+            |s| s.max_cpus = Some(MAX_CPUS + 1),
             |s| s.memory = 1 << 20,
             |s| s.memory += 1,
             |s| s.boot = kernel(0, "a\0b"),
@@ -854,9 +938,16 @@ pub(crate) mod tests {
                 s.disks = drives(1, DiskBus::Sata);
                 s.disks[0].file = None;
             },
+            |s| s.display = Some(DisplaySpec { rom: Some(Slot(1)) }),
             |s| s.vsock = Some(vsock(2, 0)),
             |s| s.vsock = Some(vsock(u32::MAX, 0)),
             |s| s.vsock = Some(vsock(3, 1)),
+            |s| s.shares = vec![share("a", 1)],
+            |s| s.shares = vec![share("", 0)],
+            |s| s.shares = vec![share("a\0", 0)],
+            |s| s.shares = vec![share(&"x".repeat(MAX_TAG + 1), 0)],
+            |s| s.shares = vec![share("a", 0), share("a", 0)],
+            |s| s.shares = (0..=MAX_DEVICES).map(|n| share(&n.to_string(), 0)).collect(),
             |s| {
                 s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
                 s.vsock = Some(vsock(3, 0));

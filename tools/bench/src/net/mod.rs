@@ -19,7 +19,7 @@ mod guests;
 mod joint;
 mod outside;
 mod rings;
-mod space;
+pub(crate) mod space;
 mod stations;
 pub(crate) mod stream;
 mod table;

@@ -42,7 +42,7 @@ pub(super) fn run(line: &str) -> Result<String, Error> {
 }
 
 /// Runs `command`, and returns what it printed.
-pub(super) fn run_command(command: &mut Command) -> Result<String, Error> {
+pub(crate) fn run_command(command: &mut Command) -> Result<String, Error> {
     let output = command.output();
     let output = output.map_err(|e| Error::Start(format!("{command:?}"), e))?;
     if output.status.success() {

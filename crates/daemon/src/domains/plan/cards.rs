@@ -71,6 +71,20 @@ pub struct NetworkPort {
     pub target: Option<String>,
 }
 
+impl NetworkPort {
+    /// What `card` wishes of `network`.
+    pub fn of(card: &xml::Interface, network: &str, portgroup: Option<&str>) -> Self {
+        Self {
+            network: network.into(),
+            portgroup: portgroup.map(str::to_owned),
+            vlan: card.vlan.clone(),
+            isolated: card.isolated,
+            bandwidth: card.bandwidth,
+            target: card.target.clone(),
+        }
+    }
+}
+
 pub(super) fn read(devices: &xml::Devices) -> Result<Vec<Card>, Lacks> {
     devices.interfaces.iter().map(card).collect()
 }
@@ -110,14 +124,9 @@ fn card(card: &xml::Interface) -> Result<Card, Lacks> {
             target,
             unmanaged: card.unmanaged,
         },
-        xml::InterfaceSource::Network { network, portgroup } => CardSource::Network(NetworkPort {
-            network: network.clone(),
-            portgroup: portgroup.clone(),
-            vlan: card.vlan.clone(),
-            isolated: card.isolated,
-            bandwidth: card.bandwidth,
-            target,
-        }),
+        xml::InterfaceSource::Network { network, portgroup } => {
+            CardSource::Network(NetworkPort::of(card, network, portgroup.as_deref()))
+        }
         xml::InterfaceSource::VhostUser { .. } => return Err(lacks("there is no vhost-user yet")),
         xml::InterfaceSource::Direct { .. } => return Err(lacks("there is no macvtap")),
     };

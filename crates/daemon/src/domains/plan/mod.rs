@@ -4,11 +4,13 @@
 mod boot;
 mod cards;
 mod disks;
+mod sockets;
 mod streams;
 
 pub use boot::{Boot, Store};
 pub use cards::{Card, CardSource, NetworkPort};
 pub use disks::{Disk, Image};
+pub use sockets::{Share, ShareSource, Vsock};
 pub use streams::{Stream, Streams};
 
 use ostler_libvirt::{Code, RemoteError};
@@ -47,6 +49,10 @@ pub struct Plan {
     pub balloon: Option<BalloonSpec>,
     /// What its watchdog does.
     pub watchdog: Option<WatchdogAction>,
+    /// Folders of the host.
+    pub shares: Vec<Share>,
+    /// Its sockets to the host.
+    pub vsock: Option<Vsock>,
     /// Its generation ID.
     pub generation_id: Option<Guid>,
     /// What a reset does.
@@ -65,7 +71,6 @@ impl Plan {
         clock(model)?;
         tuning(model)?;
         let devices = &model.devices;
-        absent_devices(devices)?;
         let disks = disks::read(model)?;
         let vcpus = model.vcpus.current;
         check_cpus(vcpus.into()).map_err(|error| error.to_string())?;
@@ -81,6 +86,8 @@ impl Plan {
             rng: rng(devices)?,
             balloon: balloon(devices),
             watchdog: watchdog(devices)?,
+            shares: sockets::shares(devices)?,
+            vsock: sockets::vsock(devices)?,
             generation_id: model.generation_id.map(|id| Guid(id.0)),
             on_reset: on_reset(model)?,
             disks,
@@ -109,6 +116,14 @@ fn memory(model: &xml::Domain) -> Result<(), Lacks> {
     Ok(())
 }
 
+/// Whether a model that is named, with what it is to be without, has a feature by its name alone.
+fn promises(model: &str, feature: &str) -> bool {
+    let (name, _) = model.split_once(',').unwrap_or((model, ""));
+    let feature = feature.replace(['-', '.'], "_");
+    let promised = ostler_accel::model::promises(name);
+    promised.is_some_and(|promised| promised.contains(&feature.as_str()))
+}
+
 /// The model by its name, without the features that are disabled.
 fn cpu_model(model: &xml::Domain) -> Result<String, Lacks> {
     let cpu = &model.cpu;
@@ -128,6 +143,7 @@ fn cpu_model(model: &xml::Domain) -> Result<String, Lacks> {
             xml::FeaturePolicy::Disable => name.push_str(&format!(",-{}", feature.name.replace('-', "_"))),
             // What the accelerator has is shown anyway.
             xml::FeaturePolicy::Optional => {}
+            xml::FeaturePolicy::Require if promises(&name, &feature.name) => {}
             _ => {
                 return Err(format!(
                     "the CPU feature '{}' cannot be required, forced or forbidden; only disabled",
@@ -158,19 +174,6 @@ fn tuning(model: &xml::Domain) -> Result<(), Lacks> {
         Some(_) => Err("CPU <shares> cannot be set: guests are in no control group of their own".into()),
         None => Ok(()),
     }
-}
-
-fn absent_devices(devices: &xml::Devices) -> Result<(), Lacks> {
-    if let Some(shared) = devices.filesystems.first() {
-        return Err(format!(
-            "the <filesystem> '{}' cannot be shared: there is no virtiofs yet",
-            shared.tag
-        ));
-    }
-    if devices.vsock.is_some() {
-        return Err("a guest that the daemon starts has no <vsock> yet".into());
-    }
-    Ok(())
 }
 
 fn rng(devices: &xml::Devices) -> Result<bool, Lacks> {

@@ -179,10 +179,14 @@ fn what_a_guest_lacks_is_named() {
             "<serial>",
         ),
         ("<channel type='pty'><target type='virtio'/></channel>", "name"),
-        ("<vsock><cid auto='yes'/></vsock>", "<vsock>"),
+        ("<vsock><cid auto='no' address='4294967295'/></vsock>", "CID"),
         (
-            "<filesystem><driver type='virtiofs'/><source dir='/s'/><target dir='t'/></filesystem>",
+            "<filesystem><driver type='virtiofs'/><source dir='/s'/><target dir='t'/><readonly/></filesystem>",
             "'t'",
+        ),
+        (
+            "<filesystem><driver type='virtiofs'/><source socket='/s'/></filesystem>",
+            "tag",
         ),
         ("<rng><rate bytes='9'/><backend model='random'/></rng>", "<rate>"),
         ("<watchdog model='itco'/>", "itco"),
@@ -250,4 +254,27 @@ fn what_a_guest_lacks_is_named() {
         let why = plan(&XML.replacen(from, to, 1)).unwrap_err();
         assert!(why.contains(says), "{says}: {why}");
     }
+}
+
+#[test]
+fn folders_and_sockets_of_the_host() {
+    let plan = with_devices(
+        "<filesystem type='mount' accessmode='passthrough'><driver type='virtiofs'/><source dir='/s'/><target dir='t'/></filesystem>\
+         <filesystem><driver type='virtiofs'/><source socket='/v'/><target dir='u'/></filesystem>\
+         <vsock model='virtio'><cid auto='no' address='7'/></vsock>",
+    )
+    .unwrap();
+    let share = |alias: &str, tag: &str, source| Share {
+        alias: alias.into(),
+        tag: tag.into(),
+        source,
+    };
+    assert_eq!(
+        plan.shares,
+        [
+            share("fs0", "t", ShareSource::Folder("/s".into())),
+            share("fs1", "u", ShareSource::Socket("/v".into())),
+        ]
+    );
+    assert_eq!(plan.vsock.unwrap().cid, Some(7));
 }

@@ -137,6 +137,7 @@ impl Tls {
             .and_then(|()| stream::split(session, socket));
         let (reader, writer, socket) = ready.map_err(failed)?;
         Ok(Connection {
+            direct: None,
             reader: Box::new(reader),
             writer: Box::new(writer),
             socket,

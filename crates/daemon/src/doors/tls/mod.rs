@@ -31,7 +31,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads certificates and key. They are read once: new ones are used from the daemon's next start on.
+    /// Reads certificates and key, all of them or none.
     pub fn load(config: &TlsConfig) -> Result<Self, Error> {
         let unfit = |path: &Path, why: String| Error::Certificate {
             path: path.into(),

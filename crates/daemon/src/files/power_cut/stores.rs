@@ -58,7 +58,7 @@ impl Stores {
             let state = domain.state();
             let definition = state.persistent.as_ref().unwrap();
             assert_eq!(state.name, definition.name);
-            let found = (definition.xml.clone(), state.autostart);
+            let found = (definition.xml.to_string(), state.autostart);
             assert_eq!(seen.insert(format!("guest {}", state.name), found), None);
         }
         for network in self.networks.all() {

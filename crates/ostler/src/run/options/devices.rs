@@ -15,6 +15,22 @@ pub struct VsockOption {
     pub path: PathBuf,
 }
 
+/// A folder of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareOption {
+    pub tag: String,
+    pub source: ShareSource,
+}
+
+/// Who shares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShareSource {
+    /// A virtiofsd that is started for this folder.
+    Folder(PathBuf),
+    /// A virtiofsd that listens at this socket.
+    Socket(PathBuf),
+}
+
 /// A VM generation ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GenerationIdOption {
@@ -75,6 +91,27 @@ pub(super) fn parse_vsock(text: &str) -> Result<VsockOption, String> {
         cid: spec::check_cid(cid).map_err(|error| error.to_string())?,
         path: path.into(),
     })
+}
+
+pub(super) fn parse_share(text: &str) -> Result<ShareOption, String> {
+    let usage = || format!("\"{text}\" is no share; write tag=NAME,dir=FOLDER or tag=NAME,socket=PATH");
+    // A path may have commas in it.
+    let (tag, source) = text
+        .strip_prefix("tag=")
+        .and_then(|rest| rest.split_once(','))
+        .ok_or_else(usage)?;
+    let (kind, path) = source.split_once('=').ok_or_else(usage)?;
+    if path.is_empty() {
+        return Err(usage());
+    }
+    spec::check_tag(tag).map_err(|error| error.to_string())?;
+    let source = match kind {
+        "dir" => ShareSource::Folder(path.into()),
+        "socket" => ShareSource::Socket(path.into()),
+        _ => return Err(usage()),
+    };
+    let tag = tag.into();
+    Ok(ShareOption { tag, source })
 }
 
 pub(super) fn parse_watchdog(text: &str) -> Result<WatchdogAction, String> {

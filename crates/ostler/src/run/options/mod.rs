@@ -14,14 +14,14 @@ use clap::{Args, ValueEnum};
 use ostler_vmm::spec::{self, WatchdogAction, parse_size};
 
 pub use boot::FirmwareOption;
-pub use devices::{BalloonOption, GenerationIdOption, VsockOption};
+pub use devices::{BalloonOption, GenerationIdOption, ShareOption, ShareSource, VsockOption};
 pub use disk::DiskOption;
 pub use net::{CardOption, NetOption, SwitchOption, TapOption};
 pub use places::{ConsoleOption, GdbOption};
 
 use super::outcome;
 use boot::parse_firmware;
-use devices::{parse_balloon, parse_generation_id, parse_vsock, parse_watchdog};
+use devices::{parse_balloon, parse_generation_id, parse_share, parse_vsock, parse_watchdog};
 use disk::parse_disk;
 use net::parse_card;
 use places::{parse_console, parse_gdb};
@@ -68,9 +68,9 @@ pub struct RunArgs {
     /// Repeat for more cards.
     #[arg(long = "net", value_name = "KIND", value_parser = parse_card)]
     pub nets: Vec<CardOption>,
-    /// Number of CPUs.
-    #[arg(long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
-    pub cpus: u32,
+    /// Number of CPUs: N[,max=M]. With a larger M, CPUs can be plugged in and unplugged while the guest runs.
+    #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
+    pub cpus: CpuOption,
     /// RAM, such as 512M or 2G.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub memory: u64,
@@ -89,6 +89,10 @@ pub struct RunArgs {
     /// Virtio console: stdio, file=FILE, socket=PATH or none.
     #[arg(long, value_name = "WHERE", default_value = "none", value_parser = parse_console)]
     pub console: ConsoleOption,
+    /// Display: vga, which boot loaders and systems have drivers for. Its picture is taken by the control socket (screendump); its
+    /// keyboard is there always (send-key).
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "none")]
+    pub display: DisplayOption,
     /// Virtio entropy source.
     #[arg(long, value_enum, value_name = "SWITCH", default_value = "on")]
     pub rng: Switch,
@@ -99,6 +103,10 @@ pub struct RunArgs {
     /// guest; the guest's connections to port P of the host come to PATH_P.
     #[arg(long, value_name = "cid=N,socket=PATH", value_parser = parse_vsock)]
     pub vsock: Option<VsockOption>,
+    /// Folder of the host that the guest mounts by its tag (virtio-fs): tag=NAME,dir=FOLDER, or tag=NAME,socket=PATH of a virtiofsd that
+    /// runs. Several are possible.
+    #[arg(long = "fs", value_name = "tag=NAME,dir=FOLDER", value_parser = parse_share)]
+    pub shares: Vec<ShareOption>,
     /// Watchdog (i6300esb), and what happens when the guest lets it run out: action=reset, shutdown, poweroff, pause, debug, none or
     /// inject-nmi.
     #[arg(long, value_name = "action=WHAT", value_parser = parse_watchdog)]
@@ -138,6 +146,15 @@ pub enum Switch {
     Off,
 }
 
+/// What `--display` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DisplayOption {
+    /// No display.
+    None,
+    /// VGA with Bochs' VBE registers.
+    Vga,
+}
+
 /// What `--accel` takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccelOption {
@@ -158,12 +175,34 @@ pub enum EngineOption {
     Translator,
 }
 
-fn parse_cpus(text: &str) -> Result<u32, String> {
-    let cpus = text
-        .parse::<u64>()
-        .map_err(|_| format!("\"{text}\" is no number of CPUs"))?;
-    spec::check_cpus(cpus).map_err(|e| e.to_string())?;
-    u32::try_from(cpus).map_err(|e| e.to_string())
+/// What `--cpus` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuOption {
+    /// CPUs at the start.
+    pub now: u32,
+    /// CPUs that there can be, where they come and go.
+    pub most: Option<u32>,
+}
+
+fn parse_cpus(text: &str) -> Result<CpuOption, String> {
+    let (now, most) = match text.split_once(",max=") {
+        Some((now, most)) => (now, Some(most)),
+        None => (text, None),
+    };
+    let number = |text: &str| {
+        let number = text.parse::<u64>();
+        number.map_err(|_| format!("\"{text}\" is no number of CPUs"))
+    };
+    let narrow = |cpus: u64| u32::try_from(cpus).map_err(|e| e.to_string());
+    let now = number(now)?;
+    spec::check_cpus(now).map_err(|e| e.to_string())?;
+    let now = narrow(now)?;
+    let most = most.map(number).transpose()?;
+    if let Some(most) = most {
+        spec::check_max_cpus(now, most).map_err(|e| e.to_string())?;
+    }
+    let most = most.map(narrow).transpose()?.filter(|most| *most > now);
+    Ok(CpuOption { now, most })
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {

@@ -64,6 +64,10 @@ fn the_whole_grammar_is_understood() {
         "on,deflate-on-oom=off",
         "--vsock",
         "cid=3,socket=/run/a,b",
+        "--fs",
+        "tag=src,dir=/home/me,you",
+        "--fs",
+        "tag=b,socket=/run/fs",
         "--watchdog",
         "action=inject-nmi",
         "--vm-generation-id",
@@ -85,6 +89,15 @@ fn the_whole_grammar_is_understood() {
     };
     assert_eq!(args.vsock.as_ref(), Some(&vsock));
     assert_eq!(devices::parse_vsock("socket=/run/a,b,cid=3"), Ok(vsock));
+    let share = |tag: &str, source| ShareOption {
+        tag: tag.into(),
+        source,
+    };
+    let shares = [
+        share("src", ShareSource::Folder("/home/me,you".into())),
+        share("b", ShareSource::Socket("/run/fs".into())),
+    ];
+    assert_eq!(args.shares, shares);
     assert_eq!(args.watchdog, Some(WatchdogAction::InjectNmi));
     assert_eq!(parse(&[]).unwrap().balloon, BalloonOption(None));
     assert_eq!(args.append, "-v quiet");
@@ -127,7 +140,7 @@ fn the_whole_grammar_is_understood() {
         mac,
     };
     assert_eq!(args.nets[2].net, NetOption::Switch(at_switch));
-    assert_eq!((args.cpus, args.memory), (4, 1 << 30));
+    assert_eq!((args.cpus.now, args.cpus.most, args.memory), (4, None, 1 << 30));
     assert_eq!(args.serial, Some(ConsoleOption::File("log".into())));
     assert_eq!(args.console, ConsoleOption::Socket("con".into()));
     assert_eq!(args.gdb, Some(GdbOption::Tcp(([127, 0, 0, 1], 1234).into())));
@@ -182,6 +195,12 @@ fn bad_values_are_refused() {
         ["--vsock", "cid=4294967295,socket=a"],
         ["--vsock", "cid=x,socket=a"],
         ["--vsock", "socket=a"],
+        ["--fs", "tag=a"],
+        ["--fs", "tag=,dir=/"],
+        ["--fs", "tag=a,dir="],
+        ["--fs", "tag=a,disk=/"],
+        ["--fs", "dir=/,tag=a"],
+        ["--fs", "tag=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,dir=/"],
         ["--watchdog", ""],
         ["--watchdog", "reset"],
         ["--watchdog", "action=bark"],

@@ -69,6 +69,12 @@ impl Place {
         place
     }
 
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let daemon = rustix::process::Pid::from_child(self.daemon.as_ref().unwrap());
+        rustix::process::kill_process(daemon, signal).unwrap();
+    }
+
     /// What the daemon has said, its audit log among it.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()

@@ -163,6 +163,15 @@ impl TlsHost {
         )
     }
 
+    /// Has the daemon read its certificates again, and waits until it has said what came of it.
+    fn reload(&self, says: &str) {
+        let before = self.place.log().matches(says).count();
+        self.place.signal(rustix::process::Signal::HUP);
+        wait_until(&format!("the daemon says once more: {says}"), || {
+            self.place.log().matches(says).count() > before
+        });
+    }
+
     fn connect(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.port)).unwrap()
     }
@@ -204,6 +213,60 @@ fn a_right_certificate_manages_guests() {
 
 fn printed_or_timed_out(mut command: Command) -> String {
     String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn certificates_are_read_again_by_sighup() {
+    let host = TlsHost::start("IP:127.0.0.1", "crl = \"@/crl.pem\"");
+    host.authority.client("one", "/CN=one", "");
+    host.authority.client("two", "/CN=two", "");
+    let [one, two] = ["one", "two"].map(|name| {
+        let pkipath = host.authority.pkipath(&host.authority, name);
+        host.uri(&pkipath)
+    });
+    printed(virsh(&one, "hostname"));
+    // Who is connected stays so.
+    let mut connected = welcomed(&host, "two");
+
+    // One is revoked.
+    host.authority.openssl("ca -config config -revoke one.pem");
+    host.authority.openssl("ca -config config -gencrl -out crl.pem");
+    printed(virsh(&one, "hostname"));
+    host.reload("the certificates of TLS were read again");
+    complaint(virsh(&one, "hostname"));
+    host.expect_refused("Revoked");
+    printed(virsh(&two, "hostname"));
+
+    // Half a file changes nothing.
+    let good = fs::read(host.authority.path("server.pem")).unwrap();
+    fs::write(host.authority.path("server.pem"), &good[..good.len() / 2]).unwrap();
+    host.reload("nothing is read again");
+    printed(virsh(&two, "hostname"));
+    let config = fs::read_to_string(host.place.path("daemon.toml")).unwrap();
+    fs::write(host.place.path("daemon.toml"), "[tls]\nfoo = 1\n").unwrap();
+    host.reload("unknown field `foo`");
+
+    // Another name of the host, another authority, and who is let in.
+    let foreign = Authority::new(host.place.path("foreign"), "Stranger");
+    foreign.server("IP:127.0.0.1");
+    foreign.client("three", "/CN=three", "");
+    foreign.client("four", "/CN=four", "");
+    for name in ["ca.pem", "server.pem", "server.key"] {
+        fs::copy(foreign.path(name), host.authority.path(name)).unwrap();
+    }
+    let config = config
+        .lines()
+        .filter(|line| !line.starts_with("crl ="))
+        .chain(["allowed-names = [\"CN=three\"]"])
+        .collect::<Vec<_>>()
+        .join("\n");
+    fs::write(host.place.path("daemon.toml"), config).unwrap();
+    host.reload("the certificates of TLS were read again");
+    printed(virsh(&host.uri(&foreign.pkipath(&foreign, "three")), "hostname"));
+    complaint(virsh(&host.uri(&foreign.pkipath(&foreign, "four")), "hostname"));
+    host.expect_refused("CN=four is not among the allowed names");
+    complaint(virsh(&two, "hostname"));
+    assert_eq!(hostname(&mut connected), this_host());
 }
 
 #[test]
@@ -368,6 +431,29 @@ fn welcomed(host: &TlsHost, name: &str) -> rustls::StreamOwned<rustls::ClientCon
     stream
 }
 
+/// What the daemon answers when it is asked for the host's name.
+fn hostname(stream: &mut (impl Read + Write)) -> String {
+    let call = Message {
+        header: Header {
+            program: REMOTE_PROGRAM,
+            version: PROGRAM_VERSION,
+            procedure: ConnectGetHostname::NUMBER,
+            kind: Kind::Call,
+            serial: 1,
+            status: Status::Ok,
+        },
+        payload: Vec::new(),
+    };
+    stream.write_all(&call.to_bytes()).unwrap();
+    let answer = Message::read(stream).unwrap().unwrap();
+    xdr::from_bytes(&answer.payload).unwrap()
+}
+
+fn this_host() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_hundred_at_once_and_stalled_handshakes_hold_up_no_one() {
     let host = TlsHost::start("IP:127.0.0.1", "");
@@ -386,27 +472,13 @@ fn a_hundred_at_once_and_stalled_handshakes_hold_up_no_one() {
     );
     host.expect_refused("corrupt message");
 
-    let call = Message {
-        header: Header {
-            program: REMOTE_PROGRAM,
-            version: PROGRAM_VERSION,
-            procedure: ConnectGetHostname::NUMBER,
-            kind: Kind::Call,
-            serial: 1,
-            status: Status::Ok,
-        },
-        payload: Vec::new(),
-    };
     let all_are_in = Barrier::new(100);
     std::thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| {
                 let mut stream = welcomed(&host, "client");
                 all_are_in.wait();
-                stream.write_all(&call.to_bytes()).unwrap();
-                let answer = Message::read(&mut stream).unwrap().unwrap();
-                let name: String = xdr::from_bytes(&answer.payload).unwrap();
-                assert_eq!(name, rustix::system::uname().nodename().to_str().unwrap());
+                assert_eq!(hostname(&mut stream), this_host());
             });
         }
     });

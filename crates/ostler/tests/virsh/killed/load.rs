@@ -11,6 +11,11 @@ use super::look::{self, Kind, Object, Objects, State};
 
 /// The flag of a change of the definition that lasts (`VIR_DOMAIN_AFFECT_CONFIG`).
 const CONFIG: u32 = 2;
+/// The flag of a change of the guest that runs (`VIR_DOMAIN_AFFECT_LIVE`).
+const LIVE: u32 = 1;
+/// What is plugged in, and how many of it: one that a daemon left half there keeps its slot, as this guest lets nothing go.
+const RNG: &str = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>";
+const MOST_PLUGGED: usize = 2;
 /// The kind of text that is a title (`VIR_DOMAIN_METADATA_TITLE`).
 const TITLE: i32 = 1;
 /// Starting a pool: its folder is made first.
@@ -168,6 +173,7 @@ impl Load {
                     autostart: false,
                     mark: String::new(),
                     state: State::Off,
+                    plugged: 0,
                     text: None,
                 };
                 (format!("{}{}", self.prefix, self.next), object)
@@ -216,7 +222,7 @@ impl Load {
             uuid: object.uuid,
             id: -1,
         };
-        match (self.random.below(7), object.state) {
+        match (self.random.below(8), object.state) {
             (0, _) => self.define_guest(client, Some(name)),
             (1, _) => {
                 object.autostart = !object.autostart;
@@ -265,6 +271,16 @@ impl Load {
                 let after = self.with(Kind::Guest, name, object);
                 self.call::<DomainCreate>(client, &guest, name, after)
             }
+            (5, _) if object.plugged < MOST_PLUGGED => {
+                object.plugged += 1;
+                let args = DeviceFlagsArgs {
+                    domain: guest,
+                    xml: RNG.into(),
+                    flags: LIVE,
+                };
+                let after = self.with(Kind::Guest, name, object);
+                self.call::<DomainAttachDeviceFlags>(client, &args, name, after)
+            }
             (3 | 4, state) => {
                 object.state = match state {
                     State::Paused => State::Running,
@@ -278,6 +294,7 @@ impl Load {
             }
             (_, _) => {
                 object.state = State::Off;
+                object.plugged = 0;
                 let after = self.with(Kind::Guest, name, object);
                 self.call::<DomainDestroy>(client, &guest, name, after)
             }
@@ -311,9 +328,9 @@ impl Load {
             name: name.into(),
             uuid: object.uuid,
         };
-        match self.random.below(3) {
-            0 => self.define_network(client, Some(name)),
-            1 => {
+        match (self.random.below(6), object.state) {
+            (0, _) => self.define_network(client, Some(name)),
+            (1, _) => {
                 object.autostart = !object.autostart;
                 let args = NetworkSetAutostartArgs {
                     network,
@@ -322,9 +339,19 @@ impl Load {
                 let after = self.with(Kind::Network, name, object);
                 self.call::<NetworkSetAutostart>(client, &args, name, after)
             }
-            _ => {
+            (2, State::Off) => {
                 let after = self.without(Kind::Network, name);
                 self.call::<NetworkUndefine>(client, &network, name, after)
+            }
+            (_, State::Off) => {
+                object.state = State::Running;
+                let after = self.with(Kind::Network, name, object);
+                self.call::<NetworkCreate>(client, &network, name, after)
+            }
+            _ => {
+                object.state = State::Off;
+                let after = self.with(Kind::Network, name, object);
+                self.call::<NetworkDestroy>(client, &network, name, after)
             }
         }
     }

@@ -35,6 +35,8 @@ pub struct Object {
     pub mark: String,
     /// Whether it runs.
     pub state: State,
+    /// Entropy sources that a guest has which runs.
+    pub plugged: usize,
     /// Its definition, if it was read since its last change.
     pub text: Option<String>,
 }
@@ -57,9 +59,10 @@ impl Object {
                 autostart,
                 mark,
                 state,
+                plugged,
                 ..
             } = object.clone();
-            (uuid, autostart, mark, state)
+            (uuid, autostart, mark, state, plugged)
         };
         text && short(self) == short(seen)
     }
@@ -83,16 +86,19 @@ pub fn guest(client: &mut Client, guest: &Domain) -> Result<Object, Failed> {
     let text = client.call::<DomainGetXmlDesc>(&args(INACTIVE_GUEST))?;
     let title = between(&text, "<title>", "</title>");
     let description = between(&text, "<description>", "</description>");
+    let state = match client.call::<DomainGetState>(&args(0))?.state {
+        1 => State::Running,
+        3 => State::Paused,
+        5 => State::Off,
+        other => panic!("{} is in state {other}", guest.name),
+    };
+    let live = client.call::<DomainGetXmlDesc>(&args(0))?;
     Ok(Object {
         uuid: guest.uuid,
         autostart: client.call::<DomainGetAutostart>(guest)? != 0,
         mark: format!("{description} {title}"),
-        state: match client.call::<DomainGetState>(&args(0))?.state {
-            1 => State::Running,
-            3 => State::Paused,
-            5 => State::Off,
-            other => panic!("{} is in state {other}", guest.name),
-        },
+        state,
+        plugged: live.matches("<rng ").count(),
         text: Some(text),
     })
 }
@@ -108,6 +114,7 @@ pub fn network(client: &mut Client, network: &Network) -> Result<Object, Failed>
         autostart: client.call::<NetworkGetAutostart>(network)? != 0,
         mark: between(&text, "<mtu size='", "'"),
         state: is_on(client.call::<NetworkIsActive>(network)?),
+        plugged: 0,
         text: Some(text),
     })
 }
@@ -123,6 +130,7 @@ pub fn pool(client: &mut Client, pool: &StoragePool) -> Result<Object, Failed> {
         autostart: client.call::<StoragePoolGetAutostart>(pool)? != 0,
         mark: between(&text, "<mode>", "</mode>"),
         state: is_on(client.call::<StoragePoolIsActive>(pool)?),
+        plugged: 0,
         text: Some(text),
     })
 }
@@ -134,6 +142,7 @@ pub fn volume(client: &mut Client, volume: &StorageVolume) -> Result<Object, Fai
         autostart: false,
         mark: info.capacity.to_string(),
         state: State::Off,
+        plugged: 0,
         text: None,
     })
 }
@@ -155,6 +164,7 @@ pub fn secret(client: &mut Client, secret: &Secret) -> Result<Object, Failed> {
         autostart: false,
         mark: format!("{description} {value}"),
         state: State::Off,
+        plugged: 0,
         text: Some(text),
     })
 }

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ostler_libvirt::procedures::DomainDestroy;
-use ostler_libvirt::types::Domain;
+use ostler_libvirt::procedures::{DomainDestroy, NetworkDestroy};
+use ostler_libvirt::types::{Domain, Network};
 
 use crate::setup::{Host, wait_until};
 use client::Client;
@@ -153,6 +153,34 @@ fn processes_fit(prefix: &str, seen: &Objects) -> bool {
     processes.values().all(|pids| pids.len() == 1) && running.eq(processes.keys())
 }
 
+/// The processes of switches whose configurations are below `folder`, by the UUIDs of their networks.
+fn switches(folder: &Path) -> BTreeMap<String, Vec<u32>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let start = format!("switch\0run\0--config\0{}/", folder.display());
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let uuid = line
+            .split_once(&start)
+            .and_then(|(_, rest)| rest.split('/').next());
+        if let (Some(pid), Some(uuid)) = (pid, uuid) {
+            found.entry(uuid.replace('-', "")).or_default().push(pid);
+        }
+    }
+    found
+}
+
+/// Whether each network that runs has one switch, and no other network has any.
+fn switches_fit(host: &Host, seen: &Objects) -> bool {
+    let running = seen
+        .iter()
+        .filter(|((kind, _), object)| *kind == Kind::Network && object.state != State::Off)
+        .map(|(_, object)| look::name_of(&object.uuid));
+    let running: BTreeSet<_> = running.collect();
+    let switches = switches(&host.path("run/networks"));
+    switches.values().all(|pids| pids.len() == 1) && running.iter().eq(switches.keys())
+}
+
 /// Looks at everything after a start: each client finds what it was told, and of the call that was on its way all or nothing.
 fn check(host: &Host, all: &str, loads: &mut [Load], figures: &mut Figures) {
     let mut client = Client::connect(&host.path("sock")).unwrap();
@@ -160,7 +188,7 @@ fn check(host: &Host, all: &str, loads: &mut [Load], figures: &mut Figures) {
     // A guest whose start or end was on its way may be on its way still.
     wait_until("guests have processes", || {
         seen = look::everything(&mut client).unwrap();
-        processes_fit(all, &seen)
+        processes_fit(all, &seen) && switches_fit(host, &seen)
     });
     for load in loads {
         let is_ours = |(kind, name): &(Kind, String), mark: &str| match kind {
@@ -191,7 +219,7 @@ fn check(host: &Host, all: &str, loads: &mut [Load], figures: &mut Figures) {
     }
 }
 
-/// Ends a guest whose start or end was on its way: it may go on by itself.
+/// Ends a guest or a network whose start or end was on its way: it may go on by itself.
 fn settle(client: &mut Client, load: &mut Load, after: &Objects) {
     for (key, object) in &mut load.objects {
         let other = after.get(key).map(|after| after.state);
@@ -203,8 +231,30 @@ fn settle(client: &mut Client, load: &mut Load, after: &Objects) {
             };
             // It may be over already.
             let _ = client.call::<DomainDestroy>(&guest);
+            (object.state, object.plugged) = (State::Off, 0);
+        }
+        if key.0 == Kind::Network && load.call.starts_with("NETWORK_DESTROY") && other == Some(State::Off) {
+            let network = Network {
+                name: key.1.clone(),
+                uuid: object.uuid,
+            };
+            // As above.
+            let _ = client.call::<NetworkDestroy>(&network);
             object.state = State::Off;
         }
+    }
+}
+
+/// What was plugged into guests is in their processes.
+fn check_devices(host: &Host, loads: &[Load]) {
+    for ((kind, name), object) in loads.iter().flat_map(|load| &load.objects) {
+        if *kind != Kind::Guest || object.plugged == 0 {
+            continue;
+        }
+        let ask = r#"{"execute":"qom-list","arguments":{"path":"/machine/peripheral"}}"#;
+        let said = host.virsh(&format!("qemu-monitor-command {name} {ask}"));
+        let there = said.matches("\"name\":\"hot").count();
+        assert!(there >= object.plugged, "{name}: {object:?} has {said}");
     }
 }
 
@@ -287,6 +337,7 @@ fn a_daemon_that_is_killed_at_any_moment_loses_nothing() {
         check_files(&host);
         check_definitions(&host, &loads);
         check_lists(&host, &loads);
+        check_devices(&host, &loads);
         // Who ran, runs: the same process.
         let now = processes(&all);
         for (name, process) in &running {

@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ostler_netio::{Header, Offloads};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -63,6 +64,9 @@ impl PacketLink {
     /// Takes the frame whose place in the ring was too short for it.
     fn take_large(&mut self, tag: Option<[u8; 4]>, batch: &mut Batch) -> Result<(), Gone> {
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+        if tag.is_none() {
+            return self.take_large_untagged(flags, batch);
+        }
         match rustix::net::recv(&self.socket, &mut self.large[..], flags) {
             Ok((_, whole)) if whole <= self.large.len() => {
                 push(batch, &self.large[..whole], tag, &mut self.lost)
@@ -70,6 +74,32 @@ impl PacketLink {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR | Errno::NETDOWN) => self.lost.received += 1,
             Err(error) => return Err(Gone(error.to_string())),
         }
+        Ok(())
+    }
+
+    /// The same without a tag: straight to where it is looked at.
+    fn take_large_untagged(&mut self, flags: RecvFlags, batch: &mut Batch) -> Result<(), Gone> {
+        let socket = &self.socket;
+        let taken = batch.push_behind(HEADER_LEN, |bytes| {
+            let start = bytes.len();
+            bytes.reserve(HEADER_LEN + ostler_netio::MAX_FRAME);
+            match rustix::net::recv(socket, spare_capacity(bytes), flags) {
+                Ok((came, whole)) if came == whole => {
+                    let header = bytes.get(start..start + HEADER_LEN).and_then(Header::read);
+                    if header.is_none() {
+                        bytes.truncate(start);
+                    }
+                    Ok(header)
+                }
+                Ok(_) => {
+                    bytes.truncate(start);
+                    Ok(None)
+                }
+                Err(Errno::AGAIN | Errno::INTR | Errno::NETDOWN) => Ok(None),
+                Err(error) => Err(Gone(error.to_string())),
+            }
+        })?;
+        self.lost.received += u64::from(!taken);
         Ok(())
     }
 
@@ -138,7 +168,7 @@ impl Link for PacketLink {
     }
 
     fn send_headed(&mut self, header: &Header, parts: &[&[u8]]) -> bool {
-        self.outgoing.push(header, parts)
+        self.outgoing.send_large(&self.socket, header, parts) || self.outgoing.push(header, parts)
     }
 
     fn flush(&mut self) -> Result<(), Gone> {

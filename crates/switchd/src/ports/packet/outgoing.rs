@@ -1,16 +1,21 @@
 //! Frames that wait to be sent, so that one system call sends many.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
 use ostler_netio::Header;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 use super::HEADER_LEN;
 
 /// Bytes that may wait. What is above that is dropped, and counted by the core.
 const MOST_BYTES: usize = 1 << 20;
+/// Bytes of a frame for which a system call costs less than a copy.
+const LARGE: usize = 16 << 10;
+/// Parts of a frame at most.
+const MOST_PARTS: usize = 5;
 /// Frames of one call.
 const AT_ONCE: usize = 64;
 
@@ -49,6 +54,23 @@ impl Outgoing {
         }
         self.frames.push_back(len);
         true
+    }
+
+    /// Sends a large frame at once, without a copy, if nothing waits before it and the kernel takes it.
+    pub fn send_large(&self, socket: &impl AsFd, header: &Header, parts: &[&[u8]]) -> bool {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let mut slices = [IoSlice::new(&[]); MOST_PARTS + 1];
+        if len < LARGE || !self.is_empty() || parts.len() > MOST_PARTS {
+            return false;
+        }
+        slices[0] = IoSlice::new(&header.bytes()[..HEADER_LEN]);
+        for (slice, part) in slices[1..].iter_mut().zip(parts) {
+            *slice = IoSlice::new(part);
+        }
+        let slices = &slices[..=parts.len()];
+        let nothing = &mut SendAncillaryBuffer::default();
+        // Why it did not is asked again when it has waited.
+        sendmsg(socket, slices, nothing, SendFlags::DONTWAIT).is_ok()
     }
 
     /// Sends what waits, as far as the kernel takes it. Frames that it will not take are counted in `lost`.
@@ -149,5 +171,27 @@ mod tests {
         }
         assert_eq!((seen, lost), (accepted, 0));
         assert!(outgoing.is_empty() && outgoing.bytes.is_empty());
+    }
+
+    #[test]
+    fn a_large_frame_goes_at_once_unless_others_wait() {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let (header, large) = (Header::default(), [7; LARGE]);
+        let mut outgoing = Outgoing::default();
+        assert!(
+            !outgoing.send_large(&ours, &header, &[&[1; 100]]),
+            "a small one waits for others"
+        );
+        assert!(outgoing.send_large(&ours, &header, &[&[1, 2], &large]));
+        let mut room = [0; 2 * LARGE];
+        assert_eq!(theirs.recv(&mut room).unwrap(), HEADER_LEN + 2 + LARGE);
+        assert_eq!(room[HEADER_LEN..HEADER_LEN + 3], [1, 2, 7]);
+        assert!(outgoing.push(&header, &[&[1; 100]]));
+        assert!(!outgoing.send_large(&ours, &header, &[&large]), "in order");
+        // What the kernel does not take waits, too.
+        let mut outgoing = Outgoing::default();
+        while outgoing.send_large(&ours, &header, &[&large]) {}
+        assert!(outgoing.push(&header, &[&large]) && !outgoing.is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! The network without a host: a guest made of frames.
 
+mod loss;
+mod streams;
 mod v6;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -110,6 +112,18 @@ impl Link {
         self.core.input(&frame, self.now);
     }
 
+    /// The segments without payload that are on their way already: what they acknowledge, and the blocks that they name.
+    fn acknowledgments(&mut self) -> Vec<(u32, Vec<(u32, u32)>)> {
+        let frames = std::iter::from_fn(|| self.core.next_frame());
+        let parse = |frame: Vec<u8>| {
+            let packet = packet(&frame);
+            let tcp = Tcp::parse(packet.payload).unwrap();
+            assert!(tcp.payload.is_empty() && packet.checksum_holds());
+            (tcp.acknowledgment, tcp.sack.iter().collect())
+        };
+        frames.map(parse).collect()
+    }
+
     fn frames(&mut self) -> Vec<Vec<u8>> {
         self.core.poll(self.now);
         std::iter::from_fn(|| self.core.next_frame()).collect()
@@ -168,9 +182,10 @@ fn a_connection_opens_carries_and_closes() {
     let mut link = Link::new(config(), 0);
     let (id, ours) = link.open(60_000);
     link.tcp(1000, server(), segment(flags::ACK, 100, ours, 60_000), b"hello");
-    // The same once more, and something from the future: neither counts.
+    // The same once more, and something from the future: neither counts, and both are answered at once.
     link.tcp(1000, server(), segment(flags::ACK, 100, ours, 60_000), b"hello");
     link.tcp(1000, server(), segment(flags::ACK, 200, ours, 60_000), b"later");
+    assert_eq!(link.acknowledgments(), [(105, vec![]), (105, vec![])]);
     let connection = link.core.connection(id).unwrap();
     assert_eq!(connection.for_host(), b"hello");
     connection.host_took(5, 1);
@@ -261,7 +276,22 @@ fn three_duplicates_are_a_loss() {
         assert!(link.frames().is_empty());
         link.tcp(1000, server(), segment(flags::ACK, 100, ours, 60_000), &[]);
     }
-    assert_eq!(link.frames().len(), 3, "sent again");
+    let frames = link.frames();
+    let [again] = &frames[..] else {
+        panic!("{} frames", frames.len());
+    };
+    let tcp = Tcp::parse(packet(again).payload).unwrap();
+    assert_eq!((tcp.sequence, tcp.payload.len()), (ours, 1460), "the oldest");
+    // More of them say nothing new.
+    for _ in 0..5 {
+        link.tcp(1000, server(), segment(flags::ACK, 100, ours, 60_000), &[]);
+    }
+    assert!(link.frames().is_empty());
+    // The guest lacks the next one, too.
+    link.tcp(1000, server(), segment(flags::ACK, 100, ours + 1460, 60_000), &[]);
+    let frames = link.frames();
+    let tcp = Tcp::parse(packet(&frames[0]).payload).unwrap();
+    assert_eq!((frames.len(), tcp.sequence), (1, ours + 1460));
 }
 
 #[test]

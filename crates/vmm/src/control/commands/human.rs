@@ -5,7 +5,7 @@ mod registers;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Context, Reply, balloon};
+use super::{Answer, Context, Reply, balloon, display};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
 use crate::driver::Request;
@@ -68,6 +68,30 @@ const LINES: &[Line] = &[
         run: |_, _| Ok(Reply::Ask(Request::Quit, json!(""))),
     },
     Line {
+        name: "screendump",
+        short: None,
+        parameters: &["filename", "[-f", "format]"],
+        summary: "save screen from head 'head' of display device 'device' in specified format into image 'filename'",
+        run: |context, words| match words[1..] {
+            [] => done(display::dump(context.manager, words[0], None)),
+            ["-f", format] => done(display::dump(context.manager, words[0], Some(format))),
+            _ => text("screendump: write screendump filename [-f format]\n"),
+        },
+    },
+    Line {
+        name: "sendkey",
+        short: None,
+        parameters: &["keys", "[hold_ms]"],
+        summary: "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
+        run: |context, words| {
+            done(display::press_line(
+                context.manager,
+                words[0],
+                words.get(1).copied(),
+            ))
+        },
+    },
+    Line {
         name: "set_link",
         short: None,
         parameters: &["name", "on|off"],
@@ -95,7 +119,25 @@ const LINES: &[Line] = &[
         summary: "reset the system",
         run: |_, _| Ok(Reply::Ask(Request::Reset, json!(""))),
     },
+    Line {
+        name: "x-ostler-screen",
+        short: None,
+        parameters: &[],
+        summary: "show the text on the screen",
+        run: |context, _| match display::show_text(context.manager) {
+            Ok(lines) => text(lines),
+            Err(failure) => done(Err(failure)),
+        },
+    },
 ];
+
+/// The parameters that have to be given; the others are in brackets.
+fn required(line: &Line) -> usize {
+    line.parameters
+        .iter()
+        .filter(|name| !name.starts_with('[') && !name.ends_with(']'))
+        .count()
+}
 
 fn text(text: impl Into<String>) -> Answer {
     // People's terminals take it as it is.
@@ -148,10 +190,9 @@ pub(super) fn run(context: &mut Context, mut arguments: Arguments) -> Answer {
     let line = arguments.string("command-line")?;
     let cpu = arguments.integer_if_given("cpu-index")?.unwrap_or(0);
     arguments.finish()?;
-    let cpus = context.manager.cpus.len();
     let cpu = usize::try_from(cpu)
         .ok()
-        .filter(|cpu| *cpu < cpus)
+        .filter(|cpu| context.manager.cpu(*cpu).is_some())
         .ok_or_else(|| Failure::expects("cpu-index", "a CPU number"))?;
     if line.len() > MAX_LINE {
         return Err(Failure::expects("command-line", "at most 4096 bytes"));
@@ -176,7 +217,7 @@ pub(super) fn run(context: &mut Context, mut arguments: Arguments) -> Answer {
             "{name}: extraneous characters at the end of line\nTry \"help {name}\" for more information\n"
         ));
     }
-    if rest.len() < line.parameters.len() {
+    if rest.len() < required(line) {
         return text(format!(
             "{name}: string expected\nTry \"help {name}\" for more information\n"
         ));

@@ -7,7 +7,7 @@ use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
 use crate::driver::Request;
-use crate::manager::Manager;
+use crate::manager::{Manager, Seat};
 use crate::spec::{Guid, OnReset, WatchdogAction};
 
 /// Where CPU `index` is: one socket, a core for each.
@@ -15,39 +15,33 @@ fn place(index: usize) -> Value {
     json!({ "socket-id": 0, "core-id": index, "thread-id": 0 })
 }
 
-pub(super) fn cpu_path(index: usize) -> String {
-    format!("/machine/unattached/device[{index}]")
-}
-
-/// The type of a CPU in the object tree.
-pub(super) fn cpu_type(manager: &Manager) -> String {
-    format!("{}-x86_64-cpu", manager.spec.cpu_model)
-}
-
 pub(super) fn cpus(manager: &Manager) -> Value {
-    let cpu = |(index, cpu): (usize, &crate::vcpu::CpuView)| {
+    let cpu = |(index, seat): (usize, &Seat)| {
         json!({
             "cpu-index": index,
-            "thread-id": cpu.thread_id(),
+            "thread-id": seat.view.thread_id(),
             "target": "x86_64",
-            "qom-path": cpu_path(index),
+            "qom-path": manager.cpu_path(index),
             "props": place(index),
         })
     };
-    manager.cpus.iter().enumerate().map(cpu).collect()
+    manager.cpus().map(cpu).collect()
 }
 
-/// CPUs cannot be plugged in: the list has those that are there.
+/// Every CPU that there can be; those that are there have a path.
 pub(super) fn cpu_places(manager: &Manager) -> Value {
-    let cpu = |index| {
-        json!({
-            "type": cpu_type(manager),
+    let cpu = |(index, _): (usize, &Seat)| {
+        let mut value = json!({
+            "type": manager.cpu_type(),
             "vcpus-count": 1,
             "props": place(index),
-            "qom-path": cpu_path(index),
-        })
+        });
+        if manager.cpu(index).is_some() {
+            value["qom-path"] = manager.cpu_path(index).into();
+        }
+        value
     };
-    (0..manager.cpus.len()).map(cpu).collect()
+    manager.seats().map(cpu).collect()
 }
 
 pub(super) fn types(_: &Manager) -> Value {
@@ -55,7 +49,7 @@ pub(super) fn types(_: &Manager) -> Value {
         let mut value = json!({
             "name": machine.name(),
             "cpu-max": MAX_CPUS,
-            "hotpluggable-cpus": false,
+            "hotpluggable-cpus": true,
             "numa-mem-supported": false,
             "deprecated": false,
             "default-cpu-type": "max-x86_64-cpu",

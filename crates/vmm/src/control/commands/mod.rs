@@ -3,6 +3,7 @@
 mod balloon;
 mod block;
 mod device;
+mod display;
 mod human;
 mod machine;
 mod media;
@@ -144,6 +145,8 @@ pub(super) const COMMANDS: &[Command] = &[
     with("query-vm-generation-id", machine::generation_id),
     ask("quit", Request::Quit),
     with("remove-fd", device::remove_fd),
+    with("screendump", display::screendump),
+    with("send-key", display::send_key),
     with("set-action", machine::set_action),
     with("set_link", net::set_link),
     ask("stop", Request::Pause),
@@ -154,6 +157,7 @@ pub(super) const COMMANDS: &[Command] = &[
     with("x-ostler-hot", state::hot),
     with("x-ostler-plug", net::plug),
     with("x-ostler-registers", state::registers),
+    with("x-ostler-screen", display::show),
     with("x-ostler-set-vm-generation-id", machine::set_generation_id),
     look("x-ostler-stats", crate::stats::stats),
 ];

@@ -8,7 +8,6 @@
 use ostler_machine::ROOT_PORTS;
 use serde_json::{Value, json};
 
-use super::machine::{cpu_path, cpu_type};
 use super::{Answer, Context, Reply, balloon};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
@@ -74,6 +73,7 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
             list.push(value(INTERVAL, "int", control.interval()));
         }
         Part::Vsock(control) => list.push(value(CID, "uint64", control.cid())),
+        Part::Share(tag) => list.push(value("tag", "str", &**tag)),
         Part::Console | Part::Rng => {}
     }
     list
@@ -98,23 +98,33 @@ fn object(manager: &Manager, path: &str) -> Option<Vec<Property>> {
                 .iter()
                 .map(|device| child(device.id(), device.model()));
             let ports = ports().map(|port| child(port, "pcie-root-port"));
+            let cpus = manager.cpus().filter(|(_, seat)| seat.is_hotplugged());
+            let cpus = cpus.filter_map(|(cpu, _)| {
+                let path = manager.cpu_path(cpu);
+                Some(child(path.rsplit('/').next()?, &manager.cpu_type()))
+            });
             std::iter::once(value("type", "string", "container"))
                 .chain(ports)
+                .chain(cpus)
                 .chain(devices)
                 .collect()
         }
         "/machine/unattached" => {
-            let cpus = (0..manager.cpus.len()).map(|n| child(format!("device[{n}]"), &cpu_type(manager)));
+            let cpus = manager.cpus().filter(|(_, seat)| !seat.is_hotplugged());
+            let cpus = cpus.map(|(n, _)| child(format!("device[{n}]"), &manager.cpu_type()));
             std::iter::once(value("type", "string", "container"))
                 .chain(cpus)
                 .collect()
         }
         _ => {
-            if (0..manager.cpus.len()).any(|cpu| cpu_path(cpu) == path) {
+            if let Some((index, seat)) = manager.cpus().find(|(cpu, _)| manager.cpu_path(*cpu) == path) {
                 return Some(vec![
-                    value("type", "string", cpu_type(manager)),
+                    value("type", "string", manager.cpu_type()),
                     value("realized", "bool", true),
-                    value("hotplugged", "bool", false),
+                    value("hotplugged", "bool", seat.is_hotplugged()),
+                    value("socket-id", "int", 0),
+                    value("core-id", "int", index),
+                    value("thread-id", "int", 0),
                 ]);
             }
             let id = path.strip_prefix("/machine/peripheral/")?;

@@ -10,7 +10,7 @@ use super::registers;
 use crate::control::commands::{balloon, pci, state, version};
 use crate::devices::{DiskPart, NetPart};
 use crate::driver::State;
-use crate::manager::{Device, Manager};
+use crate::manager::{Device, Manager, Seat};
 use crate::spec::MacAddress;
 
 type Tell = fn(&Manager, usize, &[&str]) -> String;
@@ -99,18 +99,18 @@ fn kvm(manager: &Manager) -> String {
 }
 
 fn cpus(manager: &Manager, current: usize, _: &[&str]) -> String {
-    let line = |(index, cpu): (usize, &crate::vcpu::CpuView)| {
+    let line = |(index, seat): (usize, &Seat)| {
         let mark = if index == current { '*' } else { ' ' };
-        format!("{mark} CPU #{index}: thread_id={}\n", cpu.thread_id())
+        format!("{mark} CPU #{index}: thread_id={}\n", seat.view.thread_id())
     };
-    manager.cpus.iter().enumerate().map(line).collect()
+    manager.cpus().map(line).collect()
 }
 
 fn all_registers(manager: &Manager, current: usize, words: &[&str]) -> String {
     let list: Vec<usize> = match words {
-        ["-a"] => (0..manager.cpus.len()).collect(),
+        ["-a"] => manager.cpus().map(|(cpu, _)| cpu).collect(),
         [number] => match number.parse() {
-            Ok(cpu) if cpu < manager.cpus.len() => vec![cpu],
+            Ok(cpu) if manager.cpu(cpu).is_some() => vec![cpu],
             _ => return format!("CPU#{number} not available\n"),
         },
         _ => vec![current],

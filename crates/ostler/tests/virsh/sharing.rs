@@ -1,0 +1,202 @@
+//! Folders of the host and sockets to it: `<filesystem>` and `<vsock>`.
+
+use std::fs;
+use std::process::Command;
+
+use crate::console::Console;
+use crate::setup::{Host, linux, wait_until};
+use crate::support::guest_folder;
+
+/// Bytes of the disk before the second driver.
+const SECOND: usize = 1 << 20;
+
+/// A disk with the drivers that the initramfs lacks, and a command of the guest that loads them.
+fn drivers(host: &Host) -> (String, String) {
+    let versions = guest_folder().join("root/lib/modules");
+    let version = fs::read_dir(versions).unwrap().next().unwrap().unwrap().path();
+    let module = |name: &str| fs::read(version.join(format!("kernel/fs/fuse/{name}.ko"))).unwrap();
+    let (fuse, virtiofs) = (module("fuse"), module("virtiofs"));
+    let mut bytes = fuse.clone();
+    bytes.resize(SECOND, 0);
+    bytes.extend(&virtiofs);
+    bytes.resize(2 * SECOND, 0);
+    let disk = host.path("drivers.img");
+    fs::write(&disk, bytes).unwrap();
+    let load = format!(
+        "head -c {} /dev/vda >/a.ko; dd if=/dev/vda bs=1M skip=1 2>/dev/null | head -c {} >/b.ko; insmod /a.ko && insmod /b.ko && echo loaded",
+        fuse.len(),
+        virtiofs.len()
+    );
+    let xml = format!(
+        "<disk type='file'><source file='{}'/><target dev='vda' bus='virtio'/></disk>",
+        disk.display()
+    );
+    (xml, load)
+}
+
+fn virtiofsd(test: &str) -> bool {
+    let there = ostler_launch::porter::find_virtiofsd().is_some();
+    if !there {
+        eprintln!("SKIPPED {test}: no virtiofsd on this machine");
+    }
+    there
+}
+
+/// Processes whose command line has this word.
+fn processes_with(word: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let mut words = line.split(|byte| *byte == 0);
+        words.any(|other| other == word.as_bytes()).then_some(pid)
+    });
+    entries.collect()
+}
+
+#[test]
+fn a_guest_mounts_a_folder_and_goes_on_when_the_daemon_is_killed() {
+    if !virtiofsd("a_guest_mounts_a_folder_and_goes_on_when_the_daemon_is_killed") {
+        return;
+    }
+    let mut host = Host::start();
+    let folder = host.path("shared");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("word"), "here\n").unwrap();
+    let (disk, load) = drivers(&host);
+    let devices = format!(
+        "{disk}<filesystem type='mount' accessmode='passthrough'><driver type='virtiofs'/><source dir='{}'/>\
+         <target dir='docs'/></filesystem>",
+        folder.display()
+    );
+    // As libvirt's own guests have it.
+    let shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><os>";
+    let file = host.xml("a.xml", &linux("reader", &devices).replace("<os>", shared));
+    host.virsh(&format!("define {file} --validate"));
+    host.virsh("start reader");
+    let live = host.virsh("dumpxml reader");
+    assert!(
+        live.contains("<target dir='docs'/>") && live.contains("<alias name='fs0'/>"),
+        "{live}"
+    );
+    let mut console = Console::open(&host, "reader");
+    console.expect("# ");
+    assert_eq!(console.shell(&load), "loaded");
+    assert_eq!(
+        console.shell("mount -t virtiofs docs /mnt && cat /mnt/word"),
+        "here"
+    );
+    console.shell("echo from the guest >/mnt/answer");
+    assert_eq!(
+        fs::read_to_string(folder.join("answer")).unwrap(),
+        "from the guest\n"
+    );
+    console.leave();
+
+    host.kill_and_restart();
+    assert_eq!(host.virsh("dumpxml reader"), live);
+    let mut console = Console::open(&host, "reader");
+    // What it showed before comes first; virsh drops what is typed earlier.
+    console.expect("from the guest");
+    console.type_in("echo AL''IVE\n");
+    console.expect("ALIVE\n");
+    assert_eq!(console.shell("cat /mnt/word"), "here");
+    // Its porter is there as before, and brings another virtiofsd.
+    let source = format!("source={}", folder.canonicalize().unwrap().display());
+    for pid in processes_with(&source) {
+        // One of them may end with the other.
+        let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+    }
+    wait_until("the virtiofsd is dead", || processes_with(&source).is_empty());
+    assert_eq!(
+        console.shell("cat /mnt/answer 2>/dev/null || ls /mnt >/dev/null 2>&1 || echo gone; umount /mnt"),
+        "gone"
+    );
+    assert_eq!(
+        console.shell("mount -t virtiofs docs /mnt && cat /mnt/answer"),
+        "from the guest"
+    );
+    console.leave();
+    host.virsh("destroy reader");
+    wait_until("the virtiofsd ends with the guest", || {
+        processes_with(&source).is_empty()
+    });
+
+    // What cannot be shared is told, and nothing starts.
+    for (name, from, to, says) in [
+        (
+            "none",
+            "shared'/>",
+            "missing'/>",
+            "there is no such file or folder",
+        ),
+        (
+            "readonly",
+            "</filesystem>",
+            "<readonly/></filesystem>",
+            "<readonly/>",
+        ),
+    ] {
+        let text = linux(name, &devices).replacen(from, to, 1);
+        let file = host.xml("b.xml", &text);
+        host.virsh(&format!("define {file}"));
+        let said = host.refused(&format!("start {name}"));
+        assert!(said.contains(says), "{said}");
+        assert_eq!(host.virsh(&format!("domstate {name}")).trim(), "shut off");
+    }
+}
+
+/// The CID in a guest's document.
+fn cid(host: &Host, arguments: &str) -> String {
+    let xml = host.virsh(&format!("dumpxml {arguments}"));
+    let line = xml.lines().find(|line| line.contains("<cid "));
+    line.unwrap_or_else(|| panic!("{xml}")).trim().to_owned()
+}
+
+#[test]
+fn cids_are_of_one_guest_each_and_outlast_the_daemon() {
+    let mut host = Host::start();
+    let define = |name: &str, cid: &str| {
+        let vsock = format!("<vsock model='virtio'>{cid}</vsock>");
+        let file = host.xml("v.xml", &linux(name, &vsock));
+        host.virsh(&format!("define {file} --validate"));
+    };
+    define("first", "<cid auto='yes'/>");
+    define("second", "<cid auto='no' address='3'/>");
+    define("third", "<cid auto='yes'/>");
+    define("fourth", "");
+    for wrong in ["<cid auto='no' address='2'/>", "<cid auto='no'/>"] {
+        let file = host.xml("w.xml", &linux("wrong", &format!("<vsock>{wrong}</vsock>")));
+        let said = host.refused(&format!("define {file}"));
+        assert!(said.contains("guest CIDs must be >= 3"), "{said}");
+    }
+    host.virsh("start first");
+    assert_eq!(cid(&host, "first"), "<cid auto='yes' address='3'/>");
+    assert_eq!(cid(&host, "first --inactive"), "<cid auto='yes'/>");
+    let said = host.refused("start second");
+    assert!(said.contains("guest CID 3 is in use by another guest"), "{said}");
+    host.virsh("start third");
+    assert_eq!(cid(&host, "third"), "<cid auto='yes' address='4'/>");
+
+    host.kill_and_restart();
+    assert_eq!(cid(&host, "first"), "<cid auto='yes' address='3'/>");
+    assert_eq!(cid(&host, "third"), "<cid auto='yes' address='4'/>");
+    host.virsh("start fourth");
+    assert_eq!(cid(&host, "fourth"), "<cid auto='yes' address='5'/>");
+    assert!(host.refused("start second").contains("in use"));
+    // The guest's process lets clients in, whichever daemon there is.
+    let folders = fs::read_dir(host.path("run/guests")).unwrap();
+    let doors = folders.filter(|folder| {
+        let door = folder.as_ref().unwrap().path().join("vsock");
+        std::os::unix::net::UnixStream::connect(door).is_ok()
+    });
+    assert_eq!(doors.count(), 3);
+    host.virsh("destroy first");
+    host.virsh("start second");
+    assert_eq!(cid(&host, "second"), "<cid auto='no' address='3'/>");
+    let said = host.refused("detach-device-alias second vsock0 --live");
+    assert!(said.contains("the device 'vsock0'"), "{said}");
+    for guest in ["second", "third", "fourth"] {
+        host.virsh(&format!("destroy {guest}"));
+    }
+}
