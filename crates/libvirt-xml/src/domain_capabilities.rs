@@ -82,10 +82,12 @@ impl DomainCapabilities {
         }
         if !self.loaders.is_empty() {
             let yes_no = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>();
+            // System management mode, without which there is no secure boot, is the software CPU's.
+            let secure: &[&str] = if self.kvm { &["no"] } else { &["yes", "no"] };
             for (name, values) in [
                 ("type", &["rom", "pflash"][..]),
                 ("readonly", &["yes", "no"]),
-                ("secure", &["no"]),
+                ("secure", secure),
             ] {
                 loader = loader.with_child(values_of(name, &yes_no(values)));
             }

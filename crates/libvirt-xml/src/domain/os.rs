@@ -27,15 +27,18 @@ const ROWS: &[Row] = &[
         "QEMU's name for the chipset; taken as our newest version of it",
     ),
     refused("os/type@machine", "", "only the q35 platform is there"),
-    honoured("os/firmware/feature@{enabled,name}", "", "secure boot is refused"),
+    honoured(
+        "os/firmware/feature@{enabled,name}",
+        "",
+        "`secure-boot`, and `enrolled-keys` with it",
+    ),
     honoured("os/loader", "", "the firmware's image"),
     honoured("os/loader@readonly", "yes|no", ""),
     honoured("os/loader@type", "rom|pflash", ""),
-    kept("os/loader@secure", "no", ""),
-    refused(
+    honoured(
         "os/loader@secure",
-        "yes",
-        "secure boot needs SMM, which there is none of",
+        "yes|no",
+        "with system management mode, on the software CPU only",
     ),
     honoured(
         "os/loader@stateless",
@@ -115,6 +118,8 @@ pub enum Firmware {
     Efi {
         /// Where the store is, if it has been said.
         nvram: Option<Nvram>,
+        /// Whether it is the one with secure boot, and the usual keys.
+        secure: bool,
     },
     /// This image.
     Image {
@@ -122,6 +127,8 @@ pub enum Firmware {
         path: String,
         /// Whether it is flash (`pflash`), or a ROM.
         flash: bool,
+        /// Whether it needs system management mode.
+        secure: bool,
         /// Whether changes of its variables end with the guest.
         stateless: bool,
         /// The store of its variables.
@@ -212,20 +219,28 @@ fn kernel(os: &Element) -> Result<Option<Kernel>, Error> {
     }))
 }
 
-fn firmware(os: &Element) -> Result<Firmware, Error> {
-    for feature in os
-        .child("firmware")
-        .into_iter()
-        .flat_map(|firmware| firmware.all("feature"))
-    {
-        if is_yes(feature.get("enabled")) {
-            return Err(Error::Unsupported(format!(
-                "firmware with {} is refused: secure boot needs SMM, which there is none of (line {})",
-                crate::error::shorten(feature.get("name").unwrap_or("a feature")),
-                feature.line
-            )));
+/// Whether firmware with secure boot is asked for. It has the usual keys; without them it is chosen by its path.
+fn asks_for_secure_boot(os: &Element) -> Result<bool, Error> {
+    let mut secure = is_yes(os.child_get("loader", "secure"));
+    let features = os.child("firmware").into_iter();
+    for feature in features.flat_map(|firmware| firmware.all("feature")) {
+        match (feature.get("name"), is_yes(feature.get("enabled"))) {
+            (Some("secure-boot"), enabled) => secure |= enabled,
+            (Some("enrolled-keys"), true) | (_, false) => {}
+            (name, true) => {
+                return Err(Error::Unsupported(format!(
+                    "firmware with {} is refused: it can have secure-boot and enrolled-keys (line {})",
+                    crate::error::shorten(name.unwrap_or("a feature")),
+                    feature.line
+                )));
+            }
         }
     }
+    Ok(secure)
+}
+
+fn firmware(os: &Element) -> Result<Firmware, Error> {
+    let secure = asks_for_secure_boot(os)?;
     let nvram = os.child("nvram").map(|nvram| Nvram {
         path: nvram
             .child_get("source", "file")
@@ -242,10 +257,16 @@ fn firmware(os: &Element) -> Result<Firmware, Error> {
             (Some(path), _) => Firmware::Image {
                 path,
                 flash: loader.and_then(|l| l.get("type")) == Some("pflash"),
+                secure,
                 stateless: is_yes(loader.and_then(|l| l.get("stateless"))),
                 nvram,
             },
-            (None, Some("efi")) => Firmware::Efi { nvram },
+            (None, Some("efi")) => Firmware::Efi { nvram, secure },
+            (None, _) if secure => {
+                return Err(Error::Unsupported(
+                    "secure boot needs <os firmware='efi'>, or a loader".into(),
+                ));
+            }
             (None, _) => Firmware::Bios,
         },
     )

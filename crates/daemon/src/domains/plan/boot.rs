@@ -63,14 +63,21 @@ pub(super) fn read(model: &xml::Domain, disks: &[Disk]) -> Result<Boot, Lacks> {
     };
     let (choice, store, template) = match &model.os.firmware {
         xml::Firmware::Bios => (Choice::Bios, Store::Nowhere, None),
-        xml::Firmware::Efi { nvram } => (Choice::Uefi, store(nvram), template(nvram)),
+        xml::Firmware::Efi { nvram, secure } => {
+            let choice = if *secure { Choice::SecureUefi } else { Choice::Uefi };
+            (choice, store(nvram), template(nvram))
+        }
         xml::Firmware::Image {
             path,
             flash,
+            secure,
             stateless,
             nvram,
         } => {
-            let choice = Choice::File(path.into());
+            let choice = match secure {
+                true => Choice::FileWithSmm(path.into()),
+                false => Choice::File(path.into()),
+            };
             match (stateless, flash, nvram) {
                 (true, _, _) | (false, false, None) => (choice, Store::Nowhere, template(nvram)),
                 (false, _, nvram) => (choice, store(nvram), template(nvram)),

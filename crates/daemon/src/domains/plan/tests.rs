@@ -114,6 +114,15 @@ fn firmware_and_its_variables() {
     use ostler_launch::firmware::Choice;
     assert_eq!(firmware("", ""), (Choice::Bios, Store::Nowhere));
     assert_eq!(firmware("", " firmware='efi'"), (Choice::Uefi, Store::Own));
+    let secure = "<firmware><feature enabled='yes' name='secure-boot'/></firmware>";
+    assert_eq!(
+        firmware(secure, " firmware='efi'"),
+        (Choice::SecureUefi, Store::Own)
+    );
+    assert_eq!(
+        firmware("<loader type='pflash' secure='yes'>/c</loader>", ""),
+        (Choice::FileWithSmm("/c".into()), Store::Own)
+    );
     let image = || Choice::File("/c".into());
     assert_eq!(firmware("<loader>/c</loader>", ""), (image(), Store::Nowhere));
     assert_eq!(
