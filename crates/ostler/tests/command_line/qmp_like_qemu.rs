@@ -167,10 +167,11 @@ impl Schema {
 }
 
 /// The names of the commands that we have and QEMU has not.
-const OURS: [&str; 5] = [
+const OURS: [&str; 6] = [
     "x-ostler-hot",
     "x-ostler-plug",
     "x-ostler-registers",
+    "x-ostler-screen",
     "x-ostler-set-vm-generation-id",
     "x-ostler-stats",
 ];
