@@ -38,7 +38,7 @@ fn card(socket: &str, pairs: u32, more: &str) -> Vec<String> {
 }
 
 /// What a guest does first; it is 10.98.0.2.
-const NETWORK: &str = "dmesg -n 5\n\
+const NETWORK: &str = "dmesg -n 1\n\
     until_is() { while [ \"$(cat $2 2>/dev/null)\" != \"$1\" ]; do usleep 20000; done; }\n\
     packets() { cat /sys/class/net/eth0/statistics/$1_packets; }\n\
     ip address add 10.98.0.2/24 dev eth0; ip link set eth0 up\n\
