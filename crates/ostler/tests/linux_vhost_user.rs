@@ -44,9 +44,8 @@ const NETWORK: &str = "dmesg -n 1\n\
     ip address add 10.98.0.2/24 dev eth0; ip link set eth0 up\n\
     until_is 1 /sys/class/net/eth0/carrier; echo network up\n";
 
-/// What says how a guest fared.
-const ERRORS: &str =
-    "echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\n";
+/// What says how a guest fared, its kernel's complaints included.
+const ERRORS: &str = "echo BEGIN errors; cat /sys/class/net/eth0/statistics/*_errors | sort -u; echo END errors\ndmesg -r | grep '^<[0-4]>'\n";
 
 /// The guest sends much to the host, and gets much of it; returns how many packets that took, sent and received.
 fn exchange(guest: &mut Running, host: &Host, round: u32) -> [u64; 2] {
