@@ -121,8 +121,8 @@ fn ours_alone(common: &Common, folder: &Path, span: Duration, figures: &mut Figu
     let keys = tls::Keys::make(folder)?;
     let host = Host::start(common, Whose::Ours, folder, &keys.configuration())?;
     figures.add("tls", name, keys.connections(span)?);
+    figures.add("start", name, work::first_instruction(host.client()?, folder)?);
     let mut client = host.client()?;
-    figures.add("start", name, work::first_instruction(&mut client, folder)?);
     work::define(&mut client, 0..MANY)?;
     figures.add("many", name, work::list(&mut client, MANY)?);
     drop(client);

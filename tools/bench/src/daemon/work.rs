@@ -121,7 +121,7 @@ pub(super) fn all_stats(client: &mut Unix, count: u32) -> Result<f64, Error> {
 }
 
 /// ms from the call that starts a tiny guest until its first instructions have said so on its console.
-pub(super) fn first_instruction(client: &mut Unix, folder: &Path) -> Result<f64, Error> {
+pub(super) fn first_instruction(mut client: Unix, folder: &Path) -> Result<f64, Error> {
     let kernel = folder.join("first.elf");
     fs::write(&kernel, first::kernel()).map_err(|e| Error::Write(kernel.clone(), e))?;
     let xml = format!(
@@ -139,7 +139,7 @@ pub(super) fn first_instruction(client: &mut Unix, folder: &Path) -> Result<f64,
     })?;
     while !client.answer()?.payload.contains(&first::SIGN) {}
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
-    // The stream ends with the guest, and the answer may come before or after its end.
+    // The stream ends with the guest, and the answer may come before or after its end: nothing else is asked of this client.
     let call = client.packet::<DomainDestroy>(&domain)?;
     client.send(&call)?;
     while client.answer()?.header.kind != ostler_libvirt::Kind::Reply {}
