@@ -88,6 +88,8 @@ impl Keys {
         let name = ServerName::from(address.ip());
         let connection = rustls::ClientConnection::new(config.clone(), name).map_err(failed)?;
         let socket = TcpStream::connect(address).map_err(failed)?;
+        // As libvirt's clients do.
+        socket.set_nodelay(true).map_err(failed)?;
         let mut stream = rustls::StreamOwned::new(connection, socket);
         // libvirt: the server says with one byte that the certificate is good enough.
         let mut verdict = [0];

@@ -71,6 +71,8 @@ impl Tls {
             io::ErrorKind::UnexpectedEof => "it hung up during the handshake".to_owned(),
             _ => error.to_string(),
         };
+        // A handshake is several short messages, and each would wait for the other side's word that it has the one before.
+        socket.set_nodelay(true).map_err(failed)?;
         let mut session = ServerConnection::new(self.config.clone()).map_err(|e| e.to_string())?;
         while session.is_handshaking() {
             flush(
@@ -131,7 +133,6 @@ impl Tls {
         let ready = socket
             .set_read_timeout(None)
             .and_then(|()| socket.set_write_timeout(None))
-            .and_then(|()| socket.set_nodelay(true))
             // A peer whose host is gone is noticed in the end, also if it asked for no pings.
             .and_then(|()| Ok(rustix::net::sockopt::set_socket_keepalive(&socket, true)?))
             .and_then(|()| stream::split(session, socket));
