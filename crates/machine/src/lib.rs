@@ -20,6 +20,7 @@ pub mod fuzzing;
 mod interrupts;
 mod layout;
 mod machine;
+mod memory;
 mod recipe;
 mod tables;
 mod timers;

@@ -26,6 +26,7 @@ use crate::chips::serial_port::SerialPort;
 use crate::firmware::Board;
 use crate::interrupts::Router;
 use crate::layout::{ECAM_BASE, ECAM_SIZE, PCI_CONFIG_PORTS};
+use crate::memory::Memory;
 use crate::registers::lock;
 use crate::tables::{self, Description};
 use crate::timers::TimerThread;
@@ -55,6 +56,7 @@ pub struct Machine {
     pub(crate) ports: Arc<AddressMap>,
     pub(crate) memory: Arc<AddressMap>,
     pub(crate) ram: Arc<GuestRam>,
+    pub(crate) memory_map: Arc<Memory>,
     pub(crate) cpus: Arc<Cpus>,
     pub(crate) cpu_hotplug: bool,
     /// What the platform itself loads.
@@ -139,9 +141,15 @@ impl Machine {
         }
     }
 
-    /// The memory map that the accelerator has now, where firmware changes it.
-    pub fn changing_slots(&self) -> Option<Arc<[RamSlot]>> {
-        self.firmware.as_ref().map(|firmware| firmware.slots())
+    /// The memory map that the accelerator has now, where it is not what the virtual machine was made with.
+    pub fn changed_slots(&self) -> Option<Arc<[RamSlot]>> {
+        self.memory_map.changed_slots()
+    }
+
+    /// Maps `slots` from now on, beside what the board shows, and no others. When this returns, no CPU uses an older map; so it must
+    /// not be called on a CPU's thread. After an error the map is as before.
+    pub fn set_more_memory(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
+        Ok(self.memory_map.set_more(slots)?)
     }
 
     /// Carries [`ostler_accel::Exit::EndOfInterrupt`] to the IOAPIC.

@@ -28,6 +28,7 @@ use crate::layout::{
     MAX_CPUS, PCI_CONFIG_PORTS, PIC_PORTS, PVPANIC, SCI, SMI_COMMAND,
 };
 use crate::machine::{Chips, Machine};
+use crate::memory::Memory;
 use crate::timers::{Clock, TimerThread, Timers};
 use crate::{Boot, Error, MachineConfig, MachineEvents, SerialBackend};
 
@@ -77,12 +78,13 @@ impl Machine {
         }
         let cpu_hotplug = boot_cpus < cpus;
         let places = Arc::new(Cpus::new(cpus, boot_cpus));
+        let memory_map = Arc::new(Memory::new(vm.clone(), &ram));
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
                 let what = (machine_type, serial.is_some(), generation_id.is_some());
                 let processors = (places.clone(), cpu_hotplug);
-                let board = Board::new(firmware, vm.clone(), ram.clone(), processors, what)?;
+                let board = Board::new(firmware, memory_map.clone(), ram.clone(), processors, what)?;
                 (None, Some(board))
             }
         };
@@ -167,6 +169,7 @@ impl Machine {
             ports: buses.ports,
             memory: buses.memory,
             ram,
+            memory_map,
             cpus: places,
             cpu_hotplug,
             boot,

@@ -25,6 +25,8 @@ pub enum DeviceKind {
     Balloon,
     /// Sockets between guest and host.
     Vsock,
+    /// Memory that comes and goes.
+    Mem,
 }
 
 impl DeviceKind {
@@ -37,6 +39,7 @@ impl DeviceKind {
             DeviceKind::Rng => 4,
             DeviceKind::Balloon => 5,
             DeviceKind::Vsock => 19,
+            DeviceKind::Mem => 24,
         }
     }
 
@@ -46,7 +49,7 @@ impl DeviceKind {
             DeviceKind::Net => 0x02_0000,
             DeviceKind::Block => 0x01_0000,
             DeviceKind::Console | DeviceKind::Vsock => 0x07_8000,
-            DeviceKind::Rng | DeviceKind::Balloon => 0x00_ff00,
+            DeviceKind::Rng | DeviceKind::Balloon | DeviceKind::Mem => 0x00_ff00,
         }
     }
 
@@ -59,6 +62,7 @@ impl DeviceKind {
             DeviceKind::Rng => "rng",
             DeviceKind::Balloon => "balloon",
             DeviceKind::Vsock => "vsock",
+            DeviceKind::Mem => "mem",
         }
     }
 }

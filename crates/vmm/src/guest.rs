@@ -1,7 +1,7 @@
 //! A guest: its RAM, its machine, its CPUs, built from the specification and the descriptors.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ostler_accel::model::{self, Topology};
@@ -10,11 +10,12 @@ use ostler_machine::{
     Blob, Boot, BootSource, CpuOutcome, Firmware, FirmwareChip, Machine, MachineConfig, MachineEvent,
     MachineEvents, SerialBackend, Variables, disk_path, sata_path,
 };
-use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
+use ostler_memory::{GuestRam, Pluggable, RamOptions, RamSlot, allocate_with, plugged_slots};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
+use ostler_virtio::mem::{MemoryMapper, block_size};
 
 use crate::Error;
 use crate::accelerator;
@@ -68,8 +69,9 @@ impl Guest {
         consoles: &Consoles,
     ) -> Result<Self, Error> {
         let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
-        let ram = allocate(
+        let ram = allocate_with(
             spec.memory,
+            spec.max_memory.map(|most| pluggable(most - spec.memory)),
             RamOptions {
                 shared: false,
                 huge: true,
@@ -147,6 +149,10 @@ impl Guest {
                 (machine.boot_state(index), !machine.has_cpu(index)),
                 surroundings,
             )?);
+        }
+        if let Some(memory) = devices.memory() {
+            let (machine, ram) = (Arc::downgrade(&machine), ram.clone());
+            memory.set_mapper(Arc::new(MemoryMap { machine, ram }));
         }
         let cpu_news = listen_to_cpus(&machine, &vcpus);
         let debugger = match (&spec.gdb, bell, reports) {
@@ -243,6 +249,9 @@ impl Hardware for Guest {
         self.machine
             .reset()
             .map_err(|error| format!("the guest cannot start again: {error}"))?;
+        if let Some(memory) = self.devices.memory() {
+            memory.machine_was_reset();
+        }
         for (index, vcpu) in (0..).zip(&self.vcpus) {
             vcpu.load(self.machine.boot_state(index));
         }
@@ -253,6 +262,29 @@ impl Hardware for Guest {
         if let Some(control) = &self.control {
             control.announce(event);
         }
+    }
+}
+
+/// A region that is plugged in blocks, of at most `size` bytes.
+fn pluggable(size: u64) -> Pluggable {
+    let block_size = block_size(size);
+    Pluggable {
+        size: size / block_size * block_size,
+        block_size,
+    }
+}
+
+/// The CPUs' memory map, which follows what the guest has plugged.
+struct MemoryMap {
+    machine: Weak<Machine>,
+    ram: Arc<GuestRam>,
+}
+
+impl MemoryMapper for MemoryMap {
+    fn follow(&self) -> Result<(), String> {
+        let machine = self.machine.upgrade().ok_or("the guest is over")?;
+        let slots = plugged_slots(&self.ram);
+        machine.set_more_memory(slots).map_err(|error| error.to_string())
     }
 }
 

@@ -25,6 +25,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("usernet-frames", ostler_usernet::fuzzing::frames),
     ("usernet-ndp", ostler_usernet::fuzzing::ndp),
     ("vhost-user", ostler_vhost_user::fuzzing::front_end),
+    ("virtio-mem", ostler_virtio::fuzzing::mem),
     ("virtio-vring", ostler_virtio::fuzzing::vring),
     ("vmm-gdb", ostler_vmm::fuzzing::gdb),
     ("vmm-qmp", ostler_vmm::fuzzing::qmp),

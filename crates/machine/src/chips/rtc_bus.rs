@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use ostler_bus::{Device, InterruptLine};
-use ostler_memory::GuestRam;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use ostler_memory::{GuestRam, boot_regions};
+use vm_memory::GuestMemoryRegion;
 
 use super::rtc::Rtc;
 use crate::boot::memory_map::low_ram_end;
@@ -84,8 +84,7 @@ const CPUS: usize = 0x5f;
 /// Memory sizes where PC firmware keeps them, and the number of CPUs where QEMU's does.
 fn describe_memory(rtc: &mut Rtc, ram: &GuestRam, cpus: u32) {
     let low = low_ram_end(ram);
-    let high: u64 = ram
-        .iter()
+    let high: u64 = boot_regions(ram)
         .filter(|region| region.start_addr().0 != 0)
         .map(|region| region.len())
         .sum();

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ostler_accel::{CpuState, Vm, reset_state};
+use ostler_accel::{CpuState, reset_state};
 use ostler_bus::{Device, Range};
-use ostler_memory::{GuestRam, PAGE_SIZE, RamSlot};
+use ostler_memory::{GuestRam, PAGE_SIZE};
 use ostler_pci::Windows;
 
 use super::layout::is_large_enough;
@@ -17,6 +17,7 @@ use crate::chips::fw_cfg::Items;
 use crate::chips::fw_cfg_bus::FwCfg;
 use crate::chips::pflash_bus::Flash;
 use crate::layout::{DEBUG_CONSOLES, ECAM_BASE, ECAM_SIZE};
+use crate::memory::Memory;
 use crate::tables::Description;
 use crate::{Error, MachineType};
 
@@ -55,7 +56,7 @@ impl Board {
     /// The board with `firmware`. It gives the accelerator its memory map.
     pub fn new(
         firmware: Firmware,
-        vm: Arc<dyn Vm>,
+        memory_map: Arc<Memory>,
         ram: Arc<GuestRam>,
         (cpus, cpu_hotplug): (Arc<Cpus>, bool),
         (machine_type, serial, generation_id): (MachineType, bool, bool),
@@ -73,7 +74,7 @@ impl Board {
             }
             FirmwareChip::Rom => None,
         };
-        let layout = Arc::new(MemoryLayout::new(vm, ram.clone(), roms)?);
+        let layout = Arc::new(MemoryLayout::new(memory_map, ram.clone(), roms)?);
         let place = |rom: &Rom| Range::new(rom.base, rom.len());
         let mut flashes = Vec::new();
         if let Some((rom, file)) = variables {
@@ -129,11 +130,6 @@ impl Board {
             memory32: Range::new(start, WINDOW32_END - start),
             memory64: Range::new(windows.memory64.base, end.saturating_sub(windows.memory64.base)),
         }
-    }
-
-    /// What the accelerator maps now.
-    pub fn slots(&self) -> Arc<[RamSlot]> {
-        self.layout.slots()
     }
 
     /// The state in which a CPU comes out of its reset.

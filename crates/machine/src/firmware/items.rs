@@ -1,7 +1,7 @@
 //! What fw_cfg tells firmware beyond what it tells everyone.
 
-use ostler_memory::GuestRam;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use ostler_memory::{GuestRam, boot_regions};
+use vm_memory::GuestMemoryRegion;
 
 use super::Firmware;
 use super::table_loader::{POINTER, SCRIPT, TABLES, files, script};
@@ -63,7 +63,7 @@ fn e820(ram: &GuestRam) -> Vec<u8> {
     };
     let (base, len) = ACCELERATOR_PAGES;
     entry(base, len, E820_RESERVED);
-    for region in ram.iter() {
+    for region in boot_regions(ram) {
         entry(region.start_addr().0, region.len(), E820_RAM);
     }
     bytes

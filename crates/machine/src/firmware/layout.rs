@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use ostler_accel::Vm;
 use ostler_bus::Device;
 use ostler_memory::{GuestRam, RamSlot};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -14,6 +13,7 @@ use super::Rom;
 use super::pam::{self, Access};
 use crate::Error;
 use crate::layout::HIGH_RAM_START;
+use crate::memory::Memory;
 use crate::registers::lock;
 
 /// Start of the window for display memory, where there is no RAM.
@@ -23,7 +23,7 @@ const LOW_COPY: u64 = 128 << 10;
 
 /// The memory map. Its lock is held while the accelerator takes a new map over.
 pub struct MemoryLayout {
-    vm: Arc<dyn Vm>,
+    map: Arc<Memory>,
     ram: Arc<GuestRam>,
     /// The code comes first: it is the one that shows below 1 MiB.
     roms: Vec<Rom>,
@@ -34,31 +34,24 @@ struct State {
     shadow: [Access; pam::PIECES],
     /// Which of the ROMs can be read as memory now.
     shown: Vec<bool>,
-    slots: Arc<[RamSlot]>,
 }
 
 impl MemoryLayout {
     /// The map after a reset: every ROM shows, no shadow RAM does. The accelerator has it when this returns.
-    pub fn new(vm: Arc<dyn Vm>, ram: Arc<GuestRam>, roms: Vec<Rom>) -> Result<Self, Error> {
+    pub fn new(map: Arc<Memory>, ram: Arc<GuestRam>, roms: Vec<Rom>) -> Result<Self, Error> {
         let layout = Self {
-            vm,
+            map,
             ram,
             state: Mutex::new(State {
                 shadow: Default::default(),
                 shown: vec![true; roms.len()],
-                slots: Arc::new([]),
             }),
             roms,
         };
-        let mut state = lock(&layout.state);
-        layout.apply(&mut state)?;
+        let state = lock(&layout.state);
+        layout.apply(&state)?;
         drop(state);
         Ok(layout)
-    }
-
-    /// What the accelerator maps now.
-    pub fn slots(&self) -> Arc<[RamSlot]> {
-        lock(&self.state).slots.clone()
     }
 
     /// Switches shadow RAM.
@@ -78,16 +71,14 @@ impl MemoryLayout {
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = lock(&self.state);
         if change(&mut state)
-            && let Err(error) = self.apply(&mut state)
+            && let Err(error) = self.apply(&state)
         {
             tracing::error!(%error, "the guest's memory map cannot follow its firmware");
         }
     }
 
-    fn apply(&self, state: &mut State) -> Result<(), Error> {
-        let slots = self.arrange(state);
-        state.slots = slots.clone().into();
-        Ok(self.vm.set_slots(slots)?)
+    fn apply(&self, state: &State) -> Result<(), Error> {
+        Ok(self.map.set_board(self.arrange(state))?)
     }
 
     /// The map of `state`. Each piece of shadow RAM is a slot of its own, so that a change of one leaves the others alone.

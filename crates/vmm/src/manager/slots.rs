@@ -98,6 +98,7 @@ impl Device {
             Part::Rng => "virtio-rng-pci",
             Part::Balloon(_) => "virtio-balloon-pci",
             Part::Vsock(_) => "vhost-vsock-pci",
+            Part::Mem(_) => "virtio-mem-pci",
         }
     }
 
