@@ -202,8 +202,8 @@ mod tests {
             let mut model = [false; 130];
             for (start, end, plugged) in changes {
                 blocks.set(start..end, plugged);
-                for block in start..end.min(130) {
-                    model[block] = plugged;
+                if let Some(blocks) = model.get_mut(start..end.min(130)) {
+                    blocks.fill(plugged);
                 }
             }
             for (index, plugged) in model.into_iter().enumerate() {
