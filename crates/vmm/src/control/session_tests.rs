@@ -526,7 +526,7 @@ fn cards_and_entropy_sources_fill_the_ports() {
     talk.good("set_link", json!({ "name": "n1", "up": false }));
     talk.good("device_del", json!({ "id": "/machine/peripheral/c1" }));
     talk.good("netdev_del", json!({ "id": "n1" }));
-    assert_eq!(talk.manager.devices().len(), 4 + 3);
+    assert_eq!(talk.manager.devices().len(), 5 + 3);
 }
 
 #[test]
