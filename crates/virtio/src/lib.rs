@@ -17,7 +17,6 @@ mod error;
 pub mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
-pub mod mem;
 pub mod net;
 mod queue_server;
 pub mod rng;

@@ -152,7 +152,6 @@ fn open(
         cpus: plan.vcpus,
         max_cpus: None,
         memory: plan.memory,
-        max_memory: None,
         boot,
         disks,
         nets,

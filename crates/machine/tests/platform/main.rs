@@ -12,7 +12,6 @@ mod firmware;
 mod flash_peer;
 mod hotplug;
 mod machine;
-mod plugged_memory;
 mod routing;
 mod smm;
 mod tables;

@@ -4,7 +4,6 @@
 mod balloon;
 mod block;
 mod console;
-mod mem;
 mod net;
 mod program;
 mod rng;
@@ -15,7 +14,6 @@ mod vsock;
 pub use balloon::balloon;
 pub use block::block;
 pub use console::console;
-pub use mem::mem;
 pub use net::net;
 pub use rng::rng;
 pub use transport::transport;

@@ -49,8 +49,6 @@ enum Mail {
     Answer(u64, Value),
     /// The guest switched a slot off.
     Ejected,
-    /// The guest has plugged or unplugged memory.
-    Memory,
     /// The guest said what became of an event of a CPU.
     CpuReport,
     /// The balloon has another size.
@@ -106,10 +104,6 @@ impl ControlServer {
             let shared = shared.clone();
             port.listen(move |_| shared.post(Mail::Ejected));
         }
-        if let Some((_, memory)) = manager.memory() {
-            let shared = shared.clone();
-            memory.listen(move || shared.post(Mail::Memory));
-        }
         let cpus = shared.clone();
         manager.cpu_news.listen(move |outcome| match outcome {
             CpuOutcome::Ejected(_) => cpus.post(Mail::Ejected),
@@ -143,7 +137,6 @@ impl ControlServer {
             balloon: Throttle::default(),
             trays: Throttle::default(),
             cpu_reports: Throttle::default(),
-            memory: Throttle::default(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -200,7 +193,6 @@ struct Server {
     balloon: Throttle,
     trays: Throttle,
     cpu_reports: Throttle,
-    memory: Throttle,
 }
 
 /// When something that happens often is told: once in [`EVENT_PAUSE`] at most.
@@ -241,7 +233,6 @@ impl Server {
             self.tell_balloon();
             self.tell_trays();
             self.tell_cpu_reports();
-            self.tell_memory();
             for client in &mut self.clients {
                 client.write();
             }
@@ -281,20 +272,6 @@ impl Server {
         }
     }
 
-    fn tell_memory(&mut self) {
-        if !self.memory.take() {
-            return;
-        }
-        if let Some((id, memory)) = self.manager.memory()
-            && memory.take_change()
-        {
-            let path = format!("/machine/peripheral/{id}");
-            let data = json!({ "id": id, "size": memory.plugged(), "qom-path": path });
-            let event = json!({ "event": "MEMORY_DEVICE_SIZE_CHANGE", "data": data });
-            self.tell(&events::stamp(event));
-        }
-    }
-
     fn tell_cpu_reports(&mut self) {
         if self.cpu_reports.take() {
             self.manager.note_cpu_reports();
@@ -320,7 +297,6 @@ impl Server {
             .chain(self.balloon.due)
             .chain(self.trays.due)
             .chain(self.cpu_reports.due)
-            .chain(self.memory.due)
             .min();
         let left = wake.map(|end| end.saturating_duration_since(Instant::now()));
         match poll(
@@ -436,7 +412,6 @@ impl Server {
                     self.manager.collect_ejected_cpus();
                     self.tell_events();
                 }
-                Some(Mail::Memory) => self.memory.happened(),
                 Some(Mail::CpuReport) => {
                     self.shared.cpu_reported.store(false, Ordering::SeqCst);
                     self.cpu_reports.happened();
