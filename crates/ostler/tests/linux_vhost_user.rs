@@ -93,15 +93,16 @@ fn indented(program: &str) -> String {
     program.lines().map(|line| format!("    {line}\n")).collect()
 }
 
-/// What the guest does for [`exchange`]; `how` is a program before each that moves bytes.
+/// What the guest does for [`exchange`]; `how` is a program before each that moves bytes. `cat` hands the file to the kernel as a whole: of
+/// the small pieces that `nc` reads no large segments are made when the receiver is quick.
 fn exchanging(round: u32, how: &str) -> String {
     let megabytes = MUCH >> 20;
     format!(
         "dd if=/dev/urandom of=/much bs=1M count={megabytes} 2>/dev/null\n\
          mkfifo /never{round}; exec 9<>/never{round}\n\
          echo ready {round}; read line </dev/console\n\
-         sent=$(packets tx); received=$(packets rx)\n\
-         {how} nc 10.98.0.1 5000 </much\n\
+         sent=$(packets tx)\n\
+         {how} nc 10.98.0.1 5000 -e cat /much\n\
          sent=$(($(packets tx)-sent))\n\
          echo BEGIN sent {round}; sha256sum </much; echo END sent {round}\n\
          received=$(packets rx); echo listening {round}\n\
