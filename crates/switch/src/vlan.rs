@@ -177,7 +177,11 @@ pub enum TagAction {
 
 impl TagAction {
     /// What to send, in two parts of the frame with up to four bytes of tag between them, so that the frame need not be copied.
+    #[inline]
     pub fn parts<'a>(&'a self, frame: &'a [u8]) -> [&'a [u8]; 3] {
+        if matches!(self, Self::Keep) {
+            return [frame, &[], &[]];
+        }
         let (addresses, rest) = frame.split_at(frame.len().min(TAG_AT));
         let behind = rest.get(4..).unwrap_or_default();
         match self {

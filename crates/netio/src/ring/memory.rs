@@ -83,6 +83,7 @@ impl SharedMemory {
     }
 
     /// Copies `bytes` to `offset`.
+    #[inline]
     pub fn store(&self, offset: usize, bytes: &[u8]) {
         assert!(
             offset <= self.len && bytes.len() <= self.len - offset,
@@ -109,6 +110,7 @@ impl SharedMemory {
     }
 
     /// Copies what is at `offset` into `bytes`.
+    #[inline]
     pub fn load(&self, offset: usize, bytes: &mut [u8]) {
         assert!(
             offset <= self.len && bytes.len() <= self.len - offset,

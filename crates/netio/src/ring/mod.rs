@@ -12,7 +12,8 @@
 //! 4096   the bytes of ring 0, then those of ring 1
 //! ```
 //!
-//! Neither side trusts the other. Each keeps its own position to itself and only publishes it; what the other publishes is checked
+//! Neither side trusts the other. Each keeps its own position to itself and only publishes it; what the other publishes is read when
+//! what was read before does not do any more (a processor waits each time for what another one has just written), and checked
 //! against the size of the ring whenever it is read; a length is copied out once and checked before it is used; a frame is copied
 //! out before anyone looks at it. The memory is sealed, so that nobody can take pages away under the other's feet.
 //!
@@ -76,6 +77,10 @@ pub struct FrameRings {
     produced: u32,
     /// How far we consumed.
     consumed: u32,
+    /// How far the peer had consumed when we looked last.
+    peer_consumed: u32,
+    /// How far the peer had produced when we looked last.
+    peer_produced: u32,
 }
 
 impl FrameRings {
@@ -101,6 +106,8 @@ impl FrameRings {
             into,
             produced: 0,
             consumed: 0,
+            peer_consumed: 0,
+            peer_produced: 0,
         }
     }
 
@@ -150,18 +157,17 @@ impl FrameRings {
         if !(ETHERNET_LEN..=MAX_FRAME).contains(&len) {
             return Ok(false);
         }
-        let consumed = self.word(self.out, CONSUMED).load(Ordering::Acquire);
-        let used = self.produced.wrapping_sub(consumed);
-        if used > RING_BYTES {
-            return Err(RingBroken);
-        }
         let record = record_bytes((header.len() + len) as u32);
-        if record > RING_BYTES - used {
-            return Ok(false);
+        if record > self.room() {
+            self.look_for_room()?;
+            if record > self.room() {
+                return Ok(false);
+            }
         }
-        let mut at = self.produced;
         let length = len as u32 | if header.is_empty() { 0 } else { HEADED };
-        for part in [&length.to_ne_bytes()[..], header].iter().chain(parts) {
+        self.store(self.produced, &length.to_ne_bytes());
+        let mut at = self.produced.wrapping_add(LENGTH_BYTES);
+        for part in [header].iter().chain(parts).filter(|part| !part.is_empty()) {
             self.store(at, part);
             at = at.wrapping_add(part.len() as u32);
         }
@@ -169,6 +175,20 @@ impl FrameRings {
         self.word(self.out, PRODUCED)
             .store(self.produced, Ordering::Release);
         Ok(true)
+    }
+
+    /// Bytes that are free at least.
+    fn room(&self) -> u32 {
+        RING_BYTES - self.produced.wrapping_sub(self.peer_consumed)
+    }
+
+    fn look_for_room(&mut self) -> Result<(), RingBroken> {
+        let consumed = self.word(self.out, CONSUMED).load(Ordering::Acquire);
+        if self.produced.wrapping_sub(consumed) > RING_BYTES {
+            return Err(RingBroken);
+        }
+        self.peer_consumed = consumed;
+        Ok(())
     }
 
     /// Appends the next frame of the peer to `frames`. `Ok(None)` if there is none, else how long it is. For who announced nothing: a
@@ -183,7 +203,10 @@ impl FrameRings {
 
     /// The same with what is left to be done to it, as the peer says.
     pub fn pop_headed(&mut self, frames: &mut Vec<u8>) -> Result<Option<(Header, usize)>, RingBroken> {
-        let available = self.available()?;
+        if self.peer_produced == self.consumed {
+            self.peer_produced = self.consumed.wrapping_add(self.available()?);
+        }
+        let available = self.peer_produced.wrapping_sub(self.consumed);
         if available == 0 {
             return Ok(None);
         }
@@ -204,7 +227,9 @@ impl FrameRings {
         }
         let at = self.consumed.wrapping_add(LENGTH_BYTES);
         let mut header = Header::default();
-        self.load(at, &mut header.0[..header_len]);
+        if header_len > 0 {
+            self.load(at, &mut header.0[..header_len]);
+        }
         self.append(at.wrapping_add(header_len as u32), len, frames);
         self.consumed = self.consumed.wrapping_add(record);
         self.word(self.into, CONSUMED)
@@ -252,9 +277,13 @@ impl FrameRings {
     }
 
     /// Stores `bytes` at the position `at` of the outgoing ring.
+    #[inline]
     fn store(&self, at: u32, bytes: &[u8]) {
         let (place, first) = split(at, bytes.len());
         let base = DATA_AT + self.out * RING_BYTES as usize;
+        if first == bytes.len() {
+            return self.memory.store(base + place, bytes);
+        }
         self.memory.store(base + place, &bytes[..first]);
         self.memory.store(base, &bytes[first..]);
     }
@@ -264,13 +293,19 @@ impl FrameRings {
         let (place, first) = split(at, len);
         let base = DATA_AT + self.into * RING_BYTES as usize;
         self.memory.append(base + place, first, frames);
-        self.memory.append(base, len - first, frames);
+        if first < len {
+            self.memory.append(base, len - first, frames);
+        }
     }
 
     /// Copies out what is at the position `at` of the incoming ring.
+    #[inline]
     fn load(&self, at: u32, bytes: &mut [u8]) {
         let (place, first) = split(at, bytes.len());
         let base = DATA_AT + self.into * RING_BYTES as usize;
+        if first == bytes.len() {
+            return self.memory.load(base + place, bytes);
+        }
         self.memory.load(base + place, &mut bytes[..first]);
         self.memory.load(base, &mut bytes[first..]);
     }

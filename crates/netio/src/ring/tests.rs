@@ -99,7 +99,8 @@ proptest! {
     ) {
         let (mut switch, mut guest) = pair();
         // As if so many bytes had passed before.
-        (switch.produced, guest.consumed) = (start, start);
+        (switch.produced, switch.peer_consumed) = (start, start);
+        (guest.consumed, guest.peer_produced) = (start, start);
         guest.word(0, PRODUCED).store(start, Ordering::Relaxed);
         guest.word(0, CONSUMED).store(start, Ordering::Relaxed);
         let mut waiting = std::collections::VecDeque::new();

@@ -61,9 +61,9 @@ impl Switch {
             frame,
         };
         self.mirror_ingress(&transit, out);
-        if let Some(flow) = self.flow.take_if(|flow| flow.has(&frame)) {
-            self.flow = Some(flow);
-            return self.send(&transit, flow.vlan, flow.to, out);
+        if let Some(flow) = self.flow.as_ref().filter(|flow| flow.has(&frame)) {
+            let (vlan, to) = (flow.vlan, flow.to);
+            return self.send(&transit, vlan, to, out);
         }
         self.flow = None;
         if let Some(number) = frame.destination.reserved() {
@@ -90,6 +90,7 @@ impl Switch {
     }
 
     /// Whether the frame is one, not too long, from a station, and within the port's rate.
+    #[inline(always)]
     fn admit<'a>(&mut self, from: PortIndex, rx: &RxFrame<'a>) -> Result<Frame<'a>, Drop> {
         let (tags, now) = (self.config.tags, self.now);
         let is_mirror = self.sets.mirrors.contains(from);
