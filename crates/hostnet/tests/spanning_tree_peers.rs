@@ -3,13 +3,16 @@
 
 #[path = "support/player.rs"]
 mod player;
+#[path = "support/stations.rs"]
+mod stations;
 mod support;
 
 use std::time::{Duration, Instant};
 
 use ostler_hostnet::*;
 use ostler_switch::rstp::{self, BridgeConfig, PortState};
-use player::{Player, Wire};
+use player::Player;
+use stations::{Outage, Stations};
 use support::{OvsDaemons, enter, ip};
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0xaa, 0, 1];
@@ -21,8 +24,7 @@ struct Net<'a> {
     ours: Player,
     peer: &'a mut dyn BackEnd,
     /// At our switch, and at the peer's.
-    stations: [Wire; 2],
-    sent: u32,
+    stations: Stations,
 }
 
 fn settings(protocol: Protocol, priority: u16) -> BridgeSettings {
@@ -45,7 +47,7 @@ impl<'a> Net<'a> {
             ip(&format!("link set {a} up promisc on"));
             ip(&format!("link set {b} up promisc on"));
         }
-        let stations = [Wire::open("s0x"), Wire::open("t0x")];
+        let stations = Stations::new(&["s0x", "t0x"]);
         peer.create(BRIDGE, &settings(protocol, 61_440)).unwrap();
         for port in ["b0", "b1", "t0"] {
             // The kernel takes a veth for the fastest of links, Open vSwitch does not.
@@ -61,12 +63,7 @@ impl<'a> Net<'a> {
             },
         };
         let ours = Player::start(&["a0", "a1", "s0"], MAC, tree);
-        Self {
-            ours,
-            peer,
-            stations,
-            sent: 0,
-        }
+        Self { ours, peer, stations }
     }
 
     /// Whether the tree is as it should be with ours or the peer's as root; then, which link is in use. `why` is what it was else.
@@ -132,67 +129,22 @@ impl<'a> Net<'a> {
         }
     }
 
-    /// A frame to all from behind one station's port, each time from another address: Open vSwitch remembers what it did with the frames
-    /// of a station for as long as they keep coming, and may have looked just before a port began to forward.
-    fn send(&mut self, from: usize) -> u32 {
-        self.sent += 1;
-        let [.., a, b] = self.sent.to_be_bytes();
-        let mut frame = vec![0xff; 6];
-        frame.extend([0x52, 0x54, 0xb0 | from as u8, 0xbb, a, b, 0x88, 0xb5]);
-        frame.extend(self.sent.to_be_bytes());
-        frame.resize(60, 0);
-        assert!(self.stations[from].send(&frame));
-        self.sent
-    }
-
-    /// The numbers of the frames that came in at a station.
-    fn heard(&self, at: usize) -> Vec<u32> {
-        let ours = |frame: Vec<u8>| {
-            let number = frame.get(14..18)?.try_into().ok()?;
-            (frame[12..14] == [0x88, 0xb5]).then(|| u32::from_be_bytes(number))
-        };
-        std::iter::from_fn(|| self.stations[at].receive())
-            .filter_map(ours)
-            .collect()
-    }
-
-    /// Waits until frames that are sent from now on get from our station to the peer's. How long it took.
-    fn reaches(&mut self) -> Duration {
-        let start = Instant::now();
-        let first = self.sent + 1;
-        loop {
-            self.send(0);
-            std::thread::sleep(Duration::from_millis(5));
-            // On a loaded machine one may be on its way for longer than that.
-            if self.heard(1).iter().any(|number| *number >= first) {
-                return start.elapsed();
-            }
-            if start.elapsed() > Duration::from_secs(90) {
-                let (ours, theirs) = (self.look(true), self.look(false));
-                panic!(
-                    "nothing gets through; with ours as root: {ours:?}; with the peer as root: {theirs:?}"
-                );
-            }
-        }
+    /// Waits until frames that are sent from now on get from our station to the peer's.
+    fn reaches(&mut self) -> Outage {
+        self.stations.reach().unwrap_or_else(|| {
+            let (ours, theirs) = (self.look(true), self.look(false));
+            panic!("nothing gets through; with ours as root: {ours:?}; with the peer as root: {theirs:?}")
+        })
     }
 
     /// Each frame arrives once, in both directions: there is a way and no loop.
     fn no_storm(&mut self) {
         self.reaches();
-        std::thread::sleep(Duration::from_millis(200));
-        self.heard(0);
-        self.heard(1);
-        for (from, to) in [(0, 1), (1, 0)] {
-            let sent: Vec<u32> = (0..20).map(|_| self.send(from)).collect();
-            // Longer than a frame needs to go round some thousand times.
-            std::thread::sleep(Duration::from_millis(500));
-            assert_eq!(self.heard(to), sent, "from {from} to {to}");
-            assert_eq!(self.heard(from), [] as [u32; 0], "a station hears itself");
-        }
+        self.stations.hear_each_other_once();
     }
 
-    /// Takes the link in use away and gives it back. How long until frames took the other.
-    fn fail_over(&mut self, ours_is_root: bool) -> Duration {
+    /// Takes the link in use away and gives it back. The time until frames took the other.
+    fn fail_over(&mut self, ours_is_root: bool) -> Outage {
         let link = self.settle(ours_is_root);
         self.reaches();
         ip(&format!("link set {} down", LINKS[link].1));
@@ -205,7 +157,7 @@ impl<'a> Net<'a> {
     }
 
     /// Ours is root, then the peer's is, then ours again; links fail under each.
-    fn play(&mut self, protocol: Protocol) -> Vec<Duration> {
+    fn play(&mut self, protocol: Protocol) -> Vec<Outage> {
         let mut took = Vec::new();
         for (priority, ours_is_root) in [(61_440, true), (4096, false), (61_440, true)] {
             self.peer
@@ -247,6 +199,12 @@ fn rstp_with_open_vswitch() {
     eprintln!("{NAME}: the other link after {took:?}");
     assert!(net.ours.view(0).rapid && net.ours.view(1).rapid);
     // A loaded machine may be slow once; without RSTP's hand-shake it would be half a minute each time.
-    assert!(took.iter().any(|t| *t < Duration::from_secs(1)), "{took:?}");
-    assert!(took.iter().all(|t| *t < Duration::from_secs(5)), "{took:?}");
+    assert!(
+        took.iter().any(|outage| outage.took < Duration::from_secs(1)),
+        "{took:?}"
+    );
+    assert!(
+        took.iter().all(|outage| outage.took < Duration::from_secs(5)),
+        "{took:?}"
+    );
 }

@@ -4,10 +4,13 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use support::lan::dhclient;
-use support::{Guest, Running};
+use support::{Guest, OSTLER, Running};
 
 const LIMIT: Duration = Duration::from_secs(240);
 /// Bytes that the guest downloads.
@@ -197,29 +200,17 @@ fn the_host_reaches_a_restricted_guest_by_a_forwarded_port() {
     );
     guest.expect("network up", LIMIT);
     let sent = noise(EXCHANGED);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    // Until the guest's server listens, it refuses connections, which ends them.
-    let mut stream = loop {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, tcp)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut first = [0];
-        if stream.write_all(&sent[..1]).is_ok() && stream.read_exact(&mut first).is_ok() {
-            assert_eq!(first, sent[..1]);
-            break stream;
-        }
-        assert!(Instant::now() < deadline, "no echo from the guest");
-        std::thread::sleep(Duration::from_millis(100));
-    };
+    let mut stream = echo(tcp);
     let mut writer = stream.try_clone().unwrap();
-    let rest = sent[1..].to_vec();
+    let to_send = sent.clone();
     let writing = std::thread::spawn(move || {
-        writer.write_all(&rest).unwrap();
+        writer.write_all(&to_send).unwrap();
         writer.shutdown(std::net::Shutdown::Write).unwrap();
     });
     let mut back = Vec::new();
     stream.read_to_end(&mut back).unwrap();
     writing.join().unwrap();
-    assert!(back == sent[1..], "{} bytes came back, or wrong ones", back.len());
+    assert!(back == sent, "{} bytes came back, or wrong ones", back.len());
 
     guest.type_in("\n");
     let outcome = guest.wait(LIMIT);
@@ -227,6 +218,76 @@ fn the_host_reaches_a_restricted_guest_by_a_forwarded_port() {
     let restricted = outcome.section("restricted");
     assert!(!restricted.contains("default via"), "{restricted}");
     assert!(restricted.contains("REFUSED"), "{restricted}");
+}
+
+/// How often the only CPU of a guest has halted, and the nanoseconds that it has slept.
+fn rest(control: &Path) -> [u64; 2] {
+    let output = Command::new(OSTLER)
+        .args(["top", "--json"])
+        .arg(control)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let vcpu = &seen["vcpus"][0];
+    [&vcpu["exits"]["halt"], &vcpu["time-ns"]["idle"]].map(|count| count.as_u64().unwrap_or(0))
+}
+
+/// A guest that waits for a packet sleeps; each packet wakes it, and then it sleeps again.
+#[test]
+fn a_halted_guest_is_woken_by_a_packet() {
+    let (tcp, folder) = (free_port(), tempfile::tempdir().unwrap());
+    let control = folder.path().join("control");
+    let script = format!("{DHCP}nc -ll -p 7 -e cat &\necho network up; read line </dev/console\n");
+    let mut guest = Guest::new(1)
+        .args(["--net", &format!("user,forward=tcp:{tcp}:7"), "--control"])
+        .args([control.to_str().unwrap()])
+        .script(&script)
+        .spawn();
+    guest.expect("network up", LIMIT);
+    let mut stream = echo(tcp);
+    for byte in 0..5 {
+        let deadline = Instant::now() + LIMIT;
+        let before = rest(&control);
+        // It is asleep when it has slept on for a while.
+        let [halts, _] = loop {
+            let now = rest(&control);
+            if now[1] > before[1] {
+                break now;
+            }
+            assert!(Instant::now() < deadline, "the guest does not sleep");
+        };
+        let mut back = [!byte];
+        stream.write_all(&[byte]).unwrap();
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, [byte]);
+        while rest(&control)[0] == halts {
+            assert!(Instant::now() < deadline, "the guest does not sleep again");
+        }
+    }
+    drop(stream);
+    guest.type_in("\n");
+    guest.wait(LIMIT).assert_clean();
+}
+
+/// A connection to an echo server in a guest. Until it listens, it refuses connections, which ends them.
+fn echo(port: u16) -> TcpStream {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut first = [0];
+        if stream.write_all(b"!").is_ok() && stream.read_exact(&mut first).is_ok() {
+            assert_eq!(first, *b"!");
+            return stream;
+        }
+        assert!(Instant::now() < deadline, "no echo from the guest");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Waits until the guest's kernel has made an address of the router's prefix and found that nobody else has it.
