@@ -9,13 +9,19 @@ const A_THOUSAND_ROUNDS: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A time without a way.
-#[derive(Debug)]
 pub struct Outage {
     pub took: Duration,
     /// Frames that were sent meanwhile, one each 5 ms.
-    pub sent: u32,
+    sent: u32,
     /// How many of them were lost.
-    pub lost: u32,
+    lost: u32,
+}
+
+impl std::fmt::Debug for Outage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { took, sent, lost } = self;
+        write!(f, "{took:?} and {lost} of {sent} frames")
+    }
 }
 
 pub struct Stations {
