@@ -18,6 +18,8 @@ const MAX_FILE: u64 = 1 << 20;
 const USUAL_GROUP: &str = "libvirt";
 /// Where TLS is served: libvirt's port, by both versions of IP.
 const TLS_PORT: u16 = 16514;
+/// The parent of guests' control groups where nothing else is said.
+const USUAL_GROUPS: &str = "ostler";
 
 /// Whose guests a daemon looks after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub runtime: PathBuf,
     /// What tells this host from others; its own if nothing is said.
     pub host_uuid: Option<Uuid>,
+    /// The parent of guests' control groups, as a path in each of the host's trees; none if there are to be no groups.
+    pub groups: Option<PathBuf>,
     /// Unix sockets.
     pub unix: UnixConfig,
     /// TLS, if it is wanted.
@@ -108,6 +112,7 @@ struct File {
     images: Option<Spanned<PathBuf>>,
     runtime: Option<Spanned<PathBuf>>,
     host_uuid: Option<Spanned<String>>,
+    groups: Option<Spanned<String>>,
     unix: Option<UnixFile>,
     tls: Option<TlsFile>,
     audit: Option<AuditFile>,
@@ -188,6 +193,8 @@ impl Config {
             images: images.into(),
             runtime: runtime.into(),
             host_uuid: None,
+            // An ordinary user may make no groups where root may.
+            groups: system.then(|| USUAL_GROUPS.into()),
             unix: UnixConfig {
                 sockets,
                 readonly_sockets,
@@ -243,6 +250,9 @@ impl Config {
         set(&mut config.images, file.images.map(path).transpose()?);
         set(&mut config.runtime, file.runtime.map(path).transpose()?);
         config.host_uuid = file.host_uuid.map(host_uuid).transpose()?;
+        if let Some(given) = file.groups {
+            config.groups = groups(&given)?;
+        }
         if let Some(unix) = file.unix {
             config.unix.take(unix)?;
         }
@@ -336,6 +346,20 @@ fn host_uuid(given: Spanned<String>) -> Result<Uuid, Wrong> {
     uuid::parse(given.get_ref()).ok_or_else(why)
 }
 
+/// A path in the trees of control groups; nothing stands for no groups.
+fn groups(given: &Spanned<String>) -> Result<Option<PathBuf>, Wrong> {
+    let text = given.get_ref().as_str();
+    let is_name = |name: &str| !matches!(name, "" | "." | "..") && !name.contains('\0');
+    match text {
+        "" => Ok(None),
+        _ if text.split('/').all(is_name) => Ok(Some(text.into())),
+        _ => Err(wrong(
+            given.span(),
+            format!("\"{text}\" is no path of control groups, such as machine/guests"),
+        )),
+    }
+}
+
 fn mode(given: Spanned<String>) -> Result<u32, Wrong> {
     let mode = u32::from_str_radix(given.get_ref(), 8)
         .ok()
@@ -376,6 +400,7 @@ mod tests {
 
     const WHOLE: &str = r#"
 definitions = "/d"
+groups = "a/b"
 runtime = "/r"
 host-uuid = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 [unix]
@@ -401,7 +426,14 @@ file = "/log"
         assert_eq!(config.unix.group, Some(Group::Named("wheel".into())));
         assert_eq!((config.unix.mode, config.unix.readonly_mode), (0o600, 0o660));
         assert_eq!((config.definitions, config.runtime), ("/d".into(), "/r".into()));
-        assert_eq!(config.audit, Some("/log".into()));
+        assert_eq!(
+            (config.audit, config.groups),
+            (Some("/log".into()), Some("a/b".into()))
+        );
+        let groups = |text: &str, scope| Config::parse(text, scope).unwrap().groups;
+        assert_eq!(groups("groups = \"\"", Scope::System), None);
+        assert_eq!(groups("", Scope::System), Some(USUAL_GROUPS.into()));
+        assert_eq!(groups("", Scope::Session), None);
         let tls = config.tls.unwrap();
         assert_eq!(
             (tls.listen, tls.crl),
@@ -424,6 +456,8 @@ file = "/log"
             ("\nfolder = 1\n", 2, "unknown field `folder`"),
             ("runtime = \"r\"\n", 1, "has to begin with /"),
             ("host-uuid = \"1\"\n", 1, "no UUID"),
+            ("groups = \"/a\"\n", 1, "no path of control groups"),
+            ("groups = \"a/..\"\n", 1, "no path of control groups"),
             ("[unix]\nmode = \"660x\"\n", 2, "no mode"),
             ("[unix]\nmode = \"7660\"\n", 2, "no mode"),
             ("[unix]\nsockets = [\"/a\",\n\"b\"]\n", 3, "has to begin with /"),

@@ -13,6 +13,7 @@ mod doors;
 mod error;
 mod events;
 mod files;
+mod groups;
 mod guest;
 mod host;
 mod log;
@@ -41,6 +42,7 @@ use doors::systemd;
 use doors::tls::Tls;
 use events::Events;
 use files::make_private_folder;
+use groups::Groups;
 use guest::Outside;
 use networks::Networks;
 use nodedevs::DeviceEvents;
@@ -131,7 +133,13 @@ impl Daemon {
                 Box::new(move |pool, volume| pools.volume_path(pool, volume))
             },
         };
-        let domains = Domains::open(&config.definitions, &config.runtime, kvm, outside, events.clone())?;
+        let domains = Domains::open(
+            &config.definitions,
+            &config.runtime,
+            kvm,
+            (outside, Groups::new(config.groups.clone())),
+            events.clone(),
+        )?;
         let shared = Arc::new(Shared {
             scope: config.scope,
             host_uuid,

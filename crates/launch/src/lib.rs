@@ -9,7 +9,7 @@ pub mod usernet;
 
 pub use firmware::open_vga_bios;
 pub use image::open_image;
-pub use process::{Started, start};
+pub use process::{Started, start, start_placed};
 
 use std::io;
 use std::path::Path;

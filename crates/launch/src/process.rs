@@ -23,13 +23,23 @@ pub struct Started {
     pub receiver: Receiver,
 }
 
-/// Starts the process of the guest that `spec` describes; it has `log` as its standard error, or ours. The descriptors are handed
-/// over, and closed here.
+/// The same as [`start_placed`], in no special place.
 pub fn start(spec: &GuestSpec, descriptors: Descriptors, log: Option<File>) -> Result<Started, Error> {
+    start_placed(spec, descriptors, log, |_| Ok(()))
+}
+
+/// Starts the process of the guest that `spec` describes; it has `log` as its standard error, or ours. The descriptors are handed
+/// over, and closed here. `place` is given the process's number before it has anything of the guest, its memory neither.
+pub fn start_placed(
+    spec: &GuestSpec,
+    descriptors: Descriptors,
+    log: Option<File>,
+    place: impl FnOnce(u32) -> Result<(), String>,
+) -> Result<Started, Error> {
     let refused = |error: io::Error| Error::Failed(format!("cannot start the guest's process: {error}"));
     let (mut link, theirs) = UnixStream::pair().map_err(refused)?;
     let receiver = Receiver::new(link.try_clone().map_err(refused)?);
-    let child = Command::new("/proc/self/exe")
+    let mut child = Command::new("/proc/self/exe")
         .arg0("ostler")
         .args(["vmm", "--"])
         .arg(&spec.name)
@@ -40,6 +50,11 @@ pub fn start(spec: &GuestSpec, descriptors: Descriptors, log: Option<File>) -> R
         .process_group(0)
         .spawn()
         .map_err(refused)?;
+    if let Err(why) = place(child.id()) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(Error::Failed(why));
+    }
     let handed = handoff::send(&mut link, spec, &descriptors);
     drop(descriptors);
     let mut started = Started {

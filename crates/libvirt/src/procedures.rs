@@ -302,11 +302,14 @@ procedures! {
         365 DOMAIN_GET_PERF_EVENTS DomainGetPerfEvents(DomainFlagsArgs) -> PerfEvents, Reads;
         368 CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY StoragePoolEventRegister(PoolEventRegisterArgs) -> i32, Reads;
         369 CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY StoragePoolEventDeregister(i32) -> (), Reads;
+        371 DOMAIN_GET_GUEST_VCPUS DomainGetGuestVcpus(DomainFlagsArgs) -> List<TypedParameter, 64>, Writes;
+        372 DOMAIN_SET_GUEST_VCPUS DomainSetGuestVcpus(SetVcpuArgs) -> (), Writes;
         374 CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY NodeDeviceEventRegister(DeviceEventRegisterArgs) -> i32, Reads;
         375 CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY NodeDeviceEventDeregister(i32) -> (), Reads;
         378 STORAGE_VOL_GET_INFO_FLAGS StorageVolGetInfoFlags(VolumeFlagsArgs) -> VolumeInfo, Reads;
         380 CONNECT_SECRET_EVENT_REGISTER_ANY SecretEventRegister(SecretEventRegisterArgs) -> i32, Reads;
         381 CONNECT_SECRET_EVENT_DEREGISTER_ANY SecretEventDeregister(i32) -> (), Reads;
+        384 DOMAIN_SET_VCPU DomainSetVcpu(SetVcpuArgs) -> (), Writes;
         390 DOMAIN_SET_LIFECYCLE_ACTION DomainSetLifecycleAction(LifecycleActionArgs) -> (), Writes;
         391 STORAGE_POOL_LOOKUP_BY_TARGET_PATH StoragePoolLookupByTargetPath(String) -> StoragePool, Reads;
         392 DOMAIN_DETACH_DEVICE_ALIAS DomainDetachDeviceAlias(DeviceFlagsArgs) -> (), Writes;

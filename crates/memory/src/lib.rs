@@ -5,6 +5,7 @@
 //! CPU's decoded code without the writer knowing of either. Writers that bypass `vm-memory` (an `io_uring` read into
 //! a guest page, a tap) call [`mark_written`] afterwards.
 
+mod huge;
 mod iobuf;
 mod ram;
 mod tracker;

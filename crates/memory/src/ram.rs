@@ -12,6 +12,7 @@ use vm_memory::{
     MmapRegion,
 };
 
+use crate::huge;
 use crate::tracker::PageTracker;
 
 /// All RAM of a guest.
@@ -38,6 +39,35 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
+    /// The host has no huge pages of this size.
+    #[error("the host has no huge pages of {}: {source}", shown(.page))]
+    NoSuchPages {
+        /// Bytes of a page; 0 for the default.
+        page: u64,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// Memory ends within a huge page.
+    #[error("{size} bytes of guest memory are no whole huge pages of {}; change --memory", shown(.page))]
+    NotWholePages {
+        /// Bytes asked for.
+        size: u64,
+        /// Bytes of a page.
+        page: u64,
+    },
+    /// Not enough huge pages are free.
+    #[error(
+        "guest memory takes {wanted} huge pages of {}, and {free} are free; allocate more (virsh allocpages), or leave huge pages out",
+        shown(.page)
+    )]
+    TooFewPages {
+        /// Pages asked for.
+        wanted: u64,
+        /// Bytes of a page.
+        page: u64,
+        /// Pages that nobody has.
+        free: u64,
+    },
     /// The regions overlap or are out of order.
     #[error("guest memory regions do not fit together: {0}")]
     Layout(String),
@@ -50,8 +80,19 @@ pub struct RamOptions {
     pub shared: bool,
     /// Ask for transparent huge pages.
     pub huge: bool,
+    /// Take huge pages of so many bytes that were set aside, 0 for the host's default size. They can be mapped by others, too.
+    pub huge_pages: Option<u64>,
     /// Bytes below [`MMIO_GAP_START`] that stay free: the machine has memory of its own right above low RAM. A multiple of a page.
     pub keep_free: u64,
+}
+
+/// A size of pages, for people.
+fn shown(page: &u64) -> String {
+    match *page {
+        0 => "its default size".into(),
+        size if size.is_multiple_of(1 << 20) => format!("{} MiB", size >> 20),
+        size => format!("{} KiB", size >> 10),
+    }
 }
 
 /// A window of the guest-physical address space onto host memory, as an accelerator maps it.
@@ -106,7 +147,9 @@ pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> 
 fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<Arc<RamRegion>, Error> {
     let refused = |source: io::Error| Error::Map { size: len, source };
     let bytes = usize::try_from(len).map_err(|_| Error::Size(len))?;
-    let mapping = if options.shared {
+    let mapping = if let Some(page) = options.huge_pages {
+        Ok(huge::map(len, page)?)
+    } else if options.shared {
         let memfd =
             rustix::fs::memfd_create("guest-ram", MemfdFlags::CLOEXEC).map_err(|e| refused(e.into()))?;
         let file = File::from(memfd);
@@ -116,7 +159,7 @@ fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<
         MmapRegion::new(bytes)
     }
     .map_err(|e| refused(io::Error::other(e)))?;
-    if options.huge {
+    if options.huge && options.huge_pages.is_none() {
         // SAFETY: the range is the mapping just made, and advice on huge pages does not change its contents.
         let advised = unsafe { rustix::mm::madvise(mapping.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
         // A kernel without transparent huge pages is no reason to fail.
@@ -156,7 +199,8 @@ pub fn mark_written(ram: &GuestRam, gpa: u64, len: usize) {
 }
 
 /// Gives the whole pages within `[gpa, gpa + len)` back to the host: they read as zeroes from then on, which counts as a write.
-/// Returns how many bytes were given back; the first address that is not RAM ends it.
+/// Returns how many bytes were given back; the first address that is not RAM ends it. Huge pages that were set aside stay as they are,
+/// because the guest could not be sure to get them again.
 ///
 /// # Errors
 /// What the host said; what came before in the range has been given back.
@@ -184,6 +228,9 @@ pub fn discard(ram: &GuestRam, gpa: u64, len: u64) -> io::Result<u64> {
 /// Discards whole pages of one region.
 fn discard_in(region: &RamRegion, offset: u64, len: u64) -> io::Result<()> {
     if let Some(file) = region.file_offset() {
+        if huge::is_huge(file.file()) {
+            return Ok(());
+        }
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         return Ok(rustix::fs::fallocate(
             file.file(),
@@ -220,7 +267,7 @@ mod tests {
             RamOptions {
                 shared: true,
                 huge: true,
-                keep_free: 0,
+                ..RamOptions::default()
             },
         )
         .unwrap();
@@ -305,6 +352,34 @@ mod tests {
             (0x1000, 0, 0),
         ] {
             assert_eq!(discard(&ram, gpa, len).unwrap(), expected, "{gpa:#x}");
+        }
+    }
+
+    #[test]
+    fn huge_pages_that_cannot_be_had_are_named() {
+        let said = |size: u64, page: u64| {
+            let options = RamOptions {
+                huge_pages: Some(page),
+                ..RamOptions::default()
+            };
+            allocate(size, options).unwrap_err().to_string()
+        };
+        let none = said(64 << 20, 3 << 20);
+        assert!(none.contains("no huge pages of 3 MiB"), "{none}");
+        let none = said(64 << 20, 1 << 13);
+        assert!(none.contains("no huge pages of 8 KiB"), "{none}");
+        let there = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
+        if let Ok(there) = there {
+            let odd = said((2 << 20) + 4096, 2 << 20);
+            assert!(odd.contains("no whole huge pages of 2 MiB"), "{odd}");
+            // Nobody's pages are taken where there are none.
+            if there.trim() == "0" {
+                let few = said(64 << 20, 2 << 20);
+                assert!(
+                    few.contains("takes 32 huge pages of 2 MiB, and 0 are free"),
+                    "{few}"
+                );
+            }
         }
     }
 

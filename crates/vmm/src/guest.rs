@@ -76,6 +76,7 @@ impl Guest {
             RamOptions {
                 shared: false,
                 huge: true,
+                huge_pages: spec.huge_pages,
                 keep_free: kept,
             },
         )

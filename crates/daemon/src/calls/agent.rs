@@ -19,6 +19,8 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainFsTrim>(|context, args| Err(refusal(context, &args.domain)));
     to.on::<DomainSetUserPassword>(|context, args| Err(refusal(context, &args.domain)));
     to.on::<DomainGetGuestInfo>(|context, args| Err(refusal(context, &args.domain)));
+    to.on::<DomainGetGuestVcpus>(|context, args| Err(refusal(context, &args.domain)));
+    to.on::<DomainSetGuestVcpus>(|context, args| Err(refusal(context, &args.domain)));
     to.on::<QemuAgentCommand>(|context, args| Err(refusal(context, &args.domain)));
 }
 

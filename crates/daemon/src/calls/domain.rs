@@ -9,7 +9,7 @@ use ostler_libvirt::types::{
 };
 use ostler_libvirt::{Code, RemoteError};
 
-use super::{Context, Dispatcher, check_flags, stats};
+use super::{Context, Dispatcher, agent, check_flags, stats};
 use crate::domains::Variables;
 use crate::domains::definition::Definition;
 use crate::domains::domain::{Domain, DomainState};
@@ -19,6 +19,8 @@ pub(super) const LIVE: u32 = 1;
 pub(super) const CONFIG: u32 = 2;
 /// Flag of DOMAIN_GET_VCPUS_FLAGS: as many as there may be.
 const VCPU_MAXIMUM: u32 = 4;
+/// Flag of the same: as many as the guest uses, which an agent would say.
+const VCPU_BY_AGENT: u32 = 8;
 /// Flags of DOMAIN_GET_XML_DESC: with secrets, the definition that lasts, with today's CPU, fit for migration.
 const XML_SECURE: u32 = 1;
 const XML_INACTIVE: u32 = 2;
@@ -164,7 +166,10 @@ pub(super) fn memory_now(domain: &Domain) -> Result<u64, RemoteError> {
 }
 
 fn vcpus(context: &Context<'_>, args: DomainFlagsArgs) -> Result<i32, RemoteError> {
-    check_flags(args.flags, LIVE | CONFIG | VCPU_MAXIMUM)?;
+    check_flags(args.flags, LIVE | CONFIG | VCPU_MAXIMUM | VCPU_BY_AGENT)?;
+    if args.flags & VCPU_BY_AGENT != 0 {
+        return Err(agent::refusal(context, &args.domain));
+    }
     let domain = context.domain(&args.domain)?;
     let state = domain.state();
     let definition = choose(&state, args.flags)?;

@@ -1,9 +1,9 @@
-//! Calls about limits of guests: what holds, and what cannot be set. Guests are in no control group of their own.
+//! Calls about limits of guests: what holds, and setting what a guest's control group can limit.
 
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{
-    BlockTuneArgs, Domain as WireDomain, GetParametersArgs, InterfaceParametersArgs, IoThreads, List,
-    Parameters, PerfEvents, TypedParameter, TypedValue,
+    BlockTuneArgs, GetParametersArgs, InterfaceParametersArgs, IoThreads, List, Parameters, PerfEvents,
+    TypedParameter, TypedValue,
 };
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{Bandwidth, Rate};
@@ -12,9 +12,10 @@ use ostler_libvirt_xml::tree::Element;
 use super::domain::{CONFIG, LIVE, choose};
 use super::stats::{STRING_OKAY, find_disk, parameters};
 use super::{Context, Dispatcher, check_flags};
+use crate::domains::definition::Definition;
 
 /// A limit of memory that is none, in KiB.
-const UNLIMITED: u64 = 9_007_199_254_740_991;
+pub(super) const UNLIMITED: u64 = 9_007_199_254_740_991;
 /// What limits a disk, beside the group; numbers.
 const DISK_LIMITS: [&str; 19] = [
     "total_bytes_sec",
@@ -65,19 +66,25 @@ const PERF_EVENTS: [&str; 22] = [
 
 pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainGetMemoryParameters>(|context, args| {
-        let limits = ["hard_limit", "soft_limit", "swap_hard_limit"];
-        shown(
-            context,
-            &args,
-            limits.map(|name| TypedParameter::ulong(name, UNLIMITED)).into(),
-        )
+        shown(context, &args, |definition| {
+            let tune = definition.memory_tune;
+            let limits = [
+                ("hard_limit", tune.hard),
+                ("soft_limit", tune.soft),
+                ("swap_hard_limit", tune.swap_hard),
+            ];
+            let param = |(name, limit): (&str, Option<u64>)| {
+                TypedParameter::ulong(name, limit.map_or(UNLIMITED, |bytes| bytes >> 10))
+            };
+            limits.map(param).into()
+        })
     });
     to.on::<DomainGetBlkioParameters>(blkio);
     to.on::<DomainGetNumaParameters>(|context, args| {
         // Memory comes from where the host has it: from any node.
         let mut params = vec![TypedParameter::int("numa_mode", 0)];
         params.extend(texts(&args, &["numa_nodeset"]));
-        shown(context, &args, params)
+        shown(context, &args, |_| params)
     });
     to.on::<DomainGetInterfaceParameters>(interface);
     to.on::<DomainGetBlockIoTune>(disk);
@@ -101,32 +108,22 @@ pub(super) fn add(to: &mut Dispatcher) {
             count: 0,
         })
     });
-    to.on::<DomainSetMemoryParameters>(|context, args| Err(refusal(context, &args.domain, "memory")));
-    to.on::<DomainSetBlkioParameters>(|context, args| Err(refusal(context, &args.domain, "disk I/O")));
-    to.on::<DomainSetNumaParameters>(|context, args| Err(refusal(context, &args.domain, "NUMA nodes")));
-    to.on::<DomainSetSchedulerParameters>(|context, args| Err(refusal(context, &args.domain, "CPU time")));
-    to.on::<DomainSetSchedulerParametersFlags>(|context, args| {
-        Err(refusal(context, &args.domain, "CPU time"))
+    to.on::<DomainSetNumaParameters>(|context, args| {
+        context.domain(&args.domain)?;
+        let why = "a guest's memory comes from any NUMA node: it cannot be bound to some";
+        Err(RemoteError::new(Code::OperationUnsupported, why))
     });
 }
 
-fn refusal(context: &Context<'_>, domain: &WireDomain, what: &str) -> RemoteError {
-    let known = context.domain(domain).map(|_| {
-        let why = format!("a guest has no limits of {what}: it is in no control group of its own");
-        RemoteError::new(Code::OperationUnsupported, why)
-    });
-    known.unwrap_or_else(|error| error)
-}
-
-/// Parameters of the guest that flags mean.
+/// Parameters of the definition that flags mean.
 fn shown(
     context: &Context<'_>,
     args: &GetParametersArgs,
-    params: Vec<TypedParameter>,
+    params: impl FnOnce(&Definition) -> Vec<TypedParameter>,
 ) -> Result<Parameters<16>, RemoteError> {
     check_flags(args.flags, LIVE | CONFIG | STRING_OKAY)?;
-    choose(&context.domain(&args.domain)?.state(), args.flags)?;
-    Ok(parameters(params, args.count.max(0) as usize))
+    let definition = choose(&context.domain(&args.domain)?.state(), args.flags)?;
+    Ok(parameters(params(&definition), args.count.max(0) as usize))
 }
 
 /// Empty texts, for who understands texts.
@@ -138,7 +135,6 @@ fn texts(args: &GetParametersArgs, names: &[&str]) -> Vec<TypedParameter> {
 }
 
 fn blkio(context: &Context<'_>, args: GetParametersArgs) -> Result<Parameters<16>, RemoteError> {
-    let mut params = vec![TypedParameter::uint("weight", 0)];
     let of_devices = [
         "device_weight",
         "device_read_iops_sec",
@@ -146,8 +142,12 @@ fn blkio(context: &Context<'_>, args: GetParametersArgs) -> Result<Parameters<16
         "device_read_bytes_sec",
         "device_write_bytes_sec",
     ];
-    params.extend(texts(&args, &of_devices));
-    shown(context, &args, params)
+    let texts = texts(&args, &of_devices);
+    shown(context, &args, |definition| {
+        let mut params = vec![TypedParameter::uint("weight", definition.io_weight.unwrap_or(0))];
+        params.extend(texts);
+        params
+    })
 }
 
 /// The limits of a card.

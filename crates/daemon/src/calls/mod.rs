@@ -12,6 +12,7 @@ mod events;
 mod host_interface;
 mod interfaces;
 mod limits;
+mod limits_set;
 mod list;
 mod metadata;
 mod monitor;
@@ -117,6 +118,7 @@ impl Dispatcher {
         security::add(&mut dispatcher);
         ends::add(&mut dispatcher);
         limits::add(&mut dispatcher);
+        limits_set::add(&mut dispatcher);
         agent::add(&mut dispatcher);
         monitor::add(&mut dispatcher);
         dispatcher

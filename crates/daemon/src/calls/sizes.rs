@@ -1,17 +1,22 @@
 //! Calls that change how much memory and how many CPUs a guest has.
 
 use ostler_libvirt::procedures::*;
-use ostler_libvirt::types::{Domain as WireDomain, MemoryPeriodArgs};
+use ostler_libvirt::types::{Domain as WireDomain, MemoryPeriodArgs, SetVcpuArgs};
 use ostler_libvirt::{Code, RemoteError};
+use ostler_libvirt_xml::domain::Vcpus;
 use ostler_libvirt_xml::tree::Element;
 use serde_json::{Value, json};
 
-use super::{Context, Dispatcher, check_flags};
-use crate::domains::Impact;
+use super::{Context, Dispatcher, agent, check_flags};
 use crate::domains::domain::Domain;
+use crate::domains::{Impact, Wanted};
+use crate::host::cpus::CpuList;
 
 /// Flag of both: the most that there may be.
 const MAXIMUM: u32 = 4;
+/// Flags of DOMAIN_SET_VCPUS_FLAGS: the guest's agent is to do it; CPUs that come can go again, as all but the first can.
+const BY_AGENT: u32 = 8;
+const HOTPLUGGABLE: u32 = 16;
 
 pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainSetMemory>(|context, args| memory(context, &args.domain, args.memory, Impact::LIVE));
@@ -20,6 +25,7 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainSetMemoryStatsPeriod>(period);
     to.on::<DomainSetVcpus>(|context, args| vcpus(context, &args.domain, args.count, Impact::LIVE));
     to.on::<DomainSetVcpusFlags>(|context, args| vcpus(context, &args.domain, args.count, args.flags));
+    to.on::<DomainSetVcpu>(vcpu);
 }
 
 fn invalid(why: impl Into<String>) -> RemoteError {
@@ -105,39 +111,57 @@ fn period(context: &Context<'_>, args: MemoryPeriodArgs) -> Result<(), RemoteErr
     context.shared.domains.edit(&domain, args.flags, check, change)
 }
 
-fn vcpus(context: &Context<'_>, domain: &WireDomain, count: u32, flags: u32) -> Result<(), RemoteError> {
-    check_flags(flags, Impact::FLAGS | MAXIMUM)?;
-    let domain = context.domain(domain)?;
-    let is_maximum = flags & MAXIMUM != 0;
+fn vcpus(context: &Context<'_>, wire: &WireDomain, count: u32, flags: u32) -> Result<(), RemoteError> {
+    check_flags(flags, Impact::FLAGS | MAXIMUM | BY_AGENT | HOTPLUGGABLE)?;
+    let domain = context.domain(wire)?;
+    if flags & BY_AGENT != 0 {
+        return Err(agent::refusal(context, wire));
+    }
+    match flags & MAXIMUM {
+        0 => {
+            let wanted = Wanted::Count(count);
+            context
+                .shared
+                .domains
+                .set_cpus(&domain, flags & Impact::FLAGS, &wanted)
+        }
+        _ => most_vcpus(context, &domain, count, flags),
+    }
+}
+
+/// How many CPUs a guest may have from its next start on. Those that it has stay, where they are not too many.
+fn most_vcpus(context: &Context<'_>, domain: &Domain, count: u32, flags: u32) -> Result<(), RemoteError> {
     let persistent = domain.state().persistent.clone();
-    let check = |impact: Impact| {
-        if impact.live {
-            let why = "CPUs are neither plugged in nor taken out while a guest runs; use --config";
-            return Err(RemoteError::new(Code::OperationUnsupported, why));
+    let check = |impact: Impact| match impact.live {
+        true => {
+            let why = "maximum vcpu count of a live domain can't be modified";
+            Err(RemoteError::new(Code::OperationInvalid, why))
         }
-        let most = persistent.map_or(0, |definition| definition.vcpus.max);
-        if count == 0 || !is_maximum && count > most {
-            let why = format!(
-                "requested vcpus is greater than max allowable vcpus for the persistent domain: {count} > {most}"
-            );
-            return Err(invalid(why));
-        }
-        Ok(())
+        false if count == 0 => Err(invalid("a guest has one CPU at least")),
+        false => Ok(()),
     };
+    let mut there = persistent.map_or_else(Vec::new, |definition| definition.vcpus.there());
+    there.retain(|cpu| *cpu < count);
     let change = |root: &mut Element| {
-        let vcpu = root.child_or_new("vcpu");
-        match is_maximum {
-            true => {
-                let current = vcpu
-                    .get("current")
-                    .and_then(|current| current.parse::<u32>().ok());
-                if current.is_some_and(|current| current > count) {
-                    vcpu.unset("current");
-                }
-                vcpu.set_text(count.to_string());
-            }
-            false => vcpu.set("current", count.to_string()),
-        }
+        root.child_or_new("vcpu").set_text(count.to_string());
+        Vcpus::write_there(root, &there);
     };
-    context.shared.domains.edit(&domain, flags, check, change)
+    context
+        .shared
+        .domains
+        .edit(domain, flags & Impact::FLAGS, check, change)
+}
+
+/// Has single CPUs come or go.
+fn vcpu(context: &Context<'_>, args: SetVcpuArgs) -> Result<(), RemoteError> {
+    check_flags(args.flags, Impact::FLAGS)?;
+    let domain = context.domain(&args.domain)?;
+    let text: String = args.cpus.chars().take(80).collect();
+    let list: Result<CpuList, ()> = args.cpus.parse();
+    let list = list.map_err(|()| invalid(format!("'{text}' is no list of CPUs")))?;
+    let wanted = Wanted::Switch {
+        cpus: list.numbers().to_vec(),
+        on: args.state != 0,
+    };
+    context.shared.domains.set_cpus(&domain, args.flags, &wanted)
 }

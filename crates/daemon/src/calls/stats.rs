@@ -60,9 +60,9 @@ fn vcpus(context: &Context<'_>, args: GetVcpusArgs) -> Result<GetVcpusRet, Remot
         info: List(Vec::new()),
         maps: Opaque(Vec::new()),
     };
-    for (number, cpu) in cpus.iter().take(room).enumerate() {
+    for cpu in cpus.iter().take(room) {
         answer.info.0.push(VcpuInfo {
-            number: number as u32,
+            number: cpu.number,
             state: VCPU_RUNNING,
             cpu_time: cpu.time,
             cpu: cpu.last_cpu,
@@ -384,7 +384,8 @@ fn vcpu_figures(definition: &Definition, live: Option<&Sources>, params: &mut Ve
     params.push(TypedParameter::uint("vcpu.current", definition.vcpus.current));
     params.push(TypedParameter::uint("vcpu.maximum", definition.vcpus.max));
     let Some(live) = live else { return };
-    for (number, cpu) in live.process.vcpus().iter().enumerate() {
+    for cpu in live.process.vcpus() {
+        let number = cpu.number;
         params.push(TypedParameter::int(format!("vcpu.{number}.state"), VCPU_RUNNING));
         params.push(TypedParameter::ulong(format!("vcpu.{number}.time"), cpu.time));
     }

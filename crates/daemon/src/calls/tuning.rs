@@ -6,6 +6,7 @@ use ostler_libvirt::types::{
     SchedulerType, TypedParameter, VcpuPinInfoArgs,
 };
 use ostler_libvirt::{Code, RemoteError};
+use ostler_libvirt_xml::domain::CpuQuota;
 use ostler_libvirt_xml::tree::Element;
 
 use super::domain::{CONFIG, LIVE, choose};
@@ -129,7 +130,7 @@ fn emulator_pin(context: &Context<'_>, args: EmulatorPinInfoArgs) -> Result<CpuM
     })
 }
 
-/// The share that a definition asks for, and limits, which there are none of: 0.
+/// The share and the limits that a definition asks for; 0 for those that it does not.
 fn scheduler(
     context: &Context<'_>,
     domain: &WireDomain,
@@ -137,11 +138,19 @@ fn scheduler(
     flags: u32,
 ) -> Result<SchedulerParameters, RemoteError> {
     let definition = choose(&context.domain(domain)?.state(), flags)?;
-    let shares = definition.tune.shares.unwrap_or(0);
-    let mut params = vec![TypedParameter::ulong("cpu_shares", shares)];
-    for threads in ["vcpu", "emulator", "global", "iothread"] {
-        params.push(TypedParameter::ulong(format!("{threads}_period"), 0));
-        params.push(TypedParameter::long(format!("{threads}_quota"), 0));
+    let tune = &definition.tune;
+    let mut params = vec![TypedParameter::ulong("cpu_shares", tune.shares.unwrap_or(0))];
+    // There are no I/O threads.
+    let none = CpuQuota::default();
+    for (threads, quota) in [
+        ("vcpu", tune.vcpu),
+        ("emulator", tune.others),
+        ("global", tune.whole),
+        ("iothread", none),
+    ] {
+        let (period, quota) = (quota.period.unwrap_or(0), quota.quota.unwrap_or(0));
+        params.push(TypedParameter::ulong(format!("{threads}_period"), period));
+        params.push(TypedParameter::long(format!("{threads}_quota"), quota));
     }
     params.truncate(room.clamp(0, SHARES_AND_LIMITS) as usize);
     Ok(SchedulerParameters { params: List(params) })

@@ -209,7 +209,7 @@ impl Domain {
                     events.tray_moved(&self.wire(&guard), &alias, *open);
                 }
             }
-            Notice::DeviceDeleted { .. } | Notice::Gone => {}
+            Notice::DeviceDeleted { .. } | Notice::CpuGone | Notice::Gone => {}
         }
     }
 
@@ -227,6 +227,14 @@ impl Domain {
             live.is_some_and(|live| live.devices.contains_key(alias))
         };
         self.wait_while(patience, has_it)
+    }
+
+    /// Waits until the guest has just these CPUs, or is over; false if it takes longer than `patience`.
+    pub fn wait_for_cpus(&self, id: i32, there: &[u32], patience: Duration) -> bool {
+        self.wait_while(patience, |state| {
+            let live = state.live.as_ref().filter(|live| live.id == id);
+            live.is_some_and(|live| live.definition.vcpus.there() != there)
+        })
     }
 
     fn wait_while(&self, patience: Duration, is_so: impl Fn(&DomainState) -> bool) -> bool {

@@ -28,6 +28,9 @@ impl Domains {
                 if let Ok(status) = read_status(&files) {
                     status.devices.values().for_each(Attached::delete_port);
                 }
+                if let Some(guest) = folder.file_name().and_then(|name| name.to_str()) {
+                    self.groups.remove(guest);
+                }
                 let _ = fs::remove_dir_all(&folder);
             }
         }
@@ -80,6 +83,13 @@ impl Domains {
             }
         });
         self.find_devices_gone(&domain, id);
+        self.find_cpus(&domain);
+        if let Err(error) = self.limit_threads(&domain) {
+            crate::log::note!(
+                "the limits of {} are not as they were: {error}",
+                domain.state().name
+            );
+        }
         self.find_trays(&domain);
         self.take_over_cards(&domain);
         crate::log::note!("guest {} goes on", domain.state().name);

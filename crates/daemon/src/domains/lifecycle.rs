@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::{Domains, RunStatus, storage_failed};
 use crate::events::Lifecycle;
 use crate::files::{make_private_folder, write_durably};
+use crate::groups::Limits;
 use crate::guest::{Attached, Control, ControlError, GuestProcess, Launch, Notice, RunFiles, launch};
 
 /// What a guest may take to end by itself once it was told to end at once.
@@ -129,6 +130,7 @@ impl Domains {
         self.boot_in_folder(domain, run).inspect_err(|_| {
             self.cids.give_back(&domain.uuid);
             // Nothing of it runs.
+            self.groups.remove(&crate::uuid::format(&domain.uuid));
             let _ = fs::remove_dir_all(&folder);
         })
     }
@@ -148,6 +150,9 @@ impl Domains {
             outside: &self.outside,
             paused: run.status.paused,
             cid: run.status.cid,
+            groups: &self.groups,
+            uuid: &domain.uuid,
+            limits: Limits::of(&run.definition),
         };
         run.status.devices = launch(&start, &self.kvm)?;
         let (id, definition) = (run.status.id, run.definition.clone());
@@ -195,7 +200,9 @@ impl Domains {
         if let Some(period) = balloon.and_then(|balloon| balloon.stats_period) {
             run("qom-set", balloon_period(period))?;
         }
-        super::pins::apply(definition, &process)
+        super::pins::apply(definition, &process)?;
+        self.limit_threads(domain)?;
+        self.plug_later_cpus(domain, &plan.later_vcpus)
     }
 
     /// Connects to a guest that runs, notes it, and listens to it from now on.
@@ -211,6 +218,7 @@ impl Domains {
         let (domains, theirs) = (self.clone(), domain.clone());
         let heard = move |notice: Notice| match notice {
             Notice::Gone => domains.gone(&theirs, id),
+            Notice::CpuGone => domains.cpu_gone_soon(&theirs, id),
             Notice::DeviceDeleted { id: device } => domains.device_gone_soon(&theirs, id, device),
             notice => theirs.take(&notice, &domains.events),
         };
@@ -304,6 +312,13 @@ impl Domains {
 
     /// The process of run `id` is gone: on the thread that listened to it.
     fn gone(self: &Arc<Self>, domain: &Arc<Domain>, id: i32) {
+        if self.groups.find(&domain.uuid).is_some() {
+            let process = domain.with_live(|live| (live.id == id).then(|| live.process.clone()));
+            let Ok(Some(process)) = process else { return };
+            // A group goes when nobody is in it, and before somebody starts the guest again.
+            process.wait_for_end(PATIENCE);
+            self.groups.remove(&crate::uuid::format(&domain.uuid));
+        }
         let mut guard = domain.state();
         let Some(live) = guard.live.as_mut().filter(|live| live.id == id) else {
             return;

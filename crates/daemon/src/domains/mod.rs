@@ -4,17 +4,20 @@
 
 mod change;
 mod cids;
+mod cpus;
 pub mod definition;
 pub mod domain;
 mod found;
 mod hotplug;
 mod lifecycle;
+mod limits;
 mod media;
 pub mod pins;
 pub mod plan;
 mod store;
 
 pub use change::Impact;
+pub use cpus::Wanted;
 pub use lifecycle::balloon_period;
 
 use std::collections::BTreeMap;
@@ -33,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::{Events, Lifecycle};
 use crate::files::make_private_folder;
+use crate::groups::Groups;
 use crate::guest::{Attached, Outside, RunFiles};
 use crate::networks::plug::Tap;
 use crate::networks::ports::Connected;
@@ -54,6 +58,8 @@ pub struct Domains {
     kvm: OpenKvm,
     /// Those who have the guests' networks and volumes.
     outside: Outside,
+    /// What the host gives guests.
+    groups: Groups,
     events: Arc<Events>,
     /// Of guests that run.
     cids: cids::Cids,
@@ -114,7 +120,7 @@ impl Domains {
         definitions: &Path,
         runtime: &Path,
         kvm: OpenKvm,
-        outside: Outside,
+        (outside, groups): (Outside, Groups),
         events: Arc<Events>,
     ) -> Result<Arc<Self>, Error> {
         let guests = runtime.join("guests");
@@ -127,6 +133,7 @@ impl Domains {
             next_id: AtomicI32::new(1),
             kvm,
             outside,
+            groups,
             events,
             cids: cids::Cids::default(),
         });

@@ -41,12 +41,21 @@ pub fn apply(definition: &Definition, process: &GuestProcess) -> Result<(), Remo
     if let Some(list) = of_emulator(definition)? {
         pin_emulator(process, &list)?;
     }
-    for vcpu in 0..definition.vcpus.current {
+    for vcpu in process.vcpu_numbers() {
         if let Some(list) = of_vcpu(definition, vcpu)? {
             pin_vcpu(process, vcpu, &list)?;
         }
     }
     Ok(())
+}
+
+/// Has the thread of a CPU that came run where the definition says. Until then it was one of the other threads.
+pub fn apply_to_new(definition: &Definition, process: &GuestProcess, vcpu: u32) -> Result<(), RemoteError> {
+    match (of_vcpu(definition, vcpu)?, of_emulator(definition)?) {
+        (Some(list), _) => pin_vcpu(process, vcpu, &list),
+        (None, Some(_)) => pin_vcpu(process, vcpu, &CpuList::all()),
+        (None, None) => Ok(()),
+    }
 }
 
 fn refused(list: &CpuList) -> impl Fn(std::io::Error) -> RemoteError {
@@ -59,9 +68,9 @@ fn refused(list: &CpuList) -> impl Fn(std::io::Error) -> RemoteError {
     }
 }
 
-/// Binds the thread of one CPU.
+/// Binds the thread of one CPU; one that is not there is bound when it comes.
 pub fn pin_vcpu(process: &GuestProcess, vcpu: u32, list: &CpuList) -> Result<(), RemoteError> {
-    process.bind_vcpu(vcpu as usize, list).map_err(refused(list))
+    process.bind_vcpu(vcpu, list).map_err(refused(list))
 }
 
 /// Binds the threads that are no CPU's.

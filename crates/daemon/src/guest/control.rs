@@ -18,6 +18,8 @@ use thiserror::Error;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long it may take to greet: a process that cannot be spoken to is not waited for.
 const GREETING: Duration = Duration::from_secs(5);
+/// How the names begin that CPUs get which are plugged in; their numbers follow.
+pub const CPU_ID: &str = "vcpu";
 /// Longest line, in bytes.
 const MAX_LINE: u64 = 4 << 20;
 
@@ -44,6 +46,8 @@ pub enum Notice {
         /// The device as its process knows it.
         id: String,
     },
+    /// It let a CPU go.
+    CpuGone,
     /// Its balloon has another size.
     Balloon {
         /// Bytes that it has.
@@ -244,6 +248,14 @@ impl Listener {
     }
 }
 
+/// Whether what is gone is a CPU: one that was there at the start, or one that we plugged in.
+fn is_cpu(message: &Value) -> bool {
+    let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str);
+    let built = text("/data/path").is_some_and(|path| path.starts_with("/machine/unattached/device["));
+    let number = text("/data/device").and_then(|id| id.strip_prefix(CPU_ID));
+    built || number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 fn known(event: &str, message: &Value) -> Option<Notice> {
     Some(match event {
         "STOP" => Notice::Paused,
@@ -254,6 +266,7 @@ fn known(event: &str, message: &Value) -> Option<Notice> {
             powered_off: message.pointer("/data/reason").and_then(Value::as_str) == Some("guest-shutdown"),
         },
         "GUEST_PANICKED" => Notice::Panicked,
+        "DEVICE_DELETED" if is_cpu(message) => Notice::CpuGone,
         "DEVICE_DELETED" => Notice::DeviceDeleted {
             id: message.pointer("/data/device")?.as_str()?.into(),
         },

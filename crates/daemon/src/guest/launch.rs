@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_launch::porter::{Errand, Plugs};
 use ostler_launch::{Started, firmware, open_image};
+use ostler_libvirt::types::Uuid;
 use ostler_libvirt::{Code, RemoteError};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::link::FromGuest;
@@ -19,6 +20,7 @@ use super::cards::{self, Surroundings};
 use super::{Attached, Outside, RunFiles, streams};
 use crate::OpenKvm;
 use crate::domains::plan::{Boot, Disk, Plan, Share, ShareSource, Store};
+use crate::groups::{Groups, Limits};
 
 /// What a guest is started with.
 pub struct Launch<'a> {
@@ -36,6 +38,12 @@ pub struct Launch<'a> {
     pub paused: bool,
     /// Its CID, if it has a vsock.
     pub cid: Option<u32>,
+    /// Control groups, where it gets one.
+    pub groups: &'a Groups,
+    /// By which its group is called.
+    pub uuid: &'a Uuid,
+    /// What its group is for.
+    pub limits: Limits,
 }
 
 /// The devices of a guest by their aliases. Until they are taken out, interfaces that were made for them are deleted with them.
@@ -67,7 +75,16 @@ pub fn launch(launch: &Launch<'_>, kvm: &OpenKvm) -> Result<BTreeMap<String, Att
     let log = File::options().append(true).create(true).open(&log);
     let log =
         log.map_err(|e| RemoteError::new(Code::Internal, format!("cannot write the guest's log: {e}")))?;
-    let started = ostler_launch::start(&spec, descriptors, Some(log))
+    let group = match launch.limits.ask() {
+        true => Some(launch.groups.make(launch.uuid, &launch.limits)?),
+        false => None,
+    };
+    let place = |process: u32| {
+        let Some(group) = &group else { return Ok(()) };
+        let limited = group.limit(&launch.limits).and_then(|()| group.enter(process));
+        limited.map_err(|error| error.detail)
+    };
+    let started = ostler_launch::start_placed(&spec, descriptors, Some(log), place)
         .map_err(|why| RemoteError::new(Code::OperationFailed, format!("the guest does not start: {why}")))?;
     attend(started, launch.name.into());
     Ok(devices.keep())
@@ -150,8 +167,9 @@ fn open(
         accelerator,
         cpu_model: plan.cpu_model.clone(),
         cpus: plan.vcpus,
-        max_cpus: None,
+        max_cpus: plan.max_vcpus,
         memory: plan.memory,
+        huge_pages: plan.huge_pages,
         boot,
         disks,
         nets,

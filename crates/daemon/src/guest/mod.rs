@@ -10,7 +10,7 @@ mod process;
 mod streams;
 
 pub use attached::Attached;
-pub use control::{Control, ControlError, Notice};
+pub use control::{CPU_ID, Control, ControlError, Notice};
 pub use launch::{Launch, launch, open_image_of};
 pub use outside::{NetworkCard, Outside, Place};
 pub use plug::Plug;

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
@@ -19,8 +21,8 @@ pub struct GuestProcess {
     pid: u32,
     /// The number of a process that ended may be given to another; this is never.
     handle: Option<OwnedFd>,
-    /// The threads of its CPUs.
-    vcpus: Vec<u32>,
+    /// Its CPUs that are there: their numbers, and their threads.
+    vcpus: Vec<(u32, u32)>,
 }
 
 /// CPU time in ns.
@@ -35,6 +37,8 @@ pub struct CpuTime {
 /// One CPU of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VcpuTime {
+    /// Its number.
+    pub number: u32,
     /// CPU time of its thread, in ns.
     pub time: u64,
     /// The host's CPU that it ran on last.
@@ -57,16 +61,37 @@ impl GuestProcess {
     pub fn find(control: &Control) -> Result<Self, ControlError> {
         let cpus = control.execute("query-cpus-fast")?;
         let cpus = cpus.as_array().map(Vec::as_slice).unwrap_or_default();
-        let thread = |cpu: &Value| cpu["thread-id"].as_u64().and_then(|id| u32::try_from(id).ok());
-        let vcpus: Vec<u32> = cpus.iter().filter_map(thread).collect();
+        let number = |cpu: &Value, what: &str| cpu[what].as_u64().and_then(|id| u32::try_from(id).ok());
+        let both = |cpu: &Value| Some((number(cpu, "cpu-index")?, number(cpu, "thread-id")?));
+        let vcpus: Vec<(u32, u32)> = cpus.iter().filter_map(both).collect();
         let pid = vcpus
             .first()
-            .and_then(|thread| status_field(&format!("/proc/{thread}/status"), "Tgid"))
+            .and_then(|(_, thread)| status_field(&format!("/proc/{thread}/status"), "Tgid"))
             .and_then(|text| text.parse().ok())
             .ok_or(ControlError::Over)?;
         let handle = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let handle = handle.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(Self { pid, handle, vcpus })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its CPUs that are there: their numbers, and their threads.
+    pub fn vcpu_threads(&self) -> &[(u32, u32)] {
+        &self.vcpus
+    }
+
+    /// The numbers of its CPUs that are there.
+    pub fn vcpu_numbers(&self) -> Vec<u32> {
+        self.vcpus.iter().map(|(number, _)| *number).collect()
+    }
+
+    fn thread_of(&self, vcpu: u32) -> Option<u32> {
+        let found = self.vcpus.iter().find(|(number, _)| *number == vcpu);
+        found.map(|(_, thread)| *thread)
     }
 
     /// Ends it at once.
@@ -75,6 +100,14 @@ impl GuestProcess {
             // It may be gone already.
             let _ = pidfd_send_signal(handle, Signal::KILL);
         }
+    }
+
+    /// Waits until it is over, or `patience` is.
+    pub fn wait_for_end(&self, patience: Duration) {
+        let Some(handle) = &self.handle else { return };
+        let limit = Timespec::try_from(patience).ok();
+        // Readable from its end on (pidfd_open(2)).
+        let _ = poll(&mut [PollFd::new(handle, PollFlags::IN)], limit.as_ref());
     }
 
     /// CPU time of all its threads.
@@ -101,15 +134,13 @@ impl GuestProcess {
 
     /// Its CPUs.
     pub fn vcpus(&self) -> Vec<VcpuTime> {
-        self.vcpus.iter().map(|thread| self.vcpu(*thread)).collect()
+        let vcpu = |(number, thread): &(u32, u32)| self.vcpu(*number, *thread);
+        self.vcpus.iter().map(vcpu).collect()
     }
 
-    /// Has the thread of one CPU run on these CPUs of the host only.
-    pub fn bind_vcpu(&self, vcpu: usize, list: &CpuList) -> std::io::Result<()> {
-        match self.vcpus.get(vcpu) {
-            Some(thread) => bind(*thread, list),
-            None => Err(std::io::ErrorKind::NotFound.into()),
-        }
+    /// Has the thread of one CPU run on these CPUs of the host only. A CPU that is not there has no thread yet.
+    pub fn bind_vcpu(&self, vcpu: u32, list: &CpuList) -> std::io::Result<()> {
+        self.thread_of(vcpu).map_or(Ok(()), |thread| bind(thread, list))
     }
 
     /// Has the threads that are no CPU's run on these CPUs of the host only.
@@ -119,7 +150,7 @@ impl GuestProcess {
             let Some(thread) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            if self.vcpus.contains(&thread) {
+            if self.vcpus.iter().any(|(_, of_vcpu)| *of_vcpu == thread) {
                 continue;
             }
             match bind(thread, list) {
@@ -131,12 +162,13 @@ impl GuestProcess {
         Ok(())
     }
 
-    fn vcpu(&self, thread: u32) -> VcpuTime {
+    fn vcpu(&self, number: u32, thread: u32) -> VcpuTime {
         let folder = format!("/proc/{}/task/{thread}", self.pid);
         let run = fs::read_to_string(format!("{folder}/schedstat")).unwrap_or_default();
         let stat = stat_fields(&format!("{folder}/stat"));
         let list = status_field(&format!("{folder}/status"), "Cpus_allowed_list").unwrap_or_default();
         VcpuTime {
+            number,
             time: run
                 .split(' ')
                 .next()
@@ -180,7 +212,7 @@ mod tests {
         let process = GuestProcess {
             pid,
             handle: None,
-            vcpus: vec![pid],
+            vcpus: vec![(0, pid)],
         };
         assert!(process.resident() > 500);
         // Until a tick was counted.

@@ -18,6 +18,16 @@ impl CpuList {
         (!cpus.is_empty()).then_some(Self(cpus))
     }
 
+    /// Every CPU that the host has.
+    pub fn all() -> Self {
+        Self((0..super::present()).collect())
+    }
+
+    /// Their numbers, ascending.
+    pub fn numbers(&self) -> &[u32] {
+        &self.0
+    }
+
     /// A bit for each CPU, the lowest first, in `length` bytes.
     pub fn bits(&self, length: usize) -> Vec<u8> {
         let mut bits = vec![0; length];

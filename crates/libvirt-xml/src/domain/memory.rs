@@ -19,33 +19,37 @@ const ROWS: &[Row] = &[
     ),
     honoured("currentMemory", "", "what the balloon leaves the guest"),
     honoured("currentMemory@unit", "", ""),
-    honoured("memoryBacking/hugepages", "", "RAM in huge pages"),
+    honoured(
+        "memoryBacking/hugepages",
+        "",
+        "RAM in huge pages that the host has set aside",
+    ),
     honoured("memoryBacking/hugepages/page@{size,unit}", "", "their size"),
     kept(
         "memoryBacking/hugepages/page@nodeset",
         "",
         "the guest has one NUMA node",
     ),
-    kept("memoryBacking/nosharepages", "", "pages are not merged"),
+    kept("memoryBacking/nosharepages", "", "pages are never merged"),
     honoured("memoryBacking/locked", "", "RAM is never swapped out"),
-    honoured(
+    kept(
         "memoryBacking/source@type",
         "anonymous|memfd",
-        "memfd can be shared",
+        "vhost-user and virtiofs work with ordinary memory",
     ),
     refused("memoryBacking/source@type", "file", "RAM is no file"),
-    honoured(
+    kept(
         "memoryBacking/access@mode",
         "shared|private",
-        "whether vhost-user and virtiofs may map it",
+        "vhost-user and virtiofs work with either",
     ),
     kept(
         "memoryBacking/allocation",
         "",
-        "RAM is allocated when it is touched",
+        "RAM is allocated when it is touched, huge pages at the start",
     )
     .whole(),
-    kept("memoryBacking/discard", "", ""),
+    kept("memoryBacking/discard", "", "RAM goes with the guest"),
 ];
 
 pub(crate) const FAMILY: Family = Family::root("Memory", ROWS);

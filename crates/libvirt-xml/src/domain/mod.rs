@@ -31,7 +31,7 @@ pub use general::DomainType;
 pub use life::{Action, Life};
 pub use memory::Memory;
 pub use os::{BootDevice, Firmware, Kernel, Nvram, Os};
-pub use tuning::CpuTune;
+pub use tuning::{CpuQuota, CpuTune, MemoryTune};
 pub use vcpu::Vcpus;
 
 use crate::table::{Finding, Schema, check, findings};
@@ -89,6 +89,10 @@ pub struct DomainModel {
     pub vcpus: Vcpus,
     /// Where its threads run.
     pub tune: CpuTune,
+    /// Limits of the host's memory.
+    pub memory_tune: MemoryTune,
+    /// Weight of its disk I/O.
+    pub io_weight: Option<u32>,
     /// What it starts with.
     pub os: Os,
     /// Features of the machine.
@@ -268,6 +272,8 @@ impl DomainModel {
             cpu: Cpu::read(root, vcpus.max)?,
             vcpus,
             tune: CpuTune::read(root)?,
+            memory_tune: MemoryTune::read(root)?,
+            io_weight: tuning::io_weight(root)?,
             os: Os::read(root)?,
             features: Features::read(root),
             clock: Clock::read(root)?,

@@ -87,6 +87,20 @@ xdr_struct! {
 }
 
 xdr_struct! {
+    /// Of DOMAIN_SET_VCPU and DOMAIN_SET_GUEST_VCPUS.
+    SetVcpuArgs {
+        /// The guest.
+        domain: Domain,
+        /// Which CPUs, as `1,3-4`.
+        cpus: String,
+        /// 1: they are there from now on, 0: they are not.
+        state: i32,
+        /// 1: while it runs, 2: in the definition.
+        flags: u32,
+    }
+}
+
+xdr_struct! {
     /// Of DOMAIN_PIN_VCPU.
     PinVcpuArgs {
         /// The guest.

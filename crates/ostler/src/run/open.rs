@@ -184,6 +184,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         cpus: args.cpus.now,
         max_cpus: args.cpus.most,
         memory: args.memory,
+        huge_pages: args.huge_pages,
         boot,
         disks,
         nets,

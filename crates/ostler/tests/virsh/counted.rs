@@ -9,6 +9,7 @@ use std::process::Command;
 
 /// Commands in alphabetical order, each with a test that looks for its effect.
 const COMMANDS: &[(&str, &str)] = &[
+    ("allocpages", "hugepages::a_guest_is_in_huge_pages"),
     ("attach-device", "devices::an_entropy_source_comes_and_goes"),
     (
         "attach-disk",
@@ -23,7 +24,10 @@ const COMMANDS: &[(&str, &str)] = &[
         "definitions::a_definition_lasts_until_it_is_undefined",
     ),
     ("blkdeviotune", "limits::limits_are_shown_as_they_are"),
-    ("blkiotune", "limits::limits_are_shown_as_they_are"),
+    (
+        "blkiotune",
+        "groups::a_guest_gets_a_group_when_somebody_asks_for_one",
+    ),
     ("blockjob", "devices::a_volume_of_a_pool_is_a_disk"),
     (
         "blockresize",
@@ -172,7 +176,10 @@ const COMMANDS: &[(&str, &str)] = &[
         "limits::the_most_cpus_and_the_security_model",
     ),
     ("maxvcpus", "limits::the_most_cpus_and_the_security_model"),
-    ("memtune", "limits::limits_are_shown_as_they_are"),
+    (
+        "memtune",
+        "groups::what_a_definition_asks_for_is_what_the_kernel_gives",
+    ),
     ("metadata", "model::texts_sizes_and_names_are_changed"),
     (
         "net-autostart",
@@ -294,7 +301,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("reboot", "guests::transient_guests_pauses_resets_and_the_axe"),
     ("reset", "guests::transient_guests_pauses_resets_and_the_axe"),
     ("resume", "devices::a_disk_comes_and_goes_while_the_guest_runs"),
-    ("schedinfo", "limits::limits_are_shown_as_they_are"),
+    (
+        "schedinfo",
+        "groups::what_a_definition_asks_for_is_what_the_kernel_gives",
+    ),
     ("secret-define", "secrets::a_secret_lasts_with_its_value"),
     ("secret-dumpxml", "secrets::a_secret_lasts_with_its_value"),
     ("secret-event", "secrets::events_of_secrets"),
@@ -308,7 +318,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("setmaxmem", "model::texts_sizes_and_names_are_changed"),
     ("setmem", "model::what_a_definition_asks_for_is_there"),
-    ("setvcpus", "model::texts_sizes_and_names_are_changed"),
+    ("setvcpu", "vcpus::cpus_come_and_go_while_the_guest_runs"),
+    ("setvcpus", "vcpus::cpus_come_and_go_while_the_guest_runs"),
     (
         "shutdown",
         "guests::linux_starts_outlives_the_daemon_and_shuts_down",
@@ -324,10 +335,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("update-device", "edits::what_a_document_says_is_made"),
     ("uri", "host::every_way_to_connect_works"),
-    (
-        "vcpucount",
-        "definitions::a_definition_lasts_until_it_is_undefined",
-    ),
+    ("vcpucount", "vcpus::cpus_come_and_go_while_the_guest_runs"),
     (
         "vcpuinfo",
         "guests::linux_starts_outlives_the_daemon_and_shuts_down",

@@ -20,7 +20,7 @@ fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[test]
 fn limits_are_shown_as_they_are() {
-    let host = Host::start();
+    let host = Host::start_configured("groups = \"\"\n");
     let devices = "<disk type='file' device='disk'><source file='/d'/><target dev='vda'/>\
          <iotune><total_bytes_sec>1000000</total_bytes_sec><read_iops_sec>0</read_iops_sec></iotune></disk>\
          <interface type='user'><mac address='52:54:00:77:01:01'/>\
@@ -55,20 +55,23 @@ fn limits_are_shown_as_they_are() {
         assert!(!events.contains("enabled"), "{events}");
         let threads = host.virsh(&format!("iothreadinfo {guest}"));
         assert!(threads.contains("No IOThreads found"), "{threads}");
-        // There is nothing that could be set.
-        for setter in [
-            "memtune GUEST 1000",
-            "blkiotune GUEST --weight 500",
-            "numatune GUEST --mode preferred",
-            "schedinfo GUEST --set cpu_shares=7",
-        ] {
-            let said = host.refused(&setter.replace("GUEST", guest));
-            assert!(
-                said.contains("in no control group of its own"),
-                "{setter}: {said}"
-            );
-        }
+        assert!(
+            host.refused(&format!("numatune {guest} --mode preferred"))
+                .contains("cannot be bound")
+        );
     }
+    // A daemon that makes no control groups limits nothing.
+    for setter in [
+        "memtune beta 1000",
+        "blkiotune beta --weight 500",
+        "schedinfo beta --set cpu_shares=7",
+    ] {
+        let said = host.refused(setter);
+        assert!(said.contains("makes no control groups"), "{setter}: {said}");
+    }
+    let limited = linux("gamma", "").replace("<os>", shares);
+    let said = host.refused(&format!("create {}", host.xml("c.xml", &limited)));
+    assert!(said.contains("limits of 'cpu' cannot be set"), "{said}");
     assert!(host.refused("memtune alpha --live").contains("not running"));
     assert!(host.refused("memtune beta --config").contains("persistent"));
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::setup::{Host, Listener, field};
+use crate::setup::{Host, Listener, field, wait_until};
 
 fn names(host: &Host, arguments: &str) -> BTreeSet<String> {
     let text = host.virsh(&format!("nodedev-list {arguments}"));
@@ -142,14 +142,14 @@ fn the_firmware_and_pages() {
         .parse()
         .unwrap();
     assert!(0 < free && free < total / kib as u64, "{free}");
+    // Another test may take huge pages meanwhile.
     for folder in entries("/sys/devices/system/node/node0/hugepages") {
         let size = folder.trim_start_matches("hugepages-").trim_end_matches("kB");
-        let free = host.virsh(&format!("freepages --cellno 0 --pagesize {size}"));
         let file = format!("/sys/devices/system/node/node0/hugepages/{folder}/free_hugepages");
-        assert_eq!(
-            field(&free, &format!("{size}KiB")),
-            fs::read_to_string(file).unwrap().trim()
-        );
+        wait_until("what is told is what the kernel says", || {
+            let free = host.virsh(&format!("freepages --cellno 0 --pagesize {size}"));
+            field(&free, &format!("{size}KiB")) == fs::read_to_string(&file).unwrap().trim()
+        });
     }
     let all = host.virsh("freepages --all");
     assert!(all.contains("Node 0:"), "{all}");

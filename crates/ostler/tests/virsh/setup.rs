@@ -11,6 +11,8 @@ use crate::support::{OSTLER, guest_folder};
 
 /// Where what the daemon says is kept, for tests that fail.
 const LOG: &str = "daemon.log";
+/// The configuration, where a test writes one.
+const CONFIGURATION: &str = "daemon.toml";
 pub const LIMIT: Duration = Duration::from_secs(240);
 
 /// A daemon; dropping it ends its guests and it.
@@ -22,6 +24,14 @@ pub struct Host {
 impl Host {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let daemon = Self::start_daemon(folder.path());
+        Self { folder, daemon }
+    }
+
+    /// A daemon with a configuration file.
+    pub fn start_configured(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(CONFIGURATION), configuration).unwrap();
         let daemon = Self::start_daemon(folder.path());
         Self { folder, daemon }
     }
@@ -78,8 +88,12 @@ impl Host {
             .append(true)
             .open(folder.join(LOG))
             .expect("the daemon's log");
+        command.arg("daemon");
+        if folder.join(CONFIGURATION).exists() {
+            command.arg("--config").arg(folder.join(CONFIGURATION));
+        }
         command
-            .args(["daemon", "--socket"])
+            .arg("--socket")
             .arg(folder.join("sock"))
             .arg("--definitions")
             .arg(folder.join("definitions"))

@@ -350,7 +350,7 @@ fn the_front_end_of_the_crate_vhost() {
     let options = RamOptions {
         shared: true,
         huge: false,
-        keep_free: 0,
+        ..RamOptions::default()
     };
     let ram = ostler_memory::allocate(MEMORY, options).unwrap();
     let theirs_ram = ram.clone();

@@ -67,7 +67,7 @@ impl Front {
         let options = RamOptions {
             shared: true,
             huge: false,
-            keep_free: 0,
+            ..RamOptions::default()
         };
         Self {
             socket,

@@ -69,6 +69,9 @@ pub struct GuestSpec {
     pub max_cpus: Option<u32>,
     /// RAM in bytes.
     pub memory: u64,
+    /// Bytes of the host's huge pages that RAM is in, 0 for those of its default size; `None` for ordinary pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub huge_pages: Option<u64>,
     /// What it starts with.
     pub boot: BootSpec,
     /// Disks: virtio ones in the order of their slots, SATA drives in that of their ports.
@@ -472,6 +475,7 @@ impl GuestSpec {
         check_cpus(u64::from(self.cpus))?;
         check_max_cpus(self.cpus, self.most_cpus().into())?;
         check_memory(self.memory)?;
+        check_huge_pages(self.huge_pages)?;
         if let BootSpec::Kernel(kernel) = &self.boot
             && (kernel.command_line.len() > MAX_COMMAND_LINE || kernel.command_line.contains('\0'))
         {
@@ -711,6 +715,16 @@ pub fn check_cid(cid: u64) -> Result<u32, Error> {
             cids.end()
         ))
     })
+}
+
+/// Huge pages have a power of two bytes, or the host's default size.
+pub fn check_huge_pages(size: Option<u64>) -> Result<(), Error> {
+    match size {
+        Some(size) if size != 0 && !(size.is_power_of_two() && size > 4096) => Err(Error::Specification(
+            format!("there are no huge pages of {size} bytes; x86 hosts have 2M and 1G"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// RAM is at least [`MIN_MEMORY`] and a multiple of 4 KiB.

@@ -33,8 +33,14 @@ pub struct Plan {
     pub cpu_model: String,
     /// RAM in bytes.
     pub memory: u64,
-    /// CPUs.
+    /// Bytes of the huge pages that it is in, 0 for the host's default.
+    pub huge_pages: Option<u64>,
+    /// CPUs that it starts with: the first ones.
     pub vcpus: u32,
+    /// CPUs that there can be, where they come and go.
+    pub max_vcpus: Option<u32>,
+    /// The numbers of CPUs that are plugged in right after the start, as there is a gap before them.
+    pub later_vcpus: Vec<u32>,
     /// What it starts with.
     pub boot: Boot,
     /// Its disks: virtio ones in their order, then SATA drives in that of their ports.
@@ -69,17 +75,20 @@ impl Plan {
         let model: &xml::Domain = definition;
         memory(model)?;
         clock(model)?;
-        tuning(model)?;
         let devices = &model.devices;
         let disks = disks::read(model)?;
-        let vcpus = model.vcpus.current;
-        check_cpus(vcpus.into()).map_err(|error| error.to_string())?;
+        let cpus = &model.vcpus;
+        let vcpus = cpus.without_gap();
+        check_cpus(cpus.max.into()).map_err(|error| error.to_string())?;
         Ok(Self {
             kvm: model.kind == xml::DomainType::Kvm,
             machine: model.os.machine.clone(),
             cpu_model: cpu_model(model)?,
             memory: definition.ram(),
+            huge_pages: model.memory.huge_pages,
             vcpus,
+            max_vcpus: Some(cpus.max).filter(|max| *max > cpus.current),
+            later_vcpus: cpus.there().split_off(vcpus as usize),
             boot: boot::read(model, &disks)?,
             cards: cards::read(devices)?,
             streams: streams::read(devices)?,
@@ -97,11 +106,6 @@ impl Plan {
 
 fn memory(model: &xml::Domain) -> Result<(), Lacks> {
     let memory = &model.memory;
-    if memory.huge_pages.is_some() {
-        return Err(
-            "memory in <hugepages> cannot be asked for: huge pages are used where the host has them".into(),
-        );
-    }
     if memory.locked {
         return Err("memory cannot be <locked> in the host's RAM".into());
     }
@@ -166,13 +170,6 @@ fn clock(model: &xml::Domain) -> Result<(), Lacks> {
     match model.clock {
         xml::Clock::Utc => Ok(()),
         _ => Err("the real-time clock shows UTC: the <clock> must have the offset 'utc'".into()),
-    }
-}
-
-fn tuning(model: &xml::Domain) -> Result<(), Lacks> {
-    match model.tune.shares {
-        Some(_) => Err("CPU <shares> cannot be set: guests are in no control group of their own".into()),
-        None => Ok(()),
     }
 }
 

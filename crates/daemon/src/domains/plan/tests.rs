@@ -231,13 +231,8 @@ fn what_a_guest_lacks_is_named() {
         ),
         (
             "<on_reboot>destroy</on_reboot>",
-            "<cputune><shares>9</shares></cputune>",
-            "<shares>",
-        ),
-        (
-            "<on_reboot>destroy</on_reboot>",
-            "<memoryBacking><hugepages/></memoryBacking>",
-            "<hugepages>",
+            "<memoryBacking><locked/></memoryBacking>",
+            "<locked>",
         ),
         (
             "<on_reboot>destroy</on_reboot>",
@@ -263,6 +258,25 @@ fn what_a_guest_lacks_is_named() {
         let why = plan(&XML.replacen(from, to, 1)).unwrap_err();
         assert!(why.contains(says), "{says}: {why}");
     }
+}
+
+#[test]
+fn cpus_and_pages() {
+    let with = |vcpu: &str| plan(&XML.replacen("<vcpu>2</vcpu>", vcpu, 1)).unwrap();
+    let cpus = |vcpu: &str| {
+        let plan = with(vcpu);
+        (plan.vcpus, plan.max_vcpus, plan.later_vcpus)
+    };
+    assert_eq!(cpus("<vcpu>2</vcpu>"), (2, None, vec![]));
+    assert_eq!(cpus("<vcpu current='1'>4</vcpu>"), (1, Some(4), vec![]));
+    let gap = "<vcpu>4</vcpu><vcpus><vcpu id='0' enabled='yes'/><vcpu id='2' enabled='yes'/></vcpus>";
+    assert_eq!(cpus(gap), (1, Some(4), vec![2]));
+    let pages = |pages: &str| with(&format!("<memoryBacking>{pages}</memoryBacking>")).huge_pages;
+    assert_eq!((pages(""), pages("<hugepages/>")), (None, Some(0)));
+    assert_eq!(
+        pages("<hugepages><page size='2' unit='MiB'/></hugepages>"),
+        Some(2 << 20)
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::OpenKvm;
 use crate::domains::Domains;
 use crate::events::Events;
+use crate::groups::Groups;
 use crate::guest::Outside;
 use crate::networks::Networks;
 use crate::secrets::Secrets;
@@ -44,7 +45,7 @@ impl Stores {
         let kvm: OpenKvm = Box::new(|| Err("no guest is started".into()));
         let (guests, events) = (state.join("guests"), Arc::new(Events::default()));
         Self {
-            domains: Domains::open(&guests, runtime, kvm, outside, events).unwrap(),
+            domains: Domains::open(&guests, runtime, kvm, (outside, Groups::new(None)), events).unwrap(),
             networks,
             pools,
             secrets: Secrets::open(&state.join("secrets")).unwrap(),

@@ -74,6 +74,10 @@ pub struct RunArgs {
     /// RAM, such as 512M or 2G.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
     pub memory: u64,
+    /// Take RAM from huge pages of the host that were set aside: their size, such as 2M or 1G, or default. All of them are taken at
+    /// the start.
+    #[arg(long, value_name = "SIZE", value_parser = parse_huge_pages)]
+    pub huge_pages: Option<u64>,
     /// CPU model; `ostler doctor` lists those of this host. `max,-x2apic` leaves a feature out.
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
@@ -209,6 +213,15 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text)?;
     spec::check_memory(bytes).map_err(|e| e.to_string())?;
     Ok(bytes)
+}
+
+fn parse_huge_pages(text: &str) -> Result<u64, String> {
+    let size = match text {
+        "default" => 0,
+        _ => parse_size(text)?,
+    };
+    spec::check_huge_pages(Some(size)).map_err(|e| e.to_string())?;
+    Ok(size)
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
