@@ -20,6 +20,7 @@ mod node;
 mod node_device;
 mod pool;
 mod port;
+mod screen;
 mod secret;
 mod security;
 mod sizes;
@@ -119,6 +120,7 @@ impl Dispatcher {
         limits::add(&mut dispatcher);
         agent::add(&mut dispatcher);
         monitor::add(&mut dispatcher);
+        screen::add(&mut dispatcher);
         dispatcher
     }
 

@@ -295,6 +295,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("reset", "guests::transient_guests_pauses_resets_and_the_axe"),
     ("resume", "devices::a_disk_comes_and_goes_while_the_guest_runs"),
     ("schedinfo", "limits::limits_are_shown_as_they_are"),
+    (
+        "screenshot",
+        "screen::a_screen_is_seen_and_keys_of_every_code_set_are_typed",
+    ),
     ("secret-define", "secrets::a_secret_lasts_with_its_value"),
     ("secret-dumpxml", "secrets::a_secret_lasts_with_its_value"),
     ("secret-event", "secrets::events_of_secrets"),
@@ -302,6 +306,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("secret-list", "secrets::a_secret_lasts_with_its_value"),
     ("secret-set-value", "secrets::a_secret_lasts_with_its_value"),
     ("secret-undefine", "secrets::a_secret_lasts_with_its_value"),
+    (
+        "send-key",
+        "screen::a_screen_is_seen_and_keys_of_every_code_set_are_typed",
+    ),
     (
         "set-lifecycle-action",
         "ends::what_follows_an_end_is_changed_while_the_guest_runs",

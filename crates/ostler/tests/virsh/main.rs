@@ -31,6 +31,7 @@ mod networks6;
 mod nodedevs;
 mod pools;
 mod ports;
+mod screen;
 mod secrets;
 mod setup;
 mod sharing;
