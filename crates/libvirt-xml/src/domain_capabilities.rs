@@ -31,6 +31,8 @@ pub struct DomainCapabilities {
     pub disk_devices: Vec<String>,
     /// `virtio`, `sata`.
     pub disk_buses: Vec<String>,
+    /// Models of graphics cards.
+    pub video: Vec<String>,
     /// Models of entropy sources.
     pub rng: Vec<String>,
     /// Drivers of shared folders: `virtiofs`.
@@ -141,7 +143,7 @@ impl DomainCapabilities {
                 &[("diskDevice", &self.disk_devices), ("bus", &self.disk_buses)],
             ))
             .with_child(supported("graphics", false))
-            .with_child(supported("video", false))
+            .with_child(list("video", &[("modelType", &self.video)]))
             .with_child(supported("hostdev", false))
             .with_child(list("rng", &[("model", &self.rng), ("backendModel", &random)]))
             .with_child(list("filesystem", &[("driverType", &self.filesystem)]))

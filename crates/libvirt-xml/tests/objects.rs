@@ -427,6 +427,7 @@ fn capabilities_of_domains() {
         memory_sources: list(&["anonymous", "memfd"]),
         disk_devices: list(&["disk", "cdrom"]),
         disk_buses: list(&["virtio", "sata"]),
+        video: list(&["vga", "none", "bochs"]),
         rng: list(&["virtio"]),
         filesystem: vec![],
         channel: list(&["pty", "unix"]),
@@ -437,11 +438,13 @@ fn capabilities_of_domains() {
             .contains("<model usable='no' vendor='unknown'>x86-64-v4</model>")
     );
     assert!(full.xml().contains("<filesystem supported='no'/>"));
+    assert!(full.xml().contains("<value>bochs</value>"));
     let bare = DomainCapabilities {
         emulator: "/x".into(),
         machine: "ostler-q35-1".into(),
         ..DomainCapabilities::default()
     };
     validate("domaincaps.rng", &bare.xml());
+    assert!(bare.xml().contains("<video supported='no'/>"));
     assert!(bare.xml().contains("<disk supported='no'/>") && bare.xml().contains("<domain>qemu</domain>"));
 }

@@ -235,10 +235,12 @@ procedures! {
         208 STORAGE_VOL_UPLOAD StorageVolUpload(VolumeStreamArgs) -> (), Writes;
         209 STORAGE_VOL_DOWNLOAD StorageVolDownload(VolumeStreamArgs) -> (), Writes;
         210 DOMAIN_INJECT_NMI DomainInjectNmi(DomainFlagsArgs) -> (), Writes;
+        211 DOMAIN_SCREENSHOT DomainScreenshot(ScreenshotArgs) -> Option<String>, Writes;
         212 DOMAIN_GET_STATE DomainGetState(DomainFlagsArgs) -> StateAndReason, Reads;
         219 DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS DomainSetSchedulerParametersFlags(SetParametersArgs) -> (), Writes;
         223 DOMAIN_GET_SCHEDULER_PARAMETERS_FLAGS DomainGetSchedulerParametersFlags(SchedulerParametersArgs) -> SchedulerParameters, Reads;
         225 DOMAIN_PIN_VCPU_FLAGS DomainPinVcpuFlags(PinVcpuFlagsArgs) -> (), Writes;
+        226 DOMAIN_SEND_KEY DomainSendKey(SendKeyArgs) -> (), Writes;
         227 NODE_GET_CPU_STATS NodeGetCpuStats(NodeCpuStatsArgs) -> NodeStats, Reads;
         228 NODE_GET_MEMORY_STATS NodeGetMemoryStats(NodeMemoryStatsArgs) -> NodeStats, Reads;
         229 DOMAIN_GET_CONTROL_INFO DomainGetControlInfo(DomainFlagsArgs) -> ControlInfo, Reads;

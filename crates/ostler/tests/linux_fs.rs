@@ -249,6 +249,56 @@ fn a_virtiofsd_that_runs_serves_a_guest_through_its_reboot() {
 }
 
 #[test]
+fn a_read_only_share_is_read_and_stays_as_it_was() {
+    if virtiofsd("a_read_only_share_is_read_and_stays_as_it_was").is_none() {
+        return;
+    }
+    let shared = tempfile::tempdir().unwrap();
+    let at = |name: &str| shared.path().join(name);
+    fs::write(at("word"), "here\n").unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    symlink("word", at("link")).unwrap();
+    let before = fs::metadata(at("word")).unwrap();
+    // As root, who may do anything, and with what is in each file system's power.
+    let script = "\
+        mount -t virtiofs src /share && echo mounted\n\
+        echo read $(cat /share/link) $(ls /share | wc -l)\n\
+        no() { if \"$@\" 2>/tmp/why; then echo \"DID $*\"; else grep -q 'Read-only file system' /tmp/why && echo refused; fi; }\n\
+        no touch /share/new\n\
+        no mkdir /share/new\n\
+        no ln -s a /share/new\n\
+        no ln /share/word /share/new\n\
+        no mkfifo /share/new\n\
+        no mv /share/word /share/new\n\
+        no rm /share/word\n\
+        no rmdir /share/folder\n\
+        no chmod 777 /share/word\n\
+        no chown 5 /share/word\n\
+        no truncate -s 0 /share/word\n\
+        no sh -c 'echo more >>/share/word'\n\
+        no sh -c 'echo other >/share/word'\n\
+        no dd if=/dev/zero of=/share/word bs=1 count=1 conv=notrunc\n\
+        echo read again $(cat /share/word)\n\
+        umount /share && echo unmounted\n";
+    let option = format!("tag=src,readonly=on,dir={}", shared.path().display());
+    let outcome = guest(script).args(["--fs", &option]).run(LIMIT);
+    outcome.assert_clean();
+    let said = &outcome.console;
+    for line in ["mounted", "read here 3", "read again here", "unmounted"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!said.contains("DID "), "{said}");
+    assert_eq!(said.matches("refused").count(), 14, "{said}");
+    let after = fs::metadata(at("word")).unwrap();
+    assert_eq!(
+        (after.mode(), after.uid(), after.nlink(), after.mtime_nsec()),
+        (before.mode(), before.uid(), before.nlink(), before.mtime_nsec())
+    );
+    assert_eq!(fs::read_to_string(at("word")).unwrap(), "here\n");
+    assert_eq!(fs::read_dir(shared.path()).unwrap().count(), 3);
+}
+
+#[test]
 fn a_share_is_plugged_in_and_goes() {
     let Some(program) = virtiofsd("a_share_is_plugged_in_and_goes") else {
         return;

@@ -250,7 +250,7 @@ pub(crate) fn build(
     for (index, share) in spec.shares.iter().enumerate() {
         let name = format!("fs{index}");
         let plug = descriptors.duplicate(share.plug)?;
-        list.push(make_share(name, &share.tag, plug, platform)?);
+        list.push(make_share(name, (&share.tag, share.readonly), plug, platform)?);
     }
     Ok(Devices {
         list,
@@ -400,14 +400,14 @@ pub(crate) fn make_vsock(
     place(name, Box::new(device), part, platform)
 }
 
-/// A folder of the host as a device; through `plug` it is connected to a virtiofsd.
+/// A folder of the host as a device, with its tag and whether it is only read; through `plug` it is connected to a virtiofsd.
 pub(crate) fn make_share(
     name: String,
-    tag: &str,
+    (tag, readonly): (&str, bool),
     plug: OwnedFd,
     platform: &Platform,
 ) -> Result<NamedDevice, Error> {
-    let device = FsDevice::new(tag, plug).map_err(|e| Error::part(name.clone(), e))?;
+    let device = FsDevice::new(tag, readonly, plug).map_err(|e| Error::part(name.clone(), e))?;
     place(name, Box::new(device), Part::Share(tag.into()), platform)
 }
 

@@ -21,6 +21,7 @@ mod node;
 mod node_device;
 mod pool;
 mod port;
+mod screen;
 mod secret;
 mod security;
 mod sizes;
@@ -121,6 +122,7 @@ impl Dispatcher {
         limits_set::add(&mut dispatcher);
         agent::add(&mut dispatcher);
         monitor::add(&mut dispatcher);
+        screen::add(&mut dispatcher);
         dispatcher
     }
 

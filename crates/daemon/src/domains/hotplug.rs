@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_libvirt::{Code, RemoteError};
-use ostler_libvirt_xml::domain::{Devices, Disk, DiskDevice, Interface};
+use ostler_libvirt_xml::domain::{Common, Devices, Disk, DiskDevice, Filesystem, Interface, Vsock};
 use serde_json::{Value, json};
 
 use super::definition::{Change, Definition, Seed};
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 enum Device<'a> {
     Disk(&'a Disk),
     Card(&'a Interface),
+    Share(&'a Filesystem),
+    Vsock(&'a Vsock),
     Rng,
     /// Of a kind that neither comes nor goes.
     Fixed(&'static str),
@@ -30,65 +32,35 @@ enum Device<'a> {
 
 /// All devices with their aliases.
 fn all(devices: &Devices) -> Vec<(&str, Device<'_>)> {
-    let mut all: Vec<(&Option<String>, Device<'_>)> = Vec::new();
-    all.extend(
-        devices
-            .disks
-            .iter()
-            .map(|disk| (&disk.common.alias, Device::Disk(disk))),
-    );
-    all.extend(
-        devices
-            .interfaces
-            .iter()
-            .map(|card| (&card.common.alias, Device::Card(card))),
-    );
-    all.extend(devices.rngs.iter().map(|rng| (&rng.common.alias, Device::Rng)));
-    all.extend(
-        devices
-            .filesystems
-            .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("filesystem"))),
-    );
-    all.extend(
-        devices
-            .serials
-            .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("serial"))),
-    );
-    all.extend(
-        devices
-            .consoles
-            .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("console"))),
-    );
-    all.extend(
-        devices
-            .channels
-            .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("channel"))),
-    );
+    let mut all: Vec<(&Common, Device<'_>)> = Vec::new();
+    all.extend(devices.disks.iter().map(|d| (&d.common, Device::Disk(d))));
+    all.extend(devices.interfaces.iter().map(|d| (&d.common, Device::Card(d))));
+    all.extend(devices.rngs.iter().map(|d| (&d.common, Device::Rng)));
+    all.extend(devices.filesystems.iter().map(|d| (&d.common, Device::Share(d))));
+    all.extend(devices.vsock.iter().map(|d| (&d.common, Device::Vsock(d))));
+    for (kind, characters) in [
+        ("serial", &devices.serials),
+        ("console", &devices.consoles),
+        ("channel", &devices.channels),
+    ] {
+        all.extend(characters.iter().map(|d| (&d.common, Device::Fixed(kind))));
+    }
     all.extend(
         devices
             .memballoon
             .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("memballoon"))),
-    );
-    all.extend(
-        devices
-            .vsock
-            .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("vsock"))),
+            .map(|d| (&d.common, Device::Fixed("memballoon"))),
     );
     all.extend(
         devices
             .watchdog
             .iter()
-            .map(|d| (&d.common.alias, Device::Fixed("watchdog"))),
+            .map(|d| (&d.common, Device::Fixed("watchdog"))),
     );
+    all.extend(devices.videos.iter().map(|d| (&d.common, Device::Fixed("video"))));
     let named = all
         .into_iter()
-        .filter_map(|(alias, device)| Some((alias.as_deref()?, device)));
+        .filter_map(|(common, device)| Some((common.alias.as_deref()?, device)));
     named.collect()
 }
 
@@ -206,6 +178,27 @@ impl Domains {
                 if !card.link {
                     set_link(control, &attached, false)?;
                 }
+                attached
+            }
+            Device::Share(_) => {
+                let plan = Plan::of(&after)?;
+                let share = plan
+                    .shares
+                    .iter()
+                    .find(|share| share.alias == alias)
+                    .ok_or_else(none)?;
+                plug.share(share, number)?
+            }
+            Device::Vsock(_) => {
+                let plan = Plan::of(&after)?;
+                let cid = self
+                    .cids
+                    .take(&domain.uuid, plan.vsock.as_ref())?
+                    .ok_or_else(none)?;
+                let files = self.files(&domain.uuid);
+                let plugged = plug.vsock(cid, &files, number);
+                let attached = plugged.inspect_err(|_| self.cids.give_back(&domain.uuid))?;
+                domain.with_live(|live| live.cid = Some(cid))?;
                 attached
             }
         };
@@ -328,6 +321,14 @@ impl Domains {
             return;
         };
         Plug { control: &control }.clean_up(&attached);
+        let vsock = definition.devices.vsock.as_ref();
+        let has_other = vsock.is_some_and(|vsock| vsock.common.alias.as_deref() != Some(&*alias));
+        if !has_other {
+            // It was the vsock, or there is none: what a vsock had is nobody's.
+            self.files(&domain.uuid).remove_vsock();
+            self.cids.give_back(&domain.uuid);
+            let _ = domain.with_live(|live| live.cid = None);
+        }
         let without = Seed::new().and_then(|seed| definition.change(Change::DetachAlias, &alias, &seed));
         if let Err(error) = without.and_then(|without| self.keep_live(domain, without)) {
             crate::log::note!("the device {alias} that is gone is still listed: {error}");
@@ -373,7 +374,7 @@ impl Domains {
         let mut built = there.iter().filter(is_built).count();
         let mut is_half = |(alias, device): &(&str, Device<'_>)| {
             let counts = match device {
-                Device::Disk(_) | Device::Card(_) => true,
+                Device::Disk(_) | Device::Card(_) | Device::Share(_) | Device::Vsock(_) => true,
                 Device::Rng => built == 0,
                 Device::Fixed(_) => false,
             };

@@ -12,8 +12,9 @@ use ostler_libvirt::{Code, RemoteError};
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::link::FromGuest;
 use ostler_vmm::spec::{
-    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, FirmwareSpec, GdbSpec,
-    GuestSpec, KernelSpec, NetSpec, SPEC_VERSION, ShareSpec, SoftEngine, VariablesSpec, VsockSpec,
+    AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, DisplaySpec,
+    FirmwareSpec, GdbSpec, GuestSpec, KernelSpec, NetSpec, SPEC_VERSION, ShareSpec, SoftEngine,
+    VariablesSpec, VsockSpec,
 };
 
 use super::cards::{self, Surroundings};
@@ -127,6 +128,7 @@ fn open(
         }
     };
     let boot = open_boot(&plan.boot, launch.variables, descriptors)?;
+    let display = open_display(plan, descriptors)?;
     let disks = open_disks(launch, descriptors, devices)?;
     let opened = streams::open(&plan.streams, files, descriptors)?;
     let control = Some(descriptors.push(streams::listen(&files.control())?));
@@ -173,7 +175,7 @@ fn open(
         boot,
         disks,
         nets,
-        display: None,
+        display,
         serial: opened.serial,
         console: opened.console,
         channels: opened.channels,
@@ -244,6 +246,19 @@ fn open_boot(boot: &Boot, own: &Path, descriptors: &mut Descriptors) -> Result<B
     })
 }
 
+/// A display, with what a BIOS runs for it. Without firmware there is nobody to run it.
+fn open_display(plan: &Plan, descriptors: &mut Descriptors) -> Result<Option<DisplaySpec>, RemoteError> {
+    if !plan.display {
+        return Ok(None);
+    }
+    let rom = match plan.boot {
+        Boot::Firmware { .. } => firmware::open_vga_bios().map_err(failed)?,
+        Boot::Kernel { .. } => None,
+    };
+    let rom = rom.map(|file| descriptors.push(file));
+    Ok(Some(DisplaySpec { rom }))
+}
+
 /// Opens a disk's image and locks it. Returns it with its path, or nothing for a CD-ROM drive that is empty.
 pub fn open_image_of(disk: &Disk, outside: &Outside) -> Result<Option<(File, PathBuf)>, RemoteError> {
     let Some(image) = &disk.image else {
@@ -285,6 +300,15 @@ fn open_disks(
     Ok(opened)
 }
 
+/// What the porter does for a share.
+pub fn errand_of(share: &Share) -> Result<Errand, RemoteError> {
+    let errand = match &share.source {
+        ShareSource::Folder(dir) => Errand::share_folder(dir),
+        ShareSource::Socket(path) => Errand::share_socket(path),
+    };
+    errand.map_err(failed)
+}
+
 /// Folders of the host. The porter that brings virtiofsd is not ours: it lives as long as the guest does.
 fn open_shares(
     shares: &[Share],
@@ -293,17 +317,13 @@ fn open_shares(
     plugs: &mut Plugs,
 ) -> Result<Vec<ShareSpec>, RemoteError> {
     let mut opened = Vec::new();
-    for Share { alias, tag, source } in shares {
-        let errand = match source {
-            ShareSource::Folder(dir) => Errand::share_folder(dir),
-            ShareSource::Socket(path) => Errand::share_socket(path),
-        };
-        let plug = plugs.add(errand.map_err(failed)?).map_err(failed)?;
-        devices
-            .0
-            .insert(alias.clone(), Attached::built(format!("fs{}", opened.len())));
+    for share in shares {
+        let plug = plugs.add(errand_of(share)?).map_err(failed)?;
+        let id = format!("fs{}", opened.len());
+        devices.0.insert(share.alias.clone(), Attached::built(id));
         opened.push(ShareSpec {
-            tag: tag.clone(),
+            tag: share.tag.clone(),
+            readonly: share.readonly,
             plug: descriptors.push(plug),
         });
     }

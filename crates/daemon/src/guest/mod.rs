@@ -3,18 +3,21 @@
 mod attached;
 pub mod cards;
 mod control;
+pub mod keys;
 mod launch;
 mod outside;
 mod plug;
 mod process;
+mod screen;
 mod streams;
 
 pub use attached::Attached;
 pub use control::{CPU_ID, Control, ControlError, Notice};
-pub use launch::{Launch, launch, open_image_of};
+pub use launch::{Launch, errand_of, launch, open_image_of};
 pub use outside::{NetworkCard, Outside, Place};
 pub use plug::Plug;
 pub use process::GuestProcess;
+pub use screen::picture;
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +47,12 @@ impl RunFiles {
     /// The socket at which the host's clients reach the guest's vsock; servers of the host listen beside it, at `vsock_PORT`.
     pub fn vsock(&self) -> PathBuf {
         self.folder.join("vsock")
+    }
+
+    /// Nobody listens for the guest's vsock any more: what was its socket goes.
+    pub fn remove_vsock(&self) {
+        // It may be gone already.
+        let _ = std::fs::remove_file(self.vsock());
     }
 
     /// The socket of a channel.

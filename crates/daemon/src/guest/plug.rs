@@ -1,17 +1,17 @@
 //! Plugging devices into a guest that runs, and what is left to do when they are out.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
+use ostler_launch::porter::{Errand, Plugs};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_vmm::spec::NetModel;
 use serde_json::{Value, json};
 
 use super::cards::{self, Connection, Surroundings};
-use super::{Attached, Control, ControlError, Outside, open_image_of};
-
-use crate::domains::plan::{Card, Disk, Image};
+use super::{Attached, Control, ControlError, Outside, RunFiles, errand_of, open_image_of, streams};
+use crate::domains::plan::{Card, Disk, Image, Share};
 
 /// An image that is open and locked, and its path.
 pub type Medium = (File, PathBuf);
@@ -41,6 +41,15 @@ fn refused(error: ControlError) -> RemoteError {
     RemoteError::new(Code::OperationFailed, error.to_string())
 }
 
+/// Starts a porter with one errand, and returns the guest's end of its plug.
+fn start_porter(errand: Errand) -> Result<OwnedFd, RemoteError> {
+    let failed = |error: ostler_launch::Error| RemoteError::new(Code::OperationFailed, error.to_string());
+    let mut plugs = Plugs::new();
+    let plug = plugs.add(errand).map_err(failed)?;
+    cards::reap(plugs.start().map_err(failed)?, "porter");
+    Ok(plug)
+}
+
 impl Undo<'_> {
     /// Executes a command; `back` takes it back.
     fn step(
@@ -56,6 +65,12 @@ impl Undo<'_> {
         .map_err(refused)?;
         self.steps.push(back);
         Ok(())
+    }
+
+    /// Gives the guest's process a descriptor, which it knows by this name.
+    fn name_fd(&mut self, name: &str, fd: BorrowedFd<'_>) -> Result<(), RemoteError> {
+        let back = ("closefd", json!({ "fdname": name }));
+        self.step(("getfd", json!({ "fdname": name })), Some(fd), back)
     }
 
     fn device(mut self, arguments: Value) -> Result<(), RemoteError> {
@@ -186,8 +201,7 @@ impl Plug<'_> {
         let mut name_fd = |undo: &mut Undo<'_>, fd: BorrowedFd<'_>| -> Result<String, RemoteError> {
             let name = format!("{netdev}-{}", names.len());
             names.push(name.clone());
-            let back = ("closefd", json!({ "fdname": name }));
-            undo.step(("getfd", json!({ "fdname": name })), Some(fd), back)?;
+            undo.name_fd(&name, fd)?;
             Ok(name)
         };
         let backend = match &connection {
@@ -235,6 +249,54 @@ impl Plug<'_> {
         self.undo()
             .device(json!({ "driver": "virtio-rng-pci", "id": attached.id }))?;
         Ok(attached)
+    }
+
+    /// Plugs a folder of the host in as number `number`. Its porter is a process of its own, which ends with the device.
+    pub fn share(&self, share: &Share, number: u32) -> Result<Attached, RemoteError> {
+        let attached = Attached::plugged(number);
+        let plug = start_porter(errand_of(share)?)?;
+        let name = attached.host_end();
+        let mut undo = self.undo();
+        undo.name_fd(&name, plug.as_fd())?;
+        undo.device(json!({
+            "driver": "vhost-user-fs-pci",
+            "id": attached.id,
+            "tag": share.tag,
+            "x-ostler-readonly": share.readonly,
+            "plugfd": name,
+        }))?;
+        Ok(attached)
+    }
+
+    /// Plugs a socket between guest and host in as number `number`. After an error nobody listens for it.
+    pub fn vsock(&self, cid: u32, files: &RunFiles, number: u32) -> Result<Attached, RemoteError> {
+        let attached = Attached::plugged(number);
+        let path = files.vsock();
+        let door = streams::listen(&path)?;
+        let plugged = self.plug_vsock(cid, &door.into(), &path, &attached);
+        plugged.inspect_err(|_| files.remove_vsock())?;
+        Ok(attached)
+    }
+
+    fn plug_vsock(
+        &self,
+        cid: u32,
+        door: &OwnedFd,
+        path: &Path,
+        attached: &Attached,
+    ) -> Result<(), RemoteError> {
+        let plug = start_porter(Errand::Vsock { path: path.into() })?;
+        let (name, door_name) = (attached.host_end(), format!("{}-door", attached.id));
+        let mut undo = self.undo();
+        undo.name_fd(&name, plug.as_fd())?;
+        undo.name_fd(&door_name, door.as_fd())?;
+        undo.device(json!({
+            "driver": "vhost-vsock-pci",
+            "id": attached.id,
+            "guest-cid": cid,
+            "vhostfd": door_name,
+            "plugfd": name,
+        }))
     }
 
     /// Asks the guest to let a device go.

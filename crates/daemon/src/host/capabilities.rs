@@ -99,6 +99,7 @@ pub fn of_guests(kvm: bool) -> String {
         memory_sources: texts(&["anonymous"]),
         disk_devices: texts(&["disk", "cdrom"]),
         disk_buses: texts(&["virtio", "sata"]),
+        video: texts(&["vga", "none", "bochs"]),
         rng: texts(&["virtio"]),
         filesystem: match ostler_launch::porter::find_virtiofsd() {
             Some(_) => texts(&["virtiofs"]),

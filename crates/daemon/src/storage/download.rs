@@ -1,4 +1,4 @@
-//! A volume's bytes to a client, on a thread that waits for the client to take them.
+//! Bytes of a volume, or of another file, to a client, on a thread that waits for the client to take them.
 
 use std::fs::File;
 use std::io;
@@ -62,6 +62,21 @@ impl Download {
         }))
     }
 
+    /// Sends all of a file. Nothing moves before [`Download::run`].
+    pub fn of_file(file: File, peer: Peer) -> io::Result<Arc<Self>> {
+        let end = file.metadata()?.len();
+        Ok(Arc::new(Self {
+            peer,
+            over: AtomicBool::new(false),
+            source: Source {
+                file,
+                begin: 0,
+                end,
+                sparse: false,
+            },
+        }))
+    }
+
     /// Starts to send.
     pub fn run(self: &Arc<Self>) {
         let download = self.clone();
@@ -69,7 +84,7 @@ impl Download {
             .name("download".into())
             .spawn(move || {
                 if let Err(error) = download.send() {
-                    download.fail(&refused::<io::Error>("read the volume")(error));
+                    download.fail(&refused::<io::Error>("read what is to be sent")(error));
                 }
             });
         if let Err(error) = started {

@@ -22,7 +22,8 @@ pub use cpu::{Cpu, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, Topology};
 pub use devices::{
     Bandwidth, Cache, Character, CharacterSource, CharacterTarget, Common, Controller, Devices, Disk,
     DiskBus, DiskDevice, DiskSource, Filesystem, Interface, InterfaceModel, InterfaceSource, Io, Memballoon,
-    PciAddress, PortForward, Rate, Rng, RngRate, Vlan, Vsock, Watchdog, WatchdogAction, WatchdogModel,
+    PciAddress, PortForward, Rate, Rng, RngRate, Video, VideoModel, Vlan, Vsock, Watchdog, WatchdogAction,
+    WatchdogModel,
 };
 pub use features::Features;
 pub use fill::Live;

@@ -434,13 +434,19 @@ fn open_shares(
     plugs: &mut Plugs,
 ) -> Result<Vec<ShareSpec>, Failure> {
     let mut shares = Vec::new();
-    for ShareOption { tag, source } in options {
+    for ShareOption {
+        tag,
+        readonly,
+        source,
+    } in options
+    {
         let errand = match source {
             ShareSource::Folder(dir) => Errand::share_folder(dir)?,
             ShareSource::Socket(path) => Errand::share_socket(path)?,
         };
         shares.push(ShareSpec {
             tag: tag.clone(),
+            readonly: *readonly,
             plug: descriptors.push(plugs.add(errand)?),
         });
     }

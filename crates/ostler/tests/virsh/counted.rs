@@ -305,6 +305,10 @@ const COMMANDS: &[(&str, &str)] = &[
         "schedinfo",
         "groups::what_a_definition_asks_for_is_what_the_kernel_gives",
     ),
+    (
+        "screenshot",
+        "screen::a_screen_is_seen_and_keys_of_every_code_set_are_typed",
+    ),
     ("secret-define", "secrets::a_secret_lasts_with_its_value"),
     ("secret-dumpxml", "secrets::a_secret_lasts_with_its_value"),
     ("secret-event", "secrets::events_of_secrets"),
@@ -312,6 +316,10 @@ const COMMANDS: &[(&str, &str)] = &[
     ("secret-list", "secrets::a_secret_lasts_with_its_value"),
     ("secret-set-value", "secrets::a_secret_lasts_with_its_value"),
     ("secret-undefine", "secrets::a_secret_lasts_with_its_value"),
+    (
+        "send-key",
+        "screen::a_screen_is_seen_and_keys_of_every_code_set_are_typed",
+    ),
     (
         "set-lifecycle-action",
         "ends::what_follows_an_end_is_changed_while_the_guest_runs",

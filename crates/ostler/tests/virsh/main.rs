@@ -33,6 +33,7 @@ mod networks6;
 mod nodedevs;
 mod pools;
 mod ports;
+mod screen;
 mod secrets;
 mod setup;
 mod sharing;

@@ -88,6 +88,11 @@ impl Fake {
     pub fn wait_for_request(&self) {
         self.requests.recv_timeout(Duration::from_secs(240)).unwrap();
     }
+
+    /// True if it has taken no other request than those that were answered or waited for.
+    pub fn has_heard_of_no_more(&self) -> bool {
+        self.requests.try_recv().is_err()
+    }
 }
 
 impl Drop for Fake {

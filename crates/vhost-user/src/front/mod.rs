@@ -27,5 +27,5 @@ mod session;
 
 pub(crate) use arena::Arena;
 pub use error::BackEndError;
-pub(crate) use ring::{Sent, ShadowRing};
+pub(crate) use ring::{Passed, Sent, ShadowRing};
 pub(crate) use session::Session;

@@ -43,6 +43,19 @@ pub(crate) enum Sent {
     Never,
 }
 
+/// What became of a request that was sent if it may pass.
+pub(crate) enum Passed {
+    /// It is in the ring.
+    Sent,
+    /// There is no room for it.
+    NoRoom(Chain),
+    /// It may not pass.
+    Refused(Chain),
+}
+
+/// How much of a request is looked at before it passes: FUSE's header, and the first words of its arguments.
+pub(crate) const HEAD: usize = 48;
+
 pub(crate) struct ShadowRing {
     number: usize,
     base: u64,
@@ -127,19 +140,35 @@ impl ShadowRing {
     }
 
     /// Copies a request of the guest into the ring, or gives it back if it does not fit.
+    #[cfg(any(test, fuzzing))]
     pub fn send(&mut self, arena: &mut Arena, chain: Chain) -> Result<(), Chain> {
+        match self.send_if(arena, chain, |_| true) {
+            Passed::Sent => Ok(()),
+            Passed::NoRoom(chain) | Passed::Refused(chain) => Err(chain),
+        }
+    }
+
+    /// Copies a request of the guest into the ring, if `may_pass` lets it. That looks at the first [`HEAD`] bytes of the copy, or at
+    /// all of a shorter one: the guest may change its own meanwhile.
+    pub fn send_if(&mut self, arena: &mut Arena, chain: Chain, may_pass: impl Fn(&[u8]) -> bool) -> Passed {
         let layout = Layout::of(&chain);
         if layout.pieces.is_empty() || layout.len > MAX_REQUEST || self.free.len() < layout.pieces.len() {
-            return Err(chain);
+            return Passed::NoRoom(chain);
         }
         let Some(room) = arena.take(layout.len) else {
-            return Err(chain);
+            return Passed::NoRoom(chain);
         };
         for (buffer, spot) in chain.readable().iter().zip(&layout.spots) {
             let target = arena.bytes(room + spot, buffer.len());
             // SAFETY: the buffer is in guest RAM, which `chain` keeps mapped; the target is as long and in the arena's mapping. Both
             // are plain memory that others may change meanwhile, and no reference to either exists.
             unsafe { ptr::copy_nonoverlapping(buffer.as_ptr(), target.as_ptr(), target.len()) };
+        }
+        let mut head = [0; HEAD];
+        let len = copy_head(arena, &chain, room, &layout, &mut head);
+        if !may_pass(&head[..len]) {
+            arena.give_back(room);
+            return Passed::Refused(chain);
         }
         let first = self.free.len() - layout.pieces.len();
         let descriptors = self.free.split_off(first);
@@ -166,7 +195,7 @@ impl ShadowRing {
             room,
             descriptors,
         });
-        Ok(())
+        Passed::Sent
     }
 
     /// Wakes the back end, if it wants that.
@@ -240,13 +269,26 @@ impl ShadowRing {
     }
 }
 
+/// Copies the beginning of a request that is in the arena. Returns its bytes.
+fn copy_head(arena: &Arena, chain: &Chain, room: u64, layout: &Layout, head: &mut [u8]) -> usize {
+    let mut done = 0;
+    for (buffer, spot) in chain.readable().iter().zip(&layout.spots) {
+        let rest = &mut head[done..];
+        let source = arena.bytes(room + spot, buffer.len().min(rest.len()));
+        // SAFETY: as in `ShadowRing::send_if`; `rest` has at least as many bytes, and nobody else has it.
+        unsafe { ptr::copy_nonoverlapping(source.as_ptr(), rest.as_mut_ptr(), source.len()) };
+        done += source.len();
+    }
+    done
+}
+
 /// Copies the first `len` bytes of an answer to the guest, and reports them as written.
 fn copy_answer(arena: &Arena, flight: &Flight, len: usize) {
     let spots = &flight.layout.spots[flight.chain.readable().len()..];
     let mut left = len;
     for (buffer, spot) in flight.chain.writable().iter().zip(spots) {
         let source = arena.bytes(flight.room + spot, buffer.len().min(left));
-        // SAFETY: as in `ShadowRing::send`, the other way.
+        // SAFETY: as in `ShadowRing::send_if`, the other way.
         unsafe { ptr::copy_nonoverlapping(source.as_ptr(), buffer.as_ptr(), source.len()) };
         left -= source.len();
         if left == 0 {

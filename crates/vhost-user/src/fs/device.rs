@@ -26,6 +26,8 @@ const REQUEST_QUEUES: u32 = 1;
 /// What outlives a start of the driver.
 pub(super) struct Shared {
     pub tag: String,
+    /// Whether what changes something is answered "read-only file system".
+    pub readonly: bool,
     /// The way to whoever connects virtiofsd.
     pub plug: OwnedFd,
     /// The virtiofsd of the last start, whose session the next driver begins anew.
@@ -42,11 +44,12 @@ pub struct FsDevice {
 }
 
 impl FsDevice {
-    /// A device that is not running yet. The guest finds it by its tag of 1 to [`MAX_TAG`] bytes.
+    /// A device that is not running yet. The guest finds it by its tag of 1 to [`MAX_TAG`] bytes. With `readonly` no request that changes
+    /// something comes to virtiofsd.
     ///
     /// # Errors
     /// If `plug` is no SEQPACKET socket, or the tag has another length or a NUL.
-    pub fn new(tag: &str, plug: OwnedFd) -> io::Result<Self> {
+    pub fn new(tag: &str, readonly: bool, plug: OwnedFd) -> io::Result<Self> {
         let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if tag.is_empty() || tag.len() > MAX_TAG || tag.contains('\0') {
             return wrong("its tag has no 1 to 36 bytes without NUL");
@@ -57,6 +60,7 @@ impl FsDevice {
         Ok(Self {
             shared: Arc::new(Shared {
                 tag: tag.into(),
+                readonly,
                 plug,
                 session: Mutex::new(None),
                 wishes: AtomicU32::new(0),

@@ -15,7 +15,7 @@
 //! | `device.rs` | the device as its transport sees it |
 //! | `worker.rs` | the thread: which request goes where |
 //! | `server.rs` | a back end with its arena and its rings |
-//! | `request.rs` | the little of FUSE that is needed to say that nobody is there |
+//! | `request.rs` | the little of FUSE that is needed to say that nobody is there, or that nothing can be changed |
 
 mod device;
 mod request;

@@ -6,7 +6,8 @@ use ostler_virtio::Chain;
 use ostler_worker::EventLoop;
 use rustix::event::epoll::EventFlags;
 
-use crate::front::{Arena, BackEndError, Sent, Session, ShadowRing};
+use super::request;
+use crate::front::{Arena, BackEndError, Passed, Sent, Session, ShadowRing};
 
 pub(super) struct Server {
     session: Session,
@@ -48,9 +49,10 @@ impl Server {
         self.rings[ring].fits(&self.arena, chain)
     }
 
-    /// Passes a request on, or gives it back if it does not fit.
-    pub fn send(&mut self, ring: usize, chain: Chain) -> Result<(), Chain> {
-        self.rings[ring].send(&mut self.arena, chain)
+    /// Passes a request on, or gives it back if it does not fit, or would change something that is `readonly`.
+    pub fn send(&mut self, ring: usize, chain: Chain, readonly: bool) -> Passed {
+        let may_pass = |head: &[u8]| !readonly || request::only_reads(head);
+        self.rings[ring].send_if(&mut self.arena, chain, may_pass)
     }
 
     /// Has the back end look at a ring.

@@ -178,12 +178,14 @@ impl Driver {
 
 const INIT: u32 = 26;
 const GETATTR: u32 = 3;
+const UNLINK: u32 = 10;
+const OPEN: u32 = 14;
 const REFUSED: i32 = -libc::ENOTCONN;
 
 /// A device, and the other end of its plug.
 fn device() -> (FsDevice, OwnedFd) {
     let (ours, guests) = plug::pair().unwrap();
-    (FsDevice::new("src", guests).unwrap(), ours)
+    (FsDevice::new("src", false, guests).unwrap(), ours)
 }
 
 /// Answers the next wish by a back end of these manners.
@@ -212,9 +214,9 @@ fn configuration_is_the_tag_and_one_queue() {
     assert_eq!(config[36..41], [1, 0, 0, 0, 0]);
     let (_, guests) = plug::pair().unwrap();
     for wrong in ["", "a\0b", &"x".repeat(37)] {
-        assert!(FsDevice::new(wrong, guests.try_clone().unwrap()).is_err());
+        assert!(FsDevice::new(wrong, false, guests.try_clone().unwrap()).is_err());
     }
-    assert!(FsDevice::new("a", UnixStream::pair().unwrap().0.into()).is_err());
+    assert!(FsDevice::new("a", false, UnixStream::pair().unwrap().0.into()).is_err());
 }
 
 #[test]
@@ -284,6 +286,48 @@ fn requests_and_answers_are_copied_and_noted_as_written() {
     let empty = driver.put(1, &[(BUFFERS, 0, true)]);
     assert_eq!(driver.answer(1), (empty, 0));
     assert_eq!(device.stop().len(), 2);
+    assert_eq!(driver.errors(), []);
+}
+
+#[test]
+fn what_would_change_a_read_only_share_never_comes_to_the_back_end() {
+    if !has_uring("what_would_change_a_read_only_share_never_comes_to_the_back_end") {
+        return;
+    }
+    let (plug, guests) = plug::pair().unwrap();
+    let mut device = FsDevice::new("src", true, guests).unwrap();
+    let mut driver = Driver::new();
+    device.activate(driver.activation(2)).unwrap();
+    driver.fuse(INIT, 1);
+    // It answers two requests, and tells of the others.
+    let fake = serve(
+        &plug,
+        Manners {
+            answers: 2,
+            ..Manners::default()
+        },
+    );
+    assert_eq!(driver.verdict(), (64, 0, 1));
+    for unique in 2..6 {
+        driver.fuse(UNLINK, unique);
+        assert_eq!(driver.verdict(), (16, -libc::EROFS, unique));
+    }
+    driver.fuse(GETATTR, 6);
+    assert_eq!(driver.verdict(), (64, 0, 6));
+    // In the other queue, with its header in two buffers, and without room for an answer.
+    driver.fuse(OPEN, 7);
+    assert_eq!(driver.verdict(), (16, -libc::EROFS, 7), "its flags are missing");
+    let mut header = [0; 40];
+    header[4..8].copy_from_slice(&UNLINK.to_le_bytes());
+    driver.write(BUFFERS, &header);
+    let head = driver.put(0, &[(BUFFERS, 6, false), (BUFFERS + 6, 34, false)]);
+    assert_eq!(driver.answer(0), (head, 0));
+    driver.fuse(GETATTR, 8);
+    fake.wait_for_request();
+    assert!(fake.has_heard_of_no_more());
+    drop(fake);
+    assert_eq!(driver.verdict(), (16, REFUSED, 8));
+    device.stop();
     assert_eq!(driver.errors(), []);
 }
 

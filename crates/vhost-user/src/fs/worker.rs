@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::device::Shared;
 use super::request;
 use super::server::Server;
-use crate::front::{BackEndError, Sent, Session};
+use crate::front::{self, BackEndError, Sent, Session};
 
 const STOP: u64 = 0;
 const PLUG: u64 = 1;
@@ -175,7 +175,7 @@ impl FsWorker {
         let refused = (0..self.queues.len()).try_for_each(|queue| {
             let mut chain = self.spare();
             if self.queues[queue].vring.pop(&mut chain)? {
-                self.refuse(queue, chain)?;
+                self.refuse(queue, chain, request::NOT_CONNECTED)?;
             }
             self.publish(queue)
         });
@@ -229,7 +229,7 @@ impl FsWorker {
             .try_for_each(|(queue, chains)| {
                 chains
                     .into_iter()
-                    .try_for_each(|chain| self.refuse(queue, chain))?;
+                    .try_for_each(|chain| self.refuse(queue, chain, request::NOT_CONNECTED))?;
                 self.publish(queue)
             });
         if let Err(error) = refused {
@@ -330,12 +330,19 @@ impl FsWorker {
             BackEnd::There(server) => match server.fits(queue, &chain) {
                 Sent::Yes => {
                     let bytes = chain.readable_bytes() as u64;
-                    if let Err(chain) = server.send(queue, chain) {
-                        self.spare.push(chain);
-                        return Ok(Passed::Waits);
+                    match server.send(queue, chain, self.shared.readonly) {
+                        front::Passed::Sent => {
+                            DeviceMetrics::add(&self.metrics.bytes_from_guest, bytes);
+                            Ok(Passed::Sent)
+                        }
+                        front::Passed::NoRoom(chain) => {
+                            self.spare.push(chain);
+                            Ok(Passed::Waits)
+                        }
+                        front::Passed::Refused(chain) => self
+                            .refuse(queue, chain, request::READ_ONLY)
+                            .map(|()| Passed::Answered),
                     }
-                    DeviceMetrics::add(&self.metrics.bytes_from_guest, bytes);
-                    Ok(Passed::Sent)
                 }
                 Sent::Later => {
                     self.spare.push(chain);
@@ -361,17 +368,20 @@ impl FsWorker {
                     }
                     Err(error) => {
                         tracing::warn!("nobody connects a virtiofsd for '{}': {error}", self.shared.tag);
-                        self.refuse(queue, chain).map(|()| Passed::Answered)
+                        self.refuse(queue, chain, request::NOT_CONNECTED)
+                            .map(|()| Passed::Answered)
                     }
                 }
             }
-            BackEnd::Gone | BackEnd::Never => self.refuse(queue, chain).map(|()| Passed::Answered),
+            BackEnd::Gone | BackEnd::Never => self
+                .refuse(queue, chain, request::NOT_CONNECTED)
+                .map(|()| Passed::Answered),
         }
     }
 
-    /// Answers a request for nobody.
-    fn refuse(&mut self, queue: usize, chain: Chain) -> Result<(), GuestError> {
-        let len = request::refuse(&chain);
+    /// Answers a request by itself, with an error.
+    fn refuse(&mut self, queue: usize, chain: Chain, error: i32) -> Result<(), GuestError> {
+        let len = request::refuse(&chain, error);
         self.queues[queue].vring.push_used(chain.head(), len)?;
         self.spare.push(chain);
         Ok(())

@@ -153,6 +153,7 @@ enum Wish {
     },
     Share {
         tag: String,
+        readonly: bool,
         plug: OwnedFd,
     },
 }
@@ -322,6 +323,7 @@ impl Manager {
             return Err(Failure::generic(format!("another share has the tag {tag:?}")));
         }
         let plug = properties.string_if_given("plugfd")?;
+        let readonly = properties.switch_if_given("x-ostler-readonly")?.unwrap_or(false);
         if let Some(name) = properties.first_left() {
             return Err(Failure::generic(format!(
                 "Property 'vhost-user-fs-pci.{name}' not found"
@@ -331,7 +333,7 @@ impl Manager {
             Failure::generic("this process opens no sockets: give the plug by plugfd=, named by getfd")
         })?;
         let plug = fds.take(&plug)?;
-        Ok(Wish::Share { tag, plug })
+        Ok(Wish::Share { tag, readonly, plug })
     }
 
     /// Makes the device. After an error [`Manager::forget`] frees what it took.
@@ -342,8 +344,8 @@ impl Manager {
             Wish::Vsock { cid, door } => {
                 devices::make_vsock(id.into(), cid, door, &self.platform).map_err(failed)
             }
-            Wish::Share { tag, plug } => {
-                devices::make_share(id.into(), &tag, plug, &self.platform).map_err(failed)
+            Wish::Share { tag, readonly, plug } => {
+                devices::make_share(id.into(), (&tag, readonly), plug, &self.platform).map_err(failed)
             }
             Wish::Disk {
                 drive,

@@ -157,6 +157,9 @@ pub struct VsockSpec {
 pub struct ShareSpec {
     /// The name by which the guest mounts it: 1 to [`MAX_TAG`] bytes.
     pub tag: String,
+    /// Whether the guest may only read.
+    #[serde(default)]
+    pub readonly: bool,
     /// The plug through which connections to a virtiofsd come (see [`ostler_vhost_user::fs`]).
     pub plug: Slot,
 }

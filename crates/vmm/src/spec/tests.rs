@@ -144,6 +144,7 @@ fn vsock(cid: u32, plug: u32) -> VsockSpec {
 fn share(tag: &str, plug: u32) -> ShareSpec {
     ShareSpec {
         tag: tag.into(),
+        readonly: false,
         plug: Slot(plug),
     }
 }

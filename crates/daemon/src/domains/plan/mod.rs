@@ -59,6 +59,8 @@ pub struct Plan {
     pub shares: Vec<Share>,
     /// Its sockets to the host.
     pub vsock: Option<Vsock>,
+    /// Whether it has a display.
+    pub display: bool,
     /// Its generation ID.
     pub generation_id: Option<Guid>,
     /// What a reset does.
@@ -97,6 +99,7 @@ impl Plan {
             watchdog: watchdog(devices)?,
             shares: sockets::shares(devices)?,
             vsock: sockets::vsock(devices)?,
+            display: display(devices)?,
             generation_id: model.generation_id.map(|id| Guid(id.0)),
             on_reset: on_reset(model)?,
             disks,
@@ -179,6 +182,15 @@ fn rng(devices: &xml::Devices) -> Result<bool, Lacks> {
         [rng] if rng.rate.is_none() => Ok(true),
         [_] => Err("an <rng> gives as much as is asked for: its <rate> cannot be limited".into()),
         _ => Err("a guest has one <rng> at most when it starts".into()),
+    }
+}
+
+fn display(devices: &xml::Devices) -> Result<bool, Lacks> {
+    let displays = devices.videos.iter().filter(|video| video.model.is_display());
+    match displays.count() {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err("a guest has one display at most: one <video> with the model 'vga' or 'bochs'".into()),
     }
 }
 

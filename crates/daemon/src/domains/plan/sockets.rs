@@ -14,6 +14,8 @@ pub struct Share {
     pub alias: String,
     /// The name by which the guest mounts it.
     pub tag: String,
+    /// Whether the guest may only read.
+    pub readonly: bool,
     /// Who shares it.
     pub source: ShareSource,
 }
@@ -49,11 +51,6 @@ pub(super) fn shares(devices: &xml::Devices) -> Result<Vec<Share>, Lacks> {
 
 fn share(filesystem: &xml::Filesystem) -> Result<Share, Lacks> {
     let tag = filesystem.tag.clone();
-    if filesystem.readonly {
-        return Err(format!(
-            "the <filesystem> '{tag}' cannot be <readonly/>: virtiofsd lets the guest write; share a folder that is mounted read-only"
-        ));
-    }
     check_tag(&tag).map_err(|error| error.to_string())?;
     let source = match (&filesystem.socket, &filesystem.dir) {
         (Some(path), _) => ShareSource::Socket(path.into()),
@@ -63,6 +60,7 @@ fn share(filesystem: &xml::Filesystem) -> Result<Share, Lacks> {
     Ok(Share {
         alias: filesystem.common.alias.clone().unwrap_or_default(),
         tag,
+        readonly: filesystem.readonly,
         source,
     })
 }

@@ -190,10 +190,6 @@ fn what_a_guest_lacks_is_named() {
         ("<channel type='pty'><target type='virtio'/></channel>", "name"),
         ("<vsock><cid auto='no' address='4294967295'/></vsock>", "CID"),
         (
-            "<filesystem><driver type='virtiofs'/><source dir='/s'/><target dir='t'/><readonly/></filesystem>",
-            "'t'",
-        ),
-        (
             "<filesystem><driver type='virtiofs'/><source socket='/s'/></filesystem>",
             "tag",
         ),
@@ -280,16 +276,43 @@ fn cpus_and_pages() {
 }
 
 #[test]
+fn a_display_is_what_is_asked_for_by_its_model() {
+    for (video, has) in [
+        ("", false),
+        ("<video/>", true),
+        (
+            "<video><model type='vga' vram='16384' heads='1' primary='yes'/></video>",
+            true,
+        ),
+        ("<video><model type='bochs'/></video>", true),
+        ("<video><model type='none'/></video>", false),
+        (
+            "<video><model type='qxl'/></video><video><model type='virtio'/></video>",
+            false,
+        ),
+        (
+            "<video><model type='vga'/></video><video><model type='qxl'/></video>",
+            true,
+        ),
+    ] {
+        assert_eq!(with_devices(video).unwrap().display, has, "{video}");
+    }
+    let two = "<video><model type='vga'/></video><video><model type='bochs'/></video>";
+    assert!(with_devices(two).unwrap_err().contains("one display"));
+}
+
+#[test]
 fn folders_and_sockets_of_the_host() {
     let plan = with_devices(
         "<filesystem type='mount' accessmode='passthrough'><driver type='virtiofs'/><source dir='/s'/><target dir='t'/></filesystem>\
-         <filesystem><driver type='virtiofs'/><source socket='/v'/><target dir='u'/></filesystem>\
+         <filesystem><driver type='virtiofs'/><source socket='/v'/><target dir='u'/><readonly/></filesystem>\
          <vsock model='virtio'><cid auto='no' address='7'/></vsock>",
     )
     .unwrap();
     let share = |alias: &str, tag: &str, source| Share {
         alias: alias.into(),
         tag: tag.into(),
+        readonly: tag == "u",
         source,
     };
     assert_eq!(

@@ -34,7 +34,11 @@ const ROWS: &[Row] = &[
     honoured("source@socket", "", "a virtiofsd that someone else has started"),
     kept("binary", "", "the program is found by its usual name").whole(),
     honoured("target@dir", "", "the name by which the guest mounts it"),
-    honoured("readonly", "", ""),
+    honoured(
+        "readonly",
+        "",
+        "what would change something is answered \"read-only file system\"",
+    ),
     kept("idmap", "", "").whole(),
     kept("{space_hard_limit,space_soft_limit}", "", "of containers").whole(),
 ];

@@ -6,7 +6,7 @@ const ROWS: &[Row] = &[
     kept(
         "@type",
         "vnc|spice|egl-headless|sdl|dbus|desktop|rdp",
-        "there is no screen yet",
+        "nobody shows the screen to viewers; a picture of it is had by `virsh screenshot`",
     ),
     refused("@type", "", "there is no such protocol"),
     kept(

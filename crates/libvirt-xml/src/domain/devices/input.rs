@@ -11,7 +11,7 @@ pub(crate) const FAMILY: Family = Family::of(
             "passthrough|evdev",
             "devices of the host are not passed on",
         ),
-        kept("", "", "there is no screen yet to use it with").whole(),
+        kept("", "", "a PS/2 keyboard is always there, and nothing else").whole(),
     ],
 );
 /// `<hub>`.

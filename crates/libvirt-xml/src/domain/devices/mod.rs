@@ -26,6 +26,7 @@ pub use filesystem::Filesystem;
 pub use interface::{Bandwidth, Interface, InterfaceModel, InterfaceSource, PortForward, Rate, Vlan};
 pub use memballoon::Memballoon;
 pub use rng::{Rng, RngRate};
+pub use video::{Video, VideoModel};
 pub use vsock::Vsock;
 pub use watchdog::{Watchdog, WatchdogAction, WatchdogModel};
 
@@ -91,6 +92,8 @@ pub struct Devices {
     pub channels: Vec<Character>,
     /// Entropy sources.
     pub rngs: Vec<Rng>,
+    /// Graphics cards, those that are only kept among them.
+    pub videos: Vec<Video>,
     /// The balloon.
     pub memballoon: Option<Memballoon>,
     /// The socket to the host.
@@ -120,6 +123,7 @@ impl Devices {
             consoles: each(devices, "console", Character::read)?,
             channels: each(devices, "channel", Character::read)?,
             rngs: each(devices, "rng", Rng::read)?,
+            videos: each(devices, "video", Video::read)?,
             memballoon: each(devices, "memballoon", Memballoon::read)?.pop(),
             vsock: each(devices, "vsock", Vsock::read)?.pop(),
             watchdog: each(devices, "watchdog", Watchdog::read)?.pop(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::domain::devices::video;
 use crate::tree::Element;
 
 /// What a start has given a guest, for the dump of it.
@@ -83,6 +84,7 @@ fn alias(device: &Element, used: &BTreeSet<String>, counts: &mut BTreeMap<String
         "vsock" => next("vsock"),
         "watchdog" => next("watchdog"),
         "filesystem" => next("fs"),
+        "video" if video::is_display(device) => next("video"),
         "controller" => {
             let index = device.get("index").unwrap_or("0");
             match (device.get("type")?, index) {

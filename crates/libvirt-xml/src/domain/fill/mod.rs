@@ -13,7 +13,7 @@ pub(crate) use alias::{aliases, live};
 pub(crate) use order::sort;
 pub(crate) use runtime::strip;
 
-use super::devices::{disk, filesystem, interface, rng, vsock, watchdog};
+use super::devices::{disk, filesystem, interface, rng, video, vsock, watchdog};
 use super::{clock, cpu, general, life, memory, os, vcpu};
 use crate::tree::{Element, Node};
 use crate::value::{Random, fill_uuid, object_name};
@@ -51,6 +51,7 @@ fn devices(devices: &mut Element, defaults: &Defaults, random: Random<'_>) -> Re
             "vsock" => vsock::fill(device),
             "watchdog" => watchdog::fill(device),
             "filesystem" => filesystem::fill(device),
+            "video" => video::fill(device),
             _ => {}
         }
     }

@@ -1,15 +1,16 @@
 //! Places on PCI Express, as libvirt gives them on q35: each device has a root port of its own, root ports share slots.
 //!
-//! What has a place keeps it, what only is kept too. Slot 1 is left to a graphics card, 31 is the chipset's.
+//! What has a place keeps it, what only is kept too. Slot 1 is left to a display, 31 is the chipset's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Error;
-use crate::domain::devices::PciAddress;
+use crate::domain::devices::{PciAddress, video};
 use crate::tree::{Element, Node};
 use crate::value::attribute;
 
-/// First slot for root ports.
+/// The slot of a display, and the first one for root ports.
+const DISPLAY_SLOT: u8 = 1;
 const FIRST_SLOT: u8 = 2;
 /// The chipset's slot.
 const CHIPSET: u8 = 0x1f;
@@ -66,6 +67,7 @@ fn needs_place(device: &Element) -> bool {
         "interface" | "rng" | "vsock" | "filesystem" => true,
         "memballoon" => device.get("model") != Some("none"),
         "watchdog" => device.get("model") == Some("i6300esb"),
+        "video" => video::is_display(device),
         "controller" => matches!(device.get("type"), Some("sata" | "virtio-serial")),
         _ => false,
     }
@@ -184,7 +186,9 @@ impl Buses {
             }
         } else if device.name == "watchdog" {
             // A conventional card: it cannot be behind a root port.
-            self.on_root()?
+            self.on_root(FIRST_SLOT)?
+        } else if device.name == "video" {
+            self.on_root(DISPLAY_SLOT)?
         } else {
             self.behind_port()?
         };
@@ -209,10 +213,10 @@ impl Buses {
         })
     }
 
-    /// A slot of the root of its own.
-    fn on_root(&self) -> Result<PciAddress, Error> {
+    /// A slot of the root of its own, `first` or one after it.
+    fn on_root(&self, first: u8) -> Result<PciAddress, Error> {
         let taken = |slot: u8| self.used.iter().any(|used| used.bus == 0 && used.slot == slot);
-        match (FIRST_SLOT..CHIPSET).find(|&slot| !taken(slot)) {
+        match (first..CHIPSET).find(|&slot| !taken(slot)) {
             Some(slot) => Ok(PciAddress {
                 bus: 0,
                 slot,
@@ -279,7 +283,7 @@ impl Buses {
                 return Ok(place);
             }
         }
-        let place = self.on_root()?;
+        let place = self.on_root(FIRST_SLOT)?;
         shared.insert(place.slot);
         Ok(place)
     }

@@ -19,6 +19,7 @@ pub struct VsockOption {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareOption {
     pub tag: String,
+    pub readonly: bool,
     pub source: ShareSource,
 }
 
@@ -94,12 +95,25 @@ pub(super) fn parse_vsock(text: &str) -> Result<VsockOption, String> {
 }
 
 pub(super) fn parse_share(text: &str) -> Result<ShareOption, String> {
-    let usage = || format!("\"{text}\" is no share; write tag=NAME,dir=FOLDER or tag=NAME,socket=PATH");
-    // A path may have commas in it.
-    let (tag, source) = text
+    let usage = || {
+        format!(
+            "\"{text}\" is no share; write tag=NAME,dir=FOLDER or tag=NAME,socket=PATH, with readonly=on before dir or socket if nothing may be changed"
+        )
+    };
+    // A path may have commas in it, and comes last.
+    let (tag, rest) = text
         .strip_prefix("tag=")
         .and_then(|rest| rest.split_once(','))
         .ok_or_else(usage)?;
+    let (readonly, source) = match rest
+        .strip_prefix("readonly=")
+        .and_then(|rest| rest.split_once(','))
+    {
+        Some(("on", rest)) => (true, rest),
+        Some(("off", rest)) => (false, rest),
+        Some(_) => return Err(usage()),
+        None => (false, rest),
+    };
     let (kind, path) = source.split_once('=').ok_or_else(usage)?;
     if path.is_empty() {
         return Err(usage());
@@ -110,8 +124,11 @@ pub(super) fn parse_share(text: &str) -> Result<ShareOption, String> {
         "socket" => ShareSource::Socket(path.into()),
         _ => return Err(usage()),
     };
-    let tag = tag.into();
-    Ok(ShareOption { tag, source })
+    Ok(ShareOption {
+        tag: tag.into(),
+        readonly,
+        source,
+    })
 }
 
 pub(super) fn parse_watchdog(text: &str) -> Result<WatchdogAction, String> {

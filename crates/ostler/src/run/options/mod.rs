@@ -108,7 +108,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "cid=N,socket=PATH", value_parser = parse_vsock)]
     pub vsock: Option<VsockOption>,
     /// Folder of the host that the guest mounts by its tag (virtio-fs): tag=NAME,dir=FOLDER, or tag=NAME,socket=PATH of a virtiofsd that
-    /// runs. Several are possible.
+    /// runs. With readonly=on before dir or socket it may only be read. Several are possible.
     #[arg(long = "fs", value_name = "tag=NAME,dir=FOLDER", value_parser = parse_share)]
     pub shares: Vec<ShareOption>,
     /// Watchdog (i6300esb), and what happens when the guest lets it run out: action=reset, shutdown, poweroff, pause, debug, none or

@@ -67,7 +67,7 @@ fn the_whole_grammar_is_understood() {
         "--fs",
         "tag=src,dir=/home/me,you",
         "--fs",
-        "tag=b,socket=/run/fs",
+        "tag=b,readonly=on,socket=/run/fs",
         "--watchdog",
         "action=inject-nmi",
         "--vm-generation-id",
@@ -91,6 +91,7 @@ fn the_whole_grammar_is_understood() {
     assert_eq!(devices::parse_vsock("socket=/run/a,b,cid=3"), Ok(vsock));
     let share = |tag: &str, source| ShareOption {
         tag: tag.into(),
+        readonly: tag == "b",
         source,
     };
     let shares = [
@@ -199,6 +200,8 @@ fn bad_values_are_refused() {
         ["--fs", "tag=,dir=/"],
         ["--fs", "tag=a,dir="],
         ["--fs", "tag=a,disk=/"],
+        ["--fs", "tag=a,readonly=on"],
+        ["--fs", "tag=a,readonly=yes,dir=/"],
         ["--fs", "dir=/,tag=a"],
         ["--fs", "tag=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,dir=/"],
         ["--watchdog", ""],

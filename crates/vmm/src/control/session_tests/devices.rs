@@ -318,6 +318,7 @@ fn a_share_is_made_of_a_tag_and_a_plug() {
             with("chardev", json!("c")),
             "Property 'vhost-user-fs-pci.chardev' not found",
         ),
+        (with("x-ostler-readonly", json!("perhaps")), "x-ostler-readonly"),
     ] {
         let said = talk.bad("device_add", wrong).1;
         assert!(said.contains(text), "{said}");
@@ -332,7 +333,7 @@ fn a_share_is_made_of_a_tag_and_a_plug() {
     assert!(said.contains("no SEQPACKET socket"), "{said}");
     let (_mine, guests) = ostler_virtio::vsock::plug::pair().unwrap();
     plug(&mut talk, guests);
-    talk.good("device_add", device.clone());
+    talk.good("device_add", with("x-ostler-readonly", json!(true)));
     let twice = talk.bad("device_add", with("id", json!("t"))).1;
     assert!(twice.contains("another share has the tag"), "{twice}");
     let path = "/machine/peripheral/s";
