@@ -15,6 +15,9 @@ mod chips;
 mod config;
 mod error;
 mod firmware;
+// What fuzzers share with the tests in `tests` calls the crate by its name.
+#[cfg(any(test, fuzzing))]
+extern crate self as ostler_machine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod interrupts;

@@ -31,8 +31,8 @@ pub struct Emulator {
     cpuid: Vec<CpuidLeaf>,
     /// The memory map that was given last, if it can change.
     slots: Option<Arc<[RamSlot]>>,
-    /// Made when it is first needed: most guests never do.
-    cpu: Option<Box<Cpu>>,
+    /// Made when they are first needed: most guests never do.
+    parts: Option<(Box<Cpu>, BlockCache)>,
 }
 
 /// What an instruction led to.
@@ -55,7 +55,7 @@ impl Emulator {
             id,
             cpuid: cpuid.to_vec(),
             slots: None,
-            cpu: None,
+            parts: None,
         }
     }
 
@@ -70,7 +70,8 @@ impl Emulator {
         }
         let map = Arc::new(MemoryMap::new(slots.to_vec()));
         self.vm.map.store(map.clone());
-        if let Some(cpu) = &mut self.cpu {
+        // The cache is empty between instructions.
+        if let Some((cpu, _)) = &mut self.parts {
             cpu.mmu.set_map(map, cpu.smm.active);
         }
         self.slots = Some(slots);
@@ -97,19 +98,19 @@ impl Emulator {
     /// # Errors
     /// A state that no CPU can be in, and an instruction that reaches into the LAPIC's page.
     pub fn execute_one(&mut self, state: &CpuState, io: &mut dyn FnMut(Exit<'_>)) -> Result<Executed, Error> {
-        let cpu = self.cpu.get_or_insert_with(|| {
+        let (cpu, cache) = self.parts.get_or_insert_with(|| {
             let shared = Arc::new(VcpuShared::new(self.id));
-            Cpu::new(self.vm.clone(), shared, self.id, &self.cpuid)
+            let cpu = Cpu::new(self.vm.clone(), shared, self.id, &self.cpuid);
+            let cache = BlockCache::new(CACHE_BYTES, CACHE_BYTES, Engine::Interpreter);
+            (cpu, cache)
         });
         convert::restore(cpu, &with_quiet_lapic(state))?;
         // The shadow over this instruction ends with it; it may cast one of its own.
         cpu.shadow = false;
         cpu.stack_loaded = false;
         let msrs = msr::save(cpu);
-        // Nobody tells this CPU when the guest writes to its code.
-        let mut cache = BlockCache::new(CACHE_BYTES, CACHE_BYTES, Engine::Interpreter);
         let mut reached_lapic = false;
-        while engine::step(cpu, &mut cache) {
+        while engine::step(cpu, cache) {
             let exit = vcpu::request(cpu);
             if is_in_lapic_page(&exit, state.apic_base) {
                 reached_lapic = true;
@@ -118,6 +119,8 @@ impl Emulator {
             }
             vcpu::complete(cpu);
         }
+        // Nobody tells this CPU when the guest writes to its code.
+        cache.clear();
         if reached_lapic {
             return Err(Error::Unsupported(format!(
                 "the instruction at {:#x}, which KVM cannot emulate, reaches into the local APIC",

@@ -23,6 +23,11 @@ impl Key {
         })
     }
 
+    /// What QMP calls the keys that there are.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(name, ..)| *name)
+    }
+
     /// The key with this number: its code in set 1, with 128 added where 0xe0 comes before it.
     pub fn from_number(number: i64) -> Option<Self> {
         let number = u8::try_from(number).ok()?;

@@ -1,4 +1,5 @@
-//! A virtual machine without CPUs that writes down what the platform asks of it.
+//! A virtual machine without CPUs that writes down what the platform asks of it. The fuzzers' machine (`src/fuzzing/chips.rs`) is
+//! made of it too.
 
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -11,6 +11,7 @@ mod nobody;
 mod process;
 mod qmp_client;
 mod qmp_like_qemu;
+mod qmp_schema;
 mod sight;
 mod terminal;
 mod tiny;

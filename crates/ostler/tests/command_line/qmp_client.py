@@ -24,6 +24,9 @@ async def main(path, image):
 
     commands = {entry["name"] for entry in await one.execute("query-commands")}
     assert {"device_add", "blockdev-add", "query-status"} <= commands, commands
+    schema = await one.execute("query-qmp-schema")
+    described = {entry["name"] for entry in schema if entry["meta-type"] == "command"}
+    assert described == commands, described ^ commands
     assert (await one.execute("query-name"))["name"] == "mare"
     with two.listener(("STOP", "RESUME")) as events:
         await one.execute("stop")

@@ -1,16 +1,16 @@
 //! Our QMP against the one of the QEMU that is installed: the shapes of answers by its own schema, and its words for what is wrong.
 
-use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::control::Client;
+use crate::qmp_schema::Schema;
 use crate::tiny::{Kernel, Tiny};
 
 /// QEMU before its first instruction, with QMP at its standard streams.
-struct Qemu {
+pub struct Qemu {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -18,7 +18,7 @@ struct Qemu {
 
 impl Qemu {
     /// `None`, with a word to the reader, where there is none.
-    fn start(test: &str) -> Option<Self> {
+    pub fn start(test: &str) -> Option<Self> {
         let spawned = Command::new("qemu-system-x86_64")
             .args([
                 "-M",
@@ -55,7 +55,7 @@ impl Qemu {
         serde_json::from_str(&line).unwrap()
     }
 
-    fn ask(&mut self, text: &str) -> Value {
+    pub fn ask(&mut self, text: &str) -> Value {
         writeln!(self.input, "{text}").unwrap();
         loop {
             let heard = self.hear();
@@ -73,101 +73,8 @@ impl Drop for Qemu {
     }
 }
 
-/// What `query-qmp-schema` tells, by name.
-struct Schema(HashMap<String, Value>);
-
-impl Schema {
-    fn of(qemu: &mut Qemu) -> Self {
-        let list = qemu.ask(r#"{"execute":"query-qmp-schema"}"#)["return"].take();
-        let named = |entry: &Value| (entry["name"].as_str().unwrap().to_owned(), entry.clone());
-        Self(list.as_array().unwrap().iter().map(named).collect())
-    }
-
-    /// The entry of a command or an event.
-    fn called(&self, name: &str, kind: &str) -> Option<&Value> {
-        self.0.get(name).filter(|entry| entry["meta-type"] == kind)
-    }
-
-    /// Says what about `value` is not of the type named `kind`.
-    fn check(&self, value: &Value, kind: &str, at: &str) -> Result<(), String> {
-        let entry = &self.0[kind];
-        let wrong = |what: &str| Err(format!("{at}: {what}: {value}"));
-        match entry["meta-type"].as_str().unwrap() {
-            "builtin" => {
-                let good = match entry["json-type"].as_str().unwrap() {
-                    "string" => value.is_string(),
-                    "int" => value.is_i64() || value.is_u64(),
-                    "number" => value.is_number(),
-                    "boolean" => value.is_boolean(),
-                    "null" => value.is_null(),
-                    _ => true,
-                };
-                if good {
-                    Ok(())
-                } else {
-                    wrong(&format!("no {kind}"))
-                }
-            }
-            "enum" => {
-                let known = entry["values"].as_array().unwrap();
-                if known.contains(value) {
-                    Ok(())
-                } else {
-                    wrong("not one of the values")
-                }
-            }
-            "array" => {
-                let Some(list) = value.as_array() else {
-                    return wrong("no list");
-                };
-                let element = entry["element-type"].as_str().unwrap();
-                let mut items = list.iter().enumerate();
-                items.try_for_each(|(index, item)| self.check(item, element, &format!("{at}[{index}]")))
-            }
-            "alternate" => {
-                let members = entry["members"].as_array().unwrap();
-                let kinds = members.iter().map(|member| member["type"].as_str().unwrap());
-                let good = kinds.into_iter().any(|kind| self.check(value, kind, at).is_ok());
-                if good { Ok(()) } else { wrong("of no alternative") }
-            }
-            "object" => self.check_object(value, entry, at),
-            other => wrong(&format!("a {other} is no type of a value")),
-        }
-    }
-
-    fn check_object(&self, value: &Value, entry: &Value, at: &str) -> Result<(), String> {
-        let Some(map) = value.as_object() else {
-            return Err(format!("{at}: no object: {value}"));
-        };
-        let mut members = entry["members"].as_array().unwrap().clone();
-        if let Some(tag) = entry["tag"].as_str() {
-            let mut variants = entry["variants"].as_array().unwrap().iter();
-            if let Some(variant) = variants.find(|variant| variant["case"] == map[tag]) {
-                let more = &self.0[variant["type"].as_str().unwrap()];
-                members.extend(more["members"].as_array().unwrap().iter().cloned());
-            }
-        }
-        for member in &members {
-            let name = member["name"].as_str().unwrap();
-            match map.get(name) {
-                Some(value) => {
-                    self.check(value, member["type"].as_str().unwrap(), &format!("{at}.{name}"))?
-                }
-                None if member.get("default").is_some() => {}
-                None => return Err(format!("{at}: {name} is missing")),
-            }
-        }
-        let known =
-            |name: &str| name.starts_with("x-ostler-") || members.iter().any(|member| member["name"] == name);
-        match map.keys().find(|name| !known(name)) {
-            Some(name) => Err(format!("{at}: {name} is unknown")),
-            None => Ok(()),
-        }
-    }
-}
-
 /// The names of the commands that we have and QEMU has not.
-const OURS: [&str; 6] = [
+pub const OURS: [&str; 6] = [
     "x-ostler-hot",
     "x-ostler-plug",
     "x-ostler-registers",
@@ -181,7 +88,7 @@ fn answers_and_events_have_the_shapes_of_qemus_schema() {
     let Some(mut qemu) = Qemu::start("answers_and_events_have_the_shapes_of_qemus_schema") else {
         return;
     };
-    let schema = Schema::of(&mut qemu);
+    let schema = Schema::of(&qemu.ask(r#"{"execute":"query-qmp-schema"}"#)["return"]);
     let mut tiny = Tiny::new(Kernel::new().print("up\n").wait_for_button().power_off());
     let control = tiny.path_option("--control", "", "control");
     let folder = tiny.folder.clone();
@@ -373,6 +280,17 @@ const WRONG: &[&str] = &[
     r#"{"execute":"human-monitor-command","arguments":{"command-line":"fly"}}"#,
     r#"{"execute":"human-monitor-command","arguments":{"command-line":"info fly"}}"#,
     r#"{"execute":"human-monitor-command","arguments":{"command-line":"system_reset now"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"eject"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"eject -f n"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"eject n n"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"change n"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"change n /dev/fdset/1 raw retain"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"device_add foo,id=a"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"device_del"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"netdev_del n"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"qom-list /nope"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"block_resize n 1M"}}"#,
+    r#"{"execute":"human-monitor-command","arguments":{"command-line":"system_wakeup"}}"#,
     r#"{"execute":"human-monitor-command","arguments":{"command-line":"info registers","cpu-index":7}}"#,
 ];
 

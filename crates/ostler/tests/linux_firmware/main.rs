@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod reboot;
 mod secure_boot;
 
 use std::fs;

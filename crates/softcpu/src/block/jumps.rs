@@ -11,6 +11,9 @@ pub(crate) const JUMPS: usize = 16384;
 /// Low bits of an address that do not count for its place: a neighbour that near is rare, and entries that are used together lie together.
 pub(crate) const GRAIN: u32 = 3;
 
+/// Filled entries that are known one by one.
+const FEW: usize = 16;
+
 /// Entries that one page may have: all in a row, so that they are dropped together.
 const OF_PAGE: usize = 4096 >> GRAIN;
 
@@ -41,6 +44,8 @@ const NO_JUMP: Jump = Jump {
 /// The entries. In which pages there may be some the MMU knows, which is asked more often.
 pub(super) struct Jumps {
     entries: Box<[Jump]>,
+    /// Which were filled since all were empty; where there is one more than [`FEW`], it may be any.
+    filled: Vec<u16>,
     /// Searches in vain since [`CodePages`] was made anew.
     vain: u32,
 }
@@ -49,6 +54,7 @@ impl Jumps {
     pub(super) fn new() -> Self {
         Self {
             entries: vec![NO_JUMP; JUMPS].into_boxed_slice(),
+            filled: Vec::with_capacity(FEW + 1),
             vain: 0,
         }
     }
@@ -66,15 +72,34 @@ impl Jumps {
 
     pub(super) fn set(&mut self, pages: &mut CodePages, slot: usize, jump: Jump) {
         pages.add(jump.linear >> 12, reaches_next(&jump));
+        if self.filled.len() <= FEW {
+            self.filled.push((slot & (JUMPS - 1)) as u16);
+        }
         *self.entry(slot) = jump;
+    }
+
+    /// True if there are none.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries
+            .iter()
+            .all(|jump| jump.context == u64::MAX && jump.block.is_null())
     }
 
     pub(super) fn as_ptr(&self) -> *const Jump {
         self.entries.as_ptr()
     }
 
+    /// Drops all entries. Where there are few, that costs little.
     pub(super) fn clear(&mut self) {
-        self.drop_all(|_| true);
+        if self.filled.len() <= FEW {
+            for &slot in &self.filled {
+                self.entries[usize::from(slot)] = NO_JUMP;
+            }
+        } else {
+            self.drop_all(|_| true);
+        }
+        self.filled.clear();
     }
 
     /// Drops the entries that `picked` says; those that hold something are asked about.

@@ -182,3 +182,20 @@ fn one_instruction_at_a_time_reaches_devices() {
     assert_eq!((state.rip, state.gpr[0]), (CODE + 9, 0x1111_1111));
     assert_eq!(seen, [(0x80, 0x77), (0x3f00_0000, 4)]);
 }
+
+/// On KVM no one notes what the guest writes.
+#[test]
+fn one_instruction_at_a_time_sees_code_that_changed_without_notice() {
+    let bare = Bare::new(1);
+    let mut emulator = Emulator::new(0, RamSlot::all_of(&bare.ram), &[]);
+    for number in 1..=3u8 {
+        let code = ostler_memory::host_range(&bare.ram, CODE, 2).unwrap();
+        // mov al, number
+        for (byte, at) in [0xb0, number].into_iter().zip(0..) {
+            // SAFETY: the range is RAM of the test's, which no one else has.
+            unsafe { code.add(at).write_volatile(byte) };
+        }
+        let done = emulator.execute_one(&bare.long_mode(0), &mut answer).unwrap();
+        assert_eq!((done.state.rip, done.state.gpr[0]), (CODE + 2, number.into()));
+    }
+}

@@ -8,6 +8,7 @@
 //! | `commands/` | the commands, a file a subject; their table is in `mod.rs` |
 //! | `arguments`, `failure` | arguments by name and type, errors by class, in QEMU's words |
 //! | `events` | what clients are told |
+//! | `schema/` | what all of it looks like, for clients that ask first |
 
 mod arguments;
 mod commands;
@@ -15,6 +16,7 @@ mod events;
 mod failure;
 mod framer;
 mod json;
+mod schema;
 mod server;
 mod session;
 

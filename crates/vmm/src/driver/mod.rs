@@ -2,9 +2,13 @@
 //!
 //! Clients, the parent process and the machine put messages into a bounded queue; the driver takes them one at a time,
 //! asks the [`Lifecycle`] what they mean, and carries that out on the guest's [`Hardware`].
+//!
+//! A guest that asks for a reset goes on until its CPUs are held, and may ask again meanwhile, or run into a triple fault: firmware
+//! tries one way after the other. What was reported before a reset is of a guest that is no more.
 
 mod lifecycle;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +26,8 @@ pub type Reply = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 enum Message {
     Ask(Request, Reply),
-    Happened(Notice),
+    /// And after how many resets it happened.
+    Happened(Notice, u64),
 }
 
 /// What the driver acts on.
@@ -46,6 +51,8 @@ pub trait Hardware {
 pub struct DriverHandle {
     queue: SyncSender<Message>,
     state: Arc<Mutex<State>>,
+    /// Resets of the guest so far.
+    resets: Arc<AtomicU64>,
 }
 
 impl DriverHandle {
@@ -66,7 +73,8 @@ impl DriverHandle {
     /// Reports what happened. Never blocks.
     pub fn notice(&self, notice: Notice) {
         // A full queue holds older notices of the same guest, which decide.
-        let _ = self.queue.try_send(Message::Happened(notice));
+        let resets = self.resets.load(Ordering::SeqCst);
+        let _ = self.queue.try_send(Message::Happened(notice, resets));
     }
 
     /// Where the guest is.
@@ -90,6 +98,7 @@ impl Driver {
         let handle = DriverHandle {
             queue: sender,
             state: Arc::new(Mutex::new(life.state())),
+            resets: Arc::default(),
         };
         Self { life, queue, handle }
     }
@@ -109,7 +118,8 @@ impl Driver {
                 };
             };
             let (actions, reply) = match message {
-                Message::Happened(notice) => (self.life.notice(notice), None),
+                Message::Happened(notice, resets) if self.is_stale(&notice, resets) => continue,
+                Message::Happened(notice, _) => (self.life.notice(notice), None),
                 Message::Ask(request, reply) => match self.life.request(request) {
                     Ok(actions) => (actions, Some(reply)),
                     Err(refusal) => {
@@ -130,6 +140,12 @@ impl Driver {
         }
     }
 
+    /// True if a reset has made `notice`, which is of the time after so many of them, meaningless. What failed on the host has not
+    /// come right by that.
+    fn is_stale(&self, notice: &Notice, resets: u64) -> bool {
+        resets != self.handle.resets.load(Ordering::SeqCst) && !matches!(notice, Notice::Failed(_))
+    }
+
     fn carry_out(&mut self, actions: Vec<Action>, hardware: &mut dyn Hardware) -> Option<Outcome> {
         for action in actions {
             match action {
@@ -140,6 +156,7 @@ impl Driver {
                 Action::Tell(event) => hardware.tell(event),
                 Action::ResetMachine => {
                     hardware.hold_cpus();
+                    self.handle.resets.fetch_add(1, Ordering::SeqCst);
                     let notice = match hardware.reset() {
                         Ok(()) => Notice::ResetDone,
                         Err(message) => Notice::Failed(message),
@@ -172,11 +189,16 @@ mod tests {
     struct Log {
         calls: Vec<String>,
         reset_fails: bool,
+        /// What happens each time that the CPUs run.
+        then: Option<(DriverHandle, Vec<Notice>)>,
     }
 
     impl Hardware for Log {
         fn run_cpus(&mut self) {
             self.calls.push("run".into());
+            if let Some((handle, notices)) = &self.then {
+                notices.iter().for_each(|notice| handle.notice(notice.clone()));
+            }
         }
         fn hold_cpus(&mut self) {
             self.calls.push("hold".into());
@@ -216,8 +238,11 @@ mod tests {
         );
         handle.notice(Notice::Reset);
         handle.ask(Request::PowerButton, ignore());
-        handle.notice(Notice::PoweredOff);
-        let mut log = Log::default();
+        // What is of before the reset does not count.
+        let mut log = Log {
+            then: Some((driver.handle(), vec![Notice::PoweredOff])),
+            ..Log::default()
+        };
         assert_eq!(driver.run(&mut log), Outcome::PoweredOff);
         assert_eq!(
             log.calls,
@@ -241,6 +266,64 @@ mod tests {
             Box::new(move |result| sender.send(result).unwrap()),
         );
         assert!(replies.recv().unwrap().is_err(), "nothing is left to pause");
+    }
+
+    /// As SeaBIOS does it: ACPI's reset register, the keyboard controller, port 0xcf9, a triple fault.
+    #[test]
+    fn what_a_guest_does_after_it_asked_for_a_reset_is_of_no_account() {
+        let driver = Driver::new(OnReset::Restart);
+        driver.handle().ask(Request::Start, ignore());
+        let attempts = vec![Notice::Reset, Notice::Reset, Notice::TripleFault];
+        let mut log = Log {
+            then: Some((driver.handle(), attempts)),
+            ..Log::default()
+        };
+        let handle = driver.handle();
+        let ended = std::thread::scope(|scope| {
+            let guest = scope.spawn(|| driver.run(&mut log));
+            // It starts over for as long as nobody stops it.
+            while handle.resets.load(Ordering::SeqCst) < 100 && !guest.is_finished() {
+                std::thread::yield_now();
+            }
+            handle.ask(Request::Quit, ignore());
+            guest.join().unwrap()
+        });
+        assert_eq!(ended, Outcome::Stopped);
+        let pairs = log.calls.chunks_exact(4).take(100);
+        for calls in pairs {
+            assert_eq!(calls, ["run", "Reset { by_guest: true }", "hold", "reset"]);
+        }
+    }
+
+    #[test]
+    fn a_triple_fault_after_a_reset_ends_the_guest() {
+        let driver = Driver::new(OnReset::Restart);
+        driver.handle().ask(Request::Start, ignore());
+        driver.handle().ask(Request::Reset, ignore());
+        let mut log = Log {
+            then: Some((driver.handle(), vec![Notice::TripleFault])),
+            ..Log::default()
+        };
+        assert_eq!(driver.run(&mut log), Outcome::TripleFault);
+        let runs = log.calls.iter().filter(|call| *call == "run").count();
+        assert_eq!(
+            runs, 2,
+            "that of before the reset does not count: {:?}",
+            log.calls
+        );
+    }
+
+    #[test]
+    fn a_host_that_failed_before_a_reset_has_failed() {
+        let driver = Driver::new(OnReset::Restart);
+        let failed = Notice::Failed("disk gone".into());
+        driver.handle().ask(Request::Start, ignore());
+        let mut log = Log {
+            then: Some((driver.handle(), vec![Notice::Reset, failed])),
+            ..Log::default()
+        };
+        let message = "disk gone".into();
+        assert_eq!(driver.run(&mut log), Outcome::Failed { message });
     }
 
     #[test]

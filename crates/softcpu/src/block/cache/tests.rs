@@ -160,3 +160,19 @@ fn an_emptied_cache_holds_nothing_and_fills_again() {
         assert_eq!((cache.bytes, cache.blocks.len()), (0, 0));
     }
 }
+
+#[test]
+fn all_jumps_are_dropped_however_many_they_are() {
+    let mut cpu = cpu();
+    let mut cache = BlockCache::new(1 << 20, 1 << 20, Engine::Interpreter);
+    // Fewer than are known one by one, as many, more, and few again.
+    for count in [1, 16, 17, 1000, 3] {
+        for at in 0..count {
+            cpu.rip = CODE + at;
+            assert!(cache.find(&mut cpu, at % 2 == 0).is_ok());
+        }
+        assert!(!cache.jumps.is_empty());
+        cache.clear();
+        assert!(cache.jumps.is_empty(), "{count}");
+    }
+}

@@ -1,142 +1,37 @@
 //! The monitor for people, line by line: what they use most of QEMU's, in its words.
 
 mod info;
+mod lines;
 mod registers;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Answer, Context, Reply, balloon, display};
+use lines::{LINES, Line};
+
+use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
-use crate::driver::Request;
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 4096;
 
-/// A line's command: its name, the names of its parameters, and what it does.
-struct Line {
-    name: &'static str,
-    short: Option<&'static str>,
-    parameters: &'static [&'static str],
-    summary: &'static str,
-    run: fn(&mut Context, &[&str]) -> Answer,
-}
-
-const LINES: &[Line] = &[
-    Line {
-        name: "balloon",
-        short: None,
-        parameters: &["target"],
-        summary: "request VM to change its memory allocation (in MB)",
-        run: |context, words| {
-            let megabytes = words[0].parse::<i64>().ok();
-            match megabytes.and_then(|count| count.checked_mul(1 << 20)) {
-                Some(bytes) => done(balloon::set_target(context.manager, bytes)),
-                None => text("balloon: integer expected\n"),
-            }
-        },
-    },
-    Line {
-        name: "cont",
-        short: Some("c"),
-        parameters: &[],
-        summary: "resume emulation",
-        run: |_, _| Ok(Reply::Ask(Request::Resume, json!(""))),
-    },
-    Line {
-        name: "device_del",
-        short: None,
-        parameters: &["device"],
-        summary: "remove device",
-        run: |context, words| done(context.manager.unplug(words[0])),
-    },
-    Line {
-        name: "nmi",
-        short: None,
-        parameters: &[],
-        summary: "inject an NMI",
-        run: |context, _| {
-            context.manager.inject_nmi();
-            done(Ok(()))
-        },
-    },
-    Line {
-        name: "quit",
-        short: Some("q"),
-        parameters: &[],
-        summary: "quit the emulator",
-        run: |_, _| Ok(Reply::Ask(Request::Quit, json!(""))),
-    },
-    Line {
-        name: "screendump",
-        short: None,
-        parameters: &["filename", "[-f", "format]"],
-        summary: "save screen from head 'head' of display device 'device' in specified format into image 'filename'",
-        run: |context, words| match words[1..] {
-            [] => done(display::dump(context.manager, words[0], None)),
-            ["-f", format] => done(display::dump(context.manager, words[0], Some(format))),
-            _ => text("screendump: write screendump filename [-f format]\n"),
-        },
-    },
-    Line {
-        name: "sendkey",
-        short: None,
-        parameters: &["keys", "[hold_ms]"],
-        summary: "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
-        run: |context, words| {
-            done(display::press_line(
-                context.manager,
-                words[0],
-                words.get(1).copied(),
-            ))
-        },
-    },
-    Line {
-        name: "set_link",
-        short: None,
-        parameters: &["name", "on|off"],
-        summary: "change the link status of a network adapter",
-        run: set_link,
-    },
-    Line {
-        name: "stop",
-        short: Some("s"),
-        parameters: &[],
-        summary: "stop emulation",
-        run: |_, _| Ok(Reply::Ask(Request::Pause, json!(""))),
-    },
-    Line {
-        name: "system_powerdown",
-        short: None,
-        parameters: &[],
-        summary: "send system power down event",
-        run: |_, _| Ok(Reply::Ask(Request::PowerButton, json!(""))),
-    },
-    Line {
-        name: "system_reset",
-        short: None,
-        parameters: &[],
-        summary: "reset the system",
-        run: |_, _| Ok(Reply::Ask(Request::Reset, json!(""))),
-    },
-    Line {
-        name: "x-ostler-screen",
-        short: None,
-        parameters: &[],
-        summary: "show the text on the screen",
-        run: |context, _| match display::show_text(context.manager) {
-            Ok(lines) => text(lines),
-            Err(failure) => done(Err(failure)),
-        },
-    },
-];
-
 /// The parameters that have to be given; the others are in brackets.
 fn required(line: &Line) -> usize {
-    line.parameters
-        .iter()
-        .filter(|name| !name.starts_with('[') && !name.ends_with(']'))
-        .count()
+    line.parameters.iter().filter(|name| is_required(name)).count()
+}
+
+fn is_required(parameter: &str) -> bool {
+    !parameter.starts_with('[') && !parameter.ends_with(']')
+}
+
+/// What a parameter has to be: what comes after its name, or a text.
+fn expected(parameter: &str) -> &str {
+    parameter.split_once(':').map_or("string", |(_, kind)| kind)
+}
+
+/// A parameter as people are told of it.
+fn shown(parameter: &str) -> &str {
+    parameter.split_once(':').map_or(parameter, |(name, _)| name)
 }
 
 fn text(text: impl Into<String>) -> Answer {
@@ -144,26 +39,18 @@ fn text(text: impl Into<String>) -> Answer {
     Ok(Reply::Value(Value::String(text.into().replace('\n', "\r\n"))))
 }
 
+/// A command with the wrong words after it.
+fn misused(name: &str, why: &str) -> Answer {
+    text(format!(
+        "{name}: {why}\nTry \"help {name}\" for more information\n"
+    ))
+}
+
 /// The monitor answers with nothing, or with what went wrong.
 fn done(result: Result<(), Failure>) -> Answer {
     match result {
         Ok(()) => text(""),
         Err(failure) => text(format!("Error: {}\n", failure.text)),
-    }
-}
-
-fn set_link(context: &mut Context, words: &[&str]) -> Answer {
-    let up = match words[1] {
-        "on" => true,
-        "off" => false,
-        _ => return text("set_link: up must be on or off\n"),
-    };
-    match context.manager.card(words[0]) {
-        Some(card) => {
-            card.control.set_link(up);
-            text("")
-        }
-        None => done(Err(Failure::no_device(words[0]))),
     }
 }
 
@@ -175,7 +62,7 @@ fn help() -> String {
                 .short
                 .map_or(line.name.into(), |short| format!("{}|{short}", line.name));
             let mut words = vec![names];
-            words.extend(line.parameters.iter().map(|word| (*word).to_owned()));
+            words.extend(line.parameters.iter().map(|word| shown(word).to_owned()));
             format!("{} -- {}\n", words.join(" "), line.summary)
         })
         .collect();
@@ -213,14 +100,15 @@ pub(super) fn run(context: &mut Context, mut arguments: Arguments) -> Answer {
         return text(format!("unknown command: '{name}'\n"));
     };
     if rest.len() > line.parameters.len() {
-        return text(format!(
-            "{name}: extraneous characters at the end of line\nTry \"help {name}\" for more information\n"
-        ));
+        return misused(name, "extraneous characters at the end of line");
     }
-    if rest.len() < required(line) {
-        return text(format!(
-            "{name}: string expected\nTry \"help {name}\" for more information\n"
-        ));
+    // Options have no place of their own.
+    let given = rest.iter().filter(|word| !word.starts_with('-')).count();
+    let mut needed = line.parameters.iter().filter(|name| is_required(name));
+    if given < required(line)
+        && let Some(parameter) = needed.nth(given)
+    {
+        return misused(name, &format!("{} expected", expected(parameter)));
     }
     (line.run)(context, rest)
 }

@@ -19,7 +19,7 @@ use super::failure::Failure;
 use crate::driver::Request;
 use crate::manager::{ClientFds, Manager};
 
-pub(super) use state::version;
+pub(super) use state::{RUN_STATES, version};
 
 /// What a command works on.
 pub(crate) struct Context<'a> {
@@ -138,6 +138,7 @@ pub(super) const COMMANDS: &[Command] = &[
     look("query-name", |manager| json!({ "name": manager.spec.name })),
     with("query-named-block-nodes", block::nodes),
     look("query-pci", pci::query),
+    look("query-qmp-schema", |_| super::schema::schema()),
     with("query-rx-filter", net::filters),
     look("query-status", state::status),
     look("query-uuid", |_| json!({ "UUID": state::UUID })),

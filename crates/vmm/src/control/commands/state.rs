@@ -38,6 +38,10 @@ pub(super) fn kvm(manager: &Manager) -> Value {
     json!({ "enabled": manager.on_kvm(), "present": manager.on_kvm() })
 }
 
+/// The names that [`state_name`] has for states.
+pub(in crate::control) const RUN_STATES: &[&str] =
+    &["prelaunch", "running", "paused", "shutdown", "guest-panicked"];
+
 /// QEMU's name for a state.
 pub(super) fn state_name(state: State) -> &'static str {
     match state {

@@ -92,7 +92,7 @@ fn a_disk_comes_and_goes_where_no_guest_listens() {
     // The slot has no power: no one has to be asked.
     talk.good("device_del", json!({ "id": "hp" }));
     assert_eq!(
-        talk.manager.take_events(),
+        talk.events(),
         [json!({ "event": "DEVICE_DELETED", "data": { "device": "hp", "path": "/machine/peripheral/hp" } })]
     );
     talk.good("blockdev-del", json!({ "node-name": "n" }));
@@ -172,7 +172,7 @@ fn a_cpu_comes_where_there_is_room_and_what_is_wrong_with_one_is_said() {
     ports.write(0xcd8, &2u32.to_le_bytes());
     ports.write(0xcdc, &[8]);
     talk.manager.collect_ejected_cpus();
-    let events = talk.manager.take_events();
+    let events = talk.events();
     assert_eq!(
         events,
         [

@@ -34,7 +34,7 @@ fn a_medium_is_changed_and_ejected() {
     let change =
         |set: u32| json!({ "device": "disk1", "filename": format!("/dev/fdset/{set}"), "format": "raw" });
     talk.good("blockdev-change-medium", change(1));
-    assert_eq!(talk.manager.take_events(), [moved(true), moved(false)]);
+    assert_eq!(talk.events(), [moved(true), moved(false)]);
     talk.good("remove-fd", json!({ "fdset-id": 1 }));
     let shown = |talk: &mut Talk| talk.good("query-block", json!({}))[1].take();
     let drive = shown(&mut talk);
@@ -52,9 +52,9 @@ fn a_medium_is_changed_and_ejected() {
     );
     assert_free(&first);
     talk.good("remove-fd", json!({ "fdset-id": 2 }));
-    talk.manager.take_events();
+    talk.events();
     talk.good("eject", json!({ "device": "disk1" }));
-    assert_eq!(talk.manager.take_events(), [moved(true)]);
+    assert_eq!(talk.events(), [moved(true)]);
     let drive = shown(&mut talk);
     assert_eq!(drive.get("inserted"), None);
     assert_eq!(drive["tray_open"], true);
@@ -63,7 +63,7 @@ fn a_medium_is_changed_and_ejected() {
     talk.good("eject", json!({ "id": "disk1", "force": true }));
     hand_over(&mut talk, &first, 3);
     talk.good("blockdev-change-medium", change(3));
-    assert_eq!(talk.manager.take_events(), [moved(false)]);
+    assert_eq!(talk.events(), [moved(false)]);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_medium_goes_and_comes_step_by_step() {
     );
     talk.good("blockdev-open-tray", id());
     talk.good("blockdev-open-tray", id());
-    assert_eq!(talk.manager.take_events(), [moved(true)]);
+    assert_eq!(talk.events(), [moved(true)]);
     hand_over(&mut talk, &image, 1);
     talk.good(
         "blockdev-add",
@@ -102,7 +102,7 @@ fn a_medium_goes_and_comes_step_by_step() {
     talk.good("blockdev-insert-medium", insert("cd"));
     talk.good("blockdev-close-tray", id());
     talk.good("blockdev-close-tray", id());
-    assert_eq!(talk.manager.take_events(), [moved(false)]);
+    assert_eq!(talk.events(), [moved(false)]);
     let drive = talk.good("query-block", json!({}))[1].take();
     assert_eq!(drive["inserted"]["node-name"], "cd");
     assert_eq!(
@@ -195,7 +195,7 @@ fn what_is_wrong_with_a_medium_changes_nothing() {
     assert!(refused.contains("in use by another guest"), "{refused}");
     drop(other);
     assert_eq!(talk.good("query-block", json!({})), before);
-    assert_eq!(talk.manager.take_events(), [] as [Value; 0]);
+    assert_eq!(talk.events(), [] as [Value; 0]);
     assert_eq!(
         talk.good("query-named-block-nodes", json!({}))
             .as_array()
@@ -203,4 +203,46 @@ fn what_is_wrong_with_a_medium_changes_nothing() {
             .len(),
         2
     );
+}
+
+#[test]
+fn people_change_and_eject_media() {
+    let mut talk = Talk::negotiated();
+    let image = medium();
+    hand_over(&mut talk, &image, 1);
+    assert_eq!(talk.line("change disk1 -f /dev/fdset/1 raw read-only"), "");
+    assert_eq!(talk.events(), [moved(true), moved(false)]);
+    let shown = talk.line("info block");
+    let path = image.path().display();
+    assert!(shown.contains(&format!("disk1: {path} (")), "{shown}");
+    assert!(
+        shown.contains("Removable device: not locked, tray closed"),
+        "{shown}"
+    );
+    assert_eq!(talk.line("eject disk1"), "");
+    assert_eq!(talk.events(), [moved(true)]);
+    let shown = talk.line("info block");
+    assert!(
+        shown.contains("disk1: [not inserted]") && shown.contains("tray open"),
+        "{shown}"
+    );
+    assert_eq!(talk.line("eject -f disk1"), "");
+    for (line, said) in [
+        ("eject disk0", "Error: Device 'disk0' is not removable\r\n"),
+        ("eject disk9", "Error: Device 'disk9' not found\r\n"),
+        (
+            "change disk1 /dev/fdset/1 qcow2",
+            "Error: Parameter 'format' does not accept value 'qcow2'\r\n",
+        ),
+        (
+            "change disk1",
+            "change: filename expected\r\nTry \"help change\" for more information\r\n",
+        ),
+        (
+            "eject disk1 -f",
+            "eject: extraneous characters at the end of line\r\nTry \"help eject\" for more information\r\n",
+        ),
+    ] {
+        assert_eq!(talk.line(line), said);
+    }
 }

@@ -2,15 +2,16 @@
 
 use std::fmt::Write;
 
+use ostler_ahci::TrayControl;
 use ostler_bus::AddressMap;
 use ostler_memory::RamSlot;
 use serde_json::Value;
 
 use super::registers;
-use crate::control::commands::{balloon, pci, state, version};
-use crate::devices::{DiskPart, NetPart};
+use crate::control::commands::{balloon, machine, pci, state, version};
+use crate::devices::{DiskPart, NetPart, SataDrive};
 use crate::driver::State;
-use crate::manager::{Device, Manager, Seat};
+use crate::manager::{Device, Manager, Seat, drive_path};
 use crate::spec::MacAddress;
 
 type Tell = fn(&Manager, usize, &[&str]) -> String;
@@ -27,8 +28,21 @@ const SUBJECTS: &[(&str, &str, Tell)] = &[
     ("block", "show info of all block devices", |manager, _, _| {
         disks(manager)
     }),
+    ("chardev", "show the character devices", |manager, _, _| {
+        chardevs(manager)
+    }),
     ("cpus", "show infos for each CPU", cpus),
+    (
+        "hotpluggable-cpus",
+        "show information about hotpluggable CPUs",
+        |manager, _, _| cpu_places(manager),
+    ),
     ("kvm", "show KVM information", |manager, _, _| kvm(manager)),
+    (
+        "memory_size_summary",
+        "show the amount of initially allocated and present hotpluggable (if enabled) memory in bytes.",
+        |manager, _, _| memory_summary(manager),
+    ),
     ("mtree", "show where memory and devices are", |manager, _, _| {
         memory_tree(manager)
     }),
@@ -52,6 +66,14 @@ const SUBJECTS: &[(&str, &str, Tell)] = &[
     ("uuid", "show the current VM UUID", |_, _, _| {
         format!("{}\n", state::UUID)
     }),
+    (
+        "vm-generation-id",
+        "Show Virtual Machine Generation ID",
+        |manager, _, _| match manager.spec.generation_id {
+            Some(id) => format!("{id}\n"),
+            None => "Error: VM Generation ID device not found\n".into(),
+        },
+    ),
     ("version", "show the version of this program", |_, _, _| {
         version_line()
     }),
@@ -106,6 +128,42 @@ fn cpus(manager: &Manager, current: usize, _: &[&str]) -> String {
     manager.cpus().map(line).collect()
 }
 
+fn chardevs(manager: &Manager) -> String {
+    let list = machine::chardevs(manager);
+    let line = |chardev: &Value| {
+        let member = |name: &str| chardev[name].as_str().unwrap_or("").to_owned();
+        format!("{}: filename={}\n", member("label"), member("filename"))
+    };
+    list.as_array().into_iter().flatten().map(line).collect()
+}
+
+fn cpu_places(manager: &Manager) -> String {
+    let places = machine::cpu_places(manager);
+    let mut shown = String::from("Hotpluggable CPUs:\n");
+    for place in places.as_array().into_iter().flatten() {
+        let text = |name: &str| place[name].as_str().unwrap_or("").to_owned();
+        // Writing to a text does not fail.
+        let _ = writeln!(shown, "  type: \"{}\"", text("type"));
+        let _ = writeln!(shown, "  vcpus_count: \"{}\"", place["vcpus-count"]);
+        if place.get("qom-path").is_some() {
+            let _ = writeln!(shown, "  qom_path: \"{}\"", text("qom-path"));
+        }
+        let _ = writeln!(shown, "  CPUInstance Properties:");
+        for name in ["socket-id", "core-id", "thread-id"] {
+            let _ = writeln!(shown, "    {name}: \"{}\"", place["props"][name]);
+        }
+    }
+    shown
+}
+
+fn memory_summary(manager: &Manager) -> String {
+    let memory = machine::memory(manager);
+    format!(
+        "base memory: {}\nplugged memory: {}\n",
+        memory["base-memory"], memory["plugged-memory"]
+    )
+}
+
 fn all_registers(manager: &Manager, current: usize, words: &[&str]) -> String {
     let list: Vec<usize> = match words {
         ["-a"] => manager.cpus().map(|(cpu, _)| cpu).collect(),
@@ -149,8 +207,42 @@ fn disks(manager: &Manager) -> String {
             device.qom_path()
         )
     };
-    let list: String = manager.disks().map(disk).collect();
+    let drives = manager.drives.iter().enumerate();
+    let drives = drives.map(|(port, drive)| show_drive(manager, port, drive));
+    let list: String = manager.disks().map(disk).chain(drives).collect();
     list.trim_end_matches('\n').to_owned() + if list.is_empty() { "" } else { "\n" }
+}
+
+/// A SATA drive, with or without a medium.
+fn show_drive(manager: &Manager, port: usize, drive: &SataDrive) -> String {
+    let node = manager.nodes.on(&drive.name);
+    let mut shown = match node {
+        Some(node) => {
+            let readonly = if node.disk.features().readonly {
+                ", read-only"
+            } else {
+                ""
+            };
+            format!("{}: {} ({}{readonly})\n", drive.name, node.filename, node.driver)
+        }
+        None => format!("{}: [not inserted]\n", drive.name),
+    };
+    let mut line = |name: &str, value: &str| {
+        // Writing to a text does not fail.
+        let _ = writeln!(shown, "    {name:<17} {value}");
+    };
+    line("Attached to:", &drive_path(port));
+    if let Some(tray) = drive.tray.as_ref().map(TrayControl::state) {
+        let locked = if tray.locked { "locked" } else { "not locked" };
+        let open = if tray.open { "open" } else { "closed" };
+        line("Removable device:", &format!("{locked}, tray {open}"));
+    }
+    if let Some(node) = node {
+        let direct = if node.direct { ", direct" } else { "" };
+        line("Cache mode:", &format!("writeback{direct}"));
+    }
+    shown.push('\n');
+    shown
 }
 
 fn network(manager: &Manager) -> String {
