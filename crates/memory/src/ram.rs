@@ -12,6 +12,7 @@ use vm_memory::{
     MmapRegion,
 };
 
+use crate::pluggable::{Blocks, blocks, boot_regions};
 use crate::tracker::PageTracker;
 
 /// All RAM of a guest.
@@ -70,9 +71,9 @@ pub struct RamSlot {
 }
 
 impl RamSlot {
-    /// The slots that map `ram` one to one and writable.
+    /// The slots that map what `ram` has from the start, one to one and writable.
     pub fn all_of(ram: &GuestRam) -> Vec<RamSlot> {
-        ram.iter()
+        boot_regions(ram)
             .map(|region| RamSlot {
                 gpa: region.start_addr().0,
                 len: region.len(),
@@ -89,8 +90,29 @@ impl RamSlot {
     }
 }
 
+/// A region whose memory is plugged in later, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pluggable {
+    /// Most bytes, a multiple of the block's size.
+    pub size: u64,
+    /// Bytes of a block, a power of two of at least a page.
+    pub block_size: u64,
+}
+
+/// Where a region that is plugged in blocks may start: Linux adds memory in pieces of up to 2 GiB, most often of 128 MiB.
+const PLUGGABLE_ALIGNMENT: u64 = 1 << 30;
+
 /// Allocates `size` bytes of RAM: from address 0 up to [`MMIO_GAP_START`], the rest from [`MMIO_GAP_END`].
 pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> {
+    allocate_with(size, None, options)
+}
+
+/// The same with a region above it that is plugged in blocks, of which none is yet. Its memory is always private to the process.
+pub fn allocate_with(
+    size: u64,
+    more: Option<Pluggable>,
+    options: RamOptions,
+) -> Result<Arc<GuestRam>, Error> {
     if size == 0 || !size.is_multiple_of(crate::PAGE_SIZE as u64) {
         return Err(Error::Size(size));
     }
@@ -98,6 +120,26 @@ pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> 
     let mut regions = vec![allocate_region(GuestAddress(0), low, options)?];
     if size > low {
         regions.push(allocate_region(GuestAddress(MMIO_GAP_END), size - low, options)?);
+    }
+    if let Some(more) = more {
+        let whole = more.block_size.is_power_of_two()
+            && more.block_size >= crate::PAGE_SIZE as u64
+            && more.size > 0
+            && more.size.is_multiple_of(more.block_size);
+        if !whole {
+            return Err(Error::Size(more.size));
+        }
+        let end = MMIO_GAP_END + (size - low);
+        let base = end.next_multiple_of(PLUGGABLE_ALIGNMENT);
+        let private = RamOptions {
+            shared: false,
+            ..options
+        };
+        let region = allocate_region(GuestAddress(base), more.size, private)?;
+        let mapping = region.get_mmap();
+        let blocks = Blocks::new(mapping.as_ptr(), mapping.size(), more.block_size as usize);
+        mapping.bitmap().set_blocks(blocks);
+        regions.push(region);
     }
     let ram = GuestRam::from_arc_regions(regions).map_err(|e| Error::Layout(e.to_string()))?;
     Ok(Arc::new(ram))
@@ -127,16 +169,20 @@ fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<
         .ok_or_else(|| Error::Layout("address overflow".into()))
 }
 
-/// Bytes of RAM in all regions.
+/// Bytes of RAM that the guest has from the start.
 pub fn total_size(ram: &GuestRam) -> u64 {
-    ram.iter().map(GuestMemoryRegion::len).sum()
+    boot_regions(ram).map(GuestMemoryRegion::len).sum()
 }
 
-/// Host address of `[gpa, gpa + len)` if one region holds all of it.
+/// Host address of `[gpa, gpa + len)` if one region holds all of it, and all of it is plugged.
 pub fn host_range(ram: &GuestRam, gpa: u64, len: usize) -> Option<*mut u8> {
     let (region, offset) = ram.to_region_addr(GuestAddress(gpa))?;
     let end = offset.0.checked_add(len as u64)?;
-    (end <= region.len()).then(|| region.as_ptr().wrapping_add(offset.0 as usize))
+    // Memory that is plugged in blocks is above all others.
+    let is_low = region.start_addr().0 < MMIO_GAP_END;
+    let is_plugged = || blocks(region).is_none_or(|blocks| blocks.are_plugged(offset.0 as usize, len));
+    let inside = end <= region.len() && (is_low || is_plugged());
+    inside.then(|| region.as_ptr().wrapping_add(offset.0 as usize))
 }
 
 /// Reports that `len` bytes at `gpa` were written by someone who bypassed `vm-memory`.

@@ -17,6 +17,7 @@ mod error;
 pub mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
+pub mod mem;
 pub mod net;
 mod queue_server;
 pub mod rng;

@@ -1,5 +1,5 @@
 //! The devices that a specification asks for: those of virtio and other network cards in the order of their slots (disks,
-//! network cards, console, entropy, balloon, vsock, shares), and the SATA controller with its drives.
+//! network cards, console, entropy, balloon, vsock, shares, memory), and the SATA controller with its drives.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,6 +15,7 @@ use ostler_vhost_user::fs::FsDevice;
 use ostler_virtio::balloon::{BalloonControl, BalloonDevice, BalloonOptions};
 use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
+use ostler_virtio::mem::{MemControl, MemDevice};
 use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
 use ostler_virtio::rng::RngDevice;
 use ostler_virtio::vsock::{Door, VsockControl, VsockDevice};
@@ -89,6 +90,7 @@ pub(crate) enum Part {
     Vsock(VsockControl),
     /// A folder of the host, with its tag.
     Share(String),
+    Mem(MemControl),
 }
 
 /// Of a disk.
@@ -183,6 +185,16 @@ pub(crate) struct Devices {
     pub console: Option<ConsoleControl>,
 }
 
+impl Devices {
+    /// The memory that comes and goes, if there is any.
+    pub fn memory(&self) -> Option<&MemControl> {
+        self.list.iter().find_map(|device| match &device.part {
+            Part::Mem(control) => Some(control),
+            _ => None,
+        })
+    }
+}
+
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes all devices, not running yet. `consoles` is what the virtio console and its ports are connected to.
@@ -213,7 +225,7 @@ pub(crate) fn build(
     }
     for (index, net) in spec.nets.iter().enumerate() {
         let name = format!("net{index}");
-        let back = open_net(&net.backend, &spec.accelerator, descriptors)
+        let back = open_net(&net.backend, may_use_kernel_workers(spec), descriptors)
             .map_err(|e| Error::part(name.clone(), e))?;
         let kind = match net.backend {
             spec::NetBackend::Tap { .. } => "tap",
@@ -251,6 +263,10 @@ pub(crate) fn build(
         let name = format!("fs{index}");
         let plug = descriptors.duplicate(share.plug)?;
         list.push(make_share(name, &share.tag, plug, platform)?);
+    }
+    if let Some(device) = MemDevice::new(platform.ram.clone()) {
+        let part = Part::Mem(device.control());
+        list.push(place("vmem0".into(), Box::new(device), part, platform)?);
     }
     Ok(Devices {
         list,
@@ -442,7 +458,7 @@ pub(crate) fn name_of(file: &File) -> String {
 
 fn open_net(
     spec: &spec::NetBackend,
-    accelerator: &AcceleratorSpec,
+    kernel_workers: bool,
     descriptors: &Descriptors,
 ) -> Result<Arc<dyn NetBackend>, AnyError> {
     let files = |slots: &[Slot]| -> Result<Vec<File>, Error> {
@@ -459,7 +475,7 @@ fn open_net(
             whole,
         } => Arc::new(Tap::new(OpenTap {
             queues: files(queues)?,
-            vhost: files(vhost_for(accelerator, vhost))?,
+            vhost: files(if kernel_workers { vhost } else { &[] })?,
             mtu: *mtu,
             whole: *whole,
         })?),
@@ -474,13 +490,10 @@ fn open_net(
     })
 }
 
-/// The kernel's workers that a guest may use: on the software CPU none, because no page tracker sees what they write, and
-/// decoded code would outlive its overwriting.
-fn vhost_for<'a>(accelerator: &AcceleratorSpec, vhost: &'a [Slot]) -> &'a [Slot] {
-    match accelerator {
-        AcceleratorSpec::Kvm { .. } => vhost,
-        AcceleratorSpec::Soft { .. } => &[],
-    }
+/// Whether the kernel's workers may serve a guest's cards. On the software CPU they may not, because no page tracker sees what they
+/// write, and decoded code would outlive its overwriting; nor where memory comes and goes, which they know nothing of.
+pub(crate) fn may_use_kernel_workers(spec: &GuestSpec) -> bool {
+    matches!(spec.accelerator, AcceleratorSpec::Kvm { .. }) && spec.max_memory.is_none()
 }
 
 /// The console, where there is one, and named ports after it.
@@ -510,12 +523,15 @@ mod tests {
     use crate::spec::SoftEngine;
 
     #[test]
-    fn the_software_cpu_gets_no_worker_whose_writes_it_would_miss() {
-        let slots = [Slot(3), Slot(4)];
-        let kvm = AcceleratorSpec::Kvm { device: Slot(0) };
-        assert_eq!(vhost_for(&kvm, &slots), slots);
+    fn no_worker_of_the_kernels_writes_where_that_would_be_missed() {
+        let mut spec = crate::spec::tests::spec();
         for engine in [SoftEngine::Interpreter, SoftEngine::Translator] {
-            assert!(vhost_for(&AcceleratorSpec::Soft { engine }, &slots).is_empty());
+            spec.accelerator = AcceleratorSpec::Soft { engine };
+            assert!(!may_use_kernel_workers(&spec));
         }
+        spec.accelerator = AcceleratorSpec::Kvm { device: Slot(0) };
+        assert!(may_use_kernel_workers(&spec));
+        spec.max_memory = Some(2 << 30);
+        assert!(!may_use_kernel_workers(&spec));
     }
 }

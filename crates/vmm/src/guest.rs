@@ -1,7 +1,7 @@
 //! A guest: its RAM, its machine, its CPUs, built from the specification and the descriptors.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ostler_accel::model::{self, Topology};
@@ -11,11 +11,12 @@ use ostler_machine::{
     Blob, Boot, BootSource, CpuOutcome, Display, Firmware, FirmwareChip, Machine, MachineConfig,
     MachineEvent, MachineEvents, SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
 };
-use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
+use ostler_memory::{GuestRam, Pluggable, RamOptions, RamSlot, allocate_with, plugged_slots};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
+use ostler_virtio::mem::{MemoryMapper, block_size};
 
 use crate::Error;
 use crate::accelerator;
@@ -71,8 +72,9 @@ impl Guest {
     ) -> Result<Self, Error> {
         let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
         let kept = smm_memory(spec)?;
-        let ram = allocate(
+        let ram = allocate_with(
             spec.memory - kept,
+            spec.max_memory.map(|most| pluggable(most - spec.memory)),
             RamOptions {
                 shared: false,
                 huge: true,
@@ -156,6 +158,10 @@ impl Guest {
                 (machine.boot_state(index), !machine.has_cpu(index)),
                 surroundings,
             )?);
+        }
+        if let Some(memory) = devices.memory() {
+            let (machine, ram) = (Arc::downgrade(&machine), ram.clone());
+            memory.set_mapper(Arc::new(MemoryMap { machine, ram }));
         }
         let cpu_news = listen_to_cpus(&machine, &vcpus);
         let debugger = match (&spec.gdb, bell, reports) {
@@ -254,6 +260,9 @@ impl Hardware for Guest {
         self.machine
             .reset()
             .map_err(|error| format!("the guest cannot start again: {error}"))?;
+        if let Some(memory) = self.devices.memory() {
+            memory.machine_was_reset();
+        }
         for (index, vcpu) in (0..).zip(&self.vcpus) {
             vcpu.load(self.machine.boot_state(index));
         }
@@ -264,6 +273,31 @@ impl Hardware for Guest {
         if let Some(control) = &self.control {
             control.announce(event);
         }
+    }
+}
+
+/// A region that is plugged in blocks, of at most `size` bytes.
+fn pluggable(size: u64) -> Pluggable {
+    let block_size = block_size(size);
+    Pluggable {
+        size: size / block_size * block_size,
+        block_size,
+    }
+}
+
+/// The CPUs' memory map, which follows what the guest has plugged.
+struct MemoryMap {
+    machine: Weak<Machine>,
+    ram: Arc<GuestRam>,
+}
+
+impl MemoryMapper for MemoryMap {
+    fn follow(&self) -> Result<(), String> {
+        let machine = self.machine.upgrade().ok_or("the guest is over")?;
+        let slots = plugged_slots(&self.ram);
+        machine
+            .set_plugged_memory(slots)
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -59,7 +59,7 @@ fn kernel() -> File {
 }
 
 /// A guest with two of three possible CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0`,
-/// an entropy source, a memory balloon and a generation ID.
+/// an entropy source, a memory balloon, 16 MiB of memory that can come and a generation ID.
 pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let mut descriptors = Descriptors::new();
     let mut spec = crate::spec::tests::spec();
@@ -67,6 +67,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     spec.cpus = 2;
     spec.max_cpus = Some(3);
     spec.memory = 16 << 20;
+    spec.max_memory = Some(32 << 20);
     spec.boot = BootSpec::Kernel(KernelSpec {
         kernel: descriptors.push(kernel()),
         initrd: None,

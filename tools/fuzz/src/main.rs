@@ -39,6 +39,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("virtio-balloon", ostler_virtio::fuzzing::balloon),
     ("virtio-block", ostler_virtio::fuzzing::block),
     ("virtio-console", ostler_virtio::fuzzing::console),
+    ("virtio-mem", ostler_virtio::fuzzing::mem),
     ("virtio-net", ostler_virtio::fuzzing::net),
     ("virtio-rng", ostler_virtio::fuzzing::rng),
     ("virtio-transport", ostler_virtio::fuzzing::transport),

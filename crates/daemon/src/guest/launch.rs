@@ -152,6 +152,7 @@ fn open(
         cpus: plan.vcpus,
         max_cpus: None,
         memory: plan.memory,
+        max_memory: None,
         boot,
         disks,
         nets,

@@ -75,7 +75,7 @@ pub struct Opened {
 
 /// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
 pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
-    host_memory::check(args.memory)?;
+    host_memory::check(args.memory.now)?;
     let serial = args.serial.clone().unwrap_or(match args.console {
         ConsoleOption::Stdio => ConsoleOption::None,
         _ => ConsoleOption::Stdio,
@@ -115,7 +115,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
             &option.path,
             file.into(),
             append,
-            args.memory,
+            args.memory.now,
             &mut descriptors,
         )?);
     }
@@ -183,7 +183,8 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         cpu_model: args.cpu.clone(),
         cpus: args.cpus.now,
         max_cpus: args.cpus.most,
-        memory: args.memory,
+        memory: args.memory.now,
+        max_memory: args.memory.most,
         boot,
         disks,
         nets,
@@ -238,12 +239,12 @@ fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> 
         Some(path) => {
             let file = open_image("initial RAM disk", path)?;
             let size = file.metadata().map_or(0, |meta| meta.len());
-            if size >= args.memory {
+            if size >= args.memory.now {
                 return Err(Failure::bad_input(format!(
                     "the initial RAM disk \"{}\" of {} MiB does not fit into {} MiB of guest memory; raise --memory",
                     path.display(),
                     size.div_ceil(1 << 20),
-                    args.memory >> 20
+                    args.memory.now >> 20
                 )));
             }
             Some(descriptors.push(file))

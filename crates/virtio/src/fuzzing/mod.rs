@@ -4,6 +4,7 @@
 mod balloon;
 mod block;
 mod console;
+mod mem;
 mod net;
 mod program;
 mod rng;
@@ -14,6 +15,7 @@ mod vsock;
 pub use balloon::balloon;
 pub use block::block;
 pub use console::console;
+pub use mem::mem;
 pub use net::net;
 pub use rng::rng;
 pub use transport::transport;

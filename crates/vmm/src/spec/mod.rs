@@ -28,6 +28,8 @@ pub const MAX_CPUS: u32 = if ostler_machine::MAX_CPUS < ostler_accel::model::MAX
 };
 /// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
 pub const MIN_MEMORY: u64 = 2 << 20;
+/// Most bytes by which a guest can grow.
+pub const MAX_MORE_MEMORY: u64 = 1 << 40;
 /// Most virtio disks, network cards and other devices of a guest together: the root bus has 15 slots, console and entropy source
 /// take two.
 pub const MAX_DEVICES: usize = 13;
@@ -67,8 +69,11 @@ pub struct GuestSpec {
     /// Number of vCPUs that there can be, where they come and go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cpus: Option<u32>,
-    /// RAM in bytes.
+    /// RAM in bytes at the start.
     pub memory: u64,
+    /// RAM in bytes that there can be, where memory comes and goes (virtio-mem).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<u64>,
     /// What it starts with.
     pub boot: BootSpec,
     /// Disks: virtio ones in the order of their slots, SATA drives in that of their ports.
@@ -470,6 +475,9 @@ impl GuestSpec {
         check_name(&self.name)?;
         self.machine_type()?;
         check_cpus(u64::from(self.cpus))?;
+        if let Some(most) = self.max_memory {
+            check_max_memory(self.memory, most)?;
+        }
         check_max_cpus(self.cpus, self.most_cpus().into())?;
         check_memory(self.memory)?;
         if let BootSpec::Kernel(kernel) = &self.boot
@@ -603,6 +611,7 @@ impl GuestSpec {
             + usize::from(self.watchdog.is_some())
             + usize::from(self.vsock.is_some())
             + self.shares.len()
+            + usize::from(self.max_memory.is_some())
     }
 
     /// Every descriptor that the specification names.
@@ -722,6 +731,24 @@ pub fn check_memory(bytes: u64) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// What can come later is at least one block of virtio-mem, and at most [`MAX_MORE_MEMORY`].
+pub fn check_max_memory(memory: u64, most: u64) -> Result<(), Error> {
+    let block = ostler_virtio::mem::LEAST_BLOCK;
+    let good = most
+        .checked_sub(memory)
+        .is_some_and(|more| more > 0 && more <= MAX_MORE_MEMORY && more.is_multiple_of(block));
+    if good {
+        return Ok(());
+    }
+    Err(Error::Specification(format!(
+        "a guest of {} cannot grow to {}: what it grows by is a multiple of {}, up to {}; change --memory",
+        format_size(memory),
+        format_size(most),
+        format_size(block),
+        format_size(MAX_MORE_MEMORY)
+    )))
 }
 
 #[cfg(test)]

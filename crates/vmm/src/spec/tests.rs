@@ -34,6 +34,7 @@ pub(crate) fn spec() -> GuestSpec {
         cpus: 1,
         max_cpus: None,
         memory: 512 << 20,
+        max_memory: None,
         boot: kernel(0, ""),
         disks: Vec::new(),
         nets: Vec::new(),
@@ -173,6 +174,13 @@ fn each_limit_is_kept() {
         |s| s.max_cpus = Some(MAX_CPUS + 1),
         |s| s.memory = 1 << 20,
         |s| s.memory += 1,
+        |s| s.max_memory = Some(s.memory),
+        |s| s.max_memory = Some(s.memory + (1 << 20)),
+        |s| s.max_memory = Some(s.memory + MAX_MORE_MEMORY + (2 << 20)),
+        |s| {
+            s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
+            s.max_memory = Some(1 << 30);
+        },
         |s| s.boot = kernel(0, "a\0b"),
         |s| s.boot = kernel(1, ""),
         |s| s.boot = firmware(1, 0, 0),

@@ -71,9 +71,10 @@ pub struct RunArgs {
     /// Number of CPUs: N[,max=M]. With a larger M, CPUs can be plugged in and unplugged while the guest runs.
     #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
     pub cpus: CpuOption,
-    /// RAM, such as 512M or 2G.
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
-    pub memory: u64,
+    /// RAM, such as 512M or 2G: SIZE[,max=SIZE]. With a larger max the guest can grow to that while it runs (virtio-mem), if it is
+    /// asked to.
+    #[arg(long, value_name = "SIZE[,max=SIZE]", default_value = "512M", value_parser = parse_memory)]
+    pub memory: MemoryOption,
     /// CPU model; `ostler doctor` lists those of this host. `max,-x2apic` leaves a feature out.
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
@@ -205,10 +206,27 @@ fn parse_cpus(text: &str) -> Result<CpuOption, String> {
     Ok(CpuOption { now, most })
 }
 
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text)?;
-    spec::check_memory(bytes).map_err(|e| e.to_string())?;
-    Ok(bytes)
+/// What `--memory` takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryOption {
+    /// At the start.
+    pub now: u64,
+    /// What there can be, where memory comes and goes.
+    pub most: Option<u64>,
+}
+
+fn parse_memory(text: &str) -> Result<MemoryOption, String> {
+    let (now, most) = match text.split_once(",max=") {
+        Some((now, most)) => (now, Some(most)),
+        None => (text, None),
+    };
+    let now = parse_size(now)?;
+    spec::check_memory(now).map_err(|e| e.to_string())?;
+    let most = most.map(parse_size).transpose()?;
+    if let Some(most) = most {
+        spec::check_max_memory(now, most).map_err(|e| e.to_string())?;
+    }
+    Ok(MemoryOption { now, most })
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
