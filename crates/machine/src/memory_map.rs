@@ -1,10 +1,11 @@
-//! What the accelerator maps of a guest: RAM and ROM as the board has them, the frame buffer, and memory that comes and goes.
+//! What the accelerator maps of a guest: RAM and ROM as the board has them, the frame buffer, persistent memory, and memory that comes
+//! and goes.
 
 use std::sync::{Arc, Mutex};
 
 use ostler_accel::Vm;
 use ostler_display::{FrameBufferMap, LEGACY_WINDOW, LEGACY_WINDOW_SIZE};
-use ostler_memory::{GuestRam, RamSlot};
+use ostler_memory::{GuestRam, RamSlot, persistent_slots};
 
 use crate::Error;
 use crate::registers::lock;
@@ -23,6 +24,7 @@ struct State {
     /// What the board maps for CPUs in system management mode, if the guest has that.
     board_in_smm: Option<Vec<RamSlot>>,
     frame_buffer: Option<RamSlot>,
+    persistent: Vec<RamSlot>,
     /// The blocks that are plugged.
     plugged: Vec<RamSlot>,
     /// The whole map outside system management mode, once it is not what the virtual machine was made with any more.
@@ -32,18 +34,20 @@ struct State {
 impl State {
     /// The map with what `board` maps. Whatever is not the board's is in each of them.
     fn with(&self, board: &[RamSlot]) -> Vec<RamSlot> {
-        let slots = board.iter().chain(&self.frame_buffer).chain(&self.plugged);
+        let others = self.frame_buffer.iter().chain(&self.persistent);
+        let slots = board.iter().chain(others).chain(&self.plugged);
         slots.cloned().collect()
     }
 }
 
 impl MemoryMap {
-    /// The map that `vm` was made with: all that `ram` has from the start.
+    /// The map that `vm` was made with: all that `ram` has from the start, and persistent memory.
     pub fn new(vm: Arc<dyn Vm>, ram: &GuestRam) -> Arc<Self> {
         let state = Mutex::new(State {
             board: RamSlot::all_of(ram),
             board_in_smm: None,
             frame_buffer: None,
+            persistent: persistent_slots(ram),
             plugged: Vec::new(),
             all: None,
         });

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::mm::Advice;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
+use crate::persistent::is_persistent;
 use crate::{GuestRam, PAGE_SIZE, RamRegion, RamSlot};
 
 /// Which blocks of a region are plugged.
@@ -103,7 +104,8 @@ pub fn pluggable(ram: &GuestRam) -> Option<(&RamRegion, Arc<Blocks>)> {
 
 /// The regions that a guest has from the start to its end.
 pub fn boot_regions(ram: &GuestRam) -> impl Iterator<Item = &RamRegion> {
-    ram.iter().filter(|region| blocks(region).is_none())
+    ram.iter()
+        .filter(|region| blocks(region).is_none() && !is_persistent(region))
 }
 
 /// The slots that map what is plugged: one for each block, so that a change of one leaves the others alone.

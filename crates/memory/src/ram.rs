@@ -12,6 +12,7 @@ use vm_memory::{
     MmapRegion,
 };
 
+use crate::persistent::{self, FileMemory, is_persistent};
 use crate::pluggable::{Blocks, blocks, boot_regions};
 use crate::tracker::PageTracker;
 
@@ -38,6 +39,22 @@ pub enum Error {
         size: u64,
         /// What the host said.
         source: io::Error,
+    },
+    /// The host refused to map a file.
+    #[error("a file cannot be {size} bytes of the guest's memory: {source}")]
+    MapFile {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A file has fewer bytes.
+    #[error("a file of {there} bytes cannot be {size} bytes of the guest's memory; make it longer")]
+    ShortFile {
+        /// Bytes asked for.
+        size: u64,
+        /// Bytes of the file.
+        there: u64,
     },
     /// The regions overlap or are out of order.
     #[error("guest memory regions do not fit together: {0}")]
@@ -99,20 +116,38 @@ pub struct Pluggable {
     pub block_size: u64,
 }
 
-/// Where a region that is plugged in blocks may start: Linux adds memory in pieces of up to 2 GiB, most often of 128 MiB.
-const PLUGGABLE_ALIGNMENT: u64 = 1 << 30;
+/// What a guest has above the RAM that it starts with.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// A region that is plugged in blocks, of which none is at first. Its memory is always private to the process.
+    pub pluggable: Option<Pluggable>,
+    /// Files that are memory, a region each.
+    pub files: Vec<FileMemory>,
+}
+
+/// Where the regions of [`Extras`] may start: Linux adds memory in pieces of up to 2 GiB, most often of 128 MiB.
+const EXTRAS_ALIGNMENT: u64 = 1 << 30;
 
 /// Allocates `size` bytes of RAM: from address 0 up to [`MMIO_GAP_START`], the rest from [`MMIO_GAP_END`].
 pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> {
-    allocate_with(size, None, options)
+    allocate_all(size, Extras::default(), options)
 }
 
-/// The same with a region above it that is plugged in blocks, of which none is yet. Its memory is always private to the process.
+/// The same with a region above it that is plugged in blocks.
 pub fn allocate_with(
     size: u64,
     more: Option<Pluggable>,
     options: RamOptions,
 ) -> Result<Arc<GuestRam>, Error> {
+    let extras = Extras {
+        pluggable: more,
+        files: Vec::new(),
+    };
+    allocate_all(size, extras, options)
+}
+
+/// The same with `extras` above it, each at a multiple of 1 GiB: first what is plugged in blocks, then the files.
+pub fn allocate_all(size: u64, extras: Extras, options: RamOptions) -> Result<Arc<GuestRam>, Error> {
     if size == 0 || !size.is_multiple_of(crate::PAGE_SIZE as u64) {
         return Err(Error::Size(size));
     }
@@ -121,7 +156,14 @@ pub fn allocate_with(
     if size > low {
         regions.push(allocate_region(GuestAddress(MMIO_GAP_END), size - low, options)?);
     }
-    if let Some(more) = more {
+    let mut end = MMIO_GAP_END + (size - low);
+    let mut place = |len: u64| -> Result<GuestAddress, Error> {
+        let base = end.checked_next_multiple_of(EXTRAS_ALIGNMENT);
+        let next = base.and_then(|base| base.checked_add(len));
+        end = next.ok_or(Error::Size(len))?;
+        Ok(GuestAddress(end - len))
+    };
+    if let Some(more) = extras.pluggable {
         let whole = more.block_size.is_power_of_two()
             && more.block_size >= crate::PAGE_SIZE as u64
             && more.size > 0
@@ -129,17 +171,19 @@ pub fn allocate_with(
         if !whole {
             return Err(Error::Size(more.size));
         }
-        let end = MMIO_GAP_END + (size - low);
-        let base = end.next_multiple_of(PLUGGABLE_ALIGNMENT);
         let private = RamOptions {
             shared: false,
             ..options
         };
-        let region = allocate_region(GuestAddress(base), more.size, private)?;
+        let region = allocate_region(place(more.size)?, more.size, private)?;
         let mapping = region.get_mmap();
         let blocks = Blocks::new(mapping.as_ptr(), mapping.size(), more.block_size as usize);
         mapping.bitmap().set_blocks(blocks);
         regions.push(region);
+    }
+    for file in extras.files {
+        let base = place(file.size)?;
+        regions.push(Arc::new(persistent::map(file, base)?));
     }
     let ram = GuestRam::from_arc_regions(regions).map_err(|e| Error::Layout(e.to_string()))?;
     Ok(Arc::new(ram))
@@ -174,6 +218,16 @@ pub fn total_size(ram: &GuestRam) -> u64 {
     boot_regions(ram).map(GuestMemoryRegion::len).sum()
 }
 
+/// Where [`Extras`] end, if there are any.
+pub fn end_of_extras(ram: &GuestRam) -> Option<u64> {
+    let extras = ram
+        .iter()
+        .filter(|region| blocks(region).is_some() || is_persistent(region));
+    extras
+        .map(|region| region.start_addr().0.saturating_add(region.len()))
+        .max()
+}
+
 /// Host address of `[gpa, gpa + len)` if one region holds all of it, and all of it is plugged.
 pub fn host_range(ram: &GuestRam, gpa: u64, len: usize) -> Option<*mut u8> {
     let (region, offset) = ram.to_region_addr(GuestAddress(gpa))?;
@@ -202,7 +256,7 @@ pub fn mark_written(ram: &GuestRam, gpa: u64, len: usize) {
 }
 
 /// Gives the whole pages within `[gpa, gpa + len)` back to the host: they read as zeroes from then on, which counts as a write.
-/// Returns how many bytes were given back; the first address that is not RAM ends it.
+/// Returns how many bytes were given back; the first address that is not RAM ends it, or is persistent memory, whose bytes stay.
 ///
 /// # Errors
 /// What the host said; what came before in the range has been given back.
@@ -217,6 +271,9 @@ pub fn discard(ram: &GuestRam, gpa: u64, len: u64) -> io::Result<u64> {
         let Some((region, offset)) = ram.to_region_addr(GuestAddress(at)) else {
             break;
         };
+        if is_persistent(region) {
+            break;
+        }
         let here = (region.len() - offset.0).min(end - at);
         let discarded = discard_in(region, offset.0, here);
         // Even after an error some of it may be gone.

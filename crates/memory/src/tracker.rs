@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
+use crate::persistent::Persistent;
 use crate::pluggable::Blocks;
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 
@@ -26,6 +27,8 @@ pub struct PageTracker {
     code_version: Box<[AtomicU32]>,
     /// The blocks that the region is plugged in, if it is.
     blocks: OnceLock<Arc<Blocks>>,
+    /// Whose bytes are a file's.
+    persistent: OnceLock<Persistent>,
 }
 
 /// A boxed slice of `len` zeroes which the kernel backs only where it is touched.
@@ -46,6 +49,7 @@ impl PageTracker {
             code_lines: zeroed_atomics!(AtomicU64, pages),
             code_version: zeroed_atomics!(AtomicU32, pages),
             blocks: OnceLock::new(),
+            persistent: OnceLock::new(),
         }
     }
 
@@ -57,6 +61,16 @@ impl PageTracker {
     /// The blocks that the region is plugged in, if it is.
     pub(crate) fn blocks(&self) -> Option<&Arc<Blocks>> {
         self.blocks.get()
+    }
+
+    /// The region's bytes are a file's from now on.
+    pub(crate) fn set_persistent(&self, persistent: Persistent) {
+        let _ = self.persistent.set(persistent);
+    }
+
+    /// What is known of a region whose bytes are a file's.
+    pub(crate) fn persistent(&self) -> Option<&Persistent> {
+        self.persistent.get()
     }
 
     /// Number of pages tracked.
@@ -145,6 +159,9 @@ impl PageTracker {
         }
         if let Some(blocks) = self.blocks.get() {
             blocks.take_back(offset, len);
+        }
+        if let Some(persistent) = self.persistent.get() {
+            persistent.take_back(offset, len);
         }
         let mut hit = false;
         let end = offset.saturating_add(len).min(self.pages() * PAGE_SIZE);

@@ -29,6 +29,8 @@ pub enum DeviceKind {
     Fs,
     /// Memory that comes and goes.
     Mem,
+    /// Memory that keeps what is written to it.
+    Pmem,
 }
 
 impl DeviceKind {
@@ -43,6 +45,7 @@ impl DeviceKind {
             DeviceKind::Vsock => 19,
             DeviceKind::Fs => 26,
             DeviceKind::Mem => 24,
+            DeviceKind::Pmem => 27,
         }
     }
 
@@ -53,7 +56,7 @@ impl DeviceKind {
             DeviceKind::Block => 0x01_0000,
             DeviceKind::Fs => 0x01_8000,
             DeviceKind::Console | DeviceKind::Vsock => 0x07_8000,
-            DeviceKind::Rng | DeviceKind::Balloon | DeviceKind::Mem => 0x00_ff00,
+            DeviceKind::Rng | DeviceKind::Balloon | DeviceKind::Mem | DeviceKind::Pmem => 0x00_ff00,
         }
     }
 
@@ -68,6 +71,7 @@ impl DeviceKind {
             DeviceKind::Vsock => "vsock",
             DeviceKind::Fs => "fs",
             DeviceKind::Mem => "mem",
+            DeviceKind::Pmem => "pmem",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The devices that a specification asks for: those of virtio and other network cards in the order of their slots (disks,
-//! network cards, console, entropy, balloon, vsock, shares, memory), and the SATA controller with its drives.
+//! network cards, console, entropy, balloon, vsock, shares, memory, persistent memory), and the SATA controller with its drives.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use ostler_ahci::{Ahci, DriveKind, DriveOptions, TrayControl};
 use ostler_disk::{Disk, RawDisk};
 use ostler_e1000e::{CardOptions, E1000e};
+use ostler_memory::persistent_slots;
 use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
 use ostler_pci::PciFunction;
 use ostler_vhost_user::fs::FsDevice;
@@ -17,6 +18,7 @@ use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
 use ostler_virtio::mem::{MemControl, MemDevice};
 use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
+use ostler_virtio::pmem::PmemDevice;
 use ostler_virtio::rng::RngDevice;
 use ostler_virtio::vsock::{Door, VsockControl, VsockDevice};
 use ostler_virtio::{DeviceMetrics, Platform, VirtioDevice, VirtioPci};
@@ -91,6 +93,16 @@ pub(crate) enum Part {
     /// A folder of the host, with its tag.
     Share(String),
     Mem(MemControl),
+    Pmem(PmemPart),
+}
+
+/// Of persistent memory.
+#[derive(Clone, Copy)]
+pub(crate) struct PmemPart {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Of a disk.
@@ -267,6 +279,15 @@ pub(crate) fn build(
     if let Some(device) = MemDevice::new(platform.ram.clone()) {
         let part = Part::Mem(device.control());
         list.push(place("vmem0".into(), Box::new(device), part, platform)?);
+    }
+    for (index, (pmem, slot)) in spec.pmem.iter().zip(persistent_slots(&platform.ram)).enumerate() {
+        let file = File::from(descriptors.duplicate(pmem.file)?);
+        let device = PmemDevice::new(file, slot.gpa, slot.len);
+        let part = Part::Pmem(PmemPart {
+            address: slot.gpa,
+            size: slot.len,
+        });
+        list.push(place(format!("pmem{index}"), Box::new(device), part, platform)?);
     }
     Ok(Devices {
         list,
@@ -491,9 +512,11 @@ fn open_net(
 }
 
 /// Whether the kernel's workers may serve a guest's cards. On the software CPU they may not, because no page tracker sees what they
-/// write, and decoded code would outlive its overwriting; nor where memory comes and goes, which they know nothing of.
+/// write, and decoded code would outlive its overwriting; nor where memory comes and goes or must not be written, which they know
+/// nothing of.
 pub(crate) fn may_use_kernel_workers(spec: &GuestSpec) -> bool {
-    matches!(spec.accelerator, AcceleratorSpec::Kvm { .. }) && spec.max_memory.is_none()
+    let plain = spec.max_memory.is_none() && spec.pmem.iter().all(|pmem| !pmem.readonly);
+    matches!(spec.accelerator, AcceleratorSpec::Kvm { .. }) && plain
 }
 
 /// The console, where there is one, and named ports after it.
@@ -532,6 +555,17 @@ mod tests {
         spec.accelerator = AcceleratorSpec::Kvm { device: Slot(0) };
         assert!(may_use_kernel_workers(&spec));
         spec.max_memory = Some(2 << 30);
+        assert!(!may_use_kernel_workers(&spec));
+        spec.max_memory = None;
+        let mut pmem = spec::PmemSpec {
+            file: Slot(0),
+            size: 2 << 20,
+            readonly: false,
+        };
+        spec.pmem = vec![pmem];
+        assert!(may_use_kernel_workers(&spec));
+        pmem.readonly = true;
+        spec.pmem.push(pmem);
         assert!(!may_use_kernel_workers(&spec));
     }
 }

@@ -11,7 +11,10 @@ use ostler_machine::{
     Blob, Boot, BootSource, CpuOutcome, Display, Firmware, FirmwareChip, Machine, MachineConfig,
     MachineEvent, MachineEvents, SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
 };
-use ostler_memory::{GuestRam, Pluggable, RamOptions, RamSlot, allocate_with, plugged_slots};
+use ostler_memory::{
+    Extras, FileMemory, GuestRam, Pluggable, RamOptions, RamSlot, allocate_all, end_of_extras,
+    persistent_slots, plugged_slots,
+};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
@@ -29,7 +32,7 @@ use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
 use crate::manager::{self, CpuNews, Manager, NamedConsole, WatchdogSwitch};
 use crate::registers::Registers;
-use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, Slot};
+use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, PmemSpec, Slot};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
 
 /// Port of the debug-exit device, where one is asked for.
@@ -72,9 +75,13 @@ impl Guest {
     ) -> Result<Self, Error> {
         let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
         let kept = smm_memory(spec)?;
-        let ram = allocate_with(
+        let extras = Extras {
+            pluggable: spec.max_memory.map(|most| pluggable(most - spec.memory)),
+            files: file_memory(spec, descriptors)?,
+        };
+        let ram = allocate_all(
             spec.memory - kept,
-            spec.max_memory.map(|most| pluggable(most - spec.memory)),
+            extras,
             RamOptions {
                 shared: false,
                 huge: true,
@@ -82,7 +89,8 @@ impl Guest {
             },
         )
         .map_err(|e| Error::part("guest memory", e))?;
-        let slots = RamSlot::all_of(&ram);
+        let mut slots = RamSlot::all_of(&ram);
+        slots.extend(persistent_slots(&ram));
         let config = VmConfig {
             cpus: spec.most_cpus(),
             slots: slots.clone(),
@@ -111,6 +119,8 @@ impl Guest {
         let supported = accelerator
             .supported_cpuid()
             .map_err(|e| Error::part("the CPU model", e))?;
+        let physical_bits = physical_bits(&cpuid(spec, &supported, 0)?);
+        check_addresses(&ram, physical_bits)?;
         let machine = build_machine(
             spec,
             descriptors,
@@ -124,7 +134,7 @@ impl Guest {
                     .as_ref()
                     .map(|sata| sata.controller.clone() as Arc<dyn PciFunction>),
                 display: display.clone(),
-                physical_bits: physical_bits(&cpuid(spec, &supported, 0)?),
+                physical_bits,
             },
         )?;
         let bell = match &spec.gdb {
@@ -282,6 +292,31 @@ fn pluggable(size: u64) -> Pluggable {
     Pluggable {
         size: size / block_size * block_size,
         block_size,
+    }
+}
+
+/// The files that are memory.
+fn file_memory(spec: &GuestSpec, descriptors: &Descriptors) -> Result<Vec<FileMemory>, Error> {
+    let open = |pmem: &PmemSpec| {
+        Ok(FileMemory {
+            file: File::from(descriptors.duplicate(pmem.file)?),
+            size: pmem.size,
+            writable: !pmem.readonly,
+        })
+    };
+    spec.pmem.iter().map(open).collect()
+}
+
+/// Memory above what the CPU addresses would be none.
+fn check_addresses(ram: &GuestRam, bits: u8) -> Result<(), Error> {
+    match end_of_extras(ram) {
+        Some(end) if 1u64.checked_shl(bits.into()).is_some_and(|most| end > most) => {
+            let error = format!(
+                "it ends at {end:#x}, and the CPU's addresses have {bits} bits; give the guest less with --memory or --pmem"
+            );
+            Err(Error::part("guest memory", error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -41,6 +41,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("virtio-console", ostler_virtio::fuzzing::console),
     ("virtio-mem", ostler_virtio::fuzzing::mem),
     ("virtio-net", ostler_virtio::fuzzing::net),
+    ("virtio-pmem", ostler_virtio::fuzzing::pmem),
     ("virtio-rng", ostler_virtio::fuzzing::rng),
     ("virtio-transport", ostler_virtio::fuzzing::transport),
     ("virtio-vring", ostler_virtio::fuzzing::vring),

@@ -153,6 +153,7 @@ fn open(
         max_cpus: None,
         memory: plan.memory,
         max_memory: None,
+        pmem: Vec::new(),
         boot,
         disks,
         nets,

@@ -1,6 +1,6 @@
 //! What fw_cfg tells firmware beyond what it tells everyone.
 
-use ostler_memory::{boot_regions, pluggable};
+use ostler_memory::{boot_regions, end_of_extras};
 use vm_memory::GuestMemoryRegion;
 
 use super::Firmware;
@@ -42,9 +42,8 @@ pub fn add(items: &mut Items, firmware: &Firmware, machine: &Description) {
         let size = ostler_memory::total_size(machine.ram) + machine.more_memory;
         items.add(item::RAM_SIZE, Content::Bytes(size.to_le_bytes().to_vec()));
     }
-    if let Some((region, _)) = pluggable(machine.ram) {
+    if let Some(end) = end_of_extras(machine.ram) {
         // Firmware places its 64-bit PCI window behind it.
-        let end = region.start_addr().0 + region.len();
         items.add_file("etc/reserved-memory-end", end.to_le_bytes().to_vec());
     }
     let (anchor, structures) = tables::smbios::files(machine);

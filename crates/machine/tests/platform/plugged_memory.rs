@@ -1,8 +1,10 @@
-//! Memory that comes and goes (virtio-mem) beside all else that changes the memory map.
+//! Memory that comes and goes (virtio-mem), and files that are memory (virtio-pmem), beside all else that changes the memory map.
 
 use std::sync::atomic::Ordering;
 
-use ostler_memory::{Pluggable, RamOptions, RamSlot, allocate_with, pluggable, plugged_slots};
+use ostler_memory::{
+    Extras, FileMemory, Pluggable, RamOptions, RamSlot, allocate_all, allocate_with, pluggable, plugged_slots,
+};
 
 use crate::bench::{Bench, Parts};
 use crate::display::{self, display, frame_buffer};
@@ -126,4 +128,52 @@ fn firmware_takes_no_block_for_ram_and_keeps_its_windows_off_the_region() {
     }
     let plain = smm::parts().build_with_smm().unwrap();
     assert!(!plain.files().contains_key("etc/reserved-memory-end"));
+}
+
+#[test]
+fn files_are_in_every_map_and_firmware_keeps_its_windows_off_them() {
+    const FILES: u64 = 5 << 30;
+    let file = |writable| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(BLOCK).unwrap();
+        FileMemory {
+            file,
+            size: BLOCK,
+            writable,
+        }
+    };
+    let extras = Extras {
+        pluggable: Some(Pluggable {
+            size: BLOCKS * BLOCK,
+            block_size: BLOCK,
+        }),
+        files: vec![file(true), file(false)],
+    };
+    let parts = Parts {
+        ram: allocate_all(LOW_END, extras, RamOptions::default()).unwrap(),
+        display: display(None),
+        ..smm::parts()
+    };
+    let bench = parts.build_with_smm().unwrap();
+    let check = || {
+        for slots in [&bench.vm.slots, &bench.vm.smm_slots] {
+            let slots = slots.lock().unwrap();
+            let found: Vec<_> = [FILES, FILES + (1 << 30)]
+                .iter()
+                .map(|gpa| {
+                    slots
+                        .iter()
+                        .find(|slot| slot.gpa == *gpa)
+                        .map(|slot| slot.writable)
+                })
+                .collect();
+            assert_eq!(found, [Some(true), Some(false)]);
+        }
+    };
+    check();
+    bench.plug(&[1]).unwrap();
+    bench.bridge(SMRAM, 0x48);
+    check();
+    let end = FILES + (1 << 30) + BLOCK;
+    assert_eq!(bench.files()["etc/reserved-memory-end"], end.to_le_bytes());
 }

@@ -29,6 +29,7 @@ use super::options::{
     ConsoleOption, DiskOption, DisplayOption, EngineOption, GdbOption, GenerationIdOption, NetOption,
     RunArgs, ShareOption, ShareSource, Switch, TapOption, VsockOption,
 };
+use super::pmem;
 use crate::failure::Failure;
 use crate::usernet;
 
@@ -41,21 +42,21 @@ pub struct Leftovers {
     /// Removed at the end.
     sockets: Vec<PathBuf>,
     /// Removed only if the guest never starts.
-    logs: Vec<PathBuf>,
+    made: Vec<PathBuf>,
     /// Ended with the guest.
     networks: Vec<usernet::Process>,
 }
 
 impl Leftovers {
-    /// The guest runs: what it wrote stays.
-    pub fn keep_logs(&mut self) {
-        self.logs.clear();
+    /// The guest runs: what was made for it stays.
+    pub fn keep_made(&mut self) {
+        self.made.clear();
     }
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        for path in self.sockets.iter().chain(&self.logs) {
+        for path in self.sockets.iter().chain(&self.made) {
             // Someone else may have tidied up.
             let _ = fs::remove_file(path);
         }
@@ -143,6 +144,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         Some(option) => Some(open_vsock(option, &mut descriptors, &mut leftovers, &mut plugs)?),
         None => None,
     };
+    let pmem = pmem::open(&args.pmem, &mut descriptors, &mut leftovers.made)?;
     let boot = match (kernel, firmware) {
         (Some(kernel), _) => BootSpec::Kernel(kernel),
         (None, Some(firmware)) => BootSpec::Firmware(FirmwareSpec {
@@ -196,6 +198,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         balloon: args.balloon.0,
         vsock,
         shares,
+        pmem,
         watchdog: args.watchdog,
         generation_id,
         debug_exit: args.debug_exit,
@@ -484,7 +487,7 @@ fn open_log(path: &Path, leftovers: &mut Leftovers) -> Result<File, Failure> {
     };
     match append().create_new(true).open(path) {
         Ok(file) => {
-            leftovers.logs.push(path.into());
+            leftovers.made.push(path.into());
             Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => append().open(path).map_err(refused),

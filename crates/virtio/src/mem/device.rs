@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ostler_memory::GuestRam;
 
+use super::request::{Request, Response};
 use super::shared::{MemControl, Shared};
-use super::worker::MemWorker;
 use crate::device::{Activation, ActiveQueue, DeviceKind, VirtioDevice, read_structure};
 use crate::error::Error;
 use crate::metrics::DeviceMetrics;
+use crate::request_worker::{Reply, RequestWorker};
 use crate::worker::Worker;
 
 /// What is not plugged must not be touched (5.15.3).
@@ -79,13 +80,19 @@ impl VirtioDevice for MemDevice {
     fn activate(&mut self, mut activation: Activation) -> Result<(), Error> {
         let notify = activation.notify.clone();
         if let Some(queue) = activation.take(0) {
-            let ram = activation.ram.clone();
-            let worker = MemWorker::new(
+            let shared = self.shared.clone();
+            let worker = RequestWorker::new(
+                self.kind(),
                 queue,
-                ram,
-                self.shared.clone(),
-                notify.clone(),
+                &activation,
                 self.metrics.clone(),
+                move |chain| {
+                    let response = shared.handle(Request::read(chain)?);
+                    Ok(Reply {
+                        written: response.write(chain),
+                        failed: response == Response::Error,
+                    })
+                },
             )?;
             self.worker = Some(Worker::spawn("mem".into(), move |stop| worker.run(&stop))?);
         }

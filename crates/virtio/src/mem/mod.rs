@@ -11,7 +11,6 @@ mod request;
 mod shared;
 #[cfg(test)]
 mod tests;
-mod worker;
 
 pub use device::MemDevice;
 pub use shared::{MemControl, MemoryMapper};

@@ -34,7 +34,7 @@ use ostler_virtio::mem::MemControl;
 use serde_json::{Value, json};
 
 use crate::console::Console;
-use crate::devices::{DiskPart, NamedDevice, NetPart, Part, SataDrive};
+use crate::devices::{DiskPart, NamedDevice, NetPart, Part, PmemPart, SataDrive};
 use crate::driver::{DriverHandle, State};
 use crate::registers::Registers;
 use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec, WatchdogAction};
@@ -162,7 +162,8 @@ impl Manager {
                 | Part::Balloon(_)
                 | Part::Vsock(_)
                 | Part::Share(_)
-                | Part::Mem(_) => {}
+                | Part::Mem(_)
+                | Part::Pmem(_) => {}
             }
             devices.push(Device::built(named, index));
         }
@@ -258,6 +259,14 @@ impl Manager {
     pub fn memory(&self) -> Option<(&str, &MemControl)> {
         self.devices.iter().find_map(|device| match &device.named.part {
             Part::Mem(control) => Some((device.id(), control)),
+            _ => None,
+        })
+    }
+
+    /// Persistent memory, with its devices' ids.
+    pub fn persistent_memory(&self) -> impl Iterator<Item = (&str, PmemPart)> {
+        self.devices.iter().filter_map(|device| match device.named.part {
+            Part::Pmem(part) => Some((device.id(), part)),
             _ => None,
         })
     }

@@ -101,6 +101,7 @@ impl Device {
             Part::Vsock(_) => "vhost-vsock-pci",
             Part::Share(_) => "vhost-user-fs-pci",
             Part::Mem(_) => "virtio-mem-pci",
+            Part::Pmem(_) => "virtio-pmem-pci",
         }
     }
 

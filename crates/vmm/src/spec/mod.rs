@@ -5,6 +5,7 @@
 
 mod guid;
 mod mac;
+mod pmem;
 mod size;
 
 use ostler_machine::MachineType;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use guid::Guid;
 pub use mac::MacAddress;
+pub use pmem::{MAX_PMEM, PmemSpec, check_pmem_size};
 pub use size::{format_size, parse_size};
 
 use crate::Error;
@@ -101,6 +103,9 @@ pub struct GuestSpec {
     /// Folders of the host, in the order of their slots.
     #[serde(default)]
     pub shares: Vec<ShareSpec>,
+    /// Files that are memory of the guest, in the order of their slots and addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pmem: Vec<PmemSpec>,
     /// What happens when the guest lets its watchdog run out; `None` for no watchdog.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -496,6 +501,9 @@ impl GuestSpec {
         self.check_boot_order()?;
         self.check_channels()?;
         self.check_shares()?;
+        for pmem in &self.pmem {
+            check_pmem_size(pmem.size)?;
+        }
         if sata > MAX_SATA_DRIVES {
             return refuse(format!(
                 "a guest has at most {MAX_SATA_DRIVES} SATA disks and CD-ROM drives together, not {sata}"
@@ -612,6 +620,7 @@ impl GuestSpec {
             + usize::from(self.vsock.is_some())
             + self.shares.len()
             + usize::from(self.max_memory.is_some())
+            + self.pmem.len()
     }
 
     /// Every descriptor that the specification names.
@@ -624,6 +633,7 @@ impl GuestSpec {
             slots.extend(vsock.plug);
         }
         slots.extend(self.shares.iter().map(|share| share.plug));
+        slots.extend(self.pmem.iter().map(|pmem| pmem.file));
         match &self.boot {
             BootSpec::Kernel(kernel) => {
                 slots.push(kernel.kernel);

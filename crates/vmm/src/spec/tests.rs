@@ -46,6 +46,7 @@ pub(crate) fn spec() -> GuestSpec {
         balloon: None,
         vsock: None,
         shares: Vec::new(),
+        pmem: Vec::new(),
         watchdog: None,
         generation_id: None,
         debug_exit: false,
@@ -93,6 +94,7 @@ fn a_good_specification_survives_json() {
     });
     good.vsock = Some(vsock(u32::MAX - 1, 1));
     good.shares = vec![share("src", 1), share("\u{e9}t\u{e9}", 2)];
+    good.pmem = vec![pmem(2 << 20, 2), pmem(MAX_PMEM, 0)];
     good.generation_id = Some(Guid([7; 16]));
     good.watchdog = Some(WatchdogAction::InjectNmi);
     for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
@@ -141,6 +143,14 @@ fn vsock(cid: u32, plug: u32) -> VsockSpec {
     }
 }
 
+fn pmem(size: u64, file: u32) -> PmemSpec {
+    PmemSpec {
+        file: Slot(file),
+        size,
+        readonly: file == 0,
+    }
+}
+
 fn share(tag: &str, plug: u32) -> ShareSpec {
     ShareSpec {
         tag: tag.into(),
@@ -181,6 +191,11 @@ fn each_limit_is_kept() {
             s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
             s.max_memory = Some(1 << 30);
         },
+        |s| s.pmem = vec![pmem(0, 0)],
+        |s| s.pmem = vec![pmem(1 << 20, 0)],
+        |s| s.pmem = vec![pmem(MAX_PMEM + (2 << 20), 0)],
+        |s| s.pmem = vec![pmem(2 << 20, 1)],
+        |s| s.pmem = vec![pmem(2 << 20, 0); MAX_DEVICES + 1],
         |s| s.boot = kernel(0, "a\0b"),
         |s| s.boot = kernel(1, ""),
         |s| s.boot = firmware(1, 0, 0),

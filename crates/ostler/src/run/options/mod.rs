@@ -5,6 +5,7 @@ mod devices;
 mod disk;
 mod net;
 mod places;
+mod pmem;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use devices::{BalloonOption, GenerationIdOption, ShareOption, ShareSource, V
 pub use disk::DiskOption;
 pub use net::{CardOption, NetOption, SwitchOption, TapOption};
 pub use places::{ConsoleOption, GdbOption};
+pub use pmem::PmemOption;
 
 use super::outcome;
 use boot::parse_firmware;
@@ -25,6 +27,7 @@ use devices::{parse_balloon, parse_generation_id, parse_share, parse_vsock, pars
 use disk::parse_disk;
 use net::parse_card;
 use places::{parse_console, parse_gdb};
+use pmem::parse_pmem;
 
 /// Options of `ostler run`.
 #[derive(Args, Debug)]
@@ -108,6 +111,10 @@ pub struct RunArgs {
     /// runs. Several are possible.
     #[arg(long = "fs", value_name = "tag=NAME,dir=FOLDER", value_parser = parse_share)]
     pub shares: Vec<ShareOption>,
+    /// File that is memory of the guest, and keeps what is written there (virtio-pmem): FILE[,size=SIZE][,readonly]. With a size the
+    /// file is made, or grows, if need be. Repeat for more of them.
+    #[arg(long, value_name = "FILE[,...]", value_parser = parse_pmem)]
+    pub pmem: Vec<PmemOption>,
     /// Watchdog (i6300esb), and what happens when the guest lets it run out: action=reset, shutdown, poweroff, pause, debug, none or
     /// inject-nmi.
     #[arg(long, value_name = "action=WHAT", value_parser = parse_watchdog)]

@@ -68,6 +68,10 @@ fn the_whole_grammar_is_understood() {
         "tag=src,dir=/home/me,you",
         "--fs",
         "tag=b,socket=/run/fs",
+        "--pmem",
+        "m,e",
+        "--pmem",
+        "n,size=64M,readonly",
         "--watchdog",
         "action=inject-nmi",
         "--vm-generation-id",
@@ -98,6 +102,19 @@ fn the_whole_grammar_is_understood() {
         share("b", ShareSource::Socket("/run/fs".into())),
     ];
     assert_eq!(args.shares, shares);
+    let pmem = [
+        PmemOption {
+            path: "m,e".into(),
+            size: None,
+            readonly: false,
+        },
+        PmemOption {
+            path: "n".into(),
+            size: Some(64 << 20),
+            readonly: true,
+        },
+    ];
+    assert_eq!(args.pmem, pmem);
     assert_eq!(args.watchdog, Some(WatchdogAction::InjectNmi));
     assert_eq!(parse(&[]).unwrap().balloon, BalloonOption(None));
     assert_eq!(args.append, "-v quiet");

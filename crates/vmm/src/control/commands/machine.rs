@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
+use crate::devices::PmemPart;
 use crate::driver::Request;
 use crate::manager::{Manager, Seat};
 use crate::spec::{Guid, OnReset, WatchdogAction};
@@ -86,7 +87,19 @@ pub(super) fn memory_devices(manager: &Manager) -> Value {
         });
         json!({ "type": "virtio-mem", "data": data })
     };
-    manager.memory().into_iter().map(device).collect()
+    let persistent = |(id, part): (&str, PmemPart)| {
+        let data = json!({
+            "id": id,
+            "memaddr": part.address,
+            "size": part.size,
+            "memdev": format!("/objects/{id}"),
+        });
+        json!({ "type": "virtio-pmem", "data": data })
+    };
+    let pluggable = manager.memory().into_iter().map(device);
+    pluggable
+        .chain(manager.persistent_memory().map(persistent))
+        .collect()
 }
 
 pub(super) fn chardevs(manager: &Manager) -> Value {

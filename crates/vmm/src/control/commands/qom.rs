@@ -82,6 +82,10 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
             value("block-size", "size", control.block_size()),
             value("memaddr", "uint64", control.address()),
         ]),
+        Part::Pmem(part) => list.extend([
+            value("memaddr", "uint64", part.address),
+            value("size", "uint64", part.size),
+        ]),
         Part::Console | Part::Rng => {}
     }
     list

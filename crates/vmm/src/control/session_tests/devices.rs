@@ -212,9 +212,23 @@ fn a_guest_is_asked_to_have_more_memory() {
     let devices = talk.good("query-memory-devices", json!({}));
     let expected = json!({ "id": "vmem0", "memaddr": 4u64 << 30, "requested-size": 3 * block, "size": 0,
         "max-size": 8 * block, "block-size": block, "node": 0, "memdev": "/objects/vmem0" });
-    assert_eq!(devices, json!([{ "type": "virtio-mem", "data": expected }]));
+    let persistent =
+        json!({ "id": "pmem0", "memaddr": 5u64 << 30, "size": 2 << 20, "memdev": "/objects/pmem0" });
+    assert_eq!(
+        devices,
+        json!([
+            { "type": "virtio-mem", "data": expected },
+            { "type": "virtio-pmem", "data": persistent },
+        ])
+    );
     let get = json!({ "path": "/machine/peripheral/vmem0", "property": "requested-size" });
     assert_eq!(talk.good("qom-get", get), 3 * block);
+    let address = json!({ "path": "/machine/peripheral/pmem0", "property": "memaddr" });
+    assert_eq!(talk.good("qom-get", address), 5u64 << 30);
+    assert!(
+        talk.line("info mtree")
+            .contains("0000000140000000-00000001401fffff: persistent")
+    );
     let summary = talk.good("query-memory-size-summary", json!({}));
     assert_eq!(summary, json!({ "base-memory": 16 << 20, "plugged-memory": 0 }));
     assert_eq!(
@@ -246,7 +260,7 @@ fn cards_and_entropy_sources_fill_the_ports() {
     talk.good("set_link", json!({ "name": "n1", "up": false }));
     talk.good("device_del", json!({ "id": "/machine/peripheral/c1" }));
     talk.good("netdev_del", json!({ "id": "n1" }));
-    assert_eq!(talk.manager.devices().len(), 5 + 3);
+    assert_eq!(talk.manager.devices().len(), 6 + 3);
 }
 
 #[test]

@@ -1,14 +1,12 @@
-//! Answers requests, one after the other.
+//! A worker that answers the requests of one queue, one after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ostler_memory::GuestRam;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::request::{Request, Response};
-use super::shared::Shared;
-use crate::device::{ActiveQueue, Notify};
+use crate::chain::Chain;
+use crate::device::{Activation, ActiveQueue, DeviceKind, Notify};
 use crate::error::{Error, GuestError};
 use crate::event_loop::EventLoop;
 use crate::metrics::DeviceMetrics;
@@ -18,30 +16,42 @@ use crate::worker::clear;
 const STOP: u64 = 0;
 const KICK: u64 = 1;
 
-pub(crate) struct MemWorker {
+/// What became of a request.
+pub(crate) struct Reply {
+    /// Bytes of the answer.
+    pub written: u32,
+    /// The device says that it failed.
+    pub failed: bool,
+}
+
+/// See the module's description. `H` answers a request.
+pub(crate) struct RequestWorker<H> {
+    kind: DeviceKind,
     server: QueueServer,
     events: EventLoop,
-    shared: Arc<Shared>,
+    handle: H,
     notify: Arc<dyn Notify>,
     metrics: Arc<DeviceMetrics>,
     /// The driver broke the rules: nothing is served until the reset.
     broken: bool,
 }
 
-impl MemWorker {
+impl<H: FnMut(&Chain) -> Result<Reply, GuestError>> RequestWorker<H> {
     pub fn new(
+        kind: DeviceKind,
         queue: ActiveQueue,
-        ram: Arc<GuestRam>,
-        shared: Arc<Shared>,
-        notify: Arc<dyn Notify>,
+        activation: &Activation,
         metrics: Arc<DeviceMetrics>,
+        handle: H,
     ) -> Result<Self, Error> {
         let events = EventLoop::new()?;
         events.add(&*queue.kick, KICK)?;
+        let notify = activation.notify.clone();
         Ok(Self {
-            server: QueueServer::new(queue, ram, notify.clone()),
+            kind,
+            server: QueueServer::new(queue, activation.ram.clone(), notify.clone()),
             events,
-            shared,
+            handle,
             notify,
             metrics,
             broken: false,
@@ -51,14 +61,15 @@ impl MemWorker {
     /// Works until `stop` is signalled.
     pub fn run(mut self, stop: &EventFd) -> Option<ActiveQueue> {
         let mut tokens = Vec::new();
+        let name = self.kind.name();
         if let Err(error) = self.events.add(stop, STOP) {
-            tracing::error!("a memory device's worker cannot run: {error}");
+            tracing::error!("the worker of a {name} device cannot run: {error}");
             return Some(self.server.active);
         }
         loop {
             let timeout = self.serve().then_some(Duration::ZERO);
             if let Err(error) = self.events.wait(timeout, &mut tokens) {
-                tracing::error!("a memory device's worker ends: {error}");
+                tracing::error!("the worker of a {name} device ends: {error}");
                 return Some(self.server.active);
             }
             if tokens.contains(&STOP) {
@@ -84,14 +95,12 @@ impl MemWorker {
     }
 
     fn try_serve(&mut self) -> Result<bool, GuestError> {
-        let (shared, metrics) = (&self.shared, &self.metrics);
+        let (handle, metrics) = (&mut self.handle, &self.metrics);
         let served = self.server.serve(|chain| {
-            let response = shared.handle(Request::read(chain)?);
+            let reply = handle(chain)?;
             DeviceMetrics::add(&metrics.requests, 1);
-            if matches!(response, Response::Error) {
-                DeviceMetrics::add(&metrics.errors, 1);
-            }
-            Ok(Answer::Used(response.write(chain)))
+            DeviceMetrics::add(&metrics.errors, u64::from(reply.failed));
+            Ok(Answer::Used(reply.written))
         })?;
         match served {
             Served::All => self.server.active.vring.enable_kicks(),
