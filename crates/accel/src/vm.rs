@@ -56,6 +56,9 @@ pub trait Vm: MsiSink + DoorbellRegistry {
     /// out of it and enters again soon. Memory that both maps have stays reachable all the time.
     fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error>;
 
+    /// Waits until no vCPU uses a memory map from before the last [`Vm::set_slots`]. Not on a vCPU's thread.
+    fn settle(&self) {}
+
     /// Tells the message that each IOAPIC pin sends, so that the end of a level-triggered one arrives as
     /// [`Exit::EndOfInterrupt`]. Called whenever the guest reprograms the IOAPIC.
     fn set_ioapic_pins(&self, pins: &[IoapicPin]) -> Result<(), Error>;

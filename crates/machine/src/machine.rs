@@ -58,12 +58,12 @@ pub struct Machine {
     pub(crate) ports: Arc<AddressMap>,
     pub(crate) memory: Arc<AddressMap>,
     pub(crate) ram: Arc<GuestRam>,
+    pub(crate) memory_map: Arc<MemoryMap>,
     pub(crate) cpus: Arc<Cpus>,
     pub(crate) cpu_hotplug: bool,
     /// What the platform itself loads.
     pub(crate) boot: Option<Arc<BootSource>>,
-    /// The memory map, where it changes.
-    pub(crate) memory_map: Option<Arc<MemoryMap>>,
+    pub(crate) display: bool,
     /// What loads everything else instead.
     pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
@@ -144,9 +144,15 @@ impl Machine {
         }
     }
 
-    /// The memory map that the accelerator has now, where firmware or a display changes it.
-    pub fn changing_slots(&self) -> Option<Arc<[RamSlot]>> {
-        self.memory_map.as_ref().map(|map| map.slots())
+    /// The memory map that the accelerator has now, where it is not what the virtual machine was made with.
+    pub fn changed_slots(&self) -> Option<Arc<[RamSlot]>> {
+        self.memory_map.changed_slots()
+    }
+
+    /// Maps `slots` of the memory that comes and goes from now on, and no others of it. When this returns, no CPU uses an older map; so
+    /// it must not be called on a CPU's thread. After an error the map is as before.
+    pub fn set_plugged_memory(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
+        self.memory_map.set_plugged(slots)
     }
 
     /// Carries [`ostler_accel::Exit::EndOfInterrupt`] to the IOAPIC.
@@ -276,7 +282,7 @@ impl Machine {
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
-            display: self.memory_map.is_some(),
+            display: self.display,
             firmware: false,
             more_memory: 0,
         })?;

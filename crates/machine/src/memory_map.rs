@@ -1,10 +1,11 @@
-//! What the accelerator maps of a guest whose memory map changes: RAM and ROM as the board has them, and the frame buffer.
+//! What the accelerator maps of a guest: RAM and ROM as the board has them, the frame buffer, persistent memory, and memory that comes
+//! and goes.
 
 use std::sync::{Arc, Mutex};
 
 use ostler_accel::Vm;
 use ostler_display::{FrameBufferMap, LEGACY_WINDOW, LEGACY_WINDOW_SIZE};
-use ostler_memory::{GuestRam, RamSlot};
+use ostler_memory::{GuestRam, RamSlot, persistent_slots};
 
 use crate::Error;
 use crate::registers::lock;
@@ -18,24 +19,43 @@ pub struct MemoryMap {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     board: Vec<RamSlot>,
     /// What the board maps for CPUs in system management mode, if the guest has that.
     board_in_smm: Option<Vec<RamSlot>>,
     frame_buffer: Option<RamSlot>,
-    all: Arc<[RamSlot]>,
+    persistent: Vec<RamSlot>,
+    /// The blocks that are plugged.
+    plugged: Vec<RamSlot>,
+    /// The whole map outside system management mode, once it is not what the virtual machine was made with any more.
+    all: Option<Arc<[RamSlot]>>,
+}
+
+impl State {
+    /// The map with what `board` maps. Whatever is not the board's is in each of them.
+    fn with(&self, board: &[RamSlot]) -> Vec<RamSlot> {
+        let others = self.frame_buffer.iter().chain(&self.persistent);
+        let slots = board.iter().chain(others).chain(&self.plugged);
+        slots.cloned().collect()
+    }
 }
 
 impl MemoryMap {
-    /// An empty map, which the accelerator does not have yet.
-    pub fn new(vm: Arc<dyn Vm>) -> Arc<Self> {
-        let state = Mutex::default();
+    /// The map that `vm` was made with: all that `ram` has from the start, and persistent memory.
+    pub fn new(vm: Arc<dyn Vm>, ram: &GuestRam) -> Arc<Self> {
+        let state = Mutex::new(State {
+            board: RamSlot::all_of(ram),
+            board_in_smm: None,
+            frame_buffer: None,
+            persistent: persistent_slots(ram),
+            plugged: Vec::new(),
+            all: None,
+        });
         Arc::new(Self { vm, state })
     }
 
-    /// What the accelerator maps now.
-    pub fn slots(&self) -> Arc<[RamSlot]> {
+    /// What the accelerator maps now, if that is not what the virtual machine was made with.
+    pub fn changed_slots(&self) -> Option<Arc<[RamSlot]>> {
         lock(&self.state).all.clone()
     }
 
@@ -47,21 +67,34 @@ impl MemoryMap {
     /// Changes what the board maps, and what it maps for CPUs in system management mode where there is that. The accelerator has it
     /// when this returns.
     pub fn set_board(&self, slots: Vec<RamSlot>, in_smm: Option<Vec<RamSlot>>) -> Result<(), Error> {
-        self.change(|state| {
-            state.board = slots;
-            state.board_in_smm = in_smm;
-        })
+        let mut state = lock(&self.state);
+        state.board = slots;
+        state.board_in_smm = in_smm;
+        self.apply(&mut state)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+    /// Changes which blocks are mapped of the memory that comes and goes. When this returns, no CPU uses an older map; so it must not
+    /// be called on a CPU's thread. After an error the map is as before.
+    pub fn set_plugged(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
         let mut state = lock(&self.state);
-        change(&mut state);
-        let with_frame_buffer = |board: &[RamSlot]| -> Vec<RamSlot> {
-            board.iter().chain(&state.frame_buffer).cloned().collect()
-        };
-        let all = with_frame_buffer(&state.board);
-        let in_smm = state.board_in_smm.as_deref().map(with_frame_buffer);
-        state.all = all.clone().into();
+        let old = std::mem::replace(&mut state.plugged, slots);
+        if let Err(error) = self.apply(&mut state) {
+            state.plugged = old;
+            if let Err(error) = self.apply(&mut state) {
+                tracing::error!(%error, "the guest's memory map cannot be what it was");
+            }
+            return Err(error);
+        }
+        drop(state);
+        self.vm.settle();
+        Ok(())
+    }
+
+    /// Gives the accelerator the map.
+    fn apply(&self, state: &mut State) -> Result<(), Error> {
+        let all = state.with(&state.board);
+        state.all = Some(all.clone().into());
+        let in_smm = state.board_in_smm.as_deref().map(|board| state.with(board));
         match (self.vm.system_management(), in_smm) {
             (Some(accelerator), Some(in_smm)) => Ok(accelerator.set_slots(all, in_smm)?),
             _ => Ok(self.vm.set_slots(all)?),
@@ -71,7 +104,9 @@ impl MemoryMap {
 
 impl FrameBufferMap for MemoryMap {
     fn place_frame_buffer(&self, slot: Option<RamSlot>) {
-        if let Err(error) = self.change(|state| state.frame_buffer = slot) {
+        let mut state = lock(&self.state);
+        state.frame_buffer = slot;
+        if let Err(error) = self.apply(&mut state) {
             tracing::error!(%error, "the frame buffer cannot be mapped into the guest's memory");
         }
     }

@@ -84,7 +84,7 @@ impl Machine {
         }
         let cpu_hotplug = boot_cpus < cpus;
         let places = Arc::new(Cpus::new(cpus, boot_cpus));
-        let memory_map = MemoryMap::new(vm.clone());
+        let memory_map = MemoryMap::new(vm.clone(), &ram);
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
@@ -170,7 +170,7 @@ impl Machine {
             let line = topology::line(&router, topology::SATA, &*sata);
             root.add(topology::SATA, sata, line)?;
         }
-        let changes = firmware.is_some() || display.is_some();
+        let has_display = display.is_some();
         if let Some(display) = display {
             root.add(topology::DISPLAY, display.card, None)?;
         }
@@ -194,10 +194,11 @@ impl Machine {
             ports: buses.ports,
             memory: buses.memory,
             ram,
+            memory_map,
             cpus: places,
             cpu_hotplug,
             boot,
-            memory_map: changes.then_some(memory_map),
+            display: has_display,
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,

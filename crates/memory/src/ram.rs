@@ -13,6 +13,8 @@ use vm_memory::{
 };
 
 use crate::huge;
+use crate::persistent::{self, FileMemory, is_persistent};
+use crate::pluggable::{Blocks, blocks, boot_regions};
 use crate::tracker::PageTracker;
 
 /// All RAM of a guest.
@@ -68,6 +70,22 @@ pub enum Error {
         /// Pages that nobody has.
         free: u64,
     },
+    /// The host refused to map a file.
+    #[error("a file cannot be {size} bytes of the guest's memory: {source}")]
+    MapFile {
+        /// Bytes asked for.
+        size: u64,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// A file has fewer bytes.
+    #[error("a file of {there} bytes cannot be {size} bytes of the guest's memory; make it longer")]
+    ShortFile {
+        /// Bytes asked for.
+        size: u64,
+        /// Bytes of the file.
+        there: u64,
+    },
     /// The regions overlap or are out of order.
     #[error("guest memory regions do not fit together: {0}")]
     Layout(String),
@@ -111,9 +129,9 @@ pub struct RamSlot {
 }
 
 impl RamSlot {
-    /// The slots that map `ram` one to one and writable.
+    /// The slots that map what `ram` has from the start, one to one and writable.
     pub fn all_of(ram: &GuestRam) -> Vec<RamSlot> {
-        ram.iter()
+        boot_regions(ram)
             .map(|region| RamSlot {
                 gpa: region.start_addr().0,
                 len: region.len(),
@@ -130,8 +148,47 @@ impl RamSlot {
     }
 }
 
+/// A region whose memory is plugged in later, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pluggable {
+    /// Most bytes, a multiple of the block's size.
+    pub size: u64,
+    /// Bytes of a block, a power of two of at least a page.
+    pub block_size: u64,
+}
+
+/// What a guest has above the RAM that it starts with.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// A region that is plugged in blocks, of which none is at first. Its memory is always private to the process, and of ordinary pages.
+    pub pluggable: Option<Pluggable>,
+    /// Files that are memory, a region each.
+    pub files: Vec<FileMemory>,
+}
+
+/// Where the regions of [`Extras`] may start: Linux adds memory in pieces of up to 2 GiB, most often of 128 MiB.
+const EXTRAS_ALIGNMENT: u64 = 1 << 30;
+
 /// Allocates `size` bytes of RAM: from address 0 up to [`MMIO_GAP_START`], the rest from [`MMIO_GAP_END`].
 pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> {
+    allocate_all(size, Extras::default(), options)
+}
+
+/// The same with a region above it that is plugged in blocks.
+pub fn allocate_with(
+    size: u64,
+    more: Option<Pluggable>,
+    options: RamOptions,
+) -> Result<Arc<GuestRam>, Error> {
+    let extras = Extras {
+        pluggable: more,
+        files: Vec::new(),
+    };
+    allocate_all(size, extras, options)
+}
+
+/// The same with `extras` above it, each at a multiple of 1 GiB: first what is plugged in blocks, then the files.
+pub fn allocate_all(size: u64, extras: Extras, options: RamOptions) -> Result<Arc<GuestRam>, Error> {
     if size == 0 || !size.is_multiple_of(crate::PAGE_SIZE as u64) {
         return Err(Error::Size(size));
     }
@@ -139,6 +196,36 @@ pub fn allocate(size: u64, options: RamOptions) -> Result<Arc<GuestRam>, Error> 
     let mut regions = vec![allocate_region(GuestAddress(0), low, options)?];
     if size > low {
         regions.push(allocate_region(GuestAddress(MMIO_GAP_END), size - low, options)?);
+    }
+    let mut end = MMIO_GAP_END + (size - low);
+    let mut place = |len: u64| -> Result<GuestAddress, Error> {
+        let base = end.checked_next_multiple_of(EXTRAS_ALIGNMENT);
+        let next = base.and_then(|base| base.checked_add(len));
+        end = next.ok_or(Error::Size(len))?;
+        Ok(GuestAddress(end - len))
+    };
+    if let Some(more) = extras.pluggable {
+        let whole = more.block_size.is_power_of_two()
+            && more.block_size >= crate::PAGE_SIZE as u64
+            && more.size > 0
+            && more.size.is_multiple_of(more.block_size);
+        if !whole {
+            return Err(Error::Size(more.size));
+        }
+        let private = RamOptions {
+            shared: false,
+            huge_pages: None,
+            ..options
+        };
+        let region = allocate_region(place(more.size)?, more.size, private)?;
+        let mapping = region.get_mmap();
+        let blocks = Blocks::new(mapping.as_ptr(), mapping.size(), more.block_size as usize);
+        mapping.bitmap().set_blocks(blocks);
+        regions.push(region);
+    }
+    for file in extras.files {
+        let base = place(file.size)?;
+        regions.push(Arc::new(persistent::map(file, base)?));
     }
     let ram = GuestRam::from_arc_regions(regions).map_err(|e| Error::Layout(e.to_string()))?;
     Ok(Arc::new(ram))
@@ -170,16 +257,30 @@ fn allocate_region(base: GuestAddress, len: u64, options: RamOptions) -> Result<
         .ok_or_else(|| Error::Layout("address overflow".into()))
 }
 
-/// Bytes of RAM in all regions.
+/// Bytes of RAM that the guest has from the start.
 pub fn total_size(ram: &GuestRam) -> u64 {
-    ram.iter().map(GuestMemoryRegion::len).sum()
+    boot_regions(ram).map(GuestMemoryRegion::len).sum()
 }
 
-/// Host address of `[gpa, gpa + len)` if one region holds all of it.
+/// Where [`Extras`] end, if there are any.
+pub fn end_of_extras(ram: &GuestRam) -> Option<u64> {
+    let extras = ram
+        .iter()
+        .filter(|region| blocks(region).is_some() || is_persistent(region));
+    extras
+        .map(|region| region.start_addr().0.saturating_add(region.len()))
+        .max()
+}
+
+/// Host address of `[gpa, gpa + len)` if one region holds all of it, and all of it is plugged.
 pub fn host_range(ram: &GuestRam, gpa: u64, len: usize) -> Option<*mut u8> {
     let (region, offset) = ram.to_region_addr(GuestAddress(gpa))?;
     let end = offset.0.checked_add(len as u64)?;
-    (end <= region.len()).then(|| region.as_ptr().wrapping_add(offset.0 as usize))
+    // Memory that is plugged in blocks is above all others.
+    let is_low = region.start_addr().0 < MMIO_GAP_END;
+    let is_plugged = || blocks(region).is_none_or(|blocks| blocks.are_plugged(offset.0 as usize, len));
+    let inside = end <= region.len() && (is_low || is_plugged());
+    inside.then(|| region.as_ptr().wrapping_add(offset.0 as usize))
 }
 
 /// Reports that `len` bytes at `gpa` were written by someone who bypassed `vm-memory`.
@@ -199,8 +300,8 @@ pub fn mark_written(ram: &GuestRam, gpa: u64, len: usize) {
 }
 
 /// Gives the whole pages within `[gpa, gpa + len)` back to the host: they read as zeroes from then on, which counts as a write.
-/// Returns how many bytes were given back; the first address that is not RAM ends it. Huge pages that were set aside stay as they are,
-/// because the guest could not be sure to get them again.
+/// Returns how many bytes were given back; the first address that is not RAM ends it, or is persistent memory, whose bytes stay. Huge pages
+/// that were set aside stay as they are, because the guest could not be sure to get them again.
 ///
 /// # Errors
 /// What the host said; what came before in the range has been given back.
@@ -215,6 +316,9 @@ pub fn discard(ram: &GuestRam, gpa: u64, len: u64) -> io::Result<u64> {
         let Some((region, offset)) = ram.to_region_addr(GuestAddress(at)) else {
             break;
         };
+        if is_persistent(region) {
+            break;
+        }
         let here = (region.len() - offset.0).min(end - at);
         let discarded = discard_in(region, offset.0, here);
         // Even after an error some of it may be gone.

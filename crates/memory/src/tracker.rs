@@ -1,7 +1,10 @@
 //! Per-page bookkeeping of one RAM region: the dirty log, and which lines hold code that was decoded.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
+use crate::persistent::Persistent;
+use crate::pluggable::Blocks;
 use vm_memory::bitmap::{Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 
 /// Bytes of a guest page, the unit of the dirty log.
@@ -22,6 +25,10 @@ pub struct PageTracker {
     code_lines: Box<[AtomicU64]>,
     /// One counter a page, raised when a write hit decoded code of it.
     code_version: Box<[AtomicU32]>,
+    /// The blocks that the region is plugged in, if it is.
+    blocks: OnceLock<Arc<Blocks>>,
+    /// Whose bytes are a file's.
+    persistent: OnceLock<Persistent>,
 }
 
 /// A boxed slice of `len` zeroes which the kernel backs only where it is touched.
@@ -41,7 +48,29 @@ impl PageTracker {
             dirty: zeroed_atomics!(AtomicU64, pages.div_ceil(64)),
             code_lines: zeroed_atomics!(AtomicU64, pages),
             code_version: zeroed_atomics!(AtomicU32, pages),
+            blocks: OnceLock::new(),
+            persistent: OnceLock::new(),
         }
+    }
+
+    /// The region is plugged in these blocks from now on.
+    pub(crate) fn set_blocks(&self, blocks: Blocks) {
+        let _ = self.blocks.set(Arc::new(blocks));
+    }
+
+    /// The blocks that the region is plugged in, if it is.
+    pub(crate) fn blocks(&self) -> Option<&Arc<Blocks>> {
+        self.blocks.get()
+    }
+
+    /// The region's bytes are a file's from now on.
+    pub(crate) fn set_persistent(&self, persistent: Persistent) {
+        let _ = self.persistent.set(persistent);
+    }
+
+    /// What is known of a region whose bytes are a file's.
+    pub(crate) fn persistent(&self) -> Option<&Persistent> {
+        self.persistent.get()
     }
 
     /// Number of pages tracked.
@@ -127,6 +156,12 @@ impl PageTracker {
     pub fn note_write(&self, offset: usize, len: usize) -> bool {
         if len == 0 {
             return false;
+        }
+        if let Some(blocks) = self.blocks.get() {
+            blocks.take_back(offset, len);
+        }
+        if let Some(persistent) = self.persistent.get() {
+            persistent.take_back(offset, len);
         }
         let mut hit = false;
         let end = offset.saturating_add(len).min(self.pages() * PAGE_SIZE);

@@ -27,6 +27,10 @@ pub enum DeviceKind {
     Vsock,
     /// Folder of the host.
     Fs,
+    /// Memory that comes and goes.
+    Mem,
+    /// Memory that keeps what is written to it.
+    Pmem,
 }
 
 impl DeviceKind {
@@ -40,6 +44,8 @@ impl DeviceKind {
             DeviceKind::Balloon => 5,
             DeviceKind::Vsock => 19,
             DeviceKind::Fs => 26,
+            DeviceKind::Mem => 24,
+            DeviceKind::Pmem => 27,
         }
     }
 
@@ -50,7 +56,7 @@ impl DeviceKind {
             DeviceKind::Block => 0x01_0000,
             DeviceKind::Fs => 0x01_8000,
             DeviceKind::Console | DeviceKind::Vsock => 0x07_8000,
-            DeviceKind::Rng | DeviceKind::Balloon => 0x00_ff00,
+            DeviceKind::Rng | DeviceKind::Balloon | DeviceKind::Mem | DeviceKind::Pmem => 0x00_ff00,
         }
     }
 
@@ -64,6 +70,8 @@ impl DeviceKind {
             DeviceKind::Balloon => "balloon",
             DeviceKind::Vsock => "vsock",
             DeviceKind::Fs => "fs",
+            DeviceKind::Mem => "mem",
+            DeviceKind::Pmem => "pmem",
         }
     }
 }

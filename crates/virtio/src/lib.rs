@@ -17,8 +17,11 @@ mod error;
 pub mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
+pub mod mem;
 pub mod net;
+pub mod pmem;
 mod queue_server;
+mod request_worker;
 pub mod rng;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(test), allow(dead_code, reason = "fuzzers use a part of it"))]

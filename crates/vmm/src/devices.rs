@@ -1,5 +1,5 @@
 //! The devices that a specification asks for: those of virtio and other network cards in the order of their slots (disks,
-//! network cards, console, entropy, balloon, vsock, shares), and the SATA controller with its drives.
+//! network cards, console, entropy, balloon, vsock, shares, memory, persistent memory), and the SATA controller with its drives.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex};
 use ostler_ahci::{Ahci, DriveKind, DriveOptions, TrayControl};
 use ostler_disk::{Disk, RawDisk};
 use ostler_e1000e::{CardOptions, E1000e};
+use ostler_memory::persistent_slots;
 use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
 use ostler_pci::PciFunction;
 use ostler_vhost_user::fs::FsDevice;
 use ostler_virtio::balloon::{BalloonControl, BalloonDevice, BalloonOptions};
 use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
 use ostler_virtio::console::{ConsoleControl, ConsoleDevice, PortOptions, WindowSize};
+use ostler_virtio::mem::{MemControl, MemDevice};
 use ostler_virtio::net::{NetControl, NetDevice, NetOptions};
+use ostler_virtio::pmem::PmemDevice;
 use ostler_virtio::rng::RngDevice;
 use ostler_virtio::vsock::{Door, VsockControl, VsockDevice};
 use ostler_virtio::{DeviceMetrics, Platform, VirtioDevice, VirtioPci};
@@ -89,6 +92,17 @@ pub(crate) enum Part {
     Vsock(VsockControl),
     /// A folder of the host, with its tag.
     Share(String),
+    Mem(MemControl),
+    Pmem(PmemPart),
+}
+
+/// Of persistent memory.
+#[derive(Clone, Copy)]
+pub(crate) struct PmemPart {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Of a disk.
@@ -183,6 +197,16 @@ pub(crate) struct Devices {
     pub console: Option<ConsoleControl>,
 }
 
+impl Devices {
+    /// The memory that comes and goes, if there is any.
+    pub fn memory(&self) -> Option<&MemControl> {
+        self.list.iter().find_map(|device| match &device.part {
+            Part::Mem(control) => Some(control),
+            _ => None,
+        })
+    }
+}
+
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes all devices, not running yet. `consoles` is what the virtio console and its ports are connected to.
@@ -213,7 +237,7 @@ pub(crate) fn build(
     }
     for (index, net) in spec.nets.iter().enumerate() {
         let name = format!("net{index}");
-        let back = open_net(&net.backend, &spec.accelerator, descriptors)
+        let back = open_net(&net.backend, may_use_kernel_workers(spec), descriptors)
             .map_err(|e| Error::part(name.clone(), e))?;
         let kind = match net.backend {
             spec::NetBackend::Tap { .. } => "tap",
@@ -251,6 +275,19 @@ pub(crate) fn build(
         let name = format!("fs{index}");
         let plug = descriptors.duplicate(share.plug)?;
         list.push(make_share(name, (&share.tag, share.readonly), plug, platform)?);
+    }
+    if let Some(device) = MemDevice::new(platform.ram.clone()) {
+        let part = Part::Mem(device.control());
+        list.push(place("vmem0".into(), Box::new(device), part, platform)?);
+    }
+    for (index, (pmem, slot)) in spec.pmem.iter().zip(persistent_slots(&platform.ram)).enumerate() {
+        let file = File::from(descriptors.duplicate(pmem.file)?);
+        let device = PmemDevice::new(file, slot.gpa, slot.len);
+        let part = Part::Pmem(PmemPart {
+            address: slot.gpa,
+            size: slot.len,
+        });
+        list.push(place(format!("pmem{index}"), Box::new(device), part, platform)?);
     }
     Ok(Devices {
         list,
@@ -442,7 +479,7 @@ pub(crate) fn name_of(file: &File) -> String {
 
 fn open_net(
     spec: &spec::NetBackend,
-    accelerator: &AcceleratorSpec,
+    kernel_workers: bool,
     descriptors: &Descriptors,
 ) -> Result<Arc<dyn NetBackend>, AnyError> {
     let files = |slots: &[Slot]| -> Result<Vec<File>, Error> {
@@ -459,7 +496,7 @@ fn open_net(
             whole,
         } => Arc::new(Tap::new(OpenTap {
             queues: files(queues)?,
-            vhost: files(vhost_for(accelerator, vhost))?,
+            vhost: files(if kernel_workers { vhost } else { &[] })?,
             mtu: *mtu,
             whole: *whole,
         })?),
@@ -474,13 +511,12 @@ fn open_net(
     })
 }
 
-/// The kernel's workers that a guest may use: on the software CPU none, because no page tracker sees what they write, and
-/// decoded code would outlive its overwriting.
-fn vhost_for<'a>(accelerator: &AcceleratorSpec, vhost: &'a [Slot]) -> &'a [Slot] {
-    match accelerator {
-        AcceleratorSpec::Kvm { .. } => vhost,
-        AcceleratorSpec::Soft { .. } => &[],
-    }
+/// Whether the kernel's workers may serve a guest's cards. On the software CPU they may not, because no page tracker sees what they
+/// write, and decoded code would outlive its overwriting; nor where memory comes and goes or must not be written, which they know
+/// nothing of.
+pub(crate) fn may_use_kernel_workers(spec: &GuestSpec) -> bool {
+    let plain = spec.max_memory.is_none() && spec.pmem.iter().all(|pmem| !pmem.readonly);
+    matches!(spec.accelerator, AcceleratorSpec::Kvm { .. }) && plain
 }
 
 /// The console, where there is one, and named ports after it.
@@ -510,12 +546,26 @@ mod tests {
     use crate::spec::SoftEngine;
 
     #[test]
-    fn the_software_cpu_gets_no_worker_whose_writes_it_would_miss() {
-        let slots = [Slot(3), Slot(4)];
-        let kvm = AcceleratorSpec::Kvm { device: Slot(0) };
-        assert_eq!(vhost_for(&kvm, &slots), slots);
+    fn no_worker_of_the_kernels_writes_where_that_would_be_missed() {
+        let mut spec = crate::spec::tests::spec();
         for engine in [SoftEngine::Interpreter, SoftEngine::Translator] {
-            assert!(vhost_for(&AcceleratorSpec::Soft { engine }, &slots).is_empty());
+            spec.accelerator = AcceleratorSpec::Soft { engine };
+            assert!(!may_use_kernel_workers(&spec));
         }
+        spec.accelerator = AcceleratorSpec::Kvm { device: Slot(0) };
+        assert!(may_use_kernel_workers(&spec));
+        spec.max_memory = Some(2 << 30);
+        assert!(!may_use_kernel_workers(&spec));
+        spec.max_memory = None;
+        let mut pmem = spec::PmemSpec {
+            file: Slot(0),
+            size: 2 << 20,
+            readonly: false,
+        };
+        spec.pmem = vec![pmem];
+        assert!(may_use_kernel_workers(&spec));
+        pmem.readonly = true;
+        spec.pmem.push(pmem);
+        assert!(!may_use_kernel_workers(&spec));
     }
 }

@@ -1,7 +1,7 @@
 //! A guest: its RAM, its machine, its CPUs, built from the specification and the descriptors.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ostler_accel::model::{self, Topology};
@@ -11,11 +11,15 @@ use ostler_machine::{
     Blob, Boot, BootSource, CpuOutcome, Display, Firmware, FirmwareChip, Machine, MachineConfig,
     MachineEvent, MachineEvents, SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
 };
-use ostler_memory::{GuestRam, RamOptions, RamSlot, allocate};
+use ostler_memory::{
+    Extras, FileMemory, GuestRam, Pluggable, RamOptions, RamSlot, allocate_all, end_of_extras,
+    persistent_slots, plugged_slots,
+};
 use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
+use ostler_virtio::mem::{MemoryMapper, block_size};
 
 use crate::Error;
 use crate::accelerator;
@@ -28,7 +32,7 @@ use crate::gdb::{GdbServer, Parts, Reports};
 use crate::handoff::Descriptors;
 use crate::manager::{self, CpuNews, Manager, NamedConsole, WatchdogSwitch};
 use crate::registers::Registers;
-use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, Slot};
+use crate::spec::{BootSpec, ConsoleSpec, DiskBus, DiskSpec, FirmwareSpec, GuestSpec, Guid, PmemSpec, Slot};
 use crate::vcpu::{Surroundings, VcpuThread, hold_all, run_all};
 
 /// Port of the debug-exit device, where one is asked for.
@@ -71,8 +75,13 @@ impl Guest {
     ) -> Result<Self, Error> {
         let accelerator = accelerator::open(&spec.accelerator, descriptors)?;
         let kept = smm_memory(spec)?;
-        let ram = allocate(
+        let extras = Extras {
+            pluggable: spec.max_memory.map(|most| pluggable(most - spec.memory)),
+            files: file_memory(spec, descriptors)?,
+        };
+        let ram = allocate_all(
             spec.memory - kept,
+            extras,
             RamOptions {
                 shared: false,
                 huge: true,
@@ -81,7 +90,8 @@ impl Guest {
             },
         )
         .map_err(|e| Error::part("guest memory", e))?;
-        let slots = RamSlot::all_of(&ram);
+        let mut slots = RamSlot::all_of(&ram);
+        slots.extend(persistent_slots(&ram));
         let config = VmConfig {
             cpus: spec.most_cpus(),
             slots: slots.clone(),
@@ -110,6 +120,8 @@ impl Guest {
         let supported = accelerator
             .supported_cpuid()
             .map_err(|e| Error::part("the CPU model", e))?;
+        let physical_bits = physical_bits(&cpuid(spec, &supported, 0)?);
+        check_addresses(&ram, physical_bits)?;
         let machine = build_machine(
             spec,
             descriptors,
@@ -123,7 +135,7 @@ impl Guest {
                     .as_ref()
                     .map(|sata| sata.controller.clone() as Arc<dyn PciFunction>),
                 display: display.clone(),
-                physical_bits: physical_bits(&cpuid(spec, &supported, 0)?),
+                physical_bits,
             },
         )?;
         let bell = match &spec.gdb {
@@ -157,6 +169,10 @@ impl Guest {
                 (machine.boot_state(index), !machine.has_cpu(index)),
                 surroundings,
             )?);
+        }
+        if let Some(memory) = devices.memory() {
+            let (machine, ram) = (Arc::downgrade(&machine), ram.clone());
+            memory.set_mapper(Arc::new(MemoryMap { machine, ram }));
         }
         let cpu_news = listen_to_cpus(&machine, &vcpus);
         let debugger = match (&spec.gdb, bell, reports) {
@@ -255,6 +271,9 @@ impl Hardware for Guest {
         self.machine
             .reset()
             .map_err(|error| format!("the guest cannot start again: {error}"))?;
+        if let Some(memory) = self.devices.memory() {
+            memory.machine_was_reset();
+        }
         for (index, vcpu) in (0..).zip(&self.vcpus) {
             vcpu.load(self.machine.boot_state(index));
         }
@@ -265,6 +284,56 @@ impl Hardware for Guest {
         if let Some(control) = &self.control {
             control.announce(event);
         }
+    }
+}
+
+/// A region that is plugged in blocks, of at most `size` bytes.
+fn pluggable(size: u64) -> Pluggable {
+    let block_size = block_size(size);
+    Pluggable {
+        size: size / block_size * block_size,
+        block_size,
+    }
+}
+
+/// The files that are memory.
+fn file_memory(spec: &GuestSpec, descriptors: &Descriptors) -> Result<Vec<FileMemory>, Error> {
+    let open = |pmem: &PmemSpec| {
+        Ok(FileMemory {
+            file: File::from(descriptors.duplicate(pmem.file)?),
+            size: pmem.size,
+            writable: !pmem.readonly,
+        })
+    };
+    spec.pmem.iter().map(open).collect()
+}
+
+/// Memory above what the CPU addresses would be none.
+fn check_addresses(ram: &GuestRam, bits: u8) -> Result<(), Error> {
+    match end_of_extras(ram) {
+        Some(end) if 1u64.checked_shl(bits.into()).is_some_and(|most| end > most) => {
+            let error = format!(
+                "it ends at {end:#x}, and the CPU's addresses have {bits} bits; give the guest less with --memory or --pmem"
+            );
+            Err(Error::part("guest memory", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The CPUs' memory map, which follows what the guest has plugged.
+struct MemoryMap {
+    machine: Weak<Machine>,
+    ram: Arc<GuestRam>,
+}
+
+impl MemoryMapper for MemoryMap {
+    fn follow(&self) -> Result<(), String> {
+        let machine = self.machine.upgrade().ok_or("the guest is over")?;
+        let slots = plugged_slots(&self.ram);
+        machine
+            .set_plugged_memory(slots)
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::handoff::Descriptors;
 use crate::manager::Manager;
 use crate::spec::{
     BalloonSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec, Guid,
-    KernelSpec, NetBackend, NetSpec,
+    KernelSpec, NetBackend, NetSpec, PmemSpec,
 };
 
 /// Bytes of its disk.
@@ -59,7 +59,8 @@ fn kernel() -> File {
 }
 
 /// A guest with two of three possible CPUs on the software CPU, a disk `disk0`, a CD-ROM drive `disk1`, a network card `net0`,
-/// an entropy source, a memory balloon and a generation ID.
+/// an entropy source, a memory balloon, 16 MiB of memory that can come, 2 MiB of
+/// persistent memory and a generation ID.
 pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     let mut descriptors = Descriptors::new();
     let mut spec = crate::spec::tests::spec();
@@ -67,6 +68,7 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     spec.cpus = 2;
     spec.max_cpus = Some(3);
     spec.memory = 16 << 20;
+    spec.max_memory = Some(32 << 20);
     spec.boot = BootSpec::Kernel(KernelSpec {
         kernel: descriptors.push(kernel()),
         initrd: None,
@@ -106,6 +108,13 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
     spec.balloon = Some(BalloonSpec {
         deflate_on_oom: true,
         free_page_reporting: true,
+    });
+    let memory = tempfile::tempfile().unwrap();
+    memory.set_len(2 << 20).unwrap();
+    spec.pmem.push(PmemSpec {
+        file: descriptors.push(memory),
+        size: 2 << 20,
+        readonly: false,
     });
     spec.generation_id = Some(Guid([7; 16]));
     let console = || Arc::new(Console::open("console", &ConsoleSpec::None, &descriptors).unwrap());

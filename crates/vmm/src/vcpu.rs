@@ -500,7 +500,7 @@ fn emulate(vcpu: &mut dyn Vcpu, surroundings: &mut Surroundings) -> Result<(), N
         return Err(Notice::Failed("it cannot emulate an instruction".into()));
     };
     let (machine, registers) = (&surroundings.machine, &surroundings.registers);
-    if let Some(slots) = machine.changing_slots() {
+    if let Some(slots) = machine.changed_slots() {
         emulator.use_slots(slots);
     }
     match emulator.help(vcpu, &mut |exit| answer(machine, registers, exit)) {

@@ -172,6 +172,8 @@ fn open(
         max_cpus: plan.max_vcpus,
         memory: plan.memory,
         huge_pages: plan.huge_pages,
+        max_memory: None,
+        pmem: Vec::new(),
         boot,
         disks,
         nets,

@@ -1,6 +1,6 @@
 //! The memory map that a kernel is given (E820 types; ACPI 6.5, 15).
 
-use ostler_memory::GuestRam;
+use ostler_memory::{GuestRam, boot_regions};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::layout::{ACPI_TABLES, ECAM_BASE, ECAM_SIZE, HIGH_RAM_START, LOW_RAM_END, RESERVED_TOP};
@@ -54,7 +54,7 @@ pub fn memory_map(ram: &GuestRam) -> Vec<MapEntry> {
     }
     map.push(range(ECAM_BASE, ECAM_BASE + ECAM_SIZE, Use::Reserved));
     map.push(range(RESERVED_TOP, 1 << 32, Use::Reserved));
-    let high = ram.iter().filter(|region| region.start_addr().0 != 0);
+    let high = boot_regions(ram).filter(|region| region.start_addr().0 != 0);
     map.extend(high.map(|region| MapEntry {
         base: region.start_addr().0,
         len: region.len(),

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use ostler_bus::{Device, InterruptLine};
-use ostler_memory::GuestRam;
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use ostler_memory::{GuestRam, boot_regions};
+use vm_memory::GuestMemoryRegion;
 
 use super::rtc::Rtc;
 use crate::boot::memory_map::low_ram_end;
@@ -33,7 +33,7 @@ pub struct Sizes {
 impl Sizes {
     /// Those of `ram`, of `more` bytes right above its low part, and the number of CPUs.
     pub fn of(ram: &GuestRam, more: u64, cpus: u32) -> Self {
-        let high = ram.iter().filter(|region| region.start_addr().0 != 0);
+        let high = boot_regions(ram).filter(|region| region.start_addr().0 != 0);
         Self {
             low: low_ram_end(ram) + more,
             high: high.map(|region| region.len()).sum(),

@@ -1,6 +1,7 @@
 //! What fw_cfg tells firmware beyond what it tells everyone.
 
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use ostler_memory::{boot_regions, end_of_extras};
+use vm_memory::GuestMemoryRegion;
 
 use super::Firmware;
 use super::table_loader::{POINTER, SCRIPT, TABLES, files, script};
@@ -41,6 +42,10 @@ pub fn add(items: &mut Items, firmware: &Firmware, machine: &Description) {
         let size = ostler_memory::total_size(machine.ram) + machine.more_memory;
         items.add(item::RAM_SIZE, Content::Bytes(size.to_le_bytes().to_vec()));
     }
+    if let Some(end) = end_of_extras(machine.ram) {
+        // Firmware places its 64-bit PCI window behind it.
+        items.add_file("etc/reserved-memory-end", end.to_le_bytes().to_vec());
+    }
     let (anchor, structures) = tables::smbios::files(machine);
     items.add_file("etc/smbios/smbios-anchor", anchor);
     items.add_file("etc/smbios/smbios-tables", structures);
@@ -66,7 +71,7 @@ fn e820(machine: &Description) -> Vec<u8> {
     };
     let (base, len) = ACCELERATOR_PAGES;
     entry(base, len, E820_RESERVED);
-    for region in machine.ram.iter() {
+    for region in boot_regions(machine.ram) {
         let base = region.start_addr().0;
         let more = if base == 0 { machine.more_memory } else { 0 };
         entry(base, region.len() + more, E820_RAM);

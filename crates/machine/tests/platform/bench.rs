@@ -2,6 +2,7 @@
 //! made of it too.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SystemManagement, Vcpu, Vm};
@@ -24,6 +25,8 @@ pub struct MockVm {
     pub smm: bool,
     pub smm_slots: Mutex<Vec<RamSlot>>,
     pub smis: Mutex<Vec<SmiTarget>>,
+    /// It takes no other map.
+    pub refuses: AtomicBool,
     pub external: Mutex<Option<Arc<dyn ExternalInterrupts>>>,
 }
 
@@ -45,11 +48,21 @@ impl DoorbellRegistry for MockVm {
     }
 }
 
+impl MockVm {
+    fn take_map(&self) -> Result<(), Error> {
+        match self.refuses.load(Ordering::SeqCst) {
+            true => Err(Error::Unsupported("no other memory map".into())),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Vm for MockVm {
     fn create_vcpu(&self, _: u32, _: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error> {
         Err(Error::Unsupported("this machine has no CPUs".into()))
     }
     fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
+        self.take_map()?;
         *self.slots.lock().unwrap() = slots;
         Ok(())
     }
@@ -80,6 +93,7 @@ impl Vm for MockVm {
 
 impl SystemManagement for MockVm {
     fn set_slots(&self, normal: Vec<RamSlot>, smm: Vec<RamSlot>) -> Result<(), Error> {
+        self.take_map()?;
         *self.slots.lock().unwrap() = normal;
         *self.smm_slots.lock().unwrap() = smm;
         Ok(())

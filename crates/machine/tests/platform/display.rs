@@ -20,11 +20,11 @@ use crate::bench::{Bench, Outside, Parts, eventually, machine};
 use crate::firmware;
 
 /// Its slot.
-const SLOT: u32 = 30;
+pub const SLOT: u32 = 30;
 const IDENTITY: u32 = 0x1111_1234;
 const FRAME_BUFFER_SIZE: u64 = 16 << 20;
 
-fn display(rom: Option<Vec<u8>>) -> Option<Display> {
+pub fn display(rom: Option<Vec<u8>>) -> Option<Display> {
     Some(Display {
         card: Card::new().unwrap(),
         rom: rom.map(Blob::Bytes),
@@ -48,7 +48,7 @@ fn with_bios(rom: Vec<u8>) -> Result<Bench, Error> {
 }
 
 /// Where memory of 16 MiB beside RAM and ROM is mapped.
-fn frame_buffer(bench: &Bench) -> Option<u64> {
+pub fn frame_buffer(bench: &Bench) -> Option<u64> {
     let slots = bench.vm.slots.lock().unwrap();
     let found = slots.iter().find(|slot| slot.len == FRAME_BUFFER_SIZE);
     found.map(|slot| slot.gpa)

@@ -553,7 +553,7 @@ fn a_guest_without_firmware_has_none_of_it() {
         bench.vm.slots.lock().unwrap().is_empty(),
         "its memory map never changes"
     );
-    assert!(bench.machine.changing_slots().is_none());
+    assert!(bench.machine.changed_slots().is_none());
     assert!(!bench.files().contains_key("etc/table-loader"));
     let mut byte = [0];
     assert!(!bench.machine.memory().read(0xf_0000, &mut byte));

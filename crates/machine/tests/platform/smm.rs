@@ -13,10 +13,10 @@ const CODE: usize = 256 << 10;
 const STORE: usize = 64 << 10;
 const STORE_BASE: u64 = (1 << 32) - (CODE + STORE) as u64;
 /// End of the RAM that devices reach, and of what firmware takes for RAM.
-const LOW_END: u64 = 48 << 20;
+pub const LOW_END: u64 = 48 << 20;
 const TOP: u64 = LOW_END + SMM_MEMORY;
 
-const SMRAM: u32 = 0x9d;
+pub const SMRAM: u32 = 0x9d;
 const EXTENDED: u32 = 0x9e;
 
 fn firmware() -> Firmware {
@@ -34,7 +34,7 @@ fn firmware() -> Firmware {
     }
 }
 
-fn parts() -> Parts {
+pub fn parts() -> Parts {
     Parts {
         boot: Some(Boot::Firmware(firmware())),
         cpus: 2,
@@ -48,7 +48,7 @@ fn machine() -> Bench {
     parts().build_with_smm().unwrap()
 }
 
-fn sees(slots: &[RamSlot], gpa: u64) -> bool {
+pub fn sees(slots: &[RamSlot], gpa: u64) -> bool {
     slots
         .iter()
         .any(|slot| (slot.gpa..slot.gpa + slot.len).contains(&gpa))
@@ -56,12 +56,12 @@ fn sees(slots: &[RamSlot], gpa: u64) -> bool {
 
 impl Bench {
     /// Whether CPUs see memory at `gpa`: outside, and in system management mode.
-    fn seen(&self, gpa: u64) -> (bool, bool) {
+    pub fn seen(&self, gpa: u64) -> (bool, bool) {
         let outside = sees(&self.vm.slots.lock().unwrap(), gpa);
         (outside, sees(&self.vm.smm_slots.lock().unwrap(), gpa))
     }
 
-    fn bridge(&self, register: u32, value: u8) {
+    pub fn bridge(&self, register: u32, value: u8) {
         self.set_config(0, 0, register, [value]);
     }
 

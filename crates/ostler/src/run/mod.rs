@@ -12,6 +12,7 @@ mod launch;
 mod open;
 mod options;
 mod outcome;
+mod pmem;
 mod signals;
 mod terminal;
 mod user_net;
@@ -35,7 +36,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut opened = open::open(&args, choice.kvm)?;
     let signals = Signals::take(&handled_signals()).map_err(failed("cannot take signals"))?;
     let launched = launch::launch(&mut opened)?;
-    opened.leftovers.keep_logs();
+    opened.leftovers.keep_made();
     for cable in opened.cables.drain(..) {
         cable.mind().map_err(failed("cannot mind the guest's cables"))?;
     }

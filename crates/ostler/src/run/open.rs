@@ -29,6 +29,7 @@ use super::options::{
     ConsoleOption, DiskOption, DisplayOption, EngineOption, GdbOption, GenerationIdOption, NetOption,
     RunArgs, ShareOption, ShareSource, Switch, TapOption, VsockOption,
 };
+use super::pmem;
 use crate::failure::Failure;
 use crate::usernet;
 
@@ -41,21 +42,21 @@ pub struct Leftovers {
     /// Removed at the end.
     sockets: Vec<PathBuf>,
     /// Removed only if the guest never starts.
-    logs: Vec<PathBuf>,
+    made: Vec<PathBuf>,
     /// Ended with the guest.
     networks: Vec<usernet::Process>,
 }
 
 impl Leftovers {
-    /// The guest runs: what it wrote stays.
-    pub fn keep_logs(&mut self) {
-        self.logs.clear();
+    /// The guest runs: what was made for it stays.
+    pub fn keep_made(&mut self) {
+        self.made.clear();
     }
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        for path in self.sockets.iter().chain(&self.logs) {
+        for path in self.sockets.iter().chain(&self.made) {
             // Someone else may have tidied up.
             let _ = fs::remove_file(path);
         }
@@ -75,7 +76,7 @@ pub struct Opened {
 
 /// Checks and opens what `args` name. `kvm` is /dev/kvm, or `None` for the software CPU.
 pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
-    host_memory::check(args.memory)?;
+    host_memory::check(args.memory.now)?;
     let serial = args.serial.clone().unwrap_or(match args.console {
         ConsoleOption::Stdio => ConsoleOption::None,
         _ => ConsoleOption::Stdio,
@@ -115,7 +116,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
             &option.path,
             file.into(),
             append,
-            args.memory,
+            args.memory.now,
             &mut descriptors,
         )?);
     }
@@ -143,6 +144,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         Some(option) => Some(open_vsock(option, &mut descriptors, &mut leftovers, &mut plugs)?),
         None => None,
     };
+    let pmem = pmem::open(&args.pmem, &mut descriptors, &mut leftovers.made)?;
     let boot = match (kernel, firmware) {
         (Some(kernel), _) => BootSpec::Kernel(kernel),
         (None, Some(firmware)) => BootSpec::Firmware(FirmwareSpec {
@@ -183,7 +185,8 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         cpu_model: args.cpu.clone(),
         cpus: args.cpus.now,
         max_cpus: args.cpus.most,
-        memory: args.memory,
+        memory: args.memory.now,
+        max_memory: args.memory.most,
         huge_pages: args.huge_pages,
         boot,
         disks,
@@ -196,6 +199,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         balloon: args.balloon.0,
         vsock,
         shares,
+        pmem,
         watchdog: args.watchdog,
         generation_id,
         debug_exit: args.debug_exit,
@@ -239,12 +243,12 @@ fn open_kernel(kernel: &Path, args: &RunArgs, descriptors: &mut Descriptors) -> 
         Some(path) => {
             let file = open_image("initial RAM disk", path)?;
             let size = file.metadata().map_or(0, |meta| meta.len());
-            if size >= args.memory {
+            if size >= args.memory.now {
                 return Err(Failure::bad_input(format!(
                     "the initial RAM disk \"{}\" of {} MiB does not fit into {} MiB of guest memory; raise --memory",
                     path.display(),
                     size.div_ceil(1 << 20),
-                    args.memory >> 20
+                    args.memory.now >> 20
                 )));
             }
             Some(descriptors.push(file))
@@ -490,7 +494,7 @@ fn open_log(path: &Path, leftovers: &mut Leftovers) -> Result<File, Failure> {
     };
     match append().create_new(true).open(path) {
         Ok(file) => {
-            leftovers.logs.push(path.into());
+            leftovers.made.push(path.into());
             Ok(file)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => append().open(path).map_err(refused),

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 pub const OSTLER: &str = env!("CARGO_BIN_EXE_ostler");
@@ -220,7 +220,9 @@ pub struct Running {
     pub child: Child,
     input: Box<dyn Write + Send>,
     output: mpsc::Receiver<Vec<u8>>,
-    errors: Option<std::thread::JoinHandle<String>>,
+    errors: Option<std::thread::JoinHandle<()>>,
+    /// What it has said on its standard error so far.
+    said: Arc<Mutex<Vec<u8>>>,
     console: Vec<u8>,
     _folder: tempfile::TempDir,
 }
@@ -242,16 +244,20 @@ impl Running {
             }
         });
         let mut stderr = child.stderr.take().unwrap();
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = said.clone();
         let errors = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                heard.lock().unwrap().extend(&buffer[..count]);
+            }
         });
         Self {
             child,
             input: Box::new(input),
             output,
             errors: Some(errors),
+            said,
             console: Vec::new(),
             _folder: folder,
         }
@@ -307,17 +313,42 @@ impl Running {
             }
         }
         let status = self.child.wait().unwrap();
-        let errors = self.errors.take().unwrap().join().unwrap();
+        self.errors.take().unwrap().join().unwrap();
         Outcome {
             status,
             console: self.console(),
-            errors,
+            errors: self.errors(),
         }
+    }
+
+    fn errors(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
+    }
+
+    /// For a test that failed: how the guest fares, and what was seen of it. One that just ended gets a while for that.
+    fn report(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                status => break status.ok().flatten(),
+            }
+        };
+        while let Ok(bytes) = self.output.try_recv() {
+            self.console.extend(bytes);
+        }
+        let fares = status.map_or("the guest runs".into(), |status| {
+            format!("the guest ended: {status}")
+        });
+        eprintln!("{fares}; errors:\n{}console:\n{}", self.errors(), self.console());
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.report();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,7 +1,7 @@
 //! A client of the control socket that negotiates, executes commands, hands descriptors over and keeps the events.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, IoSlice};
+use std::io::{BufRead, BufReader, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(240);
 pub struct Qmp {
     stream: BufReader<UnixStream>,
     events: VecDeque<Value>,
+    /// The last lines that came.
+    last: VecDeque<String>,
 }
+
+/// How many lines are shown of a connection that ended.
+const LAST_LINES: usize = 10;
 
 impl Qmp {
     pub fn connect(path: &Path) -> Self {
@@ -26,6 +31,7 @@ impl Qmp {
         let mut client = Self {
             stream: BufReader::new(stream),
             events: VecDeque::new(),
+            last: VecDeque::new(),
         };
         let greeting = client.receive();
         assert_eq!(greeting["QMP"]["capabilities"], json!([]), "{greeting}");
@@ -35,7 +41,22 @@ impl Qmp {
 
     fn receive(&mut self) -> Value {
         let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
+        match self.stream.read_line(&mut line) {
+            // It ended with something of ours unread.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => line.clear(),
+            read => {
+                read.unwrap();
+            }
+        }
+        assert!(
+            !line.is_empty(),
+            "the guest's process closed its control socket; what it said last: {:#?}",
+            self.last
+        );
+        self.last.push_back(line.clone());
+        if self.last.len() > LAST_LINES {
+            self.last.pop_front();
+        }
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 

@@ -118,6 +118,20 @@ fn measure_tsc() -> u64 {
     (u128::from(ticks) * 1_000_000 / elapsed.as_nanos().max(1)) as u64
 }
 
+impl SoftVm {
+    /// Raises the epoch, and waits until every vCPU has seen that or is outside guest mode.
+    fn wait_for_epoch(&self) {
+        let epoch = self.shared.drop_write_tags(None);
+        let vcpus: Vec<_> = self.shared.vcpus().collect();
+        while vcpus
+            .iter()
+            .any(|vcpu| vcpu.acknowledged.load(Ordering::SeqCst) < epoch)
+        {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
 impl Vm for SoftVm {
     fn create_vcpu(&self, id: u32, cpuid: &[CpuidLeaf]) -> Result<Box<dyn Vcpu>, Error> {
         Ok(Box::new(SoftVcpu::new(self.shared.clone(), id, cpuid)?))
@@ -153,6 +167,12 @@ impl Vm for SoftVm {
         }
     }
 
+    fn settle(&self) {
+        // Whoever was in guest mode was told to leave it before the epoch was raised, and executes nothing after it has seen the
+        // epoch.
+        self.wait_for_epoch();
+    }
+
     fn set_dirty_log(&self, on: bool) -> Result<(), Error> {
         let map = self.shared.map.load();
         self.shared.dirty_logging.store(on, Ordering::SeqCst);
@@ -161,14 +181,7 @@ impl Vm for SoftVm {
         }
         if on {
             // Writes through tags made before are not logged: wait until there are none.
-            let epoch = self.shared.drop_write_tags(None);
-            let vcpus: Vec<_> = self.shared.vcpus().collect();
-            while vcpus
-                .iter()
-                .any(|vcpu| vcpu.acknowledged.load(Ordering::SeqCst) < epoch)
-            {
-                std::thread::sleep(Duration::from_micros(100));
-            }
+            self.wait_for_epoch();
         }
         Ok(())
     }

@@ -4,7 +4,9 @@
 mod balloon;
 mod block;
 mod console;
+mod mem;
 mod net;
+mod pmem;
 mod program;
 mod rng;
 mod transport;
@@ -14,7 +16,9 @@ mod vsock;
 pub use balloon::balloon;
 pub use block::block;
 pub use console::console;
+pub use mem::mem;
 pub use net::net;
+pub use pmem::pmem;
 pub use rng::rng;
 pub use transport::transport;
 pub use vring::vring;
@@ -26,11 +30,12 @@ mod tests {
 
     #[test]
     fn programs_that_fuzzers_found_are_survived() {
-        let targets: [(&str, Target); 7] = [
+        let targets: [(&str, Target); 8] = [
             ("virtio-balloon", super::balloon),
             ("virtio-block", super::block),
             ("virtio-console", super::console),
             ("virtio-net", super::net),
+            ("virtio-pmem", super::pmem),
             ("virtio-rng", super::rng),
             ("virtio-transport", super::transport),
             ("virtio-vsock", super::vsock),

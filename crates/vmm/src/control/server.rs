@@ -49,6 +49,8 @@ enum Mail {
     Answer(u64, Value),
     /// The guest switched a slot off.
     Ejected,
+    /// The guest has plugged or unplugged memory.
+    Memory,
     /// The guest said what became of an event of a CPU.
     CpuReport,
     /// The balloon has another size.
@@ -104,6 +106,10 @@ impl ControlServer {
             let shared = shared.clone();
             port.listen(move |_| shared.post(Mail::Ejected));
         }
+        if let Some((_, memory)) = manager.memory() {
+            let shared = shared.clone();
+            memory.listen(move || shared.post(Mail::Memory));
+        }
         let cpus = shared.clone();
         manager.cpu_news.listen(move |outcome| match outcome {
             CpuOutcome::Ejected(_) => cpus.post(Mail::Ejected),
@@ -137,6 +143,7 @@ impl ControlServer {
             balloon: Throttle::default(),
             trays: Throttle::default(),
             cpu_reports: Throttle::default(),
+            memory: Throttle::default(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -193,6 +200,7 @@ struct Server {
     balloon: Throttle,
     trays: Throttle,
     cpu_reports: Throttle,
+    memory: Throttle,
 }
 
 /// When something that happens often is told: once in [`EVENT_PAUSE`] at most.
@@ -221,6 +229,11 @@ impl Throttle {
         };
         true
     }
+
+    /// What waits to be told is to be told now.
+    fn wait_no_more(&mut self) {
+        self.due = self.due.map(|_| Instant::now());
+    }
 }
 
 impl Server {
@@ -230,9 +243,13 @@ impl Server {
             // Asked before the mail is delivered: what was posted before the end is told.
             let finishing = self.shared.finishing.load(Ordering::SeqCst);
             self.deliver_mail();
+            if finishing {
+                self.wait_no_more();
+            }
             self.tell_balloon();
             self.tell_trays();
             self.tell_cpu_reports();
+            self.tell_memory();
             for client in &mut self.clients {
                 client.write();
             }
@@ -247,6 +264,18 @@ impl Server {
                 tracing::error!("the control socket cannot wait for its clients: {error}");
                 return;
             }
+        }
+    }
+
+    /// There is no later any more.
+    fn wait_no_more(&mut self) {
+        for throttle in [
+            &mut self.balloon,
+            &mut self.trays,
+            &mut self.cpu_reports,
+            &mut self.memory,
+        ] {
+            throttle.wait_no_more();
         }
     }
 
@@ -269,6 +298,20 @@ impl Server {
         if self.trays.take() {
             self.manager.note_trays();
             self.tell_events();
+        }
+    }
+
+    fn tell_memory(&mut self) {
+        if !self.memory.take() {
+            return;
+        }
+        if let Some((id, memory)) = self.manager.memory()
+            && memory.take_change()
+        {
+            let path = format!("/machine/peripheral/{id}");
+            let data = json!({ "id": id, "size": memory.plugged(), "qom-path": path });
+            let event = json!({ "event": "MEMORY_DEVICE_SIZE_CHANGE", "data": data });
+            self.tell(&events::stamp(event));
         }
     }
 
@@ -297,6 +340,7 @@ impl Server {
             .chain(self.balloon.due)
             .chain(self.trays.due)
             .chain(self.cpu_reports.due)
+            .chain(self.memory.due)
             .min();
         let left = wake.map(|end| end.saturating_duration_since(Instant::now()));
         match poll(
@@ -412,6 +456,7 @@ impl Server {
                     self.manager.collect_ejected_cpus();
                     self.tell_events();
                 }
+                Some(Mail::Memory) => self.memory.happened(),
                 Some(Mail::CpuReport) => {
                     self.shared.cpu_reported.store(false, Ordering::SeqCst);
                     self.cpu_reports.happened();
@@ -503,7 +548,8 @@ mod tests {
     use crate::link::Outcome;
     use crate::spec::OnReset;
     use crate::testing;
-    use std::io::{BufRead, BufReader, Write};
+    use ostler_bus::AddressMap;
+    use std::io::{BufRead, BufReader, Read, Write};
 
     struct Nothing(ControlServer);
 
@@ -534,6 +580,11 @@ mod tests {
     }
 
     fn with_guest(test: impl FnOnce(&dyn Fn() -> Peer)) -> Outcome {
+        with_ports(|connect, _| test(connect))
+    }
+
+    /// The same with the guest's ports.
+    fn with_ports(test: impl FnOnce(&dyn Fn() -> Peer, &AddressMap)) -> Outcome {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control");
         let listener = UnixListener::bind(&path).unwrap();
@@ -541,15 +592,18 @@ mod tests {
         let handle = driver.handle();
         handle.ask(Request::Start, Box::new(|_| ()));
         let guest = testing::guest(&handle);
-        let server = ControlServer::start(listener, guest.manager()).unwrap();
+        let manager = guest.manager();
+        let ports = manager.machine.ports().clone();
+        let server = ControlServer::start(listener, manager).unwrap();
         let driving = std::thread::spawn(move || driver.run(&mut Nothing(server)));
-        test(&|| {
+        let connect = || {
             let mut peer = Peer(BufReader::new(UnixStream::connect(&path).unwrap()));
             assert!(peer.hear()["QMP"].is_object());
             peer.say("{\"execute\":\"qmp_capabilities\"}\n");
             assert_eq!(peer.hear(), json!({ "return": {} }));
             peer
-        });
+        };
+        test(&connect, &ports);
         driving.join().unwrap()
     }
 
@@ -571,6 +625,34 @@ mod tests {
         throttle.told = throttle.told.map(|at| at - EVENT_PAUSE);
         throttle.due = throttle.told.map(|at| at + EVENT_PAUSE);
         assert!(throttle.take() && !throttle.take());
+    }
+
+    #[test]
+    fn what_waits_to_be_told_is_told_before_the_end() {
+        with_ports(|connect, ports| {
+            let mut peer = connect();
+            let report = |status: u32| {
+                // Of CPU 1, by QEMU's registers of CPU hotplug: event, then status.
+                ports.write(0xcd8, &1u32.to_le_bytes());
+                for (command, value) in [(1, 3), (2, status)] {
+                    ports.write(0xcdd, &[command]);
+                    ports.write(0xce0, &u32::to_le_bytes(value));
+                }
+            };
+            report(0x80);
+            let told = peer.hear();
+            assert_eq!(told["event"], "ACPI_DEVICE_OST", "{told}");
+            assert_eq!(told["data"]["info"]["status"], 0x80, "{told}");
+            // So soon after the first it waits.
+            report(0x81);
+            peer.say("{\"execute\":\"quit\"}\n");
+            let mut rest = String::new();
+            peer.0.read_to_string(&mut rest).unwrap();
+            assert!(
+                rest.contains("SHUTDOWN") && rest.contains("\"status\":129"),
+                "{rest}"
+            );
+        });
     }
 
     #[test]

@@ -30,10 +30,11 @@ use ostler_machine::Machine;
 use ostler_memory::GuestRam;
 use ostler_virtio::Platform;
 use ostler_virtio::balloon::BalloonControl;
+use ostler_virtio::mem::MemControl;
 use serde_json::{Value, json};
 
 use crate::console::Console;
-use crate::devices::{DiskPart, NamedDevice, NetPart, Part, SataDrive};
+use crate::devices::{DiskPart, NamedDevice, NetPart, Part, PmemPart, SataDrive};
 use crate::driver::{DriverHandle, State};
 use crate::registers::Registers;
 use crate::spec::{AcceleratorSpec, ConsoleSpec, GuestSpec, WatchdogAction};
@@ -156,7 +157,13 @@ impl Manager {
             match &named.part {
                 Part::Disk(part) => nodes.built(&named.name, &part.image),
                 Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
-                Part::Console | Part::Rng | Part::Balloon(_) | Part::Vsock(_) | Part::Share(_) => {}
+                Part::Console
+                | Part::Rng
+                | Part::Balloon(_)
+                | Part::Vsock(_)
+                | Part::Share(_)
+                | Part::Mem(_)
+                | Part::Pmem(_) => {}
             }
             devices.push(Device::built(named, index));
         }
@@ -248,11 +255,32 @@ impl Manager {
         })
     }
 
+    /// The memory that comes and goes, and its device's id.
+    pub fn memory(&self) -> Option<(&str, &MemControl)> {
+        self.devices.iter().find_map(|device| match &device.named.part {
+            Part::Mem(control) => Some((device.id(), control)),
+            _ => None,
+        })
+    }
+
+    /// Persistent memory, with its devices' ids.
+    pub fn persistent_memory(&self) -> impl Iterator<Item = (&str, PmemPart)> {
+        self.devices.iter().filter_map(|device| match device.named.part {
+            Part::Pmem(part) => Some((device.id(), part)),
+            _ => None,
+        })
+    }
+
+    /// Bytes of memory that came while the guest ran.
+    pub fn plugged_memory(&self) -> u64 {
+        self.memory().map_or(0, |(_, memory)| memory.plugged())
+    }
+
     /// Bytes of memory that the guest has outside its balloon, as it says; all without one.
     pub fn balloon_memory(&self) -> u64 {
         let pages = self.balloon().map_or(0, BalloonControl::actual);
         let inside = u64::from(pages) * ostler_virtio::balloon::PAGE_SIZE;
-        self.spec.memory.saturating_sub(inside)
+        (self.spec.memory + self.plugged_memory()).saturating_sub(inside)
     }
 
     /// Guest memory.

@@ -100,6 +100,8 @@ impl Device {
             Part::Balloon(_) => "virtio-balloon-pci",
             Part::Vsock(_) => "vhost-vsock-pci",
             Part::Share(_) => "vhost-user-fs-pci",
+            Part::Mem(_) => "virtio-mem-pci",
+            Part::Pmem(_) => "virtio-pmem-pci",
         }
     }
 

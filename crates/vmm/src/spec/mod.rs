@@ -5,6 +5,7 @@
 
 mod guid;
 mod mac;
+mod pmem;
 mod size;
 
 use ostler_machine::MachineType;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use guid::Guid;
 pub use mac::MacAddress;
+pub use pmem::{MAX_PMEM, PmemSpec, check_pmem_size};
 pub use size::{format_size, parse_size};
 
 use crate::Error;
@@ -28,6 +30,8 @@ pub const MAX_CPUS: u32 = if ostler_machine::MAX_CPUS < ostler_accel::model::MAX
 };
 /// Least RAM of a guest, in bytes: the ISA memory below 1 MiB and something to run in.
 pub const MIN_MEMORY: u64 = 2 << 20;
+/// Most bytes by which a guest can grow.
+pub const MAX_MORE_MEMORY: u64 = 1 << 40;
 /// Most virtio disks, network cards and other devices of a guest together: the root bus has 15 slots, console and entropy source
 /// take two.
 pub const MAX_DEVICES: usize = 13;
@@ -67,11 +71,14 @@ pub struct GuestSpec {
     /// Number of vCPUs that there can be, where they come and go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_cpus: Option<u32>,
-    /// RAM in bytes.
+    /// RAM in bytes at the start.
     pub memory: u64,
     /// Bytes of the host's huge pages that RAM is in, 0 for those of its default size; `None` for ordinary pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub huge_pages: Option<u64>,
+    /// RAM in bytes that there can be, where memory comes and goes (virtio-mem).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<u64>,
     /// What it starts with.
     pub boot: BootSpec,
     /// Disks: virtio ones in the order of their slots, SATA drives in that of their ports.
@@ -99,6 +106,9 @@ pub struct GuestSpec {
     /// Folders of the host, in the order of their slots.
     #[serde(default)]
     pub shares: Vec<ShareSpec>,
+    /// Files that are memory of the guest, in the order of their slots and addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pmem: Vec<PmemSpec>,
     /// What happens when the guest lets its watchdog run out; `None` for no watchdog.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -476,9 +486,15 @@ impl GuestSpec {
         check_name(&self.name)?;
         self.machine_type()?;
         check_cpus(u64::from(self.cpus))?;
+        if let Some(most) = self.max_memory {
+            check_max_memory(self.memory, most)?;
+        }
         check_max_cpus(self.cpus, self.most_cpus().into())?;
         check_memory(self.memory)?;
         check_huge_pages(self.huge_pages)?;
+        if self.huge_pages.is_some() && self.max_memory.is_some() {
+            return refuse("memory that comes and goes is not in huge pages; leave out one of the two".into());
+        }
         if let BootSpec::Kernel(kernel) = &self.boot
             && (kernel.command_line.len() > MAX_COMMAND_LINE || kernel.command_line.contains('\0'))
         {
@@ -495,6 +511,9 @@ impl GuestSpec {
         self.check_boot_order()?;
         self.check_channels()?;
         self.check_shares()?;
+        for pmem in &self.pmem {
+            check_pmem_size(pmem.size)?;
+        }
         if sata > MAX_SATA_DRIVES {
             return refuse(format!(
                 "a guest has at most {MAX_SATA_DRIVES} SATA disks and CD-ROM drives together, not {sata}"
@@ -610,6 +629,8 @@ impl GuestSpec {
             + usize::from(self.watchdog.is_some())
             + usize::from(self.vsock.is_some())
             + self.shares.len()
+            + usize::from(self.max_memory.is_some())
+            + self.pmem.len()
     }
 
     /// Every descriptor that the specification names.
@@ -622,6 +643,7 @@ impl GuestSpec {
             slots.extend(vsock.plug);
         }
         slots.extend(self.shares.iter().map(|share| share.plug));
+        slots.extend(self.pmem.iter().map(|pmem| pmem.file));
         match &self.boot {
             BootSpec::Kernel(kernel) => {
                 slots.push(kernel.kernel);
@@ -739,6 +761,24 @@ pub fn check_memory(bytes: u64) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+/// What can come later is at least one block of virtio-mem, and at most [`MAX_MORE_MEMORY`].
+pub fn check_max_memory(memory: u64, most: u64) -> Result<(), Error> {
+    let block = ostler_virtio::mem::LEAST_BLOCK;
+    let good = most
+        .checked_sub(memory)
+        .is_some_and(|more| more > 0 && more <= MAX_MORE_MEMORY && more.is_multiple_of(block));
+    if good {
+        return Ok(());
+    }
+    Err(Error::Specification(format!(
+        "a guest of {} cannot grow to {}: what it grows by is a multiple of {}, up to {}; change --memory",
+        format_size(memory),
+        format_size(most),
+        format_size(block),
+        format_size(MAX_MORE_MEMORY)
+    )))
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub(crate) fn spec() -> GuestSpec {
         max_cpus: None,
         memory: 512 << 20,
         huge_pages: None,
+        max_memory: None,
         boot: kernel(0, ""),
         disks: Vec::new(),
         nets: Vec::new(),
@@ -46,6 +47,7 @@ pub(crate) fn spec() -> GuestSpec {
         balloon: None,
         vsock: None,
         shares: Vec::new(),
+        pmem: Vec::new(),
         watchdog: None,
         generation_id: None,
         debug_exit: false,
@@ -93,6 +95,7 @@ fn a_good_specification_survives_json() {
     });
     good.vsock = Some(vsock(u32::MAX - 1, 1));
     good.shares = vec![share("src", 1), share("\u{e9}t\u{e9}", 2)];
+    good.pmem = vec![pmem(2 << 20, 2), pmem(MAX_PMEM, 0)];
     good.generation_id = Some(Guid([7; 16]));
     good.watchdog = Some(WatchdogAction::InjectNmi);
     for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
@@ -141,6 +144,14 @@ fn vsock(cid: u32, plug: u32) -> VsockSpec {
     }
 }
 
+fn pmem(size: u64, file: u32) -> PmemSpec {
+    PmemSpec {
+        file: Slot(file),
+        size,
+        readonly: file == 0,
+    }
+}
+
 fn share(tag: &str, plug: u32) -> ShareSpec {
     ShareSpec {
         tag: tag.into(),
@@ -176,6 +187,19 @@ fn each_limit_is_kept() {
         |s| s.huge_pages = Some(3 << 20),
         |s| s.memory = 1 << 20,
         |s| s.memory += 1,
+        |s| (s.huge_pages, s.max_memory) = (Some(0), Some(s.memory + (2 << 20))),
+        |s| s.max_memory = Some(s.memory),
+        |s| s.max_memory = Some(s.memory + (1 << 20)),
+        |s| s.max_memory = Some(s.memory + MAX_MORE_MEMORY + (2 << 20)),
+        |s| {
+            s.disks = drives(MAX_DEVICES, DiskBus::Virtio);
+            s.max_memory = Some(1 << 30);
+        },
+        |s| s.pmem = vec![pmem(0, 0)],
+        |s| s.pmem = vec![pmem(1 << 20, 0)],
+        |s| s.pmem = vec![pmem(MAX_PMEM + (2 << 20), 0)],
+        |s| s.pmem = vec![pmem(2 << 20, 1)],
+        |s| s.pmem = vec![pmem(2 << 20, 0); MAX_DEVICES + 1],
         |s| s.boot = kernel(0, "a\0b"),
         |s| s.boot = kernel(1, ""),
         |s| s.boot = firmware(1, 0, 0),

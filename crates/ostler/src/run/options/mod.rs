@@ -5,6 +5,7 @@ mod devices;
 mod disk;
 mod net;
 mod places;
+mod pmem;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use devices::{BalloonOption, GenerationIdOption, ShareOption, ShareSource, V
 pub use disk::DiskOption;
 pub use net::{CardOption, NetOption, SwitchOption, TapOption};
 pub use places::{ConsoleOption, GdbOption};
+pub use pmem::PmemOption;
 
 use super::outcome;
 use boot::parse_firmware;
@@ -25,6 +27,7 @@ use devices::{parse_balloon, parse_generation_id, parse_share, parse_vsock, pars
 use disk::parse_disk;
 use net::parse_card;
 use places::{parse_console, parse_gdb};
+use pmem::parse_pmem;
 
 /// Options of `ostler run`.
 #[derive(Args, Debug)]
@@ -71,9 +74,10 @@ pub struct RunArgs {
     /// Number of CPUs: N[,max=M]. With a larger M, CPUs can be plugged in and unplugged while the guest runs.
     #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
     pub cpus: CpuOption,
-    /// RAM, such as 512M or 2G.
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_memory)]
-    pub memory: u64,
+    /// RAM, such as 512M or 2G: SIZE[,max=SIZE]. With a larger max the guest can grow to that while it runs (virtio-mem), if it is
+    /// asked to.
+    #[arg(long, value_name = "SIZE[,max=SIZE]", default_value = "512M", value_parser = parse_memory)]
+    pub memory: MemoryOption,
     /// Take RAM from huge pages of the host that were set aside: their size, such as 2M or 1G, or default. All of them are taken at
     /// the start.
     #[arg(long, value_name = "SIZE", value_parser = parse_huge_pages)]
@@ -111,6 +115,10 @@ pub struct RunArgs {
     /// runs. With readonly=on before dir or socket it may only be read. Several are possible.
     #[arg(long = "fs", value_name = "tag=NAME,dir=FOLDER", value_parser = parse_share)]
     pub shares: Vec<ShareOption>,
+    /// File that is memory of the guest, and keeps what is written there (virtio-pmem): FILE[,size=SIZE][,readonly]. With a size the
+    /// file is made, or grows, if need be. Repeat for more of them.
+    #[arg(long, value_name = "FILE[,...]", value_parser = parse_pmem)]
+    pub pmem: Vec<PmemOption>,
     /// Watchdog (i6300esb), and what happens when the guest lets it run out: action=reset, shutdown, poweroff, pause, debug, none or
     /// inject-nmi.
     #[arg(long, value_name = "action=WHAT", value_parser = parse_watchdog)]
@@ -209,10 +217,27 @@ fn parse_cpus(text: &str) -> Result<CpuOption, String> {
     Ok(CpuOption { now, most })
 }
 
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text)?;
-    spec::check_memory(bytes).map_err(|e| e.to_string())?;
-    Ok(bytes)
+/// What `--memory` takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryOption {
+    /// At the start.
+    pub now: u64,
+    /// What there can be, where memory comes and goes.
+    pub most: Option<u64>,
+}
+
+fn parse_memory(text: &str) -> Result<MemoryOption, String> {
+    let (now, most) = match text.split_once(",max=") {
+        Some((now, most)) => (now, Some(most)),
+        None => (text, None),
+    };
+    let now = parse_size(now)?;
+    spec::check_memory(now).map_err(|e| e.to_string())?;
+    let most = most.map(parse_size).transpose()?;
+    if let Some(most) = most {
+        spec::check_max_memory(now, most).map_err(|e| e.to_string())?;
+    }
+    Ok(MemoryOption { now, most })
 }
 
 fn parse_huge_pages(text: &str) -> Result<u64, String> {

@@ -68,6 +68,10 @@ fn the_whole_grammar_is_understood() {
         "tag=src,dir=/home/me,you",
         "--fs",
         "tag=b,readonly=on,socket=/run/fs",
+        "--pmem",
+        "m,e",
+        "--pmem",
+        "n,size=64M,readonly",
         "--watchdog",
         "action=inject-nmi",
         "--vm-generation-id",
@@ -99,6 +103,19 @@ fn the_whole_grammar_is_understood() {
         share("b", ShareSource::Socket("/run/fs".into())),
     ];
     assert_eq!(args.shares, shares);
+    let pmem = [
+        PmemOption {
+            path: "m,e".into(),
+            size: None,
+            readonly: false,
+        },
+        PmemOption {
+            path: "n".into(),
+            size: Some(64 << 20),
+            readonly: true,
+        },
+    ];
+    assert_eq!(args.pmem, pmem);
     assert_eq!(args.watchdog, Some(WatchdogAction::InjectNmi));
     assert_eq!(parse(&[]).unwrap().balloon, BalloonOption(None));
     assert_eq!(args.append, "-v quiet");
@@ -141,7 +158,22 @@ fn the_whole_grammar_is_understood() {
         mac,
     };
     assert_eq!(args.nets[2].net, NetOption::Switch(at_switch));
-    assert_eq!((args.cpus.now, args.cpus.most, args.memory), (4, None, 1 << 30));
+    assert_eq!((args.cpus.now, args.cpus.most), (4, None));
+    assert_eq!((args.memory.now, args.memory.most), (1 << 30, None));
+    let growing = parse(&["--cpus", "1,max=4", "--memory", "512M,max=2G"]).unwrap();
+    assert_eq!((growing.cpus.now, growing.cpus.most), (1, Some(4)));
+    assert_eq!(
+        (growing.memory.now, growing.memory.most),
+        (512 << 20, Some(2 << 30))
+    );
+    for wrong in [
+        ["--cpus", "4,max=2"],
+        ["--cpus", "1,most=2"],
+        ["--memory", "1G,max=1G"],
+        ["--memory", "1G,max=1025M"],
+    ] {
+        assert!(parse(&wrong).is_err(), "{wrong:?}");
+    }
     assert_eq!(args.serial, Some(ConsoleOption::File("log".into())));
     assert_eq!(args.console, ConsoleOption::Socket("con".into()));
     assert_eq!(args.gdb, Some(GdbOption::Tcp(([127, 0, 0, 1], 1234).into())));

@@ -1,11 +1,13 @@
 //! What the machine is made of: CPUs, memory, consoles.
 
 use ostler_machine::{MAX_CPUS, MachineType};
+use ostler_virtio::mem::MemControl;
 use serde_json::{Value, json};
 
 use super::{Answer, Context, Reply};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
+use crate::devices::PmemPart;
 use crate::driver::Request;
 use crate::manager::{Manager, Seat};
 use crate::spec::{Guid, OnReset, WatchdogAction};
@@ -67,7 +69,37 @@ pub(super) fn current(_: &Manager) -> Value {
 }
 
 pub(super) fn memory(manager: &Manager) -> Value {
-    json!({ "base-memory": manager.spec.memory, "plugged-memory": 0 })
+    json!({ "base-memory": manager.spec.memory, "plugged-memory": manager.plugged_memory() })
+}
+
+/// `query-memory-devices`.
+pub(super) fn memory_devices(manager: &Manager) -> Value {
+    let device = |(id, memory): (&str, &MemControl)| {
+        let data = json!({
+            "id": id,
+            "memaddr": memory.address(),
+            "requested-size": memory.requested(),
+            "size": memory.plugged(),
+            "max-size": memory.most(),
+            "block-size": memory.block_size(),
+            "node": 0,
+            "memdev": format!("/objects/{id}"),
+        });
+        json!({ "type": "virtio-mem", "data": data })
+    };
+    let persistent = |(id, part): (&str, PmemPart)| {
+        let data = json!({
+            "id": id,
+            "memaddr": part.address,
+            "size": part.size,
+            "memdev": format!("/objects/{id}"),
+        });
+        json!({ "type": "virtio-pmem", "data": data })
+    };
+    let pluggable = manager.memory().into_iter().map(device);
+    pluggable
+        .chain(manager.persistent_memory().map(persistent))
+        .collect()
 }
 
 pub(super) fn chardevs(manager: &Manager) -> Value {

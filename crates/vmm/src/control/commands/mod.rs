@@ -133,7 +133,7 @@ pub(super) const COMMANDS: &[Command] = &[
     look("query-iothreads", |_| json!([])),
     look("query-kvm", state::kvm),
     look("query-machines", machine::types),
-    look("query-memory-devices", |_| json!([])),
+    look("query-memory-devices", machine::memory_devices),
     look("query-memory-size-summary", machine::memory),
     look("query-name", |manager| json!({ "name": manager.spec.name })),
     with("query-named-block-nodes", block::nodes),

@@ -18,6 +18,8 @@ use crate::spec::{MacAddress, check_cid};
 /// Properties that can be set: seconds between two requests for a balloon's statistics, and the CID of a guest.
 const INTERVAL: &str = "guest-stats-polling-interval";
 const CID: &str = "guest-cid";
+/// How much of a virtio-mem device's memory the guest is to have plugged, in bytes.
+const REQUESTED: &str = "requested-size";
 
 /// A property: its name, its type, and its value or the type of the object that it leads to.
 struct Property {
@@ -74,6 +76,16 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
         }
         Part::Vsock(control) => list.push(value(CID, "uint64", control.cid())),
         Part::Share(tag) => list.push(value("tag", "str", &**tag)),
+        Part::Mem(control) => list.extend([
+            value(REQUESTED, "size", control.requested()),
+            value("size", "size", control.plugged()),
+            value("block-size", "size", control.block_size()),
+            value("memaddr", "uint64", control.address()),
+        ]),
+        Part::Pmem(part) => list.extend([
+            value("memaddr", "uint64", part.address),
+            value("size", "uint64", part.size),
+        ]),
         Part::Console | Part::Rng => {}
     }
     list
@@ -143,8 +155,11 @@ fn object(manager: &Manager, path: &str) -> Option<Vec<Property>> {
 
 fn find(manager: &Manager, path: &str) -> Result<Vec<Property>, Failure> {
     // A relative path is taken as one from the root, of which there is one here.
+    // The id of a device is the end of one path only.
     let absolute = if path.starts_with('/') {
         path.to_owned()
+    } else if manager.device(path).is_some() {
+        format!("/machine/peripheral/{path}")
     } else {
         format!("/{path}")
     };
@@ -196,6 +211,20 @@ pub(super) fn set(context: &mut Context, mut arguments: Arguments) -> Answer {
             let cid = check_cid(cid).map_err(|error| Failure::generic(error.to_string()))?;
             control.set_cid(cid);
             Ok(Reply::nothing())
+        }
+        Some(Part::Mem(control)) if name == REQUESTED => {
+            let bytes = value
+                .as_u64()
+                .ok_or_else(|| Failure::wrong_type(REQUESTED, "integer"))?;
+            if control.set_requested(bytes) {
+                return Ok(Reply::nothing());
+            }
+            let (most, block) = (control.most(), control.block_size());
+            Err(Failure::generic(if bytes > most {
+                format!("'{REQUESTED}' cannot exceed the memory backend size({most:#x})")
+            } else {
+                format!("'{REQUESTED}' has to be multiples of 'block-size' ({block:#x})")
+            }))
         }
         _ => Err(Failure::generic(
             "Insufficient permission to perform this operation",

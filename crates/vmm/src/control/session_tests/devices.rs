@@ -184,6 +184,60 @@ fn a_cpu_comes_where_there_is_room_and_what_is_wrong_with_one_is_said() {
 }
 
 #[test]
+fn a_guest_is_asked_to_have_more_memory() {
+    let mut talk = Talk::negotiated();
+    let set = |value: Value| json!({ "path": "vmem0", "property": "requested-size", "value": value });
+    let block = 2u64 << 20;
+    for (wrong, words) in [
+        (
+            json!(block + 1),
+            "'requested-size' has to be multiples of 'block-size' (0x200000)",
+        ),
+        (
+            json!(9 * block),
+            "'requested-size' cannot exceed the memory backend size(0x1000000)",
+        ),
+        (
+            json!(-1),
+            "Invalid parameter type for 'requested-size', expected: integer",
+        ),
+        (
+            json!("all"),
+            "Invalid parameter type for 'requested-size', expected: integer",
+        ),
+    ] {
+        assert_eq!(talk.bad("qom-set", set(wrong)).1, words);
+    }
+    talk.good("qom-set", set(json!(3 * block)));
+    let devices = talk.good("query-memory-devices", json!({}));
+    let expected = json!({ "id": "vmem0", "memaddr": 4u64 << 30, "requested-size": 3 * block, "size": 0,
+        "max-size": 8 * block, "block-size": block, "node": 0, "memdev": "/objects/vmem0" });
+    let persistent =
+        json!({ "id": "pmem0", "memaddr": 5u64 << 30, "size": 2 << 20, "memdev": "/objects/pmem0" });
+    assert_eq!(
+        devices,
+        json!([
+            { "type": "virtio-mem", "data": expected },
+            { "type": "virtio-pmem", "data": persistent },
+        ])
+    );
+    let get = json!({ "path": "/machine/peripheral/vmem0", "property": "requested-size" });
+    assert_eq!(talk.good("qom-get", get), 3 * block);
+    let address = json!({ "path": "/machine/peripheral/pmem0", "property": "memaddr" });
+    assert_eq!(talk.good("qom-get", address), 5u64 << 30);
+    assert!(
+        talk.line("info mtree")
+            .contains("0000000140000000-00000001401fffff: persistent")
+    );
+    let summary = talk.good("query-memory-size-summary", json!({}));
+    assert_eq!(summary, json!({ "base-memory": 16 << 20, "plugged-memory": 0 }));
+    assert_eq!(
+        talk.bad("device_del", json!({ "id": "vmem0" })).1,
+        "Bus 'pcie.0' does not support hotplugging"
+    );
+}
+
+#[test]
 fn cards_and_entropy_sources_fill_the_ports() {
     let mut talk = Talk::negotiated();
     let (ours, _cable) = UnixStream::pair().unwrap();
@@ -206,7 +260,7 @@ fn cards_and_entropy_sources_fill_the_ports() {
     talk.good("set_link", json!({ "name": "n1", "up": false }));
     talk.good("device_del", json!({ "id": "/machine/peripheral/c1" }));
     talk.good("netdev_del", json!({ "id": "n1" }));
-    assert_eq!(talk.manager.devices().len(), 4 + 3);
+    assert_eq!(talk.manager.devices().len(), 6 + 3);
 }
 
 #[test]

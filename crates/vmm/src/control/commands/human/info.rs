@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ostler_ahci::TrayControl;
 use ostler_bus::AddressMap;
-use ostler_memory::RamSlot;
+use ostler_memory::{RamSlot, persistent_slots};
 use serde_json::Value;
 
 use super::registers;
@@ -357,13 +357,13 @@ fn bar_at(tree: &Value, base: u64, kind: &str) -> Option<String> {
 fn memory_tree(manager: &Manager) -> String {
     let tree = pci::query(manager);
     let mut shown = String::from("memory\n");
-    for slot in RamSlot::all_of(manager.ram()) {
-        let _ = writeln!(
-            shown,
-            "  {:016x}-{:016x}: ram",
-            slot.gpa,
-            slot.gpa + (slot.len - 1)
-        );
+    let ram = RamSlot::all_of(manager.ram())
+        .into_iter()
+        .map(|slot| (slot, "ram"));
+    let persistent = persistent_slots(manager.ram()).into_iter();
+    for (slot, kind) in ram.chain(persistent.map(|slot| (slot, "persistent"))) {
+        let end = slot.gpa + (slot.len - 1);
+        let _ = writeln!(shown, "  {:016x}-{end:016x}: {kind}", slot.gpa);
     }
     show_ranges(
         &mut shown,
