@@ -3,6 +3,7 @@
 mod client;
 mod load;
 mod look;
+mod unsynced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,6 +36,8 @@ struct Figures {
     after: usize,
     /// Guests that were found again.
     found: usize,
+    /// Files that were lost because they were not synced.
+    lost: usize,
 }
 
 /// A kernel that sleeps for ever, by Multiboot.
@@ -332,6 +335,9 @@ fn a_daemon_that_is_killed_at_any_moment_loses_nothing() {
             figures.kills += 1;
             figures.at_start += 1;
         }
+        if random.below(2) == 0 {
+            figures.lost += unsynced::lose(&host.path("definitions"), &mut random);
+        }
         host.start_again();
         check(&host, &all, &mut loads, &mut figures);
         check_files(&host);
@@ -348,8 +354,8 @@ fn a_daemon_that_is_killed_at_any_moment_loses_nothing() {
     let answered: usize = loads.iter().map(|load| load.answered).sum();
     println!(
         "{} kills, {} of them while the daemon started; {answered} calls answered; on their way: {} not done, {} done; \
-         {} times a guest was found again",
-        figures.kills, figures.at_start, figures.before, figures.after, figures.found
+         {} times a guest was found again; {} files were lost and made again",
+        figures.kills, figures.at_start, figures.before, figures.after, figures.found, figures.lost
     );
-    assert!(answered > kills && figures.found > 0);
+    assert!(answered > kills && figures.found > 0 && figures.lost > 0);
 }
