@@ -304,9 +304,11 @@ impl Logged {
             }
         }
         let synced = paths.iter().zip(steps::sync_files(&paths));
-        let synced = synced.map(|(path, synced)| synced.inspect_err(|_| write_again(path)));
-        // Each of them, whatever becomes of others.
-        synced.fold(Ok(()), |all, synced| all.and(synced))?;
+        // Each of them is looked at, whatever becomes of others.
+        let synced: Vec<_> = synced
+            .map(|(path, synced)| synced.inspect_err(|_| write_again(path)))
+            .collect();
+        synced.into_iter().collect::<io::Result<()>>()?;
         sync_folder(&self.definitions.folder)?;
         sync_folder(&self.definitions.autostart)
     }

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::load::Random;
 
-const PAGE: usize = 4096;
+/// Bytes of a page of the log; the first two have its heads.
+pub const PAGE: usize = 4096;
 /// Bytes before the text of a change.
 const HEAD: usize = 32;
 
