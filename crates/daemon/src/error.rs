@@ -19,6 +19,17 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
+    /// The log of changes cannot be read, and may have definitions that are nowhere else.
+    #[error(
+        "the log of changes \"{}\" cannot be used: {why}; start and end the daemon once that wrote it, or move the file away to go on without it",
+        path.display()
+    )]
+    ChangeLog {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The configuration file is wrong. Nothing of it was used.
     #[error("\"{}\", line {line}: {reason}", path.display())]
     Config {

@@ -13,6 +13,8 @@ mod doors;
 mod error;
 mod events;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod groups;
 mod guest;
 mod host;
@@ -83,6 +85,7 @@ impl Shared {
 /// A daemon that serves. Dropping it hangs up on clients and leaves guests running.
 pub struct Daemon {
     server: Server,
+    domains: Arc<Domains>,
     /// Keeps a second daemon away.
     _lock: File,
 }
@@ -155,7 +158,11 @@ impl Daemon {
         let server = Server::start(doors, tls, shared)?;
         domains.autostart();
         systemd::notify("READY=1");
-        Ok(Self { server, _lock: lock })
+        Ok(Self {
+            server,
+            domains,
+            _lock: lock,
+        })
     }
 
     /// Reads the files of TLS again: certificates, key, revocations, and who is let in. Clients that are connected stay. If anything
@@ -176,5 +183,6 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         systemd::notify("STOPPING=1");
+        self.domains.settle_definitions();
     }
 }

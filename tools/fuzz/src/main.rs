@@ -11,6 +11,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("ahci", ostler_ahci::fuzzing::ahci),
     ("bootdisk-configuration", ostler_bootdisk::fuzzing::configuration),
     ("bootdisk-image", ostler_bootdisk::fuzzing::image),
+    ("daemon-changes", ostler_daemon::fuzzing::changes),
     ("display-ports", ostler_display::fuzzing::ports),
     ("e1000e", ostler_e1000e::fuzzing::e1000e),
     ("hostnet-netlink", ostler_hostnet::fuzzing::netlink),

@@ -10,7 +10,7 @@ use super::lifecycle::{Run, refused};
 use super::plan::Plan;
 use super::{Domains, RunStatus};
 use crate::Error;
-use crate::files::remove_unfinished;
+use crate::files::forget_beside;
 use crate::guest::{Attached, RunFiles, cards};
 
 fn read_status(files: &RunFiles) -> std::io::Result<RunStatus> {
@@ -40,8 +40,8 @@ impl Domains {
     fn find_one(self: &Arc<Self>, files: &RunFiles) -> Result<(), String> {
         let text = |error: std::io::Error| error.to_string();
         let status = read_status(files).map_err(text)?;
-        remove_unfinished(&files.definition());
-        remove_unfinished(&files.status());
+        forget_beside(&files.definition());
+        forget_beside(&files.status());
         let xml = fs::read_to_string(files.definition()).map_err(text)?;
         let definition = Arc::new(Definition::read_running(&xml).map_err(|e| e.to_string())?);
         let known = self.list().get(&definition.uuid).cloned();

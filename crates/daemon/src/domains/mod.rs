@@ -327,6 +327,13 @@ impl Domains {
         Ok(())
     }
 
+    /// Has the files of definitions last as they are, at the daemon's end.
+    pub fn settle_definitions(&self) {
+        if let Err(error) = self.store.settle() {
+            crate::log::note!("the next start has something of definitions to do yet: {error}");
+        }
+    }
+
     /// Starts the guests that start with the host, once for each time that the host starts.
     pub fn autostart(self: &Arc<Self>) {
         if self.autostarted.exists() {

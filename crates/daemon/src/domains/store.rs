@@ -6,20 +6,24 @@ use std::path::{Path, PathBuf};
 use ostler_libvirt::types::Uuid;
 
 use super::definition::Definition;
-use crate::definitions::Definitions;
+use crate::definitions::Logged;
 use crate::files::make_private_folder;
 use crate::{Error, uuid};
 
 /// The folder of guests' definitions, with `nvram/UUID.fd` for what their firmware keeps.
 pub struct Store {
-    definitions: Definitions,
+    definitions: Logged,
     variables: PathBuf,
+}
+
+fn name(definition: &Definition) -> String {
+    definition.name.clone()
 }
 
 impl Store {
     /// Uses `folder`, which is made if it is not there.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let definitions = Definitions::open(folder)?;
+        let definitions = Logged::open(folder, Definition::read, name)?;
         let variables = folder.join("nvram");
         make_private_folder(&variables)?;
         Ok(Self {
@@ -30,8 +34,7 @@ impl Store {
 
     /// Every definition, and whether it starts with the host. A file that cannot be read is left alone, and noted.
     pub fn load(&self) -> Result<Vec<(Definition, bool)>, Error> {
-        self.definitions
-            .load(Definition::read, |definition| definition.name.clone())
+        self.definitions.load(Definition::read, name)
     }
 
     /// Keeps a definition, in place of the one of that name.
@@ -52,6 +55,11 @@ impl Store {
     /// Has a guest start with the host, or not.
     pub fn set_autostart(&self, name: &str, autostart: bool) -> io::Result<()> {
         self.definitions.set_autostart(name, autostart)
+    }
+
+    /// Has the files last as they are, so that the next start has nothing to do with the log of changes.
+    pub fn settle(&self) -> io::Result<()> {
+        self.definitions.settle()
     }
 
     /// The file that keeps the variables of a guest's firmware.
@@ -87,8 +95,8 @@ mod tests {
         fs::write(folder.join("c.xml"), "<domain/>").unwrap();
         fs::write(folder.join("d.xml"), &*definition("a", 1).xml).unwrap();
 
-        let found = Store::open(&folder).unwrap().load().unwrap();
-        assert_eq!(found, [(definition("a", 2), true)]);
+        let store = Store::open(&folder).unwrap();
+        assert_eq!(store.load().unwrap(), [(definition("a", 2), true)]);
         assert!(!folder.join("b.xml.new").exists());
         assert!(
             folder.join("c.xml").exists(),

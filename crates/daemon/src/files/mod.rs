@@ -1,11 +1,14 @@
 //! Files that last: written whole and for good, or not at all.
 
 #[cfg(test)]
+pub mod faults;
+#[cfg(test)]
 mod power_cut;
-mod steps;
+pub mod steps;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -31,13 +34,49 @@ fn folder_of(path: &Path) -> &Path {
 /// Writes a file whole and for good: a daemon that is killed, or a host that loses power, leaves the old one or the new one. Only
 /// this user may read it.
 pub fn write_durably(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let written = write_beside(path, contents).and_then(|file| {
+        // Before it has its name: a name may last sooner than what it stands for.
+        steps::sync_file(&file, &unfinished(path))?;
+        put_in_place(path)
+    });
+    written.inspect_err(|_| forget_beside(path))?;
+    sync_folder_of(path)
+}
+
+/// Writes what is to be the file at `path` beside it. Nothing of that lasts yet.
+pub fn write_beside(path: &Path, contents: &[u8]) -> io::Result<File> {
     let new = unfinished(path);
-    // One of a daemon that was killed may be there, with a mode of its own.
-    remove_if_there(&new)?;
-    let file = steps::write_new(&new, contents)?;
-    // Before it has its name: a name may last sooner than what it stands for.
-    steps::sync_file(&file, &new)?;
-    steps::rename(&new, path)?;
+    let written = match steps::write_new(&new, contents) {
+        // One of a daemon that was killed is there, with a mode of its own.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_if_there(&new)?;
+            steps::write_new(&new, contents)
+        }
+        written => written,
+    };
+    written.inspect_err(|_| forget_beside(path))
+}
+
+/// Gives what [`write_beside`] has written its name. Nothing of that lasts yet.
+pub fn put_in_place(path: &Path) -> io::Result<()> {
+    steps::rename(&unfinished(path), path)
+}
+
+/// Removes what [`write_beside`] has written.
+pub fn forget_beside(path: &Path) {
+    // What stays goes when definitions are read.
+    let _ = remove_if_there(&unfinished(path));
+}
+
+/// Has the kernel begin to write what a file has, and waits for nothing.
+pub fn begin_writing(file: &File) {
+    // Only a hint: whoever needs the contents to last syncs the file.
+    // SAFETY: the descriptor is open, and no memory is passed.
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Makes what happened to the name of a file last.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     sync_folder(folder_of(path))
 }
 
@@ -78,11 +117,6 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Removes what a daemon that was killed left of writing the file at `path`.
-pub fn remove_unfinished(path: &Path) {
-    let _ = remove_if_there(&unfinished(path));
 }
 
 /// The names in a folder that are text.

@@ -17,7 +17,7 @@ use super::network::{Live, Network};
 use super::switch::{self, NetworkFiles};
 use super::{Networks, kernel, storage_failed, switch_name};
 use crate::Error;
-use crate::files::{remove_unfinished, write_durably};
+use crate::files::{forget_beside, write_durably};
 
 /// What a switch may take to end by itself once it was told to.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -264,7 +264,7 @@ impl Networks {
         if files.folder != folder {
             return Err("it is another's folder".into());
         }
-        remove_unfinished(&files.definition());
+        forget_beside(&files.definition());
         self.find_what_runs(&definition, &files)
             .map_err(|error| error.to_string())?;
         let known = self.list().get(&uuid).cloned();

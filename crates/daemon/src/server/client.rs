@@ -55,6 +55,8 @@ pub struct Client {
 struct Calls {
     running: usize,
     waiting: VecDeque<Message>,
+    /// The thread that reads waits for a call to be done.
+    is_full: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -218,6 +220,7 @@ impl Client {
         }
         let mut calls = locked(&self.calls);
         while calls.waiting.len() >= MAX_WAITING {
+            calls.is_full = true;
             calls = self.call_done.wait(calls).unwrap_or_else(PoisonError::into_inner);
         }
         if calls.running < MAX_RUNNING {
@@ -280,8 +283,12 @@ impl Client {
             Some(message) => self.submit(message),
             None => calls.running -= 1,
         }
+        let was_full = std::mem::take(&mut calls.is_full);
         drop(calls);
-        self.call_done.notify_all();
+        // Waking costs a call of the kernel's even if nobody sleeps.
+        if was_full {
+            self.call_done.notify_all();
+        }
     }
 
     fn end(&self) {

@@ -2,7 +2,8 @@
 //!
 //! What POSIX promises, and no more: a file's contents last once the file was synced, a name once its folder was. Of what was done to
 //! the names of a folder since, any number of steps may have come to last, in their order, whatever happened in other folders. Of
-//! contents that were not synced there may be nothing, a part, a part and zeroes, or all.
+//! contents that were not synced there may be nothing, a part, a part and zeroes, or all; where they were written over others, any
+//! sectors of them, or a part and rubbish up to the end of its sector.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +13,24 @@ use std::path::{Path, PathBuf};
 use super::random::Random;
 use super::tape::Step;
 
+/// Bytes that a disk writes at once.
+const SECTOR: usize = 512;
+
 type Names = BTreeMap<String, usize>;
 
 enum Node {
     Folder(Folder),
-    File { contents: Vec<u8>, is_synced: bool },
+    File(Contents),
     Link(PathBuf),
+}
+
+struct Contents {
+    /// As whoever runs sees them.
+    now: Vec<u8>,
+    /// None before the file was synced.
+    lasting: Option<Vec<u8>>,
+    /// What was written since, and where.
+    since: Vec<(usize, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -79,6 +92,14 @@ impl Disk {
         }
     }
 
+    fn contents(&mut self, path: &Path) -> &mut Contents {
+        let found = self.find(path);
+        match &mut self.nodes[found] {
+            Node::File(contents) => contents,
+            _ => panic!("{} is no file", path.display()),
+        }
+    }
+
     fn change(&mut self, folder: &Path, change: Change) {
         let folder = self.folder(folder);
         change.apply(&mut folder.now);
@@ -97,8 +118,12 @@ impl Disk {
         match step {
             Step::MakeFolder(path) if is_here(path) => self.put(path, Node::Folder(Folder::default())),
             Step::Write(path, contents) if is_here(path) => {
-                let (contents, is_synced) = (contents.clone(), false);
-                self.put(path, Node::File { contents, is_synced });
+                let contents = Contents {
+                    now: contents.clone(),
+                    lasting: None,
+                    since: Vec::new(),
+                };
+                self.put(path, Node::File(contents));
             }
             Step::Link(to, path) if is_here(path) => self.put(path, Node::Link(to.clone())),
             Step::Rename(from, to) if is_here(from) => {
@@ -113,11 +138,15 @@ impl Disk {
                 let (folder, name) = split(path);
                 self.change(folder, Change::Take(name));
             }
+            Step::WriteAt(path, at, bytes) if is_here(path) => {
+                let contents = self.contents(path);
+                contents.now[*at..][..bytes.len()].copy_from_slice(bytes);
+                contents.since.push((*at, bytes.clone()));
+            }
             Step::SyncFile(path) if is_here(path) => {
-                let file = self.find(path);
-                if let Node::File { is_synced, .. } = &mut self.nodes[file] {
-                    *is_synced = true;
-                }
+                let contents = self.contents(path);
+                contents.lasting = Some(contents.now.clone());
+                contents.since.clear();
             }
             Step::SyncFolder(path) if is_here(path) => {
                 let folder = self.folder(path);
@@ -146,15 +175,44 @@ impl Disk {
                     self.leave(node, random, &at.join(name));
                 }
             }
-            Node::File { contents, is_synced } => {
-                let left = match is_synced {
-                    true => contents.clone(),
-                    false => torn(contents, random),
-                };
-                fs::write(at, left).unwrap();
-            }
+            Node::File(contents) => fs::write(at, contents.left(random)).unwrap(),
             Node::Link(to) => symlink(to, at).unwrap(),
         }
+    }
+}
+
+impl Contents {
+    fn left(&self, random: &mut Random) -> Vec<u8> {
+        let Some(lasting) = &self.lasting else {
+            return torn(&self.now, random);
+        };
+        let mut left = lasting.clone();
+        for (at, bytes) in &self.since {
+            tear_into(&mut left[*at..][..bytes.len()], bytes, random);
+        }
+        left
+    }
+}
+
+/// What may be left of writing `bytes` over `left`: nothing, a part with or without rubbish after it, some sectors, or all.
+fn tear_into(left: &mut [u8], bytes: &[u8], random: &mut Random) {
+    let part = random.below(bytes.len() + 1);
+    match random.below(5) {
+        0 => {}
+        1 => left[..part].copy_from_slice(&bytes[..part]),
+        2 => {
+            left[..part].copy_from_slice(&bytes[..part]);
+            let sector = part.next_multiple_of(SECTOR).min(bytes.len());
+            left[part..sector].fill_with(|| random.below(256) as u8);
+        }
+        3 => {
+            for (left, bytes) in left.chunks_mut(SECTOR).zip(bytes.chunks(SECTOR)) {
+                if random.below(2) == 0 {
+                    left.copy_from_slice(bytes);
+                }
+            }
+        }
+        _ => left.copy_from_slice(bytes),
     }
 }
 

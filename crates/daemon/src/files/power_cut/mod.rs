@@ -49,7 +49,11 @@ fn record() -> Recording {
     // Nothing was done to the folder that was not taken down.
     let mut disk = Disk::new(folder.path());
     let parts = std::iter::once(folder.path().to_owned()).chain(folders_in(folder.path()));
-    let synced = parts.map(Step::SyncFolder).collect::<Vec<_>>();
+    let files = files_in(folder.path())
+        .into_keys()
+        .map(|path| folder.path().join(path));
+    let files = files.filter(|path| !path.is_symlink()).map(Step::SyncFile);
+    let synced = files.chain(parts.map(Step::SyncFolder)).collect::<Vec<_>>();
     steps.iter().chain(&synced).for_each(|step| disk.play(step));
     let played = scratch();
     disk.lose_power(&mut random, played.path());
@@ -179,6 +183,52 @@ fn losses(left_out: impl Fn(&Step) -> bool) -> usize {
     (0..200)
         .filter(|seed| replay(&recording, &steps, *seed).is_err())
         .count()
+}
+
+/// Whether a path is in the folder of guests, and ends so.
+fn is_of_guests(path: &Path, end: &str) -> bool {
+    let text = path.to_str().unwrap();
+    text.contains("/guests") && text.ends_with(end)
+}
+
+#[test]
+fn a_daemon_that_does_not_sync_its_log_is_found_out() {
+    let losses = losses(|step| matches!(step, Step::SyncFile(path) if is_of_guests(path, ".changes")));
+    println!("{losses} of 200 replays lose something");
+    assert!(losses > 0);
+}
+
+#[test]
+fn a_daemon_that_empties_its_log_before_files_last_is_found_out() {
+    let of_files = losses(|step| matches!(step, Step::SyncFile(path) if is_of_guests(path, ".xml")));
+    let of_names = losses(|step| matches!(step, Step::SyncFolder(path) if is_of_guests(path, "guests")));
+    let of_links =
+        losses(|step| matches!(step, Step::SyncFolder(path) if is_of_guests(path, "guests/autostart")));
+    println!("{of_files}, {of_names} and {of_links} of 200 replays lose something");
+    assert!(of_files > 0 && of_names > 0 && of_links > 0);
+}
+
+#[test]
+fn a_daemon_that_begins_its_log_anew_too_early_is_found_out() {
+    // The head of each generation is written before the files of the last change, and those that are synced after it.
+    let recording = record();
+    let mut steps = recording.steps.clone();
+    let is_head =
+        |step: &Step| matches!(step, Step::WriteAt(_, at, _) if *at < crate::definitions::entry::FIRST);
+    let heads: Vec<_> = (0..steps.len()).filter(|at| is_head(&steps[*at])).collect();
+    assert!(heads.len() > 3, "the log was full {} times", heads.len());
+    for at in heads {
+        let files = steps[..at]
+            .iter()
+            .rposition(|step| matches!(step, Step::Rename(..)))
+            .unwrap();
+        steps[files..=at].rotate_right(1);
+    }
+    let losses = (0..1000)
+        .filter(|seed| replay(&recording, &steps, *seed).is_err())
+        .count();
+    println!("{losses} of 1000 replays lose something");
+    assert!(losses > 0);
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub enum Step {
     MakeFolder(PathBuf),
     /// A file was made, with these contents.
     Write(PathBuf, Vec<u8>),
+    /// A file was written into, from this byte on.
+    WriteAt(PathBuf, usize, Vec<u8>),
     /// A file's contents last.
     SyncFile(PathBuf),
     /// A file got another name.

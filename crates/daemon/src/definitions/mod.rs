@@ -1,5 +1,11 @@
 //! Definitions in files: one readable XML file each, and a link to those that start with the host.
 
+pub mod entry;
+mod log;
+mod logged;
+
+pub use logged::Logged;
+
 use std::fmt::Display;
 use std::fs;
 use std::io;
