@@ -6,6 +6,7 @@ mod namespaces;
 mod support;
 
 mod cards;
+mod clients;
 mod commands;
 mod console;
 mod counted;
@@ -36,5 +37,6 @@ mod setup;
 mod sharing;
 mod tuning;
 mod virt_install;
+mod virtinst;
 mod volume_streams;
 mod volumes;
