@@ -14,7 +14,7 @@ dpkg --remove ostler >/dev/null 2>&1
 [ "$(guest)" = "$before" ]
 if systemctl cat ostler.service 2>/dev/null; then exit 1; fi
 if [ -e /run/libvirt/libvirt-sock ]; then exit 1; fi
-ls /var/lib/ostler/guests
+ls /var/lib/ostler/guests/*.xml
 dpkg --purge ostler >/dev/null 2>&1
 systemctl --failed --no-legend --plain
 echo END removed

@@ -134,5 +134,5 @@ fn systemd_runs_what_the_package_brings() {
         lines("again"),
         ["active", "active", "active", "default", "default"]
     );
-    assert_eq!(lines("removed"), ["inn.xml"]);
+    assert_eq!(lines("removed"), ["/var/lib/ostler/guests/inn.xml"]);
 }
