@@ -81,5 +81,5 @@ ostler doctor
 echo END doctor
 
 echo BEGIN failed
-systemctl --failed --no-legend --plain
+systemctl --failed --no-legend --plain --no-pager
 echo END failed

@@ -16,5 +16,5 @@ if systemctl cat ostler.service 2>/dev/null; then exit 1; fi
 if [ -e /run/libvirt/libvirt-sock ]; then exit 1; fi
 ls /var/lib/ostler/guests/*.xml
 dpkg --purge ostler >/dev/null 2>&1
-systemctl --failed --no-legend --plain
+systemctl --failed --no-legend --plain --no-pager
 echo END removed

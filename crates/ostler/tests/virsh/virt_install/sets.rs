@@ -322,7 +322,8 @@ fn the_set_debian_boots_to_its_login() {
         "/dev/vda1"
     );
     assert_eq!(
-        console.shell("systemctl is-system-running --wait; systemctl --failed --no-legend --plain"),
+        console
+            .shell("systemctl is-system-running --wait; systemctl --failed --no-legend --plain --no-pager"),
         "running"
     );
     // The link of the agent's channel, as the agent looks for it.
