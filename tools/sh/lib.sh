@@ -16,6 +16,8 @@ DHCLIENT=target/dhclient
 LIBVIRTD=target/libvirtd
 # A client in tests.
 VIRT_INSTALL=target/virt-install
+# More of them.
+CLIENTS=target/libvirt-clients
 # Debian's signed boot loaders.
 SIGNED_BOOT=target/signed-boot
 # What it loads beside the standard modules.
@@ -262,6 +264,12 @@ need_virt_install() {
 		python3-chardet python3-charset-normalizer python3-idna python3-urllib3 gir1.2-freedesktop gir1.2-glib-2.0 \
 		gir1.2-libosinfo-1.0 libgirepository-1.0-1 libosinfo-1.0-0 osinfo-db libsoup-3.0-0 libxslt1.1 libbrotli1 libnghttp2-14 libpsl5 \
 		libsqlite3-0 libglib2.0-0 libffi8 libxml2 libicu72
+}
+
+# Some start services, and libvirt-dbus wants libvirt's own daemon.
+need_libvirt_clients() {
+	need_unpacked "$CLIENTS" "clients of libvirt" libvirt-dbus libvirt-glib-1.0-0 dbus-daemon libdbus-1-3 libapparmor1 libexpat1 libcap-ng0 \
+		libglib2.0-0 prometheus-libvirt-exporter collectd-core libsys-virt-perl
 }
 
 # Its packages would install a boot loader on a machine with UEFI.

@@ -4,10 +4,12 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use support::boot_disk::run;
+use support::system_disk::{copy_debian, debian, empty_disk, write_linux_mbr};
 use support::{Guest, OSTLER, Running, assert_fsck_clean, guest_folder};
 
 /// The nextest profile ends a hang before.
@@ -17,29 +19,12 @@ const MIB: u64 = 1 << 20;
 /// Of the partition for EFI.
 const EFI_MIB: u64 = 64;
 
-fn run(program: &str, args: &[&str], folder: &Path) {
-    let output = Command::new(program).args(args).current_dir(folder).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {said}");
-}
-
 fn is_there(test: &str, programs: &[&str]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|path| !Path::new(path).exists()).collect();
     if !missing.is_empty() {
         eprintln!("SKIPPED {test}: there is no {missing:?}; ./test installs mtools and e2fsprogs");
     }
     missing.is_empty()
-}
-
-/// The system disk of the tests, if it was made.
-fn debian(test: &str) -> Option<PathBuf> {
-    let made = guest_folder().join("debian");
-    if !made.join("recipe").exists() {
-        eprintln!("SKIPPED {test}: no system disk under target/guest/debian; ./test makes it, as root");
-        return None;
-    }
-    Some(made)
 }
 
 /// CRC-32 as GPT has it.
@@ -91,18 +76,6 @@ fn write_gpt(disk: &Path, partitions: &[(u64, u64)]) {
     let sum = crc32(&header);
     header[16..20].copy_from_slice(&sum.to_le_bytes());
     file.write_all_at(&header, SECTOR).unwrap();
-}
-
-/// One Linux partition from 1 MiB on.
-fn write_mbr(disk: &Path) {
-    let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
-    let sectors = file.metadata().unwrap().len() / SECTOR - 2048;
-    let mut table = [0; 66];
-    table[..8].copy_from_slice(&[0x80, 0xfe, 0xff, 0xff, 0x83, 0xfe, 0xff, 0xff]);
-    table[8..12].copy_from_slice(&2048u32.to_le_bytes());
-    table[12..16].copy_from_slice(&(sectors as u32).to_le_bytes());
-    table[64..].copy_from_slice(&[0x55, 0xaa]);
-    file.write_all_at(&table, 0x1be).unwrap();
 }
 
 /// A FAT partition for EFI at 1 MiB of `disk` with a boot loader entry for `kernel` and `initrd`.
@@ -163,59 +136,6 @@ fn boot_loader_entries_on_an_efi_partition_start_linux() {
     outcome.assert_clean();
     assert_eq!(outcome.section("line"), "console=ttyS0 panic=-1 ostler.test=1\n");
     assert!(outcome.console.contains("\n131072\n"), "{}", outcome.console);
-}
-
-/// Debian's disk as a partition of `disk` from `start` on, with a table of file systems that names no device.
-fn copy_debian(made: &Path, folder: &Path, start: u64, files: &[(&str, &str)]) -> String {
-    let seek = format!("seek={start}");
-    let from = format!("if={}", made.join("disk.img").display());
-    run(
-        "dd",
-        &[
-            &from,
-            "of=disk.img",
-            "bs=1M",
-            "conv=sparse,notrunc",
-            "oflag=seek_bytes",
-            &seek,
-            "status=none",
-        ],
-        folder,
-    );
-    let mut id = [0; 16];
-    let file = fs::File::open(folder.join("disk.img")).unwrap();
-    file.read_exact_at(&mut id, start + 1024 + 0x68).unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let uuid = [&id[..4], &id[4..6], &id[6..8], &id[8..10], &id[10..]]
-        .map(hex)
-        .join("-");
-    let image = format!("disk.img?offset={start}");
-    let table = format!("UUID={uuid} / ext4 errors=remount-ro 0 1\n");
-    for (path, contents) in files.iter().chain(&[("etc/fstab", table.as_str())]) {
-        fs::write(folder.join("file"), contents.replace("UUID-OF-ROOT", &uuid)).unwrap();
-        let folder_of = path.rsplit_once('/').unwrap().0;
-        let mut commands = String::new();
-        if folder_of != "etc" {
-            commands = format!("mkdir {folder_of}\n");
-        } else {
-            commands.push_str(&format!("rm {path}\n"));
-        }
-        commands.push_str(&format!("write file {path}\n"));
-        fs::write(folder.join("commands"), commands).unwrap();
-        run("/sbin/debugfs", &["-w", "-f", "commands", &image], folder);
-    }
-    uuid
-}
-
-/// A disk of the size of Debian's, with a table of partitions before it.
-fn empty_disk(folder: &Path, made: &Path, before: u64) -> PathBuf {
-    let disk = folder.join("disk.img");
-    let size = fs::metadata(made.join("disk.img")).unwrap().len();
-    fs::File::create(&disk)
-        .unwrap()
-        .set_len(before + size + MIB)
-        .unwrap();
-    disk
 }
 
 /// Debian from its disk to its prompt and to its end.
@@ -285,7 +205,7 @@ fn debian_starts_by_its_grub_configuration_from_an_mbr_disk() {
         \tlinux /vmlinuz root=UUID=UUID-OF-ROOT ro console=ttyS0 quiet\n\
         \tinitrd /initrd.img\n}\n";
     let uuid = copy_debian(&made, &folder, MIB, &[("boot/grub/grub.cfg", configuration)]);
-    write_mbr(&disk);
+    write_linux_mbr(&disk);
     let (line, root) = boot_to_the_prompt(guest, &disk, MIB);
     assert_eq!(
         line,

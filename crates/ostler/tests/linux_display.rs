@@ -74,18 +74,7 @@ fn make_image(folder: &Path, script: &str) -> PathBuf {
     let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
     initrd.extend(ostler_guest_image::overlay(script, &[]));
     fs::write(boot.join("initrd.img"), initrd).unwrap();
-    let modules =
-        "linux normal echo read test configfile iso9660 part_msdos part_gpt search halt reboot all_video";
-    let made = Command::new("grub-mkrescue")
-        .args(["--output=image.iso", "--locales=", "--fonts=", "--themes="])
-        .arg(format!("--install-modules={modules}"))
-        .arg("tree")
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&made.stderr);
-    assert!(made.status.success(), "grub-mkrescue: {said}");
-    folder.join("image.iso")
+    support::boot_disk::make_hybrid_image(folder)
 }
 
 /// A guest with a display.

@@ -7,7 +7,6 @@ mod reboot;
 mod secure_boot;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,41 +15,6 @@ use support::{OSTLER, assert_healthy, guest_folder};
 
 /// A guest from reset to power-off. The BIOS and half of an UEFI are no 64-bit code, which the software CPU interprets.
 const LIMIT: Duration = Duration::from_secs(600);
-
-/// Sectors before the disk's partition, and in all.
-const PARTITION: u32 = 2048;
-const SECTORS: u32 = 48 * 2048;
-const MODULES: [&str; 9] = [
-    "part_msdos",
-    "fat",
-    "linux",
-    "serial",
-    "echo",
-    "normal",
-    "reboot",
-    "halt",
-    "configfile",
-];
-
-/// What the boot loader does as soon as it runs.
-const GRUB_COMMANDS: &str = "serial --unit=0 --speed=115200\n\
-     terminal_input serial\n\
-     terminal_output serial\n\
-     set root=hd0,msdos1\n\
-     echo THE BOOT LOADER IS UP\n\
-     linux /vmlinuz console=ttyS0 panic=-1 quiet\n\
-     initrd /initrd.img\n\
-     boot\n";
-
-fn run(program: &str, args: &[&str], folder: &Path) {
-    let output = Command::new(program).args(args).current_dir(folder).output();
-    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
 
 /// True if everything is there; else says what is not.
 fn is_there(test: &str, paths: &[&str]) -> bool {
@@ -62,69 +26,10 @@ fn is_there(test: &str, paths: &[&str]) -> bool {
     missing.is_empty()
 }
 
-/// A disk with GRUB for a BIOS and for UEFI, and with a FAT partition that has Debian's kernel and an initramfs that runs `script`.
+/// A disk with GRUB for a BIOS and for UEFI, and with Debian's kernel and an initramfs that runs `script`.
 fn make_disk(folder: &Path, script: &str, files: &[(&str, &[u8])]) {
-    fs::write(folder.join("grub.cfg"), GRUB_COMMANDS).unwrap();
-    for (format, output, more) in [
-        ("i386-pc", "core.img", &["biosdisk"][..]),
-        ("x86_64-efi", "bootx64.efi", &[]),
-    ] {
-        if !Path::new("/usr/lib/grub").join(format).exists() {
-            continue;
-        }
-        let mut args = vec!["-O", format, "-o", output, "-p", "/boot/grub", "-c", "grub.cfg"];
-        args.extend(MODULES);
-        args.extend(more);
-        run("grub-mkimage", &args, folder);
-    }
-    let disk = folder.join("boot.img");
-    let mut file = fs::File::create(&disk).unwrap();
-    file.set_len(u64::from(SECTORS) * 512).unwrap();
-    if let Ok(core) = fs::read(folder.join("core.img")) {
-        // The core follows the first sector, where the boot code looks for it.
-        assert!(core.len() < (PARTITION as usize - 1) * 512);
-        let mut start = fs::read("/usr/lib/grub/i386-pc/boot.img").unwrap();
-        start.extend(core);
-        file.write_all(&start).unwrap();
-    }
-    write_partition_table(&disk);
-    let at = format!("boot.img@@{}", u64::from(PARTITION) * 512);
-    let sectors = (SECTORS - PARTITION).to_string();
-    run(
-        "mformat",
-        &["-i", &at, "-T", &sectors, "-h", "16", "-s", "63", "::"],
-        folder,
-    );
-    run("mmd", &["-i", &at, "::/EFI", "::/EFI/BOOT"], folder);
-    if folder.join("bootx64.efi").exists() {
-        run(
-            "mcopy",
-            &["-i", &at, "bootx64.efi", "::/EFI/BOOT/BOOTX64.EFI"],
-            folder,
-        );
-    }
-    let kernel = guest_folder().join("vmlinuz");
-    run(
-        "mcopy",
-        &["-i", &at, kernel.to_str().unwrap(), "::/vmlinuz"],
-        folder,
-    );
-    let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
-    initrd.extend(ostler_guest_image::overlay(script, files));
-    fs::write(folder.join("initrd.img"), initrd).unwrap();
-    run("mcopy", &["-i", &at, "initrd.img", "::/initrd.img"], folder);
-}
-
-/// One partition, active, of the type of EFI system partitions.
-fn write_partition_table(disk: &Path) {
-    use std::os::unix::fs::FileExt;
-    let mut table = [0; 66];
-    table[..8].copy_from_slice(&[0x80, 0xfe, 0xff, 0xff, 0xef, 0xfe, 0xff, 0xff]);
-    table[8..12].copy_from_slice(&PARTITION.to_le_bytes());
-    table[12..16].copy_from_slice(&(SECTORS - PARTITION).to_le_bytes());
-    table[64..].copy_from_slice(&[0x55, 0xaa]);
-    let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
-    file.write_all_at(&table, 0x1be).unwrap();
+    let overlay = ostler_guest_image::overlay(script, files);
+    support::boot_disk::make_disk(folder, &guest_folder(), &overlay);
 }
 
 /// Runs `ostler run` with `args` in `folder` until it ends, or until its console has shown `until`. Returns what the console showed.

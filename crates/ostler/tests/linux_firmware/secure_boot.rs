@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::support::boot_disk::{PARTITION, run};
 use super::support::{OSTLER, assert_healthy};
-use super::{PARTITION, UEFI, efi_variables_module, guest, is_nightly, is_there, make_disk, run, section};
+use super::{UEFI, efi_variables_module, guest, is_nightly, is_there, make_disk, section};
 
 const SECURE: &str = "/usr/share/OVMF/OVMF_CODE_4M.ms.fd";
 const KEYS: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";

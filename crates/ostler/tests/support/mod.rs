@@ -4,12 +4,14 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
+pub mod boot_disk;
 pub mod hosts;
 pub mod lan;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod switch;
+pub mod system_disk;
 pub mod terminal;
 
 use std::fs;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::setup::{Host, field};
+use crate::setup::{Host, field, linux};
 
 #[test]
 fn every_way_to_connect_works() {
@@ -69,9 +69,32 @@ fn the_host_is_what_its_kernel_says() {
 fn what_is_not_there_is_told_as_such() {
     let host = Host::start();
     let unsupported = "this function is not supported by the connection driver";
-    for command in ["nwfilter-list", "nwfilter-binding-list"] {
+    host.virsh(&format!("define {}", host.xml("web.xml", &linux("web", ""))));
+    host.virsh("start web --paused");
+    let port = host.xml(
+        "port.xml",
+        "<networkport><owner><name>web</name></owner></networkport>",
+    );
+    let interface = host.xml("if.xml", "<interface type='bridge' name='br7'/>");
+    let snapshot = host.xml("snapshot.xml", "<domainsnapshot/>");
+    for command in [
+        "nwfilter-list",
+        "nwfilter-binding-list",
+        "save web /nowhere",
+        "managedsave web",
+        "dump web /nowhere",
+        &format!("snapshot-create web {snapshot}"),
+        &format!("net-port-create default {port}"),
+        &format!("iface-define {interface}"),
+        "iface-destroy lo",
+    ] {
         let said = host.refused(command);
         assert!(said.contains(unsupported), "{command}: {said}");
+    }
+    host.virsh("destroy web");
+    for command in ["net-define", "pool-define"] {
+        let said = host.refused(&format!("{command} {port} --validate"));
+        assert!(said.contains("leave --validate out"), "{said}");
     }
     let said = host.refused("start nobody");
     assert!(said.contains("failed to get domain 'nobody'"), "{said}");

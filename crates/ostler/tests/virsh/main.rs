@@ -6,6 +6,7 @@ mod namespaces;
 mod support;
 
 mod cards;
+mod clients;
 mod commands;
 mod console;
 mod counted;
@@ -40,5 +41,6 @@ mod sharing;
 mod tuning;
 mod vcpus;
 mod virt_install;
+mod virtinst;
 mod volume_streams;
 mod volumes;

@@ -1,75 +1,30 @@
 //! Debian's virt-install, unmodified, at `ostler daemon`.
 
+mod sets;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use crate::console::Console;
 use crate::firmware::boot_sector;
 use crate::setup::Host;
 use crate::support::guest_folder;
-
-/// Where `./test` unpacks it.
-fn unpacked() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/virt-install")
-}
-
-fn is_there(test: &str) -> bool {
-    let there = unpacked().join("complete").exists();
-    if !there {
-        eprintln!("SKIPPED {test}: there is no virt-install; ./test unpacks it");
-    }
-    there
-}
+use crate::virtinst::{is_there, printed, program};
 
 /// Runs virt-install; its options are separated by blanks. `boot` is the value of `--boot`.
 fn virt_install(host: &Host, name: &str, options: &str, boot: Option<&str>) {
-    let root = unpacked().join("root").canonicalize().unwrap();
-    let root = |path: &str| root.join(path).display().to_string();
-    let mut command = Command::new("python3");
+    let mut command = program(host, "virt-install");
     command
-        .arg(root("usr/bin/virt-install"))
-        .env("LC_ALL", "C")
-        .env(
-            "PYTHONPATH",
-            root("usr/lib/python3/dist-packages") + ":" + &root("usr/share/virt-manager"),
-        )
-        .env(
-            "GI_TYPELIB_PATH",
-            root("usr/lib/x86_64-linux-gnu/girepository-1.0"),
-        )
-        .env("LD_LIBRARY_PATH", root("usr/lib/x86_64-linux-gnu"))
-        .env("OSINFO_SYSTEM_DIR", root("usr/share/osinfo"))
-        // Nothing of it is kept.
-        .env("XDG_CACHE_HOME", host.path("cache"))
-        .args([
-            "--connect",
-            &format!("qemu+unix:///system?socket={}", host.path("sock").display()),
-        ])
-        .args([
-            "--virt-type",
-            "qemu",
-            "--name",
-            name,
-            "--import",
-            "--osinfo",
-            "linux2022",
-            "--graphics",
-            "none",
-        ])
+        .args(["--virt-type", "qemu", "--name", name, "--import"])
+        .args(["--osinfo", "linux2022", "--graphics", "none"])
         .args(["--noautoconsole", "--check", "all=off"])
-        .args(options.split_whitespace())
-        .stdin(Stdio::null());
+        .args(options.split_whitespace());
     if let Some(boot) = boot {
         command.args(["--boot", boot]);
     }
-    let output = command.output().unwrap();
-    let (said, errors) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "virt-install: {said}{errors}");
-    assert!(said.contains("Domain creation completed"), "{said}{errors}");
+    let said = printed(&mut command);
+    assert!(said.contains("Domain creation completed"), "{said}");
 }
 
 /// A kernel of this folder with its arguments, for `--boot`.
@@ -174,7 +129,8 @@ fn virt_install_imports_debian() {
         "/dev/vda"
     );
     assert_eq!(console.shell("systemd-detect-virt --vm >/dev/null; nproc"), "2");
-    host.virsh("destroy debian");
+    host.virsh("shutdown debian");
+    host.wait_for_state("debian", "shut off");
 }
 
 #[test]

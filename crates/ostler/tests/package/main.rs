@@ -1,6 +1,8 @@
 //! The Debian package that `./package` makes: what is in it, and that a fresh Debian with it serves virsh.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod systemd;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -107,6 +109,8 @@ virsh --connect qemu:///system --readonly hostname
 printf '<domain type=\"qemu\"><name>inn</name><memory>65536</memory><os><type>hvm</type></os></domain>' >/inn.xml
 virsh --connect qemu:///system define /inn.xml
 ostler ps --all
+echo \"networks: $(virsh --connect qemu:///system net-list --autostart --name)\"
+echo \"pools: $(virsh --connect qemu:///system pool-list --autostart --name)\"
 ostler doctor
 kill $daemon
 wait $daemon
@@ -119,36 +123,45 @@ if [ -e /etc/ostler ]; then exit 1; fi
 echo all of it
 ";
 
-#[test]
-fn a_fresh_debian_with_the_package_serves_virsh() {
-    const NAME: &str = "a_fresh_debian_with_the_package_serves_virsh";
+/// Whether this machine and this run may make a Debian; says so if not.
+fn can_make_a_debian(test: &str) -> bool {
     if std::env::var_os("OSTLER_NIGHTLY").is_none() {
-        eprintln!("SKIPPED {NAME}: it makes a Debian, which takes a minute or two; ./test --nightly does so");
-        return;
+        eprintln!("SKIPPED {test}: it makes a Debian, which takes a minute or two; ./test --nightly does so");
+        return false;
     }
-    if !rustix::process::geteuid().is_root() || Command::new("mmdebstrap").arg("--version").output().is_err()
-    {
-        eprintln!("SKIPPED {NAME}: needs root, and mmdebstrap to make a Debian");
-        return;
+    let can =
+        rustix::process::geteuid().is_root() && Command::new("mmdebstrap").arg("--version").output().is_ok();
+    if !can {
+        eprintln!("SKIPPED {test}: needs root, and mmdebstrap to make a Debian");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let package = package(&folder.path().join("package"));
-    let root = folder.path().join("root");
+    can
+}
+
+/// A Debian with these packages, separated by commas, in a new folder.
+fn make_a_debian(root: &Path, packages: &str) {
     printed(
         Command::new("mmdebstrap")
-            .args([
-                "--quiet",
-                "--variant=minbase",
-                "--include=libvirt-clients,systemd",
-                "--dpkgopt=force-unsafe-io",
-            ])
+            .args(["--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io"])
+            .arg(format!("--include={packages}"))
             .args([
                 "--dpkgopt=path-exclude=/usr/share/doc/*",
                 "--dpkgopt=path-exclude=/usr/share/locale/*",
             ])
             .arg("bookworm")
-            .arg(&root),
+            .arg(root),
     );
+}
+
+#[test]
+fn a_fresh_debian_with_the_package_serves_virsh() {
+    const NAME: &str = "a_fresh_debian_with_the_package_serves_virsh";
+    if !can_make_a_debian(NAME) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let package = package(&folder.path().join("package"));
+    let root = folder.path().join("root");
+    make_a_debian(&root, "libvirt-clients,systemd");
     fs::copy(&package, root.join("ostler.deb")).unwrap();
     let said = printed(
         Command::new("unshare")
@@ -159,6 +172,8 @@ fn a_fresh_debian_with_the_package_serves_virsh() {
     for line in [
         "socket: 660 root:libvirt",
         "Domain 'inn' defined from /inn.xml",
+        "networks: default",
+        "pools: default",
         "--accel auto takes ",
         "all of it",
     ] {
