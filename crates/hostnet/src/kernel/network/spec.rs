@@ -3,14 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
-
 use super::Subnet;
 use crate::{Error, check_name};
 
 /// Whom the stations of a network reach beside each other and the host. The words are libvirt's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     /// Nobody.
     Isolated,
@@ -50,7 +47,7 @@ impl FromStr for Forward {
 }
 
 /// The host's ports that TCP and UDP of a network with NAT leave by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// The first of them.
     pub first: u16,
@@ -88,8 +85,7 @@ impl FromStr for Ports {
 }
 
 /// A network of the kernel's: a bridge with an address of the host, and rules of the host's firewall.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its name, which is the bridge's.
     pub name: String,
