@@ -21,6 +21,7 @@ mod host;
 mod hostile;
 mod interfaces;
 mod kernel_networks;
+mod kernel_networks6;
 mod killed;
 mod limits;
 mod media;
