@@ -53,6 +53,9 @@ pub enum Error {
         "`{0}` is no address for the host; write one with the bits of the network's part (8 to 30), such as 10.9.0.1/24"
     )]
     Address(String),
+    /// Not an address for the host in a network of IPv6.
+    #[error("`{0}` is no address for the host; write one with 64 bits of the network's part, such as fd00:9::1/64")]
+    Address6(String),
     /// The host has an address there already.
     #[error("{wanted} overlaps with {taken}, which `{owner}` has; choose another network")]
     AddressTaken {

@@ -15,7 +15,7 @@ mod ovs;
 mod view;
 
 pub use error::Error;
-pub use kernel::{Forward, Kernel, Network, Ports, Subnet, TapSpec, Uplink};
+pub use kernel::{Forward, Kernel, Network, Ports, Subnet, Subnet6, TapSpec, Uplink};
 pub use name::{Mac, check_name};
 pub use ovs::OpenVSwitch;
 pub use view::{

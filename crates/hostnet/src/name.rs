@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
-
 use crate::Error;
 
 /// Refuses what Linux refuses (`dev_valid_name`), and `%`, which it would take for a pattern.
@@ -72,12 +70,6 @@ impl FromStr for Mac {
             None => Ok(Self(bytes)),
             Some(_) => Err(refused()),
         }
-    }
-}
-
-impl Serialize for Mac {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

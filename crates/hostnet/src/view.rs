@@ -1,4 +1,5 @@
-//! What bridges look like, whoever makes them. The words are those of our own switch (`docs/switch.md`).
+//! What bridges look like, whoever makes them. The words are those of our own switch (`docs/switch.md`). How they are written as JSON is for
+//! `ostler net`, whose model is that of our switch too; only words and taps are written from here.
 
 use std::fmt;
 
@@ -7,8 +8,7 @@ use serde::Serialize;
 use crate::{Error, Mac};
 
 /// Who makes the bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Linux.
     Kernel,
@@ -26,8 +26,7 @@ impl fmt::Display for Kind {
 }
 
 /// A bridge.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Bridge {
     /// Its name, which is that of its own interface, too.
     pub name: String,
@@ -76,8 +75,7 @@ pub enum Protocol {
 }
 
 /// A bridge's spanning tree. What the back end does not tell, or has no use for while the protocol is off, is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stp {
     /// Which protocol.
     pub protocol: Protocol,
@@ -102,8 +100,7 @@ pub struct Stp {
 }
 
 /// A port.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Port {
     /// The interface's name.
     pub name: String,
@@ -134,8 +131,7 @@ pub struct Port {
 }
 
 /// What passed a port, seen from the bridge: received is what came in by the port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub struct PortCounters {
     pub received: u64,
@@ -218,8 +214,7 @@ impl fmt::Display for Flag {
 }
 
 /// A port's VLANs, in ascending order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortVlans {
     /// Where untagged frames belong; without one they are dropped.
     pub pvid: Option<u16>,
@@ -284,8 +279,7 @@ pub struct Tap {
 }
 
 /// An entry of the forwarding table.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Station {
     /// Its address.
     pub mac: Mac,

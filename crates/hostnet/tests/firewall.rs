@@ -92,6 +92,7 @@ fn network(forward: Forward) -> Network {
         name: "br-lan".into(),
         forward,
         address: format!("{GATEWAY}/24").parse().unwrap(),
+        address6: None,
         ports: Ports::default(),
         out: None,
     }

@@ -47,6 +47,9 @@ pub struct RouterSpec {
     /// The router that guests use in place of this one, which then serves addresses and names only: for a network of the kernel's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<Ipv4Addr>,
+    /// The Ethernet address of that router, by whose address on the link guests of IPv6 leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_mac: Option<String>,
     /// Its address leads to the host's loopback. [default: true]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loopback: Option<bool>,
@@ -185,6 +188,18 @@ impl RouterSpec {
         }))
     }
 
+    /// The card of the other router.
+    fn router_mac(&self) -> Result<Option<[u8; 6]>, String> {
+        let Some(text) = &self.gateway_mac else {
+            return Ok(None);
+        };
+        if self.gateway.is_none() || self.address6.is_none() {
+            return Err("gateway-mac is that of a gateway with IPv6; write gateway and address6, too".into());
+        }
+        let mac = text.parse::<Mac>().map_err(|error| error.to_string())?;
+        Ok(Some(mac.0))
+    }
+
     /// Says in one sentence what cannot be.
     pub fn check(&self) -> Result<(), String> {
         self.config().map(drop)
@@ -222,6 +237,7 @@ impl RouterSpec {
             upstream: self.upstream()?,
             restrict: self.restrict,
             router: self.gateway,
+            router_mac: self.router_mac()?,
             loopback: self.loopback.unwrap_or(true),
             shared: true,
             forwards: forwards.collect::<Result<_, _>>()?,

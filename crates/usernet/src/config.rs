@@ -162,6 +162,9 @@ pub struct Config {
     /// The router that guests are to use in place of this one, which then serves addresses and names only.
     #[serde(default)]
     pub router: Option<Ipv4Addr>,
+    /// The card of that router, whose address on the link is made of it: guests of IPv6 are told of it in its name.
+    #[serde(default)]
+    pub router_mac: Option<Mac>,
     /// The gateway's address leads to the host's loopback.
     pub loopback: bool,
     /// Several guests share it: none may take all connections.
@@ -241,6 +244,7 @@ impl Config {
             upstream: None,
             restrict: false,
             router: None,
+            router_mac: None,
             loopback: true,
             shared: false,
             forwards: Vec::new(),

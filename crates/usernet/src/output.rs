@@ -127,6 +127,11 @@ impl Output {
         self.icmpv6(self.address6, to, message, ALL_HOPS);
     }
 
+    /// The same in the name of another router.
+    pub fn discovery_from(&mut self, from: Ipv6Addr, to: Ipv6Addr, message: Vec<u8>) {
+        self.icmpv6(from, to, message, ALL_HOPS);
+    }
+
     /// An ICMPv6 message, whose checksum is filled in (RFC 4443, 2.3).
     pub fn icmpv6(&mut self, from: Ipv6Addr, to: Ipv6Addr, mut message: Vec<u8>, hops: u8) {
         message[2..4].fill(0);

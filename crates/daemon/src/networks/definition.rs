@@ -383,12 +383,28 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_on_a_bridge_of_the_kernel_is_advertised_in_the_hosts_name() {
+        let ip6 = "<ip family='ipv6' address='fd00:9::1' prefix='64'><dhcp><range start='fd00:9::ffff:ffff:ffff:f000' \
+                   end='fd00:9::ffff:ffff:ffff:ffff'/></dhcp></ip>";
+        let mac = "<mac address='52:54:00:00:00:07'/>";
+        let made = kernel(&format!("<forward mode='route'/>{mac}{IP}</ip>{ip6}"));
+        assert_eq!(made.network.address6.unwrap().to_string(), "fd00:9::1/64");
+        let router = made.router.unwrap();
+        assert_eq!(router.address6.as_deref(), Some("fd00:9::ffff:ffff:ffff:efff/64"));
+        assert_eq!(router.gateway_mac.as_deref(), Some("52:54:00:00:00:07"));
+        assert_eq!((router.dhcp, router.slaac), (Some(false), Some(false)));
+        let backend = format!("<metadata><o:backend xmlns:o='{NAMESPACE}' kind='bridge'/></metadata>");
+        let isolated = kernel(&format!("{backend}{mac}{IP}</ip>{ip6}"));
+        assert_eq!(isolated.router.unwrap().gateway_mac, None);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_by_name() {
         for (inside, says) in [
             ("<forward mode='route'/>".into(), "needs an <ip>"),
             (
-                format!("<forward mode='route'/>{IP}</ip><ip family='ipv6' address='fd00::1' prefix='64'/>"),
-                "has IPv4",
+                format!("<forward mode='route'/>{IP}</ip><ip family='ipv6' address='fd00::1' prefix='64'><dhcp><host name='a' ip='fd00::1'/></dhcp></ip>"),
+                "fd00::1 is one that a guest gets",
             ),
             (
                 format!("<metadata><o:backend xmlns:o='{NAMESPACE}' kind='switch'/></metadata><forward mode='open'/>{IP}</ip>"),

@@ -4,12 +4,12 @@
 //! What was made is told from what others made by a file in the network's folder, which is written before the first step.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use ostler_hostnet::{
     BackEnd, BridgeSettings, Error as HostError, Forward, Kernel, Mac, Network as HostNetwork, PortSettings,
-    Ports, Protocol, Subnet, TapSpec,
+    Ports, Protocol, Subnet, Subnet6, TapSpec,
 };
 use ostler_libvirt::types::Uuid;
 use ostler_libvirt::{Code, RemoteError};
@@ -46,28 +46,29 @@ impl KernelNetwork {
     pub fn of(network: &Network) -> Result<Self, String> {
         let addresses = router::addresses(network)?;
         let addresses = addresses.ok_or("a network on a bridge of the kernel needs an <ip>")?;
-        if let Some((_, address)) = addresses.v6 {
-            return Err(format!(
-                "{address} cannot be an address of a network on a bridge of the kernel, which has IPv4; take that <ip> out"
-            ));
-        }
         let bridge = network.bridge.as_ref().ok_or("it has no <bridge>")?;
         let subnet = Subnet::new(addresses.v4, addresses.ip.prefix).map_err(|error| error.to_string())?;
         let host = HostNetwork {
             name: bridge.name.clone(),
             forward: forward(&network.forward),
             address: subnet,
+            address6: addresses
+                .v6
+                .map(|(_, address)| Subnet6::new(address).map_err(|error| error.to_string()))
+                .transpose()?,
             ports: ports(&network.forward)?,
             out: out(network)?,
         };
         let restrict = network.forward == Wish::Isolated;
-        let router = router::gives(addresses.ip)
+        // Guests of IPv6 are told of their network in any case.
+        let router = (router::gives(addresses.ip) || addresses.v6.is_some())
             .then(|| serve(network, &addresses, restrict))
             .transpose()?;
         Ok(Self {
             network: host,
             settings: BridgeSettings {
                 mtu: network.mtu.map(u32::from),
+                vlan_filtering: has_vlans(network).then_some(true),
                 ..tree(bridge.stp, bridge.delay)
             },
             mac: bridge.mac.and_then(|mac| mac.to_string().parse().ok()),
@@ -75,6 +76,12 @@ impl KernelNetwork {
             router: router.map(Box::new),
         })
     }
+}
+
+/// Whether ports are to have VLANs. The host's address and the server are in VLAN 1, as all ports are that have none of their own.
+fn has_vlans(network: &Network) -> bool {
+    let groups = network.port_groups.iter().chain([&network.port]);
+    groups.into_iter().any(|group| group.vlan.is_some())
 }
 
 /// The tap that belongs to a network alone.
@@ -151,6 +158,12 @@ fn serve(network: &Network, addresses: &Addresses<'_>, restrict: bool) -> Result
         .ok_or("no address is left for the DHCP server; leave one out of the ranges")?;
     let mut router = router::of(network, addresses, restrict)?;
     router.address = format!("{own}/{}", addresses.ip.prefix);
+    if let Some((ip, address)) = addresses.v6 {
+        let own = own_address6(network, ip, address)?;
+        router.address6 = Some(format!("{own}/{}", ip.prefix));
+        let mac = network.bridge.as_ref().and_then(|bridge| bridge.mac);
+        router.gateway_mac = mac.filter(|_| !restrict).map(|mac| mac.to_string());
+    }
     // An isolated network has no gateway.
     router.gateway = (!restrict).then_some(gateway);
     router.check()?;
@@ -204,6 +217,37 @@ fn own_address(network: &Network, ip: &Ip, gateway: Ipv4Addr) -> Option<Ipv4Addr
     free.max().map(Ipv4Addr::from)
 }
 
+/// The highest address of IPv6 that nobody is to get.
+fn own_address6(network: &Network, ip: &Ip, gateway: Ipv6Addr) -> Result<Ipv6Addr, String> {
+    let taken = |address: IpAddr| {
+        let in_range = |(first, last): &(IpAddr, IpAddr)| (*first..=*last).contains(&address);
+        ip.ranges.iter().any(in_range)
+            || ip.hosts.iter().any(|host| host.ip == address)
+            || network.dns_hosts.iter().any(|(named, _)| *named == address)
+    };
+    if taken(gateway.into()) {
+        return Err(format!(
+            "the host's own address {gateway} is one that a guest gets; take it out"
+        ));
+    }
+    // The last 128 are for anycast (RFC 2526).
+    let last = (gateway.to_bits() >> 64 << 64) + u128::from(u64::MAX - 128);
+    let ranges = ip.ranges.len() + ip.hosts.len() + network.dns_hosts.len();
+    let mut address = last;
+    for _ in 0..=ranges + 1 {
+        let candidate = Ipv6Addr::from_bits(address);
+        if candidate != gateway && !taken(candidate.into()) {
+            return Ok(candidate);
+        }
+        let start = ip.ranges.iter().find_map(|(first, last)| match (first, last) {
+            (IpAddr::V6(first), IpAddr::V6(last)) if (*first..=*last).contains(&candidate) => Some(first.to_bits()),
+            _ => None,
+        });
+        address = start.unwrap_or(address) - 1;
+    }
+    Err("no address of IPv6 is left for the DHCP server; leave one out of the ranges".into())
+}
+
 /// That the steps of making the network have begun.
 fn marker(files: &NetworkFiles) -> PathBuf {
     files.folder.join("bridge")
@@ -235,6 +279,9 @@ pub fn make(files: &NetworkFiles, wish: &KernelNetwork) -> Result<(), RemoteErro
 fn complete(kernel: &mut Kernel, wish: &KernelNetwork) -> Result<(), HostError> {
     if let Some(mac) = wish.mac {
         kernel.set_bridge_mac(&wish.network.name, mac)?;
+    }
+    if let Some(address) = wish.network.address6 {
+        kernel.give_ipv6(&wish.network.name, address)?;
     }
     if wish.router.is_none() || kernel.taps()?.iter().any(|tap| tap.name == wish.tap) {
         return Ok(());

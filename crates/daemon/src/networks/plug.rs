@@ -46,8 +46,8 @@ impl Networks {
                     .map_err(|error| failed(format!("no thread for a cable: {error}")))?;
                 Ok(Place::Switch(plug))
             }
-            Way::Kernel(wish) => at_bridge(&wish.network.name, &port),
-            Way::Bridge(bridge) => at_bridge(bridge, &port),
+            Way::Kernel(wish) => checked(at_bridge(&wish.network.name, &port)?),
+            Way::Bridge(bridge) => checked(at_bridge(bridge, &port)?),
             Way::OpenVSwitch(bridge) => at_openvswitch(bridge, &port),
         }
     }
@@ -156,19 +156,36 @@ fn set_bandwidth(port: &mut PortSpec, own: &Bandwidth, group: &PortGroup) {
     port.ingress_kbit = own.outbound.or(group.bandwidth.outbound).map(kbit);
 }
 
+/// The VLANs of a port of the host's bridges, if it is to have some.
+fn vlans_of(port: &PortSpec) -> Result<Option<PortVlans>, RemoteError> {
+    let number = |text: &str| {
+        let number = text.trim().parse::<u16>();
+        number.map_err(|_| unsupported(format!("'{text}' is no VLAN")))
+    };
+    Ok(match (port.vlan, &port.trunk) {
+        (Some(vlan), _) => Some(PortVlans::access(vlan)),
+        (None, Some(trunk)) => {
+            let tagged: Vec<u16> = trunk.split(',').map(number).collect::<Result<_, _>>()?;
+            Some(PortVlans::trunk(port.native, tagged))
+        }
+        (None, None) => None,
+    })
+}
+
+fn checked(place: Place) -> Result<Place, RemoteError> {
+    check_filtering(&place).map(|()| place)
+}
+
 fn at_bridge(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
-    let asked = port.vlan.is_some()
-        || port.trunk.is_some()
-        || port.ingress_kbit.is_some()
-        || port.egress_kbit.is_some();
-    if asked {
-        let why = format!("a card at the bridge '{bridge}' has no VLANs and limits of its own");
+    if port.ingress_kbit.is_some() || port.egress_kbit.is_some() {
+        let why = format!("a card at the bridge '{bridge}' has no limits of its own");
         return Err(unsupported(why));
     }
     Ok(Place::Bridge {
         bridge: bridge.into(),
         settings: PortSettings {
             mtu: port.mtu,
+            vlans: vlans_of(port)?,
             flags: port
                 .isolated
                 .then_some((Flag::Isolated, true))
@@ -179,29 +196,37 @@ fn at_bridge(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
     })
 }
 
+/// Refuses VLANs at a bridge of the kernel's that does not look at tags: frames would pass from one to another.
+fn check_filtering(place: &Place) -> Result<(), RemoteError> {
+    let Place::Bridge { bridge, settings } = place else {
+        return Ok(());
+    };
+    if settings.vlans.is_none() {
+        return Ok(());
+    }
+    let found = Kernel::open().and_then(|mut kernel| kernel.bridge(bridge));
+    let found = found.map_err(|error| RemoteError::network(Code::OperationFailed, error.to_string()))?;
+    match found.vlan_filtering {
+        Some(true) => Ok(()),
+        Some(false) => Err(unsupported(format!(
+            "the bridge '{bridge}' filters no VLANs, so a card there has none; `ostler net set {bridge} --vlan-filtering on` has it filter them"
+        ))),
+        None => Err(unsupported(format!(
+            "this kernel's bridges filter no VLANs (CONFIG_BRIDGE_VLAN_FILTERING), so a card at '{bridge}' has none"
+        ))),
+    }
+}
+
 fn at_openvswitch(bridge: &str, port: &PortSpec) -> Result<Place, RemoteError> {
     if port.ingress_kbit.is_some() || port.egress_kbit.is_some() || port.isolated {
         let why = format!("a card at the bridge '{bridge}' has no limits of its own and is not isolated");
         return Err(unsupported(why));
     }
-    let number = |text: &str| {
-        text.trim()
-            .parse::<u16>()
-            .map_err(|_| unsupported(format!("'{text}' is no VLAN")))
-    };
-    let vlans = match (port.vlan, &port.trunk) {
-        (Some(vlan), _) => Some(PortVlans::access(vlan)),
-        (None, Some(trunk)) => {
-            let tagged: Vec<u16> = trunk.split(',').map(number).collect::<Result<_, _>>()?;
-            Some(PortVlans::trunk(port.native, tagged))
-        }
-        (None, None) => None,
-    };
     Ok(Place::OpenVSwitch {
         bridge: bridge.into(),
         settings: PortSettings {
             mtu: port.mtu,
-            vlans,
+            vlans: vlans_of(port)?,
             ..PortSettings::default()
         },
     })
@@ -329,16 +354,28 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_of_the_host_has_no_vlans_of_ours() {
+    fn a_bridge_of_the_kernel_has_vlans_and_no_limits() {
         let plain = at_bridge("br0", &PortSpec::default()).unwrap();
         assert!(
-            matches!(plain, Place::Bridge { bridge, settings } if bridge == "br0" && settings == PortSettings::default())
+            matches!(&plain, Place::Bridge { bridge, settings } if bridge == "br0" && *settings == PortSettings::default())
         );
+        check_filtering(&plain).unwrap();
         let tagged = PortSpec {
             vlan: Some(3),
             ..PortSpec::default()
         };
-        let said = at_bridge("br0", &tagged).unwrap_err();
+        let place = at_bridge("no-such-br9", &tagged).unwrap();
+        let Place::Bridge { settings, .. } = &place else {
+            panic!("{place:?}");
+        };
+        assert_eq!(settings.vlans, Some(PortVlans::access(3)));
+        // A bridge that is not there filters nothing.
+        assert!(check_filtering(&place).is_err());
+        let limited = PortSpec {
+            ingress_kbit: Some(1),
+            ..PortSpec::default()
+        };
+        let said = at_bridge("br0", &limited).unwrap_err();
         assert_eq!(said.code, Code::ConfigUnsupported);
     }
 

@@ -70,8 +70,10 @@ fn objects<'a>(said: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value
 
 /// What the chain of a table says of its network.
 fn network_of(said: &Value, table: &str) -> Option<Network> {
-    let line = objects(said, "rule").find_map(|rule| rule["comment"].as_str())?;
-    Network::from_line(line).filter(|network| table_of(&network.name) == table)
+    let lines: Vec<&str> = objects(said, "rule")
+        .filter_map(|rule| rule["comment"].as_str())
+        .collect();
+    Network::from_line(&lines.join(" ")).filter(|network| table_of(&network.name) == table)
 }
 
 #[cfg(test)]

@@ -35,7 +35,9 @@ pub(super) fn replacement(network: &Network) -> Vec<Value> {
         ],
     };
     rules.chain(json!({ "name": MARK }));
-    rules.rule(MARK, Some(network.line()), vec![json!({ "return": null })]);
+    for line in network.lines() {
+        rules.rule(MARK, Some(line), vec![json!({ "return": null })]);
+    }
     if network.forward != Forward::Open {
         rules.forward(network);
     }
@@ -74,16 +76,26 @@ impl Rules {
             interface("iifname", &network.name),
             interface("oifname", &network.name),
         );
-        let accept = || json!({ "accept": null });
-        self.rule(FORWARD, None, vec![comes.clone(), goes.clone(), accept()]);
+        self.rule(FORWARD, None, vec![comes.clone(), goes.clone(), json!({ "accept": null })]);
+        for part in parts(network) {
+            self.forward_part(network, &part, (&comes, &goes));
+        }
+        for rest in [goes, comes] {
+            let reject = json!({ "reject": { "type": "icmpx", "expr": "port-unreachable" } });
+            self.rule(FORWARD, None, vec![rest, reject]);
+        }
+    }
+
+    /// What is allowed of one family.
+    fn forward_part(&mut self, network: &Network, part: &Part, (comes, goes): (&Value, &Value)) {
         let mut to_it = vec![goes.clone()];
         let mut from_it = vec![comes.clone()];
         if let Some(out) = &network.out {
             to_it.push(interface("iifname", out));
             from_it.push(interface("oifname", out));
         }
-        to_it.push(belongs("daddr", "==", network));
-        from_it.push(belongs("saddr", "==", network));
+        to_it.push(part.belongs("daddr", "=="));
+        from_it.push(part.belongs("saddr", "=="));
         match network.forward {
             Forward::Nat => {
                 let state = json!({ "ct": { "key": "state" } });
@@ -96,13 +108,9 @@ impl Rules {
         }
         for mut allowed in [to_it, from_it] {
             if !allowed.is_empty() {
-                allowed.push(accept());
+                allowed.push(json!({ "accept": null }));
                 self.rule(FORWARD, None, allowed);
             }
-        }
-        for rest in [goes, comes] {
-            let reject = json!({ "reject": { "type": "icmpx", "expr": "port-unreachable" } });
-            self.rule(FORWARD, None, vec![rest, reject]);
         }
     }
 
@@ -111,17 +119,22 @@ impl Rules {
         self.chain(json!({
             "name": POSTROUTING, "type": "nat", "hook": "postrouting", "prio": PRIORITY_SOURCE_NAT, "policy": "accept"
         }));
-        let from_it = belongs("saddr", "==", network);
-        let of_one_link = json!({ "prefix": { "addr": "224.0.0.0", "len": 24 } });
-        for to in [of_one_link, json!("255.255.255.255")] {
-            let stays = equal(payload("daddr"), to);
+        for part in parts(network) {
+            self.masquerade_part(network, &part);
+        }
+    }
+
+    fn masquerade_part(&mut self, network: &Network, part: &Part) {
+        let from_it = part.belongs("saddr", "==");
+        for to in part.of_one_link() {
+            let stays = equal(part.payload("daddr"), to);
             self.rule(
                 POSTROUTING,
                 None,
                 vec![from_it.clone(), stays, json!({ "return": null })],
             );
         }
-        let mut leaves = vec![from_it, belongs("daddr", "!=", network)];
+        let mut leaves = vec![from_it, part.belongs("daddr", "!=")];
         if let Some(out) = &network.out {
             leaves.push(interface("oifname", out));
         }
@@ -150,13 +163,43 @@ fn interface(key: &str, name: &str) -> Value {
     equal(json!({ "meta": { "key": key } }), name.into())
 }
 
-fn payload(field: &str) -> Value {
-    json!({ "payload": { "protocol": "ip", "field": field } })
+/// A network's addresses of one family.
+struct Part {
+    /// As nftables calls the family's header.
+    protocol: &'static str,
+    network: String,
+    prefix: u8,
 }
 
-/// Whether an address is one of the network's.
-fn belongs(field: &str, op: &str, network: &Network) -> Value {
-    let subnet = network.address;
-    let prefix = json!({ "prefix": { "addr": subnet.network().to_string(), "len": subnet.prefix() } });
-    matches(op, payload(field), prefix)
+fn parts(network: &Network) -> Vec<Part> {
+    let part = |protocol, network: String, prefix| Part {
+        protocol,
+        network,
+        prefix,
+    };
+    let v4 = network.address;
+    let mut parts = vec![part("ip", v4.network().to_string(), v4.prefix())];
+    parts.extend(network.address6.map(|v6| part("ip6", v6.network().to_string(), v6.prefix())));
+    parts
+}
+
+impl Part {
+    fn payload(&self, field: &str) -> Value {
+        json!({ "payload": { "protocol": self.protocol, "field": field } })
+    }
+
+    /// Whether an address is one of the network's.
+    fn belongs(&self, field: &str, op: &str) -> Value {
+        let prefix = json!({ "prefix": { "addr": self.network, "len": self.prefix } });
+        matches(op, self.payload(field), prefix)
+    }
+
+    /// Where packets go that keep their sender.
+    fn of_one_link(&self) -> Vec<Value> {
+        let prefix = |addr: &str, len: u8| json!({ "prefix": { "addr": addr, "len": len } });
+        match self.protocol {
+            "ip" => vec![prefix("224.0.0.0", 24), json!("255.255.255.255")],
+            _ => vec![prefix("ff00::", 8)],
+        }
+    }
 }

@@ -15,7 +15,7 @@ mod vlan;
 use std::collections::BTreeMap;
 
 use link::Link;
-pub use network::{Forward, Network, Ports, Subnet};
+pub use network::{Forward, Network, Ports, Subnet, Subnet6};
 pub use tap::TapSpec;
 pub use uplink::Uplink;
 
@@ -101,6 +101,11 @@ impl Kernel {
         let (bridge, _) = self.find(name)?;
         let what = format!("giving {name} the address {mac}");
         self.netlink.change(&what, &link::set_mac(bridge.index, mac))
+    }
+
+    /// Gives the host its address of IPv6 at a network's bridge, and the one on the link by which guests know it as their router.
+    pub fn give_ipv6(&mut self, bridge: &str, address: Subnet6) -> Result<(), Error> {
+        network::give_ipv6(&mut self.netlink, bridge, address)
     }
 
     /// The host's first address of IPv4 at a bridge.

@@ -273,6 +273,7 @@ fn rules(name: &str, wish: &ForwardWish, address: Subnet) -> ostler_hostnet::Net
         name: name.into(),
         forward: wish.mode,
         address,
+        address6: None,
         ports: wish.ports.unwrap_or_default(),
         out: wish.out.clone(),
     }
@@ -355,9 +356,14 @@ impl BackEnd for HostBridges {
                     return Err(self.unsupported("the address of a network stays as it is"));
                 }
                 let address = kernel.address_of(name).map_err(failure)?;
-                kernel
-                    .set_network(&rules(name, forward, address))
-                    .map_err(failure)
+                let had = kernel.networks().map_err(failure)?;
+                let had = had.into_iter().find(|network| network.name == name);
+                let network = ostler_hostnet::Network {
+                    // A network of the daemon's keeps its IPv6.
+                    address6: had.and_then(|network| network.address6),
+                    ..rules(name, forward, address)
+                };
+                kernel.set_network(&network).map_err(failure)
             }
             _ => self.host().set_bridge(name, &wish.settings).map_err(failure),
         }

@@ -24,6 +24,7 @@ mod hostile;
 mod hugepages;
 mod interfaces;
 mod kernel_networks;
+mod kernel_networks6;
 mod killed;
 mod limits;
 mod media;

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use super::Core;
 use crate::config::Dhcp6;
 use crate::ndp::{self, Advertised};
+use crate::neighbours::link_local;
 use crate::output::MTU;
 use crate::time::Millis;
 
@@ -54,10 +55,16 @@ impl Core {
 
     fn send_advertisement(&mut self, to: Ipv6Addr) {
         let Some(ipv6) = self.config.ipv6 else { return };
+        // Whoever leads to the outside is who speaks, so where that is another one, it is in its name.
+        let other = self.config.router_mac;
+        let leads = match self.config.router {
+            Some(_) => other.is_some(),
+            None => !self.config.restrict,
+        };
         let message = ndp::router_advertisement(&Advertised {
-            mac: self.config.mac,
+            mac: other.unwrap_or(self.config.mac),
             mtu: MTU as u32,
-            default_router: !self.config.restrict && self.config.router.is_none(),
+            default_router: leads,
             managed: ipv6.dhcp == Dhcp6::Managed,
             other: ipv6.dhcp != Dhcp6::Off,
             prefix: ipv6.gateway,
@@ -65,6 +72,9 @@ impl Core {
             dns: ipv6.dns,
             domain: &self.config.domain,
         });
-        self.output.discovery(to, message);
+        match other {
+            Some(mac) => self.output.discovery_from(link_local(&mac), to, message),
+            None => self.output.discovery(to, message),
+        }
     }
 }

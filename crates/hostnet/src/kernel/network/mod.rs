@@ -5,11 +5,13 @@
 mod forwarding;
 mod spec;
 mod subnet;
+mod subnet6;
 #[cfg(test)]
 mod tests;
 
 pub use spec::{Forward, Network, Ports};
 pub use subnet::Subnet;
+pub use subnet6::Subnet6;
 
 use super::{address, bridge, find_bridge, link};
 use crate::firewall::{self, Nft};
@@ -65,7 +67,13 @@ fn undone(cause: Error, undo: &mut [&mut dyn FnMut() -> Result<(), Error>]) -> E
 fn switch_forwarding(network: &Network) -> Result<(), Error> {
     match network.forward {
         Forward::Isolated => Ok(()),
-        Forward::Nat | Forward::Route | Forward::Open => forwarding::switch_on(),
+        Forward::Nat | Forward::Route | Forward::Open => {
+            forwarding::switch_on()?;
+            match network.address6 {
+                Some(_) => forwarding::switch_on6(&network.name),
+                None => Ok(()),
+            }
+        }
     }
 }
 
@@ -115,6 +123,33 @@ pub(super) fn set(netlink: &mut Netlink, nft: &Nft, network: &Network) -> Result
         };
         undone(cause, &mut [&mut back])
     })
+}
+
+/// Gives the host its address of IPv6 at a network's bridge, and one on the link that is made of the bridge's card, by which guests know
+/// it as their router. What is there already stays.
+pub(super) fn give_ipv6(netlink: &mut Netlink, name: &str, subnet: Subnet6) -> Result<(), Error> {
+    let (bridge, links) = find_bridge(netlink, name)?;
+    let all = address::all6(netlink)?;
+    for taken in &all {
+        if taken.index != bridge.index && subnet.overlaps(taken.address, taken.prefix) {
+            let owner = links.iter().find(|link| link.index == taken.index);
+            return Err(Error::AddressTaken {
+                wanted: subnet.to_string(),
+                taken: format!("{}/{}", taken.address, taken.prefix),
+                owner: owner.map_or_else(|| format!("interface {}", taken.index), |l| l.name.clone()),
+            });
+        }
+    }
+    // Guests are no routers for the host.
+    forwarding::hear_no_routers(name)?;
+    let mac = bridge.mac.ok_or_else(|| Error::NoInterface(name.into()))?;
+    for address in [subnet.address(), address::link_local(mac)] {
+        let there = |other: &address::Address6| (other.index, other.address) == (bridge.index, address);
+        if !all.iter().any(there) {
+            address::add6(netlink, &bridge, address)?;
+        }
+    }
+    Ok(())
 }
 
 /// The host's first address at a bridge.

@@ -3,14 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
-
-use super::Subnet;
+use super::{Subnet, Subnet6};
 use crate::{Error, check_name};
 
 /// Whom the stations of a network reach beside each other and the host. The words are libvirt's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     /// Nobody.
     Isolated,
@@ -50,7 +47,7 @@ impl FromStr for Forward {
 }
 
 /// The host's ports that TCP and UDP of a network with NAT leave by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {
     /// The first of them.
     pub first: u16,
@@ -88,8 +85,7 @@ impl FromStr for Ports {
 }
 
 /// A network of the kernel's: a bridge with an address of the host, and rules of the host's firewall.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Its name, which is the bridge's.
     pub name: String,
@@ -97,6 +93,8 @@ pub struct Network {
     pub forward: Forward,
     /// The host's address there.
     pub address: Subnet,
+    /// Its address of IPv6, if the network has any. Without it, packets of IPv6 pass in an open network only.
+    pub address6: Option<Subnet6>,
     /// For NAT.
     pub ports: Ports,
     /// The only interface by which packets leave and come in; `None`: as the host's routes say.
@@ -123,20 +121,23 @@ impl Network {
         Ok(())
     }
 
-    /// In one line of at most 128 bytes, which is what a comment of nftables holds.
-    pub(crate) fn line(&self) -> String {
+    /// In lines of at most 128 bytes, which is what a comment of nftables holds.
+    pub(crate) fn lines(&self) -> Vec<String> {
         let Self {
             name,
             forward,
             address,
+            address6,
             ports,
             out,
         } = self;
         let out = out.as_ref().map(|out| format!(" out={out}")).unwrap_or_default();
-        format!("name={name} forward={forward} address={address} ports={ports}{out}")
+        let first = format!("name={name} forward={forward} address={address} ports={ports}{out}");
+        let second = address6.map(|address| format!("address6={address}"));
+        [first].into_iter().chain(second).collect()
     }
 
-    /// The reverse; `None` for what is no such line.
+    /// The reverse of its lines, joined by blanks; `None` for what is no such line.
     pub(crate) fn from_line(line: &str) -> Option<Self> {
         let word = |name: &str| {
             let mut words = line.split(' ').filter_map(|word| word.split_once('='));
@@ -146,6 +147,7 @@ impl Network {
             name: word("name")?.into(),
             forward: word("forward")?.parse().ok()?,
             address: word("address")?.parse().ok()?,
+            address6: word("address6").map(str::parse).transpose().ok()?,
             ports: word("ports")?.parse().ok()?,
             out: word("out").map(str::to_owned),
         };
@@ -162,15 +164,16 @@ mod tests {
     fn network() -> impl Strategy<Value = Network> {
         let name = "[A-Za-z0-9._@-]{1,15}";
         let out = proptest::option::of(name);
-        (name, 0..4usize, any::<(u32, u8, u16, u16)>(), out).prop_filter_map(
+        (name, 0..4usize, any::<(u32, u8, u16, u16)>(), out, any::<Option<u128>>()).prop_filter_map(
             "not a network",
-            |(name, forward, (address, prefix, first, last), out)| {
+            |(name, forward, (address, prefix, first, last), out, six)| {
                 let forward = Forward::ALL[forward];
                 let nat = forward == Forward::Nat;
                 let network = Network {
                     name,
                     forward,
                     address: Subnet::new(address.into(), 8 + prefix % 23).ok()?,
+                    address6: six.and_then(|six| Subnet6::new(six.into()).ok()),
                     ports: match nat {
                         true => Ports {
                             first: first.min(last).max(1),
@@ -188,15 +191,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_network_survives_its_line(network in network()) {
-            let line = network.line();
-            prop_assert!(line.len() <= 128, "{line}");
-            prop_assert_eq!(Network::from_line(&line), Some(network));
+            let lines = network.lines();
+            prop_assert!(lines.iter().all(|line| line.len() <= 128), "{lines:?}");
+            prop_assert_eq!(Network::from_line(&lines.join(" ")), Some(network));
         }
 
         #[test]
-        fn any_line_is_a_network_or_none(line in "(( |name=|forward=|address=|ports=|out=|nat|open|10.9.0.1/24|1-2)|.){0,12}") {
+        fn any_line_is_a_network_or_none(line in "(( |name=|forward=|address=|address6=|ports=|out=|fd00::1/64|nat|open|10.9.0.1/24|1-2)|.){0,12}") {
             if let Some(network) = Network::from_line(&line) {
-                prop_assert_eq!(Network::from_line(&network.line()), Some(network));
+                prop_assert_eq!(Network::from_line(&network.lines().join(" ")), Some(network));
             }
         }
     }
@@ -207,6 +210,7 @@ mod tests {
             name: "br0".into(),
             forward: Forward::Nat,
             address: "10.9.0.1/24".parse().unwrap(),
+            address6: None,
             ports: Ports::default(),
             out: Some("eth0".into()),
         };

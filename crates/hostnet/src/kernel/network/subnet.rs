@@ -4,8 +4,6 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
-
 use crate::Error;
 
 /// The host's own address in a network, with the bits of the network's part: `10.9.0.1/24`.
@@ -84,12 +82,6 @@ impl FromStr for Subnet {
         }
         let address = address.parse().map_err(|_| refused())?;
         Self::new(address, prefix.parse().map_err(|_| refused())?)
-    }
-}
-
-impl Serialize for Subnet {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

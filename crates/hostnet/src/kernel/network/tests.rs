@@ -17,6 +17,7 @@ fn network(name: &str, address: &str) -> Network {
         name: name.into(),
         forward: Forward::Nat,
         address: address.parse().unwrap(),
+        address6: None,
         ports: Ports::default(),
         out: None,
     }

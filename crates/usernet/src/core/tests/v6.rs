@@ -95,6 +95,29 @@ impl Link {
     }
 }
 
+/// Beside another router the advertisement is in its name; without its card nobody leads to the outside.
+#[test]
+fn another_router_is_advertised_by_its_card() {
+    const CARD: [u8; 6] = [0x52, 0x54, 0, 0x77, 0x77, 0x77];
+    for card in [None, Some(CARD)] {
+        let config = Config {
+            router: Some(Ipv4Addr::new(10, 0, 2, 1)),
+            router_mac: card,
+            ..config6()
+        };
+        let mut link = Link::new(config, 0);
+        let frames = link.frames();
+        let packet = packet6(&frames[0]);
+        assert!(packet.checksum_holds());
+        let said = card.unwrap_or(OUR_MAC);
+        assert_eq!(packet.source, IpAddr::V6(link_local(&said)));
+        assert_eq!(frames[0][VNET_LEN + 6..VNET_LEN + 12], OUR_MAC, "it is sent by our card");
+        let lifetime = u16::from_be_bytes([packet.payload[6], packet.payload[7]]);
+        assert_eq!(lifetime, card.map_or(0, |_| ndp::ROUTER_LIFETIME));
+        assert!(contains(packet.payload, &[&[1, 1][..], &said].concat()));
+    }
+}
+
 /// Options of a client: its identifier, the server's, an association without and with an address.
 const CLIENT_ID: &[u8] = &[0, 1, 0, 6, 0, 3, 0, 1, 9, 9];
 const IA: &[u8] = &[0, 3, 0, 12, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0];
