@@ -54,7 +54,9 @@ pub enum Error {
     )]
     Address(String),
     /// Not an address for the host in a network of IPv6.
-    #[error("`{0}` is no address for the host; write one with 64 bits of the network's part, such as fd00:9::1/64")]
+    #[error(
+        "`{0}` is no address for the host; write one with 64 bits of the network's part, such as fd00:9::1/64"
+    )]
     Address6(String),
     /// The host has an address there already.
     #[error("{wanted} overlaps with {taken}, which `{owner}` has; choose another network")]

@@ -94,10 +94,10 @@ impl<'a> Ring<'a> {
             return Err(format!("{id:?} is to be root, and the three say {roots:?}"));
         }
         let mut blocked = Vec::new();
-        for place in 0..2 {
+        for (place, [name, _]) in LINKS[..2].iter().enumerate() {
             let view = self.ours.view(place);
             if !is_open(place, view.role, view.state)? {
-                blocked.push(LINKS[place][0]);
+                blocked.push(*name);
             }
         }
         for (bridge, ports) in bridges.iter().zip(PORTS) {

@@ -240,7 +240,9 @@ fn own_address6(network: &Network, ip: &Ip, gateway: Ipv6Addr) -> Result<Ipv6Add
             return Ok(candidate);
         }
         let start = ip.ranges.iter().find_map(|(first, last)| match (first, last) {
-            (IpAddr::V6(first), IpAddr::V6(last)) if (*first..=*last).contains(&candidate) => Some(first.to_bits()),
+            (IpAddr::V6(first), IpAddr::V6(last)) if (*first..=*last).contains(&candidate) => {
+                Some(first.to_bits())
+            }
             _ => None,
         });
         address = start.unwrap_or(address) - 1;

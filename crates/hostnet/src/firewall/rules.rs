@@ -76,7 +76,11 @@ impl Rules {
             interface("iifname", &network.name),
             interface("oifname", &network.name),
         );
-        self.rule(FORWARD, None, vec![comes.clone(), goes.clone(), json!({ "accept": null })]);
+        self.rule(
+            FORWARD,
+            None,
+            vec![comes.clone(), goes.clone(), json!({ "accept": null })],
+        );
         for part in parts(network) {
             self.forward_part(network, &part, (&comes, &goes));
         }
@@ -179,7 +183,11 @@ fn parts(network: &Network) -> Vec<Part> {
     };
     let v4 = network.address;
     let mut parts = vec![part("ip", v4.network().to_string(), v4.prefix())];
-    parts.extend(network.address6.map(|v6| part("ip6", v6.network().to_string(), v6.prefix())));
+    parts.extend(
+        network
+            .address6
+            .map(|v6| part("ip6", v6.network().to_string(), v6.prefix())),
+    );
     parts
 }
 

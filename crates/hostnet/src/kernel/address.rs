@@ -102,7 +102,11 @@ pub(super) fn all6(netlink: &mut Netlink) -> Result<Vec<Address6>, Error> {
 /// Gives an interface an address of a network of 64 bits. Nobody is asked whether it is free: the network is the host's own.
 pub(super) fn add6(netlink: &mut Netlink, link: &Link, address: Ipv6Addr) -> Result<(), Error> {
     let mut header = [0; HEADER];
-    let scope = if address.is_unicast_link_local() { RT_SCOPE_LINK } else { 0 };
+    let scope = if address.is_unicast_link_local() {
+        RT_SCOPE_LINK
+    } else {
+        0
+    };
     header[..4].copy_from_slice(&[AF_INET6, PREFIX6, IFA_F_NODAD as u8, scope]);
     header[4..].copy_from_slice(&link.index.to_ne_bytes());
     let request = Request::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &header)

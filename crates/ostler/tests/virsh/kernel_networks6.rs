@@ -66,13 +66,22 @@ fn a_network_of_both_families_on_a_bridge_of_the_kernel() {
     let _outside = outside();
     let mut host = Host::start();
     let before = interfaces();
-    host.virsh(&format!("net-define {}", host.xml("lan.xml", &both("<forward mode='nat'/>"))));
+    host.virsh(&format!(
+        "net-define {}",
+        host.xml("lan.xml", &both("<forward mode='nat'/>"))
+    ));
     host.virsh("net-start lan");
     let bridge = ip("-6 address show dev virbr7");
-    assert!(bridge.contains("fd00:77::1/64") && bridge.contains(ROUTER), "{bridge}");
+    assert!(
+        bridge.contains("fd00:77::1/64") && bridge.contains(ROUTER),
+        "{bridge}"
+    );
     let mut one = start(&host);
     let route = one.shell("ip -6 route show default");
-    assert!(route.starts_with(&format!("default via {ROUTER} dev eth0")), "{route}");
+    assert!(
+        route.starts_with(&format!("default via {ROUTER} dev eth0")),
+        "{route}"
+    );
     for address in ["fd00:77::1".to_owned(), OUTSIDE.to_string()] {
         let ping = format!("ping -6 -c 1 -W 5 {address} >/dev/null && echo reached");
         one.shell_until(&ping, "reached");
@@ -97,7 +106,10 @@ fn a_network_of_both_families_on_a_bridge_of_the_kernel() {
     host.virsh(&format!("net-define {}", host.xml("lan.xml", &both(""))));
     host.virsh("net-start lan");
     let mut one = start(&host);
-    one.shell_until("ping -6 -c 1 -W 5 fd00:77::1 >/dev/null && echo reached", "reached");
+    one.shell_until(
+        "ping -6 -c 1 -W 5 fd00:77::1 >/dev/null && echo reached",
+        "reached",
+    );
     assert_eq!(one.shell("ip -6 route show default"), "");
     host.virsh("destroy one");
     host.virsh("net-destroy lan");

@@ -493,7 +493,9 @@ impl GuestSpec {
         check_memory(self.memory)?;
         check_huge_pages(self.huge_pages)?;
         if self.huge_pages.is_some() && self.max_memory.is_some() {
-            return refuse("memory that comes and goes is not in huge pages; leave out one of the two".into());
+            return refuse(
+                "memory that comes and goes is not in huge pages; leave out one of the two".into(),
+            );
         }
         if let BootSpec::Kernel(kernel) = &self.boot
             && (kernel.command_line.len() > MAX_COMMAND_LINE || kernel.command_line.contains('\0'))

@@ -27,7 +27,12 @@ const SETTINGS6: &str = "/proc/sys/net/ipv6/conf";
 pub(super) fn switch_on6(bridge: &str) -> Result<(), Error> {
     let settings = Path::new(SETTINGS6);
     let switch = settings.join("all/forwarding");
-    let failed = || Error::io(format!("switching on the forwarding of packets in {}", switch.display()));
+    let failed = || {
+        Error::io(format!(
+            "switching on the forwarding of packets in {}",
+            switch.display()
+        ))
+    };
     let now = fs::read_to_string(&switch).map_err(failed())?;
     if now.trim() != "0" {
         return Ok(());

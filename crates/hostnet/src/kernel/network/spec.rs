@@ -164,28 +164,35 @@ mod tests {
     fn network() -> impl Strategy<Value = Network> {
         let name = "[A-Za-z0-9._@-]{1,15}";
         let out = proptest::option::of(name);
-        (name, 0..4usize, any::<(u32, u8, u16, u16)>(), out, any::<Option<u128>>()).prop_filter_map(
-            "not a network",
-            |(name, forward, (address, prefix, first, last), out, six)| {
-                let forward = Forward::ALL[forward];
-                let nat = forward == Forward::Nat;
-                let network = Network {
-                    name,
-                    forward,
-                    address: Subnet::new(address.into(), 8 + prefix % 23).ok()?,
-                    address6: six.and_then(|six| Subnet6::new(six.into()).ok()),
-                    ports: match nat {
-                        true => Ports {
-                            first: first.min(last).max(1),
-                            last: last.max(1).max(first),
-                        },
-                        false => Ports::default(),
-                    },
-                    out: out.filter(|_| matches!(forward, Forward::Nat | Forward::Route)),
-                };
-                network.check().ok().map(|()| network)
-            },
+        (
+            name,
+            0..4usize,
+            any::<(u32, u8, u16, u16)>(),
+            out,
+            any::<Option<u128>>(),
         )
+            .prop_filter_map(
+                "not a network",
+                |(name, forward, (address, prefix, first, last), out, six)| {
+                    let forward = Forward::ALL[forward];
+                    let nat = forward == Forward::Nat;
+                    let network = Network {
+                        name,
+                        forward,
+                        address: Subnet::new(address.into(), 8 + prefix % 23).ok()?,
+                        address6: six.and_then(|six| Subnet6::new(six.into()).ok()),
+                        ports: match nat {
+                            true => Ports {
+                                first: first.min(last).max(1),
+                                last: last.max(1).max(first),
+                            },
+                            false => Ports::default(),
+                        },
+                        out: out.filter(|_| matches!(forward, Forward::Nat | Forward::Route)),
+                    };
+                    network.check().ok().map(|()| network)
+                },
+            )
     }
 
     proptest! {

@@ -76,7 +76,16 @@ mod tests {
         let subnet: Subnet6 = "fd00:9:0:1::77/64".parse().unwrap();
         assert_eq!(subnet.to_string(), "fd00:9:0:1::77/64");
         assert_eq!(subnet.network().to_string(), "fd00:9:0:1::");
-        for bad in ["", "fd00::1", "fd00::1/80", "fd00::/64", "fe80::1/64", "ff02::1/64", "::1/64", "10.9.0.1/64"] {
+        for bad in [
+            "",
+            "fd00::1",
+            "fd00::1/80",
+            "fd00::/64",
+            "fe80::1/64",
+            "ff02::1/64",
+            "::1/64",
+            "10.9.0.1/64",
+        ] {
             assert!(bad.parse::<Subnet6>().is_err(), "{bad}");
         }
         for (other, prefix, expected) in [
@@ -85,7 +94,11 @@ mod tests {
             ("fd00:9:0:2::9", 48, true),
             ("2001:db8::1", 0, true),
         ] {
-            assert_eq!(subnet.overlaps(other.parse().unwrap(), prefix), expected, "{other}");
+            assert_eq!(
+                subnet.overlaps(other.parse().unwrap(), prefix),
+                expected,
+                "{other}"
+            );
         }
     }
 }

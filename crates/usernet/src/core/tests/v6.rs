@@ -111,7 +111,11 @@ fn another_router_is_advertised_by_its_card() {
         assert!(packet.checksum_holds());
         let said = card.unwrap_or(OUR_MAC);
         assert_eq!(packet.source, IpAddr::V6(link_local(&said)));
-        assert_eq!(frames[0][VNET_LEN + 6..VNET_LEN + 12], OUR_MAC, "it is sent by our card");
+        assert_eq!(
+            frames[0][VNET_LEN + 6..VNET_LEN + 12],
+            OUR_MAC,
+            "it is sent by our card"
+        );
         let lifetime = u16::from_be_bytes([packet.payload[6], packet.payload[7]]);
         assert_eq!(lifetime, card.map_or(0, |_| ndp::ROUTER_LIFETIME));
         assert!(contains(packet.payload, &[&[1, 1][..], &said].concat()));
