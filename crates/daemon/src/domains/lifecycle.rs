@@ -140,8 +140,6 @@ impl Domains {
         let plan = Plan::of(&run.definition)?;
         run.status.cid = self.cids.take(&domain.uuid, plan.vsock.as_ref())?;
         make_private_folder(&files.folder).map_err(|e| RemoteError::new(Code::System, e.to_string()))?;
-        // Written first: should we be killed right after the start, the guest is found by them.
-        keep(files, &run.definition, &run.status)?;
         let start = Launch {
             name: &run.definition.name,
             plan: &plan,
@@ -154,12 +152,14 @@ impl Domains {
             uuid: &domain.uuid,
             limits: Limits::of(&run.definition),
         };
-        run.status.devices = launch(&start, &self.kvm)?;
+        // Should we be killed right after the start, the guest is found by what was kept before, and its devices with it.
+        let devices = launch(&start, &self.kvm, |devices| {
+            run.status.devices = devices.clone();
+            keep(files, &run.definition, &run.status)
+        })?;
         let (id, definition) = (run.status.id, run.definition.clone());
-        let devices = run.status.devices.clone();
-        let kept = keep(files, &run.definition, &run.status);
-        let settled = kept
-            .and_then(|()| self.adopt(domain, run))
+        let settled = self
+            .adopt(domain, run)
             .and_then(|()| self.settle(domain, &definition, &plan));
         settled.inspect_err(|_| {
             // What cannot be looked after is not left running.

@@ -65,8 +65,13 @@ impl Drop for Devices {
     }
 }
 
-/// Starts the guest, which runs when this returns. Its process outlives ours. Returns its devices as its process knows them.
-pub fn launch(launch: &Launch<'_>, kvm: &OpenKvm) -> Result<BTreeMap<String, Attached>, RemoteError> {
+/// Starts the guest, which runs when this returns. Its process outlives ours. Returns its devices as its process knows them; they are told to
+/// `note` before there is a process that could outlive us unnoted.
+pub fn launch(
+    launch: &Launch<'_>,
+    kvm: &OpenKvm,
+    note: impl FnOnce(&BTreeMap<String, Attached>) -> Result<(), RemoteError>,
+) -> Result<BTreeMap<String, Attached>, RemoteError> {
     let mut devices = Devices::default();
     let mut descriptors = Descriptors::new();
     let spec = open(launch, kvm, &mut descriptors, &mut devices)?;
@@ -85,6 +90,7 @@ pub fn launch(launch: &Launch<'_>, kvm: &OpenKvm) -> Result<BTreeMap<String, Att
         let limited = group.limit(&launch.limits).and_then(|()| group.enter(process));
         limited.map_err(|error| error.detail)
     };
+    note(&devices.0)?;
     let started = ostler_launch::start_placed(&spec, descriptors, Some(log), place)
         .map_err(|why| RemoteError::new(Code::OperationFailed, format!("the guest does not start: {why}")))?;
     attend(started, launch.name.into());
