@@ -10,7 +10,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use ostler_hostnet::*;
-use ostler_switch::rstp::{self, BridgeConfig, PortState};
+use ostler_switch::rstp::{self, BridgeConfig, PortState, Version};
 use player::Player;
 use stations::{Outage, Stations};
 use support::{OvsDaemons, enter, ip};
@@ -27,42 +27,66 @@ struct Net<'a> {
     stations: Stations,
 }
 
-fn settings(protocol: Protocol, priority: u16) -> BridgeSettings {
-    let stp = protocol == Protocol::Stp;
-    BridgeSettings {
-        protocol: Some(protocol),
-        priority: Some(priority),
-        // As quick as STP can be.
-        hello: stp.then_some(1),
-        max_age: stp.then_some(6),
-        forward_delay: stp.then_some(4),
-        ..BridgeSettings::default()
+/// What the peer speaks, and ours.
+#[derive(Clone, Copy)]
+struct Speech {
+    theirs: Protocol,
+    ours: Version,
+}
+
+impl Speech {
+    /// Where one of the two speaks STP, the other does so too, and time counts: it is as quick as it can be.
+    fn is_slow(self) -> bool {
+        self.theirs == Protocol::Stp || self.ours == Version::Stp
+    }
+
+    /// Open vSwitch's RSTP says hello each 2 s.
+    fn hello(self) -> u8 {
+        if self.theirs == Protocol::Stp { 1 } else { 2 }
+    }
+
+    fn settings(self, priority: u16) -> BridgeSettings {
+        BridgeSettings {
+            protocol: Some(self.theirs),
+            priority: Some(priority),
+            hello: (self.theirs == Protocol::Stp).then(|| self.hello().into()),
+            max_age: self.is_slow().then_some(6),
+            forward_delay: self.is_slow().then_some(4),
+            ..BridgeSettings::default()
+        }
+    }
+
+    fn tree(self) -> BridgeConfig {
+        let default = BridgeConfig {
+            version: self.ours,
+            ..BridgeConfig::default()
+        };
+        if !self.is_slow() {
+            return default;
+        }
+        BridgeConfig {
+            hello: self.hello(),
+            max_age: 6,
+            forward_delay: 4,
+            ..default
+        }
     }
 }
 
 impl<'a> Net<'a> {
-    fn new(peer: &'a mut dyn BackEnd, protocol: Protocol) -> Self {
+    fn new(peer: &'a mut dyn BackEnd, speech: Speech) -> Self {
         for (a, b) in LINKS.into_iter().chain([("s0", "s0x"), ("t0", "t0x")]) {
             ip(&format!("link add {a} type veth peer name {b}"));
             ip(&format!("link set {a} up promisc on"));
             ip(&format!("link set {b} up promisc on"));
         }
         let stations = Stations::new(&["s0x", "t0x"]);
-        peer.create(BRIDGE, &settings(protocol, 61_440)).unwrap();
+        peer.create(BRIDGE, &speech.settings(61_440)).unwrap();
         for port in ["b0", "b1", "t0"] {
             // The kernel takes a veth for the fastest of links, Open vSwitch does not.
             peer.add_port(BRIDGE, port, &PortSettings::default()).unwrap();
         }
-        let tree = match protocol {
-            Protocol::Rstp => BridgeConfig::default(),
-            _ => BridgeConfig {
-                hello: 1,
-                max_age: 6,
-                forward_delay: 4,
-                ..BridgeConfig::default()
-            },
-        };
-        let ours = Player::start(&["a0", "a1", "s0"], MAC, tree);
+        let ours = Player::start(&["a0", "a1", "s0"], MAC, speech.tree());
         Self { ours, peer, stations }
     }
 
@@ -156,55 +180,90 @@ impl<'a> Net<'a> {
         took
     }
 
-    /// Ours is root, then the peer's is, then ours again; links fail under each.
-    fn play(&mut self, protocol: Protocol) -> Vec<Outage> {
+    /// Ours is root, then the peer's is, then ours again if that `returns`; links fail under each.
+    fn play(&mut self, speech: Speech, returns: bool) -> Vec<Outage> {
         let mut took = Vec::new();
-        for (priority, ours_is_root) in [(61_440, true), (4096, false), (61_440, true)] {
-            self.peer
-                .set_bridge(BRIDGE, &settings(protocol, priority))
-                .unwrap();
-            self.settle(ours_is_root);
+        let roots = [(61_440, true), (4096, false), (61_440, true)];
+        for (priority, ours_is_root) in &roots[..if returns { 3 } else { 2 }] {
+            self.peer.set_bridge(BRIDGE, &speech.settings(*priority)).unwrap();
+            self.settle(*ours_is_root);
             self.no_storm();
-            took.push(self.fail_over(ours_is_root));
+            took.push(self.fail_over(*ours_is_root));
         }
         took
     }
+
+    fn neither_is_rapid(&self) -> bool {
+        !self.ours.view(0).rapid && !self.ours.view(1).rapid
+    }
 }
 
-#[test]
-fn stp_with_the_kernels_bridge() {
-    const NAME: &str = "stp_with_the_kernels_bridge";
-    if !enter(NAME) {
+fn with_the_kernel(name: &str, ours: Version, returns: bool) {
+    if !enter(name) {
         return;
     }
     let mut kernel = Kernel::open().unwrap();
-    let mut net = Net::new(&mut kernel, Protocol::Stp);
-    let took = net.play(Protocol::Stp);
-    eprintln!("{NAME}: the other link after {took:?}");
-    // It is no RSTP bridge, and ours speaks its language to it.
-    assert!(!net.ours.view(0).rapid && !net.ours.view(1).rapid);
+    let speech = Speech {
+        theirs: Protocol::Stp,
+        ours,
+    };
+    let mut net = Net::new(&mut kernel, speech);
+    let took = net.play(speech, returns);
+    eprintln!("{name}: the other link after {took:?}");
+    assert!(net.neither_is_rapid());
+}
+
+/// It is no RSTP bridge, and ours speaks its language to it.
+#[test]
+fn stp_with_the_kernels_bridge() {
+    with_the_kernel("stp_with_the_kernels_bridge", Version::Rstp, true);
 }
 
 #[test]
-fn rstp_with_open_vswitch() {
-    const NAME: &str = "rstp_with_open_vswitch";
-    let Some(daemons) = OvsDaemons::start(NAME) else {
+fn ours_as_an_stp_bridge_with_the_kernels() {
+    with_the_kernel("ours_as_an_stp_bridge_with_the_kernels", Version::Stp, false);
+}
+
+fn with_open_vswitch(name: &str, ours: Version, play: impl FnOnce(&mut Net<'_>, Speech)) {
+    let Some(daemons) = OvsDaemons::start(name) else {
         return;
     };
     let mut ovs = OpenVSwitch::open_at(daemons.run())
         .unwrap()
         .with_datapath("netdev");
-    let mut net = Net::new(&mut ovs, Protocol::Rstp);
-    let took = net.play(Protocol::Rstp);
-    eprintln!("{NAME}: the other link after {took:?}");
-    assert!(net.ours.view(0).rapid && net.ours.view(1).rapid);
-    // A loaded machine may be slow once; without RSTP's hand-shake it would be half a minute each time.
-    assert!(
-        took.iter().any(|outage| outage.took < Duration::from_secs(1)),
-        "{took:?}"
-    );
-    assert!(
-        took.iter().all(|outage| outage.took < Duration::from_secs(5)),
-        "{took:?}"
-    );
+    let speech = Speech {
+        theirs: Protocol::Rstp,
+        ours,
+    };
+    play(&mut Net::new(&mut ovs, speech), speech);
+}
+
+/// Open vSwitch speaks STP to a bridge that knows nothing else.
+#[test]
+fn ours_as_an_stp_bridge_with_open_vswitch() {
+    const NAME: &str = "ours_as_an_stp_bridge_with_open_vswitch";
+    with_open_vswitch(NAME, Version::Stp, |net, speech| {
+        let took = net.play(speech, false);
+        eprintln!("{NAME}: the other link after {took:?}");
+        assert!(net.neither_is_rapid());
+    });
+}
+
+#[test]
+fn rstp_with_open_vswitch() {
+    const NAME: &str = "rstp_with_open_vswitch";
+    with_open_vswitch(NAME, Version::Rstp, |net, speech| {
+        let took = net.play(speech, true);
+        eprintln!("{NAME}: the other link after {took:?}");
+        assert!(net.ours.view(0).rapid && net.ours.view(1).rapid);
+        // A loaded machine may be slow once; without RSTP's hand-shake it would be half a minute each time.
+        assert!(
+            took.iter().any(|outage| outage.took < Duration::from_secs(1)),
+            "{took:?}"
+        );
+        assert!(
+            took.iter().all(|outage| outage.took < Duration::from_secs(5)),
+            "{took:?}"
+        );
+    });
 }
