@@ -45,6 +45,9 @@ impl System {
         guest.expect("\nostler-debian login: ", LIMIT);
         guest.type_in("root\n");
         guest.expect("root@ostler-debian:~# ", LIMIT);
+        // What the kernel says of a busy host is not to come between what the programs print; its errors are looked at in the end.
+        guest.type_in("dmesg -n 1\n");
+        guest.expect("root@ostler-debian:~# ", LIMIT);
         Some(Self {
             guest,
             disk,
