@@ -312,11 +312,12 @@ impl Domains {
 
     /// The process of run `id` is gone: on the thread that listened to it.
     fn gone(self: &Arc<Self>, domain: &Arc<Domain>, id: i32) {
+        // Its sockets and its group go with the process, before somebody starts the guest again.
+        let Ok(Some(process)) = domain.with_live(|live| (live.id == id).then(|| live.process.clone())) else {
+            return;
+        };
+        process.wait_for_end(PATIENCE);
         if self.groups.find(&domain.uuid).is_some() {
-            let process = domain.with_live(|live| (live.id == id).then(|| live.process.clone()));
-            let Ok(Some(process)) = process else { return };
-            // A group goes when nobody is in it, and before somebody starts the guest again.
-            process.wait_for_end(PATIENCE);
             self.groups.remove(&crate::uuid::format(&domain.uuid));
         }
         let mut guard = domain.state();

@@ -56,6 +56,19 @@ pub fn lift_quota(group: &Path, version: Version) {
     };
 }
 
+/// Whether a limit leaves more CPU time than the one around it.
+pub fn is_more(quota: CpuQuota, around: CpuQuota) -> bool {
+    let part = |of: CpuQuota| {
+        let amount = u128::try_from(of.quota?).ok()?;
+        let period = of.period.filter(|period| *period > 0).unwrap_or(USUAL_PERIOD);
+        Some((amount, u128::from(period)))
+    };
+    match (part(quota), part(around)) {
+        (Some((amount, period)), Some((whole, in_all))) => amount * in_all > whole * period,
+        _ => false,
+    }
+}
+
 /// Limits CPU time.
 pub fn set_quota(group: &Path, version: Version, quota: CpuQuota) -> Result<(), RemoteError> {
     // Less than 0 is any amount.
@@ -121,4 +134,20 @@ pub fn set_io_weight(group: &Path, version: Version, weight: u32) -> Result<(), 
     // Which there is follows from the scheduler that the kernel has.
     let name = names.iter().find(|name| group.join(name).exists());
     put(group, name.unwrap_or(&names[0]), weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_compared_by_the_part_of_the_time_that_they_are() {
+        let quota = |quota, period| CpuQuota { period, quota };
+        let (most, few) = (quota(Some(90_000), None), quota(Some(30_000), Some(50_000)));
+        assert!(is_more(most, few) && !is_more(few, most) && !is_more(few, few));
+        assert!(is_more(most, quota(Some(60_000), Some(0))));
+        for any in [quota(None, None), quota(Some(-1), Some(50_000))] {
+            assert!(!is_more(any, few) && !is_more(most, any));
+        }
+    }
 }

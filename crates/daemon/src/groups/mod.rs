@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use ostler_libvirt::types::Uuid;
 use ostler_libvirt::{Code, RemoteError};
-use ostler_libvirt_xml::domain::{CpuTune, MemoryTune};
+use ostler_libvirt_xml::domain::{CpuQuota, CpuTune, MemoryTune};
 
 use crate::domains::definition::Definition;
 use crate::guest::GuestProcess;
@@ -269,6 +269,11 @@ impl Group {
                     .file_name()
                     .is_some_and(|name| name.to_string_lossy().starts_with(VCPU));
                 let quota = if is_vcpu { cpu.vcpu } else { cpu.others };
+                // Version 1 refuses one that is more than that of the group around it, which holds anyway.
+                let quota = match version {
+                    Version::One if files::is_more(quota, cpu.whole) => CpuQuota::default(),
+                    _ => quota,
+                };
                 files::set_quota(&group, version, quota)?;
             }
             files::set_quota(&place.path, version, cpu.whole)?;

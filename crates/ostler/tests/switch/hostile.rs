@@ -13,6 +13,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use crate::support::switch::{Switch, broadcast};
 
+/// More of the shortest frames than a ring has room for.
+const A_RING: usize = 20_000;
 const TWO: &str =
     "[[port]]\nname = \"a\"\nlisten = \"FOLDER/a\"\n[[port]]\nname = \"b\"\nlisten = \"FOLDER/b\"\n";
 
@@ -85,9 +87,11 @@ fn a_guest_that_writes_nonsense_loses_its_port() {
         let file = std::fs::File::from(memory);
         std::os::unix::fs::FileExt::write_at(&file, &value.to_ne_bytes(), at).unwrap();
         let _ = connection.write_all(&[0; 100]);
-        // What it does not take in shows when the switch sends.
+        // What it says of what it took shows when the switch has sent a whole ring.
         let [mut a, b] = ["a", "b"].map(|name| switch.peer(name));
-        a.send(&broadcast(1, None, "for all"));
+        for _ in 0..A_RING {
+            a.send(&broadcast(1, None, "for all"));
+        }
         drop((a, b));
         switch.until("refused", |switch| switch.port("bad").is_none());
         switch.until_up("a", false);
