@@ -569,12 +569,17 @@ fn a_network_on_a_bridge_of_the_host() {
         .unwrap();
     assert!(!gone.status.success(), "the tap goes with the guest");
     let tagged = card("wire", 0x32, "/><vlan><tag id='4'/></vlan>");
-    let said = host.refused(&format!(
+    // A card has a VLAN where the kernel's bridge filters them.
+    let created = host.run(&format!(
         "create {}",
         host.xml("tagged.xml", &linux("tagged", &tagged))
     ));
-    // Where the kernel filters VLANs the card has it, else that is said.
-    assert!(said.contains("filter no VLANs"), "{said}");
+    if created.status.success() {
+        host.virsh("destroy tagged");
+    } else {
+        let said = String::from_utf8_lossy(&created.stderr);
+        assert!(said.contains("VLAN"), "{said}");
+    }
     assert!(!host.path("run/switch-wire.sock").exists(), "it has no switch");
     host.kill_and_restart();
     assert_eq!(host.networks(""), ["default", "wire"]);

@@ -162,7 +162,7 @@ impl Host {
         command
     }
 
-    fn run(&self, arguments: &str) -> Output {
+    pub fn run(&self, arguments: &str) -> Output {
         self.command(arguments)
             .output()
             .expect("virsh (package libvirt-clients) runs")
