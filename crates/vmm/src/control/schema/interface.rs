@@ -168,6 +168,10 @@ pub(super) const EVENTS: &[Event] = &[
         &[("device", "str"), ("id", "str"), ("tray-open", "bool")],
     ),
     event("GUEST_PANICKED", &[("action", "GuestPanicAction")]),
+    event(
+        "MEMORY_DEVICE_SIZE_CHANGE",
+        &[("id?", "str"), ("size", "int"), ("qom-path", "str")],
+    ),
     event("POWERDOWN", &[]),
     event("RESET", &[("guest", "bool"), ("reason", "ShutdownCause")]),
     event("RESUME", &[]),

@@ -245,9 +245,18 @@ pub(super) const TYPES: &[(&str, Shape)] = &[
             ("default-cpu-type?", "str"),
         ]),
     ),
-    // There are none: the list is empty.
-    ("MemoryDeviceInfo", Object(&[("type", "MemoryDeviceInfoKind")])),
-    ("MemoryDeviceInfoKind", Enum(Vec::new)),
+    (
+        "MemoryDeviceInfo",
+        Union {
+            members: &[("type", "MemoryDeviceInfoKind")],
+            tag: "type",
+            variants: &[
+                ("virtio-pmem", "VirtioPMEMDeviceInfoWrapper"),
+                ("virtio-mem", "VirtioMEMDeviceInfoWrapper"),
+            ],
+        },
+    ),
+    ("MemoryDeviceInfoKind", Enum(|| vec!["virtio-pmem", "virtio-mem"])),
     (
         "MemoryInfo",
         Object(&[("base-memory", "int"), ("plugged-memory?", "int")]),
@@ -517,6 +526,36 @@ pub(super) const TYPES: &[(&str, Shape)] = &[
     (
         "VersionTriple",
         Object(&[("major", "int"), ("minor", "int"), ("micro", "int")]),
+    ),
+    (
+        "VirtioMEMDeviceInfo",
+        Object(&[
+            ("id?", "str"),
+            ("memaddr", "int"),
+            ("requested-size", "int"),
+            ("size", "int"),
+            ("max-size", "int"),
+            ("block-size", "int"),
+            ("node", "int"),
+            ("memdev", "str"),
+        ]),
+    ),
+    (
+        "VirtioMEMDeviceInfoWrapper",
+        Object(&[("data", "VirtioMEMDeviceInfo")]),
+    ),
+    (
+        "VirtioPMEMDeviceInfo",
+        Object(&[
+            ("id?", "str"),
+            ("memaddr", "int"),
+            ("size", "int"),
+            ("memdev", "str"),
+        ]),
+    ),
+    (
+        "VirtioPMEMDeviceInfoWrapper",
+        Object(&[("data", "VirtioPMEMDeviceInfo")]),
     ),
     (
         "WatchdogAction",
