@@ -1,7 +1,9 @@
 //! Entries for fuzzers: files that a guest is started from, and what it does with the chips.
 
-/// What the platform's tests have it for is not all needed here.
-#[allow(dead_code)]
+#[allow(
+    dead_code,
+    reason = "what the platform's tests have it for is not all needed here"
+)]
 #[path = "../../tests/platform/bench.rs"]
 mod bench;
 mod chips;
