@@ -3,15 +3,21 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ostler_launch::porter::{Errand, Plugs};
 use ostler_libvirt::{Code, RemoteError};
+use ostler_vmm::control::GUEST_IS_BUSY;
 use ostler_vmm::spec::NetModel;
 use serde_json::{Value, json};
 
 use super::cards::{self, Connection, Surroundings};
 use super::{Attached, Control, ControlError, Outside, RunFiles, errand_of, open_image_of, streams};
 use crate::domains::plan::{Card, Disk, Image, Share};
+
+/// For so long a guest that is busy with a slot is asked again to let its device go, and how often.
+const BUSY_TIME: Duration = Duration::from_secs(10);
+const BUSY_STEP: Duration = Duration::from_millis(50);
 
 /// An image that is open and locked, and its path.
 pub type Medium = (File, PathBuf);
@@ -299,12 +305,21 @@ impl Plug<'_> {
         }))
     }
 
-    /// Asks the guest to let a device go.
+    /// Asks the guest to let a device go; again, for a while, as long as it is still busy taking it in: its kernel uses
+    /// a device before its slot's indicator stops blinking.
     pub fn ask_out(&self, attached: &Attached) -> Result<(), RemoteError> {
-        let asked = self
-            .control
-            .execute_with("device_del", json!({ "id": attached.id }));
-        asked.map(drop).map_err(refused)
+        let end = Instant::now() + BUSY_TIME;
+        loop {
+            let asked = self
+                .control
+                .execute_with("device_del", json!({ "id": attached.id }));
+            match asked {
+                Err(ControlError::Refused(why)) if why == GUEST_IS_BUSY && Instant::now() < end => {
+                    std::thread::sleep(BUSY_STEP);
+                }
+                asked => return asked.map(drop).map_err(refused),
+            }
+        }
     }
 
     /// Gives back what a device was made of, once the guest has let it go.

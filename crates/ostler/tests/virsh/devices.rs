@@ -1,6 +1,7 @@
 //! Disks and other devices that come and go, in a guest that runs and in its definition.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::console::Console;
 use crate::setup::{Host, Listener, field, linux, wait_until};
@@ -226,4 +227,27 @@ fn an_entropy_source_comes_and_goes() {
         !host.virsh("dumpxml random").contains("rng0")
     });
     host.virsh("destroy random");
+}
+
+/// Linux uses a device before its slot's indicator stops blinking, and until then takes no request to let it go.
+#[test]
+fn a_device_is_let_go_at_any_moment_of_its_coming() {
+    let host = Host::start();
+    let file = host.xml("guest.xml", &linux("brief", ""));
+    host.virsh(&format!("create {file}"));
+    let mut console = Console::open(&host, "brief");
+    console.expect("OSTLER-GUEST-UP");
+    console.expect("# ");
+    let device = host.xml(
+        "rng.xml",
+        "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
+    );
+    for milliseconds in [0, 20, 80, 160, 320] {
+        host.virsh(&format!("attach-device brief {device} --live"));
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        host.virsh(&format!("detach-device brief {device} --live"));
+        wait_until("the device is gone", || !host.virsh("dumpxml brief").contains("<rng"));
+    }
+    console.shell_until("grep -l 0x1044 /sys/bus/pci/devices/*/device | wc -l", "0");
+    host.virsh("destroy brief");
 }

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// What `device_del` is refused with while the guest is switching the slot on or off: a moment later it may be asked again.
+pub const GUEST_IS_BUSY: &str = "Hot-unplug failed: guest is busy (power indicator blinking)";
+
 /// The class of an error: what a client may act on. The text beside it is for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {

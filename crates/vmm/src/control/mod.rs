@@ -21,6 +21,7 @@ mod server;
 mod session;
 
 pub(crate) use arguments::Arguments;
+pub use failure::GUEST_IS_BUSY;
 pub(crate) use failure::{Class, Failure};
 pub use framer::{Frame, Framer, MAX_DEPTH, MAX_TEXT};
 #[cfg(any(test, fuzzing))]

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::cpus::is_cpu;
 use super::nodes::is_identifier;
 use super::{ClientFds, Manager};
-use crate::control::{Arguments, Failure};
+use crate::control::{Arguments, Failure, GUEST_IS_BUSY};
 use crate::devices::{self, NamedDevice, OpenDisk, Part};
 use crate::driver::State;
 use crate::spec::{MacAddress, NetModel, check_cid, check_tag};
@@ -405,9 +405,7 @@ impl Manager {
                 self.collect_ejected();
             }
             SlotPower::Changing => {
-                return Err(Failure::generic(
-                    "Hot-unplug failed: guest is busy (power indicator blinking)",
-                ));
+                return Err(Failure::generic(GUEST_IS_BUSY));
             }
             SlotPower::On if device.leaving.is_some_and(|asked| asked.elapsed() < UNPLUG_TIME) => {
                 return Err(Failure::generic(format!(
