@@ -8,6 +8,9 @@ pub enum Error {
     /// The image itself.
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
+    /// What was read could not be passed on.
+    #[error("cannot be copied from: {0}")]
+    Write(io::Error),
     /// No configuration of a boot loader. The text says what there is instead.
     #[error("has no GRUB configuration and no boot loader entries ({0})")]
     NoSystem(String),

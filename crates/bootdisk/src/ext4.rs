@@ -3,11 +3,13 @@
 //! That library trusts an image with sizes: it allocates what a superblock or a symbolic link says. So the superblock is
 //! checked before, and links are followed here.
 
+use std::io::Write;
+
 use ext4_view::{Ext4, Ext4Error};
 
 use crate::Error;
 use crate::source::Part;
-use crate::volume::Volume;
+use crate::volume::{CHUNK, Volume};
 
 /// Where the superblock is, and its size (Linux, Documentation/filesystems/ext4/super.rst).
 const SUPERBLOCK: (u64, usize) = (1024, 1024);
@@ -177,7 +179,7 @@ impl Volume for Ext4Volume {
         self.0.label().to_str().unwrap_or_default().into()
     }
 
-    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+    fn copy(&self, path: &str, most: u64, into: &mut dyn Write) -> Result<Option<u64>, Error> {
         let Some(real) = self.resolve(path)? else {
             return Ok(None);
         };
@@ -196,16 +198,23 @@ impl Volume for Ext4Volume {
                 most,
             });
         }
-        let mut bytes = vec![0; size as usize];
+        let mut chunk = vec![0; CHUNK.min(size as usize)];
         let mut done = 0;
-        while done < bytes.len() {
-            match file.read_bytes(&mut bytes[done..]).map_err(damaged)? {
-                0 => break,
-                count => done += count,
+        loop {
+            let mut filled = 0;
+            // A read ends with a block at the latest.
+            while filled < chunk.len() {
+                match file.read_bytes(&mut chunk[filled..]).map_err(damaged)? {
+                    0 => break,
+                    count => filled += count,
+                }
             }
+            if filled == 0 {
+                return Ok(Some(done));
+            }
+            into.write_all(&chunk[..filled]).map_err(Error::Write)?;
+            done += filled as u64;
         }
-        bytes.truncate(done);
-        Ok(Some(bytes))
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>, Error> {

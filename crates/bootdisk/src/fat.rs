@@ -1,20 +1,18 @@
 //! FAT12, FAT16 and FAT32, by `fatfs`.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use fatfs::{FileSystem, FsOptions};
 
 use crate::Error;
 use crate::source::Part;
-use crate::volume::Volume;
+use crate::volume::{CHUNK, Volume};
 
 /// Names that are taken from a folder.
 const MAX_NAMES: usize = 4096;
 /// Longest path in bytes, and most folders in one.
 const MAX_PATH: usize = 4096;
 const MAX_DEPTH: usize = 64;
-/// Bytes that are read at a time.
-const CHUNK: usize = 64 << 10;
 
 /// A FAT file system.
 pub(crate) struct FatVolume(FileSystem<Part>);
@@ -100,28 +98,29 @@ impl Volume for FatVolume {
         self.0.volume_label()
     }
 
-    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+    fn copy(&self, path: &str, most: u64, into: &mut dyn Write) -> Result<Option<u64>, Error> {
         let Some(real) = plain(path) else {
             return Ok(None);
         };
         let Some(mut file) = found(self.0.root_dir().open_file(&real))? else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
+        let mut done = 0;
         let mut chunk = vec![0; CHUNK];
         loop {
             let count = file.read(&mut chunk).map_err(damaged)?;
             if count == 0 {
-                return Ok(Some(bytes));
+                return Ok(Some(done));
             }
-            if bytes.len() as u64 + count as u64 > most {
+            done += count as u64;
+            if done > most {
                 return Err(Error::TooLarge {
                     path: path.into(),
-                    size: bytes.len() as u64 + count as u64,
+                    size: done,
                     most,
                 });
             }
-            bytes.extend(&chunk[..count]);
+            into.write_all(&chunk[..count]).map_err(Error::Write)?;
         }
     }
 

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
+use crate::in_memory::{find, load};
 use crate::volume::{Volume, Volumes};
-use crate::{Error, Image, Source, entries, find, grub, load};
+use crate::{Error, Image, Source, entries, grub};
 
 /// Most bytes of initial RAM disks.
 const ROOM: u64 = 1 << 20;
@@ -178,9 +179,13 @@ impl Volume for Files {
     fn label(&self) -> String {
         "system".into()
     }
-    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
-        let file = self.0.get(path);
-        Ok(file.map(|bytes| bytes[..bytes.len().min(most as usize)].to_vec()))
+    fn copy(&self, path: &str, most: u64, into: &mut dyn Write) -> Result<Option<u64>, Error> {
+        let Some(bytes) = self.0.get(path) else {
+            return Ok(None);
+        };
+        let bytes = &bytes[..bytes.len().min(most as usize)];
+        into.write_all(bytes).map_err(Error::Write)?;
+        Ok(Some(bytes.len() as u64))
     }
     fn names(&self, path: &str) -> Result<Vec<String>, Error> {
         let folder = format!("{path}/");

@@ -2,9 +2,11 @@
 //!
 //! Sections cited are of ECMA-119, 3rd edition. Links and folders that Rock Ridge has moved are not followed.
 
+use std::io::Write;
+
 use crate::Error;
 use crate::source::Part;
-use crate::volume::Volume;
+use crate::volume::{CHUNK, Volume};
 
 /// Bytes of a logical sector (6.1.2) and of a logical block, which media of other sizes do not exist of.
 const SECTOR: u64 = 2048;
@@ -61,16 +63,27 @@ impl IsoVolume {
         Entry::new(root, "/".into(), true)
     }
 
-    /// All bytes of a file or folder.
+    /// All bytes of a folder.
     fn contents(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
-        // Nothing is allocated that is not on the disk.
+        let mut bytes = Vec::new();
+        self.copy_contents(entry, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn copy_contents(&self, entry: &Entry, into: &mut dyn Write) -> Result<(), Error> {
         let end = entry.start.checked_add(entry.size);
         if end.is_none_or(|end| end > self.part.length()) {
             return Err(Error::Damaged(format!("\"{}\" lies behind its end", entry.name)));
         }
-        let mut bytes = vec![0; entry.size as usize];
-        self.part.read_at(entry.start, &mut bytes)?;
-        Ok(bytes)
+        let mut chunk = vec![0; CHUNK.min(entry.size as usize)];
+        let mut done = 0;
+        while done < entry.size {
+            let count = chunk.len().min((entry.size - done) as usize);
+            self.part.read_at(entry.start + done, &mut chunk[..count])?;
+            into.write_all(&chunk[..count]).map_err(Error::Write)?;
+            done += count as u64;
+        }
+        Ok(())
     }
 
     /// What is in a folder.
@@ -231,7 +244,7 @@ impl Volume for IsoVolume {
             .to_owned()
     }
 
-    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+    fn copy(&self, path: &str, most: u64, into: &mut dyn Write) -> Result<Option<u64>, Error> {
         let Some(entry) = self.find(path)?.filter(|entry| entry.flags & IS_FOLDER == 0) else {
             return Ok(None);
         };
@@ -242,7 +255,8 @@ impl Volume for IsoVolume {
                 most,
             });
         }
-        self.contents(&entry).map(Some)
+        self.copy_contents(&entry, into)?;
+        Ok(Some(entry.size))
     }
 
     fn names(&self, path: &str) -> Result<Vec<String>, Error> {

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-use crate::{Error, find};
+use crate::Error;
+use crate::in_memory::find;
 
 const ROOM: u64 = 1 << 20;
 const MENU: &str = "set default=1\n\

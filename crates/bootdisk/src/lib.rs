@@ -19,6 +19,8 @@ mod fat;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod grub;
+#[cfg(any(test, fuzzing))]
+mod in_memory;
 mod iso9660;
 #[cfg(test)]
 mod iso9660_tests;
@@ -27,6 +29,8 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod volume;
+
+use std::io::Write;
 
 pub use error::Error;
 pub use source::{Image, Source};
@@ -38,15 +42,13 @@ const MAX_KERNEL: u64 = 256 << 20;
 /// Largest configuration file, in bytes.
 pub(crate) const MAX_TEXT: u64 = 1 << 20;
 
-/// What an installed system starts with.
+/// What an installed system starts with, beside its kernel and its initial RAM disks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
     /// What its configuration calls it.
     pub title: String,
-    /// The kernel image.
-    pub kernel: Vec<u8>,
-    /// The initial RAM disks, one after the other; empty if there is none.
-    pub initrd: Vec<u8>,
+    /// Bytes of the initial RAM disks, one after the other; 0 if there is none.
+    pub initrd_len: u64,
     /// The kernel's command line.
     pub command_line: String,
 }
@@ -67,42 +69,53 @@ pub(crate) struct Place {
     pub path: String,
 }
 
-/// Finds the system on `image`. Its initial RAM disks may have `max_initrd` bytes together.
+/// Finds the system on `image`, and copies its kernel and its initial RAM disks, which may have `max_initrd` bytes together.
 ///
 /// # Errors
-/// If there is none, if it is damaged, or if it asks for more than the bounds.
-pub fn find(image: impl Image + 'static, max_initrd: u64) -> Result<System, Error> {
+/// If there is none, if it is damaged, if it asks for more than the bounds, or if it cannot be copied.
+pub fn find(
+    image: impl Image + 'static,
+    max_initrd: u64,
+    kernel: &mut dyn Write,
+    initrd: &mut dyn Write,
+) -> Result<System, Error> {
     let source = Source::new(image)?;
     let volumes = volume::open_all(&source)?;
     let choice = match grub::find(&volumes)? {
         Some(choice) => choice,
         None => entries::find(&volumes)?.ok_or_else(|| Error::NoSystem(volumes.describe()))?,
     };
-    load(&volumes, choice, max_initrd)
+    load(&volumes, choice, max_initrd, (kernel, initrd))
 }
 
-fn load(volumes: &Volumes, choice: Choice, max_initrd: u64) -> Result<System, Error> {
-    let fetch = |what: &'static str, place: &Place, most: u64| {
+fn load(
+    volumes: &Volumes,
+    choice: Choice,
+    max_initrd: u64,
+    (kernel, initrd): (&mut dyn Write, &mut dyn Write),
+) -> Result<System, Error> {
+    let copy = |what: &'static str, place: &Place, most: u64, into: &mut dyn Write| {
         let missing = || Error::Missing {
             title: choice.title.clone(),
             what,
             path: place.path.clone(),
         };
         let volume = volumes.get(place.volume).ok_or_else(missing)?;
-        volume.read(&place.path, most)?.ok_or_else(missing)
+        volume.copy(&place.path, most, into)?.ok_or_else(missing)
     };
-    let kernel = fetch("kernel", &choice.kernel, MAX_KERNEL)?;
-    let mut initrd = Vec::new();
+    copy("kernel", &choice.kernel, MAX_KERNEL, kernel)?;
+    let mut initrd_len = 0u64;
     for place in &choice.initrds {
         // Each begins at a multiple of four bytes, as the kernel wants it.
-        initrd.resize(initrd.len().next_multiple_of(4), 0);
-        let left = max_initrd.saturating_sub(initrd.len() as u64);
-        initrd.append(&mut fetch("initial RAM disk", place, left)?);
+        let gap = initrd_len.next_multiple_of(4) - initrd_len;
+        initrd.write_all(&[0; 4][..gap as usize]).map_err(Error::Write)?;
+        initrd_len += gap;
+        let left = max_initrd.saturating_sub(initrd_len);
+        initrd_len += copy("initial RAM disk", place, left, initrd)?;
     }
     Ok(System {
         title: choice.title,
-        kernel,
-        initrd,
+        initrd_len,
         command_line: choice.command_line,
     })
 }

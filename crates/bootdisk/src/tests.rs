@@ -5,7 +5,8 @@ use std::process::Command;
 
 use proptest::prelude::*;
 
-use crate::{Error, System, find};
+use crate::Error;
+use crate::in_memory::{Whole, find};
 
 const MIB: usize = 1 << 20;
 /// More than any test's initial RAM disk has.
@@ -200,7 +201,7 @@ fn debian(default: &str) -> Option<Vec<u8>> {
     ext4(4 * MIB, &files, &links)
 }
 
-fn started(disk: Vec<u8>) -> System {
+fn started(disk: Vec<u8>) -> Whole {
     find(disk, ROOM).unwrap()
 }
 

@@ -1,11 +1,16 @@
 //! The file systems of a disk.
 
+use std::io::Write;
+
 use crate::Error;
 use crate::ext4::Ext4Volume;
 use crate::fat::FatVolume;
 use crate::iso9660::IsoVolume;
 use crate::partitions::{self, Partition, Table};
 use crate::source::Source;
+
+/// Bytes of a file that are read and passed on at a time: few enough to stay in a CPU's cache in between.
+pub(crate) const CHUNK: usize = 256 << 10;
 
 /// A file system that is read. Paths are absolute, with slashes.
 pub(crate) trait Volume {
@@ -17,8 +22,15 @@ pub(crate) trait Volume {
 
     fn label(&self) -> String;
 
-    /// All of a file, of `most` bytes at most; `None` if there is no such file.
-    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error>;
+    /// Copies a file of `most` bytes at most, and returns how many it has; `None` if there is no such file.
+    fn copy(&self, path: &str, most: u64, into: &mut dyn Write) -> Result<Option<u64>, Error>;
+
+    /// All of a file.
+    fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let mut bytes = Vec::new();
+        let found = self.copy(path, most, &mut bytes)?;
+        Ok(found.map(|_| bytes))
+    }
 
     /// The names in a folder, a bounded number of them; none if there is no such folder.
     fn names(&self, path: &str) -> Result<Vec<String>, Error>;

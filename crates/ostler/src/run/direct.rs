@@ -1,7 +1,7 @@
 //! Starting the system on a disk without firmware: its kernel is found and read here, as its boot loader would do it.
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{self, Seek};
 use std::path::Path;
 
 use ostler_bootdisk::{Error, System};
@@ -21,21 +21,22 @@ pub fn open(
     memory: u64,
     descriptors: &mut Descriptors,
 ) -> Result<KernelSpec, Failure> {
-    let system = ostler_bootdisk::find(disk, memory).map_err(|error| refusal(path, &error))?;
+    let (mut kernel, mut initrd) = (in_memory("kernel")?, in_memory("initrd")?);
+    let system = ostler_bootdisk::find(disk, memory, &mut kernel, &mut initrd)
+        .map_err(|error| refusal(path, &error))?;
     let System {
         title,
-        kernel,
-        initrd,
+        initrd_len,
         command_line,
     } = system;
     tracing::info!("\"{title}\" is started from \"{}\"", path.display());
     let words = [command_line.as_str(), append.trim()];
     let words = words.into_iter().filter(|words| !words.is_empty());
     Ok(KernelSpec {
-        kernel: descriptors.push(in_memory("kernel", &kernel)?),
-        initrd: match initrd.is_empty() {
-            true => None,
-            false => Some(descriptors.push(in_memory("initrd", &initrd)?)),
+        kernel: descriptors.push(rewound(kernel)?),
+        initrd: match initrd_len {
+            0 => None,
+            _ => Some(descriptors.push(rewound(initrd)?)),
         },
         command_line: words.collect::<Vec<_>>().join(" "),
     })
@@ -49,13 +50,16 @@ fn refusal(path: &Path, error: &Error) -> Failure {
     Failure::bad_input(format!("the disk \"{}\" {error}; {advice}", path.display()))
 }
 
-fn in_memory(name: &str, bytes: &[u8]) -> Result<File, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::failed(format!("cannot keep the {name} of a disk in memory: {error}"))
-    };
-    let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let mut file = File::from(memory);
-    file.write_all(bytes).map_err(failed)?;
-    file.rewind().map_err(failed)?;
+fn in_memory(name: &str) -> Result<File, Failure> {
+    let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC);
+    memory.map(File::from).map_err(|error| no_memory(error.into()))
+}
+
+fn rewound(mut file: File) -> Result<File, Failure> {
+    file.rewind().map_err(no_memory)?;
     Ok(file)
+}
+
+fn no_memory(error: io::Error) -> Failure {
+    Failure::failed(format!("cannot keep the system of a disk in memory: {error}"))
 }
