@@ -14,11 +14,14 @@
 //! | `running` | a guest that runs: its console lines with their times |
 //! | `proc` | what the host's /proc says: CPU time, memory, free CPUs |
 //! | `first` | a kernel of three instructions, for the time to the first one |
+//! | `starting/` | `./bench start`: the way to firmware, to a kernel on a disk, and of a disk into a guest that runs |
+//! | `control` | a client of a guest's control socket |
 //! | `steps` | how many instructions the hash loop takes |
 //! | `network` | the namespace and tap that all guests use |
 //! | `report` | samples, medians, the table, the JSON |
 
 mod beside;
+mod control;
 mod cpu;
 mod daemon;
 mod error;
@@ -32,6 +35,7 @@ mod report;
 mod rows;
 mod running;
 mod side;
+mod starting;
 mod steps;
 mod throughput;
 
@@ -68,6 +72,7 @@ enum Command {
     Net(net::NetOptions),
     Io(throughput::IoOptions),
     Daemon(daemon::DaemonOptions),
+    Start(starting::StartOptions),
 }
 
 /// Options of all benchmarks.
@@ -76,7 +81,7 @@ pub(crate) struct Common {
     /// The accelerator for our guests: soft or kvm.
     #[arg(long, global = true, default_value = "soft")]
     accel: String,
-    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json, target/bench-net.json, target/bench-io.json, target/bench-daemon.json]
+    /// Where the results go, raw samples included. [default: target/bench.json, target/bench-cpu.json, target/bench-loop.json, target/bench-net.json, target/bench-io.json, target/bench-daemon.json, target/bench-start.json]
     #[arg(long, global = true)]
     json: Option<PathBuf>,
     /// The folder with vmlinuz and initrd.img.
@@ -105,6 +110,7 @@ fn main() -> ExitCode {
         Some(Command::Net(options_of_net)) => net::run(&options.common, options_of_net),
         Some(Command::Io(options_of_io)) => throughput::run(&options.common, options_of_io),
         Some(Command::Daemon(options_of_daemon)) => daemon::run(&options.common, options_of_daemon),
+        Some(Command::Start(options_of_start)) => starting::run(&options.common, options_of_start),
         None => run(&options),
     };
     match met {

@@ -6,7 +6,6 @@
 //! | `contender` | who runs the guest, and by which command |
 //! | `cable` | the peer of the guest's cards, the same for all contenders |
 //! | `session` | one guest, from its start through all operations |
-//! | `control` | a client of a guest's control socket |
 //! | `counters` | everything that is counted at one moment, and differences |
 //! | `registers` | the names of registers by their addresses |
 //! | `table` | medians, the tables, the JSON |
@@ -15,7 +14,6 @@
 
 mod cable;
 mod contender;
-mod control;
 mod counters;
 mod operation;
 mod registers;

@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::cable;
 use super::contender::{Contender, Files, Places};
-use super::control::Control;
 use super::counters::Counters;
 use super::operation::{Counts, Operation};
 use super::registers::Registers;
 use super::table::{Results, Window};
 use crate::Common;
+use crate::control::Control;
 use crate::error::Error;
 use crate::running::Running;
 
