@@ -248,7 +248,10 @@ mod tests {
         table.end_of_interrupt(0x64);
         let next = vec![(13, 0xfee0_3000), (37, 0xfee0_2000)];
         assert_eq!(set(&mut table, moved(0x8064, 3, true)), (true, next));
-        assert_eq!(set(&mut table, moved(0x8064, 3, false)), (true, vec![(13, 0xfee0_3000)]));
+        assert_eq!(
+            set(&mut table, moved(0x8064, 3, false)),
+            (true, vec![(13, 0xfee0_3000)])
+        );
     }
 
     #[test]

@@ -274,7 +274,17 @@ fn features_can_be_left_out_of_a_model() {
         }
         assert_eq!(leaves, expected, "nothing else changes");
     }
-    for wish in ["x2apic", "+x2apic", "-fpu", "-sse2", "-", "-x2apic -pcid", "-pku", "+svm", "+"] {
+    for wish in [
+        "x2apic",
+        "+x2apic",
+        "-fpu",
+        "-sse2",
+        "-",
+        "-x2apic -pcid",
+        "-pku",
+        "+svm",
+        "+",
+    ] {
         let error = build(&format!("max,{wish}")).unwrap_err();
         assert_eq!(
             error.to_string(),
