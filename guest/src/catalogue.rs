@@ -363,11 +363,16 @@ fn raise_level(stage: &Arc<Stage>, _step: u32) -> Result<Next, String> {
         address: 0xfee0_0000,
         data: 0xc049,
     };
-    let mut pins = [IoapicPin {
-        msi: Msi::default(),
+    let unused = IoapicPin {
         masked: true,
-    }; 24];
-    pins[9] = IoapicPin { msi, masked: false };
+        ..Default::default()
+    };
+    let mut pins = [unused; 24];
+    pins[9] = IoapicPin {
+        masked: false,
+        msi,
+        ..unused
+    };
     stage.vm.set_ioapic_pins(&pins).map_err(|e| e.to_string())?;
     stage.vm.signal(msi);
     Ok(Next::Continue)

@@ -177,6 +177,8 @@ pub struct IoapicPin {
     pub msi: Msi,
     /// A masked pin sends nothing, but its message still decides about end-of-interrupt exits.
     pub masked: bool,
+    /// What a level-triggered pin sent waits for its end (remote IRR).
+    pub in_service: bool,
 }
 
 /// The 8259 pair as a CPU sees it.

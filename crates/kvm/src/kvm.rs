@@ -14,7 +14,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use ostler_accel::{Accelerator, CpuidLeaf, Error, Kind, Vm, VmConfig};
 
-use crate::routes::IOAPIC_PINS;
+use crate::routes::MIRRORED_PINS;
 use crate::vm::KvmVm;
 
 /// Where Intel hosts that cannot run real mode natively keep a page table for it: below the firmware's 16 MiB, in no
@@ -68,7 +68,7 @@ impl Kvm {
                 "the host's KVM has no split interrupt controller; Linux 4.4 or newer is needed".into(),
             ));
         }
-        let split = [u64::from(IOAPIC_PINS), 0, 0, 0];
+        let split = [u64::from(MIRRORED_PINS), 0, 0, 0];
         enable(vm, KVM_CAP_SPLIT_IRQCHIP, split)
             .map_err(|e| Error::host("split the interrupt controller", e))?;
         let ids = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;

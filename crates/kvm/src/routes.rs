@@ -1,7 +1,9 @@
 //! GSI routes: the message that each of KVM's interrupt inputs sends.
 //!
 //! GSIs 0 to 23 mirror the pins of our IOAPIC, and only the level-triggered ones: nobody raises them, but KVM looks at
-//! their vectors to know which ends of interrupts have to leave for user mode. GSIs from 24 on belong to irqfds.
+//! their vectors and destinations to know which ends of interrupts have to leave for user mode. A guest may give a pin another
+//! destination before it ends the interrupt that the pin sent: GSIs 24 to 47 keep what such a pin was. GSIs from 48 on belong to
+//! irqfds.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,8 +19,11 @@ use ostler_accel::IoapicPin;
 use ostler_bus::Msi;
 use vmm_sys_util::eventfd::EventFd;
 
-/// Pins of the IOAPIC, and the first GSI that an irqfd may use.
-pub const IOAPIC_PINS: u32 = 24;
+/// Pins of the IOAPIC.
+const IOAPIC_PINS: u32 = 24;
+
+/// GSIs that KVM takes for pins of an IOAPIC in user mode: what they are, and what they were. The first GSI that an irqfd may use.
+pub const MIRRORED_PINS: u32 = 2 * IOAPIC_PINS;
 
 /// Bit 15 of a message's data: level-triggered (SDM vol. 3, 11.11.2).
 const MSI_LEVEL_TRIGGERED: u32 = 1 << 15;
@@ -33,6 +38,8 @@ pub struct Routes {
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Table {
     pins: BTreeMap<u32, Msi>,
+    /// What pins were when they sent what has not ended yet, by the GSI that keeps it.
+    former: BTreeMap<u32, Msi>,
     events: BTreeMap<RawFd, EventRoute>,
 }
 
@@ -50,9 +57,22 @@ impl Table {
             .filter(|(_, pin)| pin.msi.data & MSI_LEVEL_TRIGGERED != 0 && is_deliverable(pin.msi))
             .map(|(gsi, pin)| (gsi, pin.msi))
             .collect();
-        let changed = level != self.pins;
-        self.pins = level;
+        let mut former = BTreeMap::new();
+        for (gsi, _) in (0..IOAPIC_PINS).zip(pins).filter(|(_, pin)| pin.in_service) {
+            let kept = gsi + IOAPIC_PINS;
+            let was = self.pins.get(&gsi).filter(|was| level.get(&gsi) != Some(*was));
+            if let Some(msi) = self.former.get(&kept).or(was) {
+                former.insert(kept, *msi);
+            }
+        }
+        let changed = (&level, &former) != (&self.pins, &self.former);
+        (self.pins, self.former) = (level, former);
         changed
+    }
+
+    /// A CPU ended `vector`. KVM hears of it with the next change: until then it only leaves guest mode for nothing.
+    fn end_of_interrupt(&mut self, vector: u8) {
+        self.former.retain(|_, msi| msi.data as u8 != vector);
     }
 
     /// Gives the event `fd` the message `msi`, and returns its GSI; `None` if every GSI is taken.
@@ -61,7 +81,7 @@ impl Table {
             route.msi = msi;
             return Some(route.gsi);
         }
-        let gsi = (IOAPIC_PINS..KVM_MAX_IRQ_ROUTES as u32)
+        let gsi = (MIRRORED_PINS..KVM_MAX_IRQ_ROUTES as u32)
             .find(|gsi| !self.events.values().any(|route| route.gsi == *gsi))?;
         self.events.insert(fd, EventRoute { gsi, msi });
         Some(gsi)
@@ -69,7 +89,8 @@ impl Table {
 
     fn entries(&self) -> Vec<kvm_irq_routing_entry> {
         let events = self.events.values().filter(|route| is_deliverable(route.msi));
-        let pins = self.pins.iter().map(|(gsi, msi)| entry(*gsi, *msi));
+        let pins = self.pins.iter().chain(&self.former);
+        let pins = pins.map(|(gsi, msi)| entry(*gsi, *msi));
         pins.chain(events.map(|route| entry(route.gsi, route.msi)))
             .collect()
     }
@@ -104,6 +125,12 @@ impl Routes {
         } else {
             Ok(())
         }
+    }
+
+    /// A CPU ended the interrupt with `vector`.
+    pub fn end_of_interrupt(&self, vector: u8) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.end_of_interrupt(vector);
     }
 
     /// Connects `event` to `msi`, or disconnects it.
@@ -170,6 +197,7 @@ mod tests {
         IoapicPin {
             msi: Msi { address: LAPIC, data },
             masked: false,
+            in_service: false,
         }
     }
 
@@ -186,6 +214,46 @@ mod tests {
         assert_eq!(table.entries()[0].gsi, 9);
     }
 
+    /// A guest moves a pin to another CPU in the very handler of its interrupt, as kvm-unit-tests' `ioapic` does.
+    #[test]
+    fn a_pin_that_is_changed_before_its_interrupt_ended_is_known_as_it_was() {
+        let moved = |data: u32, destination: u64, in_service: bool| IoapicPin {
+            msi: Msi {
+                address: LAPIC | destination << 12,
+                data,
+            },
+            masked: false,
+            in_service,
+        };
+        let mut table = Table::default();
+        let mut pins = vec![pin(0x30); IOAPIC_PINS as usize];
+        let mut set = |table: &mut Table, what: IoapicPin| {
+            pins[13] = what;
+            let changed = table.set_pins(&pins);
+            let routes = table.entries();
+            // SAFETY: all entries are messages.
+            let address = |entry: &kvm_irq_routing_entry| unsafe { entry.u.msi.address_lo };
+            let routes: Vec<_> = routes.iter().map(|entry| (entry.gsi, address(entry))).collect();
+            (changed, routes)
+        };
+        let first = (13, 0xfee0_0000);
+        assert_eq!(set(&mut table, moved(0x8064, 0, false)), (true, vec![first]));
+        let both = vec![(13, 0xfee0_1000), (37, 0xfee0_0000)];
+        assert_eq!(set(&mut table, moved(0x8064, 1, true)), (true, both.clone()));
+        assert_eq!(set(&mut table, moved(0x8064, 1, true)), (false, both));
+        let third = vec![(13, 0xfee0_2000), (37, 0xfee0_0000)];
+        assert_eq!(set(&mut table, moved(0x8064, 2, true)), (true, third));
+        table.end_of_interrupt(0x63);
+        assert_eq!(table.entries().len(), 2, "another vector");
+        table.end_of_interrupt(0x64);
+        let next = vec![(13, 0xfee0_3000), (37, 0xfee0_2000)];
+        assert_eq!(set(&mut table, moved(0x8064, 3, true)), (true, next));
+        assert_eq!(
+            set(&mut table, moved(0x8064, 3, false)),
+            (true, vec![(13, 0xfee0_3000)])
+        );
+    }
+
     #[test]
     fn an_event_keeps_its_gsi_and_a_bad_message_spoils_no_other() {
         let mut table = Table::default();
@@ -193,7 +261,7 @@ mod tests {
             address: LAPIC,
             data: 0x41,
         };
-        assert_eq!(table.set_event(5, good), Some(24));
+        assert_eq!(table.set_event(5, good), Some(48));
         assert_eq!(
             table.set_event(
                 6,
@@ -202,7 +270,7 @@ mod tests {
                     data: 1
                 }
             ),
-            Some(25)
+            Some(49)
         );
         assert_eq!(
             table.set_event(
@@ -212,25 +280,25 @@ mod tests {
                     data: 1
                 }
             ),
-            Some(26)
+            Some(50)
         );
-        assert_eq!(table.set_event(5, Msi { data: 0x42, ..good }), Some(24));
+        assert_eq!(table.set_event(5, Msi { data: 0x42, ..good }), Some(48));
         let entries = table.entries();
         assert_eq!(entries.len(), 1);
-        assert_eq!((entries[0].gsi, entries[0].type_), (24, KVM_IRQ_ROUTING_MSI));
+        assert_eq!((entries[0].gsi, entries[0].type_), (48, KVM_IRQ_ROUTING_MSI));
         table.events.remove(&6);
-        assert_eq!(table.set_event(8, good), Some(25), "a free GSI is used again");
+        assert_eq!(table.set_event(8, good), Some(49), "a free GSI is used again");
     }
 
     #[test]
     fn gsis_run_out_without_harm() {
         let mut table = Table::default();
-        for fd in 0..(KVM_MAX_IRQ_ROUTES as RawFd - IOAPIC_PINS as RawFd) {
+        for fd in 0..(KVM_MAX_IRQ_ROUTES as RawFd - MIRRORED_PINS as RawFd) {
             // Filled by hand: looking for a free GSI 4,000 times is quadratic.
             table.events.insert(
                 fd,
                 EventRoute {
-                    gsi: IOAPIC_PINS + fd as u32,
+                    gsi: MIRRORED_PINS + fd as u32,
                     msi: Msi::default(),
                 },
             );

@@ -254,7 +254,10 @@ impl Vcpu for KvmVcpu {
                     Exit::MmioRead { gpa, data }
                 }
             }
-            Reason::EndOfInterrupt { vector } => Exit::EndOfInterrupt { vector },
+            Reason::EndOfInterrupt { vector } => {
+                self.vm.routes.end_of_interrupt(vector);
+                Exit::EndOfInterrupt { vector }
+            }
             Reason::Shutdown => Exit::Shutdown,
             Reason::EmulationFailed => {
                 self.forget_failed_emulation()?;

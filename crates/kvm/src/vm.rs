@@ -27,7 +27,7 @@ pub struct Shared {
     pub external: ExternalWire,
     /// True once a state set the TSC of one of the vCPUs.
     pub tsc_was_set: Mutex<bool>,
-    routes: Routes,
+    pub routes: Routes,
     slots: Slots,
 }
 

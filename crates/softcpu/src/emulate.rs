@@ -23,6 +23,8 @@ const KNOWN_XSAVE: usize = 832;
 const XSTATE_BV: usize = 512;
 /// Where the upper halves of YMM lie.
 const YMM: usize = 576;
+/// Protection keys are on (CR4 bit 22), which the interpreter does not know.
+const CR4_PKE: u64 = 1 << 22;
 
 /// Interprets single instructions of a CPU that runs elsewhere.
 pub struct Emulator {
@@ -96,8 +98,14 @@ impl Emulator {
     /// that are missing count as after RESET.
     ///
     /// # Errors
-    /// A state that no CPU can be in, and an instruction that reaches into the LAPIC's page.
+    /// A state that no CPU can be in, protection keys that are on, and an instruction that reaches into the LAPIC's page.
     pub fn execute_one(&mut self, state: &CpuState, io: &mut dyn FnMut(Exit<'_>)) -> Result<Executed, Error> {
+        if state.cr4 & CR4_PKE != 0 {
+            return Err(Error::Unsupported(format!(
+                "the instruction at {:#x}, which KVM cannot emulate, is under protection keys; leave \"+pku\" out of --cpu",
+                state.rip
+            )));
+        }
         let (cpu, cache) = self.parts.get_or_insert_with(|| {
             let shared = Arc::new(VcpuShared::new(self.id));
             let cpu = Cpu::new(self.vm.clone(), shared, self.id, &self.cpuid);

@@ -119,6 +119,8 @@ pub struct VmShared {
     pub write_epoch: AtomicU64,
     /// True while the dirty log is on: no write tag may be made.
     pub dirty_logging: AtomicBool,
+    /// A LAPIC has had another xAPIC id than its own: a destination has to be looked for among all.
+    pub renumbered: AtomicBool,
     /// The 8259 pair.
     pub external: ArcSwapOption<Arc<dyn ExternalInterrupts>>,
     /// One bit a vector: the IOAPIC wants to hear of its end.

@@ -4,7 +4,8 @@
 //! guest profits from and gets where the accelerator has them (x2APIC, TSC deadline, PCID, SMEP ...). [`build`] cuts
 //! what the accelerator supports down to that, adds the topology of the one vCPU, and refuses a model that this host
 //! cannot keep. What a guest could not take along when it moves is never offered, nor is what nobody tests: MONITOR, VMX and
-//! SVM, performance counters and traces, and state beyond AVX-512. Of KVM's paravirtual features a guest gets those
+//! SVM, performance counters and traces, and state beyond AVX-512; protection keys, which KVM alone has, only to who asks for
+//! them. Of KVM's paravirtual features a guest gets those
 //! that both accelerators have.
 //!
 //! Vendor, family and model number are the accelerator's: on KVM the guest runs on the host's CPU with its errata, so a
@@ -45,8 +46,8 @@ pub enum Error {
         /// What is missing, in /proc/cpuinfo's spelling.
         missing: String,
     },
-    /// What is not to be there always is.
-    #[error("--cpu cannot do \"{wish}\"; behind the model's name these can be left out: {known}")]
+    /// What is not to be there always is, or what is to be there never is.
+    #[error("--cpu cannot do \"{wish}\"; behind the model's name these are understood: {known}")]
     Wish {
         /// What was asked for.
         wish: String,
@@ -135,7 +136,7 @@ const SYSTEM: &[&str] = &[
 ];
 /// Parts of XSAVE that come with it.
 const XSAVE_PARTS: &[&str] = &["xsaveopt", "xsavec", "xgetbv1", "xsaveerptr"];
-/// Never offered, not even by `max`.
+/// Not offered by itself, not even by `max`.
 const NEVER: &[&str] = &[
     // Nested virtualization, and what needs the host's help.
     "monitor",
@@ -199,9 +200,9 @@ const NEVER_LEAVES: &[u32] = &[
 const AVX10_LEAF: u32 = 0x24;
 
 /// KVM's paravirtual features (leaf 0x40000001 EAX) that both accelerators have, so that a guest can move between them: the
-/// clock by its old and its new registers, ports that need no delay, steal time, unhalting by hypercall, yielding, and
-/// a clock that is the same on all CPUs.
-pub const PARAVIRTUAL_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 13 | 1 << 24;
+/// clock by its old and its new registers, ports that need no delay, steal time, unhalting, IPIs and yielding by hypercall,
+/// and a clock that is the same on all CPUs.
+pub const PARAVIRTUAL_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 11 | 1 << 13 | 1 << 24;
 
 const MODELS: &[Model] = &[
     Model {
@@ -222,6 +223,9 @@ const ALL_SUPPORTED: &[&str] = &["max", "host"];
 
 /// What can be left out of a model, as by `max,-x2apic`: system features whose absence both accelerators enforce.
 const OPTIONAL: &[&str] = &["x2apic", "tsc_deadline_timer", "pcid", "invpcid", "smep", "umip"];
+
+/// What can be had beyond a model, as by `max,+pku`: features that a guest cannot take along to every accelerator.
+const ADDITIONAL: &[&str] = &["pku"];
 
 /// The names that [`build`] knows.
 pub fn names() -> Vec<&'static str> {
@@ -244,10 +248,11 @@ pub fn has_feature(leaves: &[CpuidLeaf], name: &str) -> bool {
 }
 
 /// The CPUID leaves of vCPU `cpu` of `model`, out of what the accelerator supports. A model is a name, and features that it is
-/// to be without: `max,-x2apic,-pcid`.
+/// to be without, or to have besides: `max,-x2apic,+pku`.
 ///
 /// # Errors
-/// An unknown name, a host that lacks what the name promises, a feature that always is there, a topology that cannot be.
+/// An unknown name, a host that lacks what is promised or asked for, a feature that always or never is there, a topology that
+/// cannot be.
 pub fn build(
     model: &str,
     supported: &[CpuidLeaf],
@@ -280,7 +285,16 @@ pub fn build(
         leaves.retain(|l| l.leaf != AVX10_LEAF);
     }
     for wish in wishes.split(',').filter(|wish| !wish.is_empty()) {
-        clear(&mut leaves, left_out(wish)?);
+        match Wish::parse(wish)? {
+            Wish::Without(feature) => clear(&mut leaves, feature),
+            Wish::With(feature) if feature.is_in(supported) => set(&mut leaves, feature),
+            Wish::With(feature) => {
+                return Err(Error::Missing {
+                    name: model.to_owned(),
+                    missing: feature.name.to_owned(),
+                });
+            }
+        }
     }
     trim_xsave(&mut leaves);
     topology::apply(&mut leaves, topology, cpu);
@@ -288,19 +302,34 @@ pub fn build(
     Ok(leaves)
 }
 
-/// The feature that `wish` leaves out.
-fn left_out(wish: &str) -> Result<&'static Feature, Error> {
-    wish.strip_prefix('-')
-        .filter(|name| OPTIONAL.contains(name))
-        .and_then(named)
-        .ok_or_else(|| Error::Wish {
-            wish: wish.to_owned(),
-            known: OPTIONAL
-                .iter()
-                .map(|name| format!("-{name}"))
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+/// What stands behind a model's name.
+enum Wish {
+    /// `-NAME`
+    Without(&'static Feature),
+    /// `+NAME`
+    With(&'static Feature),
+}
+
+impl Wish {
+    fn parse(wish: &str) -> Result<Self, Error> {
+        let among = |prefix, list: &[&str]| {
+            let name = wish.strip_prefix(prefix)?;
+            list.contains(&name).then(|| named(name)).flatten()
+        };
+        among('-', OPTIONAL)
+            .map(Self::Without)
+            .or_else(|| among('+', ADDITIONAL).map(Self::With))
+            .ok_or_else(|| Error::Wish {
+                wish: wish.to_owned(),
+                known: known_wishes(),
+            })
+    }
+}
+
+fn known_wishes() -> String {
+    let without = OPTIONAL.iter().map(|name| format!("-{name}"));
+    let with = ADDITIONAL.iter().map(|name| format!("+{name}"));
+    without.chain(with).collect::<Vec<_>>().join(", ")
 }
 
 fn check_required(model: &Model, supported: &[CpuidLeaf]) -> Result<(), Error> {
@@ -370,11 +399,20 @@ fn clear(leaves: &mut [CpuidLeaf], feature: &Feature) {
     }
 }
 
+fn set(leaves: &mut [CpuidLeaf], feature: &Feature) {
+    for leaf in leaves {
+        if leaf.leaf == feature.leaf && leaf.subleaf.unwrap_or(0) == feature.subleaf {
+            *feature.register.of_mut(leaf) |= feature.mask();
+        }
+    }
+}
+
 /// Makes leaf 0xD agree with the features: no XSAVE, no leaf; no AVX, no YMM state.
 fn trim_xsave(leaves: &mut Vec<CpuidLeaf>) {
     const X87_SSE: u32 = 3;
     const YMM: u32 = 1 << 2;
     const AVX512: u32 = 7 << 5;
+    const PKRU: u32 = 1 << 9;
     if !has_feature(leaves, "xsave") {
         leaves.retain(|l| l.leaf != 0xd);
         return;
@@ -385,6 +423,9 @@ fn trim_xsave(leaves: &mut Vec<CpuidLeaf>) {
     }
     if find(leaves, 7, 0).is_some_and(|l| l.ebx & (1 << 16) != 0) {
         keep |= AVX512;
+    }
+    if has_feature(leaves, "pku") {
+        keep |= PKRU;
     }
     let mut components = 0;
     for leaf in leaves

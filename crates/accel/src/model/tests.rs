@@ -274,14 +274,51 @@ fn features_can_be_left_out_of_a_model() {
         }
         assert_eq!(leaves, expected, "nothing else changes");
     }
-    for wish in ["x2apic", "+x2apic", "-fpu", "-sse2", "-", "-x2apic -pcid"] {
+    for wish in [
+        "x2apic",
+        "+x2apic",
+        "-fpu",
+        "-sse2",
+        "-",
+        "-x2apic -pcid",
+        "-pku",
+        "+svm",
+        "+",
+    ] {
         let error = build(&format!("max,{wish}")).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
-                "--cpu cannot do \"{wish}\"; behind the model's name these can be left out: -x2apic, \
-                 -tsc_deadline_timer, -pcid, -invpcid, -smep, -umip"
+                "--cpu cannot do \"{wish}\"; behind the model's name these are understood: -x2apic, \
+                 -tsc_deadline_timer, -pcid, -invpcid, -smep, -umip, +pku"
             )
         );
     }
+}
+
+#[test]
+fn protection_keys_come_with_their_state_to_who_asks_for_them() {
+    let mut host = everything();
+    for leaf in host.iter_mut().filter(|l| l.leaf == 0xd && l.subleaf == Some(0)) {
+        leaf.eax |= 1 << 9;
+    }
+    let build = |model: &str, host: &[CpuidLeaf]| build(model, host, Topology { cpus: 1 }, 0);
+    for model in ["max", "x86-64-v3"] {
+        let plain = build(model, &host).unwrap();
+        assert!(!has_feature(&plain, "pku"));
+        let with = build(&format!("{model},+pku"), &host).unwrap();
+        assert!(has_feature(&with, "pku"));
+        assert!(!has_feature(&with, "ospke"), "that follows CR4");
+        let (before, after) = (find(&plain, 0xd, 0).unwrap(), find(&with, 0xd, 0).unwrap());
+        assert_eq!(after.eax, before.eax | 1 << 9);
+        assert_eq!(after.ecx, 2688 + 8);
+        assert_eq!(find(&with, 0xd, 9).unwrap().eax, 8);
+    }
+    for leaf in host.iter_mut().filter(|l| l.leaf == 7) {
+        leaf.ecx &= !(1 << 3);
+    }
+    assert_eq!(
+        build("max,-x2apic,+pku", &host).unwrap_err().to_string(),
+        "this host cannot offer the CPU model \"max,-x2apic,+pku\": it lacks pku; choose another model, or \"max\""
+    );
 }

@@ -106,6 +106,7 @@ impl Ioapic {
         self.redirection.map(|entry| IoapicPin {
             msi: message(entry),
             masked: entry & MASKED != 0,
+            in_service: entry & REMOTE_IRR != 0,
         })
     }
 

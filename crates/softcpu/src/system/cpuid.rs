@@ -225,7 +225,7 @@ fn text(bytes: &[u8; 16]) -> [u32; 4] {
 /// compatibility mode as ours does, and models of both accelerators agree where the project is tested. ARCH_CAPABILITIES states that
 /// none of the known side channels needs a work-around, which is true of a CPU that does not speculate on guest privileges.
 pub fn supported(tsc_khz: u64) -> Vec<CpuidLeaf> {
-    const KVM_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 13 | 1 << 24;
+    const KVM_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 11 | 1 << 13 | 1 << 24;
     /// Family 0x19 (Zen 3), model 1, stepping 1.
     const SIGNATURE: u32 = 0x00a0_0f11;
     let [auth, enti, c_amd, _] = text(b"AuthenticAMD\0\0\0\0");

@@ -81,6 +81,7 @@ pub(crate) fn new_shared(cpus: u32, slots: Vec<RamSlot>, engine: Engine) -> Arc<
         doorbells: Default::default(),
         write_epoch: AtomicU64::new(0),
         dirty_logging: AtomicBool::new(false),
+        renumbered: AtomicBool::new(false),
         external: ArcSwapOption::empty(),
         level_vectors: RwLock::new([0; 4]),
         tsc_khz: tsc_khz(),

@@ -199,3 +199,15 @@ fn one_instruction_at_a_time_sees_code_that_changed_without_notice() {
         assert_eq!((done.state.rip, done.state.gpr[0]), (CODE + 2, number.into()));
     }
 }
+
+/// What the interpreter would let through is not done at all.
+#[test]
+fn one_instruction_at_a_time_is_refused_under_protection_keys() {
+    let bare = Bare::new(1);
+    bare.write(CODE, &[0xb0, 1]);
+    let mut state = bare.long_mode(0);
+    state.cr4 |= 1 << 22;
+    let mut emulator = Emulator::new(0, RamSlot::all_of(&bare.ram), &[]);
+    let error = emulator.execute_one(&state, &mut answer).unwrap_err().to_string();
+    assert!(error.contains("protection keys"), "{error}");
+}

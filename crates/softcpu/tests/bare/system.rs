@@ -255,6 +255,31 @@ fn what_is_sent_to_a_cpu_outside_guest_mode_is_in_its_state() {
     check(&next.state().unwrap());
 }
 
+/// In xAPIC mode a guest may give its LAPICs any id, and several of them the same (SDM vol. 3, 11.4.6).
+#[test]
+fn all_cpus_with_one_xapic_id_are_reached() {
+    const ID: usize = 0x20;
+    const SPURIOUS: usize = 0xf0;
+    let bare = Bare::new(2);
+    let mut cpus = [0, 1].map(|id| bare.vcpu(id));
+    for vcpu in &mut cpus {
+        let mut state = vcpu.state().unwrap();
+        state.lapic.registers[ID..ID + 4].copy_from_slice(&[0, 0, 0, 1]);
+        state.lapic.registers[SPURIOUS..SPURIOUS + 4].copy_from_slice(&[0xff, 1, 0, 0]);
+        vcpu.set_state(&state).unwrap();
+    }
+    for (id, data) in [(1, 0x41), (0, 0x42)] {
+        bare.vm.signal(Msi {
+            address: 0xfee0_0000 | id << 12,
+            data,
+        });
+    }
+    for vcpu in &mut cpus {
+        let requested = vcpu.state().unwrap().lapic.registers[0x220..0x224].to_vec();
+        assert_eq!(requested, [2, 0, 0, 0], "vector 0x41, and not that for id 0");
+    }
+}
+
 guest_code!(
     clock,
     "clock_begin",

@@ -13,6 +13,8 @@ mod route;
 mod shared;
 mod timer;
 
+use std::sync::atomic::Ordering;
+
 use ostler_accel::LapicState;
 
 pub use registers::{Event, Lapic};
@@ -120,11 +122,19 @@ fn write_register(cpu: &mut Cpu, offset: u32, value: u64) {
         offset,
         register::ID | register::LDR | register::DFR | register::SVR
     ) {
-        cpu.lapic.publish(&cpu.shared.lapic);
+        publish(cpu);
     }
     cpu.held = true;
     look_again(cpu);
     cpu.kernel_ticks += host::tsc().wrapping_sub(begun);
+}
+
+/// Tells other threads how to address the LAPIC.
+pub fn publish(cpu: &Cpu) {
+    if !cpu.lapic.has_own_id() {
+        cpu.vm.renumbered.store(true, Ordering::SeqCst);
+    }
+    cpu.lapic.publish(&cpu.shared.lapic);
 }
 
 fn act(cpu: &mut Cpu, event: Event) {
@@ -222,7 +232,7 @@ pub fn write_base(cpu: &mut Cpu, value: u64) -> Result<()> {
         return Err(cpu.gp0());
     }
     cpu.lapic.set_base(value & !BASE_BSP | old & BASE_BSP);
-    cpu.lapic.publish(&cpu.shared.lapic);
+    publish(cpu);
     cpu.held = true;
     // The register page moved, appeared or vanished.
     cpu.flush_tlb(true);
@@ -252,7 +262,7 @@ pub fn restore(cpu: &mut Cpu, state: &LapicState) {
     let _ = cpu.shared.lapic.take();
     cpu.lapic.configure(cpu.id, cpu.vm.tsc_khz);
     cpu.lapic.restore(state, host::tsc(), offset);
-    cpu.lapic.publish(&cpu.shared.lapic);
+    publish(cpu);
     super::events::request(cpu);
 }
 

@@ -238,6 +238,11 @@ impl Lapic {
         }
     }
 
+    /// True while the xAPIC id is the one after RESET.
+    pub fn has_own_id(&self) -> bool {
+        self.xapic_id == self.id as u8
+    }
+
     /// Tells other threads how to address this LAPIC.
     pub fn publish(&self, shared: &LapicShared) {
         shared.set_addressing(Addressing {

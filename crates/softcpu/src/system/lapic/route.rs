@@ -1,5 +1,7 @@
 //! From messages to LAPICs (SDM vol. 3, 11.6 and 11.11).
 
+use std::sync::atomic::Ordering;
+
 use ostler_accel::KickSource;
 use ostler_bus::Msi;
 
@@ -87,8 +89,9 @@ pub fn deliver(vm: &VmShared, sender: Option<u32>, message: &Message) {
     } else {
         KickSource::Device
     };
-    // The common case needs no search.
+    // The common case needs no search. Several LAPICs may have one xAPIC id once one of them was given it.
     if let Destination::Physical(id) = message.destination
+        && !vm.renumbered.load(Ordering::SeqCst)
         && let Some(vcpu) = vm.vcpu(id)
         && message.delivery != delivery::LOWEST
         && id != 0xff
