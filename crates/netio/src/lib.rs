@@ -26,6 +26,6 @@ pub use ostler_memory::IoBuf;
 pub use ring::{FrameRings, RingBroken};
 pub use socket::{FrameReader, FrameWriter, Parsed, SocketNet, connect_socket};
 pub use switch::{SwitchNet, plug_in, wait_for_wish};
-pub use tap::{OpenTap, Tap, open_tap, take_offloads};
+pub use tap::{OpenTap, Tap, open_macvtap, open_tap, take_offloads};
 pub use unplugged::Unplugged;
 pub use vhost::{KernelWorker, VRINGS, VhostNet, VringPlace};

@@ -13,6 +13,7 @@ mod counted;
 mod cpus;
 mod definitions;
 mod devices;
+mod direct;
 mod doors;
 mod edits;
 mod ends;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ostler_hostnet::MacvtapMode;
 use ostler_libvirt_xml::domain as xml;
 use ostler_usernet::{Forward, Transport};
 use ostler_vmm::spec::{MacAddress, NetModel};
@@ -49,6 +50,15 @@ pub enum CardSource {
         target: Option<String>,
         /// Whether it is there already.
         unmanaged: bool,
+    },
+    /// A macvtap on an interface of the host.
+    Direct {
+        /// The interface's name.
+        over: String,
+        /// How it is on it.
+        mode: MacvtapMode,
+        /// What the macvtap is to be called.
+        target: Option<String>,
     },
     /// A network that somebody else connects it to.
     Network(NetworkPort),
@@ -128,7 +138,13 @@ fn card(card: &xml::Interface) -> Result<Card, Lacks> {
             CardSource::Network(NetworkPort::of(card, network, portgroup.as_deref()))
         }
         xml::InterfaceSource::VhostUser { .. } => return Err(lacks("there is no vhost-user yet")),
-        xml::InterfaceSource::Direct { .. } => return Err(lacks("there is no macvtap")),
+        xml::InterfaceSource::Direct { dev, mode } => CardSource::Direct {
+            over: dev.clone(),
+            mode: mode
+                .parse()
+                .map_err(|why: ostler_hostnet::Error| lacks(&why.to_string()))?,
+            target,
+        },
     };
     let mac = card.mac.to_string().parse().map_err(|why: String| lacks(&why))?;
     Ok(Card {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ostler_hostnet::MacvtapMode;
 use ostler_vmm::spec::{MacAddress, NetModel};
 
 use crate::run::user_net::UserNet;
@@ -20,6 +21,7 @@ pub struct CardOption {
 pub enum NetOption {
     None,
     Tap(TapOption),
+    Direct(DirectOption),
     Socket { path: PathBuf, mac: Option<MacAddress> },
     User(UserNet),
     Switch(SwitchOption),
@@ -33,6 +35,16 @@ pub struct TapOption {
     pub mac: Option<MacAddress>,
     /// The guest leaves no checksum and no segments to the tap, and gets none left to it.
     pub whole: bool,
+}
+
+/// A card that is a macvtap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectOption {
+    /// The interface of the host that it is on.
+    pub over: String,
+    /// How.
+    pub mode: MacvtapMode,
+    pub mac: Option<MacAddress>,
 }
 
 /// A card at a switch.
@@ -80,7 +92,7 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     let usage = || {
         format!(
-            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], socket=PATH[,mac=M] or none"
+            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], direct=INTERFACE[,mode=bridge][,mac=M], socket=PATH[,mac=M] or none"
         )
     };
     let (kind, rest) = text.split_once('=').ok_or_else(usage)?;
@@ -89,6 +101,9 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     if kind == "tap" {
         return parse_tap(rest).map(NetOption::Tap);
+    }
+    if kind == "direct" {
+        return parse_direct(rest).map(NetOption::Direct);
     }
     let (place, mac) = match rest.rsplit_once(",mac=") {
         Some((place, mac)) => (place, Some(mac.parse()?)),
@@ -103,15 +118,45 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
 }
 
-fn parse_tap(text: &str) -> Result<TapOption, String> {
-    let mut words = text.split(',');
-    let name = words.next().unwrap_or_default();
+/// The name of an interface, as the kernel takes it.
+fn interface(name: &str) -> Result<&str, String> {
     let bad = |b: u8| b <= b' ' || matches!(b, b'/' | b':' | b'%' | 0x7f);
     if name.is_empty() || name.len() > MAX_INTERFACE || name.bytes().any(bad) {
         return Err(format!(
             "\"{name}\" is no interface name of 1 to {MAX_INTERFACE} characters"
         ));
     }
+    Ok(name)
+}
+
+fn parse_direct(text: &str) -> Result<DirectOption, String> {
+    let mut words = text.split(',');
+    let mut option = DirectOption {
+        over: interface(words.next().unwrap_or_default())?.into(),
+        mode: MacvtapMode::Bridge,
+        mac: None,
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("mac", mac)) => option.mac = Some(mac.parse()?),
+            Some(("mode", mode)) => {
+                option.mode = mode
+                    .parse()
+                    .map_err(|error: ostler_hostnet::Error| error.to_string())?;
+            }
+            _ => {
+                return Err(format!(
+                    "a card on an interface of the host has no option \"{word}\"; mode and mac are known"
+                ));
+            }
+        }
+    }
+    Ok(option)
+}
+
+fn parse_tap(text: &str) -> Result<TapOption, String> {
+    let mut words = text.split(',');
+    let name = interface(words.next().unwrap_or_default())?;
     let mut option = TapOption {
         name: name.into(),
         ..TapOption::default()
