@@ -1,4 +1,5 @@
-//! Connecting network cards: NAT in user mode, bridges of the kernel, taps, macvtaps; and networks, which others manage.
+//! Connecting network cards: NAT in user mode, bridges of the kernel, taps, macvtaps, back ends of vhost-user; and networks, which
+//! others manage.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,6 +9,7 @@ use std::process::Child;
 use ostler_hostnet::{
     BackEnd, Error as HostError, Kernel, Mac, MacvtapSpec, OpenVSwitch, PortSettings, TapSpec,
 };
+use ostler_launch::porter::Plugs;
 use ostler_libvirt::{Code, RemoteError};
 use ostler_netio::OpenTap;
 use ostler_usernet::{Config, FIRST_GUEST, name_server};
@@ -43,6 +45,8 @@ pub enum Connection {
     },
     /// A plug of our own switch: the guest's end of a socket through which connections come.
     Plug(OwnedFd),
+    /// The same of a porter that connects back ends of vhost-user.
+    VhostUser(OwnedFd),
 }
 
 /// Whose card it is, and how it may be connected.
@@ -114,6 +118,13 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
             let (name, index) = make_named(target.as_deref(), "macvtap", make)?;
             let opened = ostler_netio::open_macvtap((&name, index), card.mac.0, pairs, vhost);
             opened_tap(opened, name, true)
+        }
+        // The porter is not ours: it lives as long as the guest's card does.
+        CardSource::VhostUser { path, listens } => {
+            let mut plugs = Plugs::new();
+            let plug = plugs.add_back_end(path, *listens).map_err(failed)?;
+            reap(plugs.start().map_err(failed)?, "porter");
+            Ok(Connection::VhostUser(plug))
         }
         CardSource::Network(wish) => {
             let place = (around.outside.networks)(&NetworkCard {
@@ -287,7 +298,7 @@ impl Connection {
     pub fn port(&self) -> Option<(&str, bool)> {
         match self {
             Self::Tap { name, made, .. } => Some((name, *made)),
-            Self::Stream { .. } | Self::Plug(_) => None,
+            Self::Stream { .. } | Self::Plug(_) | Self::VhostUser(_) => None,
         }
     }
 
@@ -295,7 +306,7 @@ impl Connection {
     pub fn openvswitch(&self) -> Option<&str> {
         match self {
             Self::Tap { openvswitch, .. } => openvswitch.as_deref(),
-            Self::Stream { .. } | Self::Plug(_) => None,
+            Self::Stream { .. } | Self::Plug(_) | Self::VhostUser(_) => None,
         }
     }
 
@@ -315,6 +326,9 @@ impl Connection {
             Self::Stream { socket, headers } => NetBackend::Socket {
                 connection: descriptors.push(socket),
                 headers,
+            },
+            Self::VhostUser(plug) => NetBackend::VhostUser {
+                plug: descriptors.push(plug),
             },
             Self::Plug(plug) => NetBackend::Switch {
                 plug: descriptors.push(plug),

@@ -129,7 +129,13 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     let mut cables = Vec::new();
     // What leaves traces comes last, when nothing else can be wrong any more.
     let mut leftovers = Leftovers::default();
-    let nets = open_nets(args, vhost, &mut descriptors, &mut leftovers, &mut cables)?;
+    let mut plugs = Plugs::new();
+    let ends = Ends {
+        leftovers: &mut leftovers,
+        cables: &mut cables,
+        plugs: &mut plugs,
+    };
+    let nets = open_nets(args, vhost, &mut descriptors, ends)?;
     let mut terminal = None;
     let mut console = |option: &ConsoleOption, descriptors: &mut Descriptors| {
         open_console(option, descriptors, &mut leftovers, &mut terminal)
@@ -142,7 +148,6 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
-    let mut plugs = Plugs::new();
     let shares = open_shares(&args.shares, &mut descriptors, &mut plugs)?;
     let vsock = match &args.vsock {
         Some(option) => Some(open_vsock(option, &mut descriptors, &mut leftovers, &mut plugs)?),
@@ -319,12 +324,18 @@ fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> 
     })
 }
 
+/// What cards are minded by, as long as the guest runs.
+struct Ends<'a> {
+    leftovers: &'a mut Leftovers,
+    cables: &'a mut Vec<Cable>,
+    plugs: &'a mut Plugs,
+}
+
 fn open_nets(
     args: &RunArgs,
     vhost: bool,
     descriptors: &mut Descriptors,
-    leftovers: &mut Leftovers,
-    cables: &mut Vec<Cable>,
+    ends: Ends<'_>,
 ) -> Result<Vec<NetSpec>, Failure> {
     let mut nets = Vec::new();
     for (index, option) in args.nets.iter().enumerate() {
@@ -344,7 +355,7 @@ fn open_nets(
             }
             NetOption::Direct(direct) => {
                 let (made, opened) = macvtap::make(direct, or_derived(&direct.mac), pairs, vhost)?;
-                leftovers.macvtaps.push(made);
+                ends.leftovers.macvtaps.push(made);
                 (push_tap(opened, false, descriptors), &direct.mac)
             }
             NetOption::Socket { path, mac } => {
@@ -360,16 +371,21 @@ fn open_nets(
             NetOption::User(user) => {
                 let mac = or_derived(&user.mac);
                 let (process, cable) = usernet::start(&user.config(mac, &args.name))?;
-                leftovers.networks.push(process);
+                ends.leftovers.networks.push(process);
                 let backend = NetBackend::Socket {
                     connection: descriptors.push(cable),
                     headers: true,
                 };
                 (backend, &user.mac)
             }
+            NetOption::VhostUser(option) => {
+                let plug = ends.plugs.add_back_end(&option.path, option.listens)?;
+                let plug = descriptors.push(plug);
+                (NetBackend::VhostUser { plug }, &option.mac)
+            }
             NetOption::Switch(option) => {
                 let (cable, plug) = cable::lay(option, &args.name, index)?;
-                cables.push(cable);
+                ends.cables.push(cable);
                 let plug = descriptors.push(plug);
                 (NetBackend::Switch { plug }, &option.mac)
             }

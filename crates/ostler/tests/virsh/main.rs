@@ -42,6 +42,7 @@ mod setup;
 mod sharing;
 mod tuning;
 mod vcpus;
+mod vhost_user;
 mod virt_install;
 mod virtinst;
 mod volume_streams;

@@ -1,6 +1,7 @@
 //! Network cards.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ostler_hostnet::MacvtapMode;
 use ostler_libvirt_xml::domain as xml;
@@ -50,6 +51,13 @@ pub enum CardSource {
         target: Option<String>,
         /// Whether it is there already.
         unmanaged: bool,
+    },
+    /// A back end of vhost-user.
+    VhostUser {
+        /// Where it listens, or connects to.
+        path: PathBuf,
+        /// Whether it connects to us.
+        listens: bool,
     },
     /// A macvtap on an interface of the host.
     Direct {
@@ -118,6 +126,11 @@ fn card(card: &xml::Interface) -> Result<Card, Lacks> {
     if let Some((_, what)) = absent.iter().find(|(asked, _)| *asked) {
         return Err(lacks(what));
     }
+    if let xml::InterfaceSource::VhostUser { .. } = &card.source
+        && card.queues.is_some_and(|queues| queues > 1)
+    {
+        return Err(lacks("a card with a vhost-user back end has one queue pair"));
+    }
     if !card.forwards.is_empty() && card.source != xml::InterfaceSource::User {
         return Err(lacks("a <portForward> belongs to type='user'"));
     }
@@ -137,7 +150,10 @@ fn card(card: &xml::Interface) -> Result<Card, Lacks> {
         xml::InterfaceSource::Network { network, portgroup } => {
             CardSource::Network(NetworkPort::of(card, network, portgroup.as_deref()))
         }
-        xml::InterfaceSource::VhostUser { .. } => return Err(lacks("there is no vhost-user yet")),
+        xml::InterfaceSource::VhostUser { path, server } => CardSource::VhostUser {
+            path: path.into(),
+            listens: *server,
+        },
         xml::InterfaceSource::Direct { dev, mode } => CardSource::Direct {
             over: dev.clone(),
             mode: mode

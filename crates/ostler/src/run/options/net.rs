@@ -25,6 +25,7 @@ pub enum NetOption {
     Socket { path: PathBuf, mac: Option<MacAddress> },
     User(UserNet),
     Switch(SwitchOption),
+    VhostUser(VhostUserOption),
 }
 
 /// A card at a tap.
@@ -44,6 +45,16 @@ pub struct DirectOption {
     pub over: String,
     /// How.
     pub mode: MacvtapMode,
+    pub mac: Option<MacAddress>,
+}
+
+/// A card whose other end is a back end of vhost-user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VhostUserOption {
+    /// Where the back end listens, or connects to.
+    pub path: PathBuf,
+    /// It connects to us.
+    pub listens: bool,
     pub mac: Option<MacAddress>,
 }
 
@@ -92,7 +103,7 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     let usage = || {
         format!(
-            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], direct=INTERFACE[,mode=bridge][,mac=M], socket=PATH[,mac=M] or none"
+            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], direct=INTERFACE[,mode=bridge][,mac=M], vhost-user=PATH[,mode=server][,mac=M], socket=PATH[,mac=M] or none"
         )
     };
     let (kind, rest) = text.split_once('=').ok_or_else(usage)?;
@@ -104,6 +115,9 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     if kind == "direct" {
         return parse_direct(rest).map(NetOption::Direct);
+    }
+    if kind == "vhost-user" {
+        return parse_vhost_user(rest).map(NetOption::VhostUser);
     }
     let (place, mac) = match rest.rsplit_once(",mac=") {
         Some((place, mac)) => (place, Some(mac.parse()?)),
@@ -169,6 +183,30 @@ fn parse_tap(text: &str) -> Result<TapOption, String> {
             _ => {
                 return Err(format!(
                     "a card at a tap has no option \"{word}\"; mac and offload=on|off are known"
+                ));
+            }
+        }
+    }
+    Ok(option)
+}
+
+fn parse_vhost_user(text: &str) -> Result<VhostUserOption, String> {
+    let mut words = text.split(',');
+    let mut option = VhostUserOption {
+        path: words.next().unwrap_or_default().into(),
+        ..VhostUserOption::default()
+    };
+    if option.path.as_os_str().is_empty() {
+        return Err("vhost-user= needs the path of a socket".into());
+    }
+    for word in words {
+        match word.split_once('=') {
+            Some(("mac", mac)) => option.mac = Some(mac.parse()?),
+            Some(("mode", "client")) => option.listens = false,
+            Some(("mode", "server")) => option.listens = true,
+            _ => {
+                return Err(format!(
+                    "a card with a vhost-user back end has no option \"{word}\"; mode=client|server and mac are known"
                 ));
             }
         }
