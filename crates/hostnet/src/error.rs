@@ -15,6 +15,9 @@ pub enum Error {
     /// Not an address.
     #[error("`{0}` is no MAC address; write six pairs of hexadecimal digits, such as 52:54:00:12:34:56")]
     Mac(String),
+    /// Not a way in which a macvtap works.
+    #[error("`{0}` is no mode of a macvtap; bridge, private, vepa and passthrough are known")]
+    MacvtapMode(String),
     /// No bridge of that name with that back end.
     #[error("there is no bridge `{1}`; `ostler net list` shows those that exist")]
     NoBridge(Kind, String),

@@ -15,7 +15,10 @@ mod ovs;
 mod view;
 
 pub use error::Error;
-pub use kernel::{Forward, Kernel, Network, Ports, Subnet, Subnet6, TapSpec, Uplink};
+pub use kernel::{
+    Forward, Kernel, MacvtapMode, MacvtapSpec, Network, Ports, Subnet, Subnet6, TapSpec, Uplink,
+    make_numbered,
+};
 pub use name::{Mac, check_name};
 pub use ovs::OpenVSwitch;
 pub use view::{

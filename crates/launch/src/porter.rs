@@ -5,6 +5,9 @@
 //! |---|---|
 //! | of a vsock | a connection to `PATH_PORT`, where a server of the host listens |
 //! | of a share | a connection to a virtiofsd: one that is started for it, or one that listens at a socket |
+//! | of a network card | a connection to a back end of vhost-user, as soon as there is one (`back_end.rs`) |
+
+mod back_end;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -25,6 +28,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use back_end::SocketFile;
 
 /// A virtiofsd is not started more often than this for one share: a guest can have it end.
 const PACE: Duration = Duration::from_secs(1);
@@ -53,6 +57,13 @@ pub enum Errand {
     Socket {
         /// Where it listens.
         path: PathBuf,
+    },
+    /// A back end of vhost-user for a network card.
+    BackEnd {
+        /// Where it listens, or we do.
+        path: PathBuf,
+        /// Whether we do. The socket comes behind the plug.
+        listens: bool,
     },
 }
 
@@ -126,6 +137,18 @@ impl Plugs {
         Ok(guests)
     }
 
+    /// Another plug, for a network card whose back end of vhost-user is at `path`, or is to connect to us there: returns the guest's end.
+    ///
+    /// # Errors
+    /// If nobody can listen there.
+    pub fn add_back_end(&mut self, path: &Path, listens: bool) -> Result<OwnedFd, Error> {
+        let path = std::path::absolute(path).map_err(|error| crate::cannot("use", "socket", path, &error))?;
+        let listener = listens.then(|| back_end::listen(&path)).transpose()?;
+        let plug = self.add(Errand::BackEnd { path, listens })?;
+        self.ends.extend(listener.map(OwnedFd::from));
+        Ok(plug)
+    }
+
     /// Starts the porter's process, which ends with the guest's ends of its plugs.
     pub fn start(self) -> Result<Child, Error> {
         let refused = |error: io::Error| Error::Failed(format!("cannot start the guest's porter: {error}"));
@@ -155,9 +178,15 @@ pub fn run(mut link: UnixStream) -> Result<(), Error> {
     let (text, ends) = handoff::receive_text(&mut link).map_err(|error| failed(&error))?;
     drop(link);
     let errands: Vec<Errand> = serde_json::from_slice(&text).map_err(|error| failed(&error))?;
-    let threads = errands.into_iter().zip(ends).map(|(errand, end)| {
+    let mut ends = ends.into_iter();
+    let threads = errands.into_iter().filter_map(|errand| {
+        let end = ends.next()?;
+        let listener = match errand {
+            Errand::BackEnd { listens: true, .. } => ends.next(),
+            _ => None,
+        };
         let thread = thread::Builder::new().name("errand".into()).stack_size(128 << 10);
-        thread.spawn(move || serve(&end, Server::new(errand)))
+        Some(thread.spawn(move || serve(&end, Server::new(errand, listener))))
     });
     for thread in threads.collect::<Vec<_>>() {
         match thread {
@@ -171,7 +200,7 @@ pub fn run(mut link: UnixStream) -> Result<(), Error> {
 /// Does one errand again and again, until the guest's end is closed.
 fn serve(end: &OwnedFd, mut server: Server) {
     while let Ok((id, port)) = plug::wait_for_wish(end) {
-        let connection = server.connect(port);
+        let connection = server.connect(port, end);
         if let Err(error) = &connection {
             eprintln!("ostler: {}: {error}", server.describe());
         }
@@ -189,11 +218,24 @@ struct Server {
     errand: Errand,
     /// The virtiofsd that was started last, and when.
     child: Option<(Child, Instant)>,
+    /// Where back ends connect to us, and its file.
+    listener: Option<(UnixListener, Option<SocketFile>)>,
 }
 
 impl Server {
-    fn new(errand: Errand) -> Self {
-        Self { errand, child: None }
+    fn new(errand: Errand, listener: Option<OwnedFd>) -> Self {
+        let listener = listener.map(|socket| {
+            let file = match &errand {
+                Errand::BackEnd { path, .. } => SocketFile::of(path),
+                _ => None,
+            };
+            (UnixListener::from(socket), file)
+        });
+        Self {
+            errand,
+            child: None,
+            listener,
+        }
     }
 
     fn describe(&self) -> String {
@@ -203,13 +245,18 @@ impl Server {
                 format!("\"{}\" for \"{}\"", program.display(), dir.display())
             }
             Errand::Socket { path } => format!("the virtiofsd at \"{}\"", path.display()),
+            Errand::BackEnd { path, .. } => format!("a vhost-user back end at \"{}\"", path.display()),
         }
     }
 
-    fn connect(&mut self, port: u32) -> io::Result<OwnedFd> {
+    fn connect(&mut self, port: u32, plug: &OwnedFd) -> io::Result<OwnedFd> {
         match &self.errand {
             Errand::Vsock { path } => Ok(connect_to(&server_path(path, port))?),
             Errand::Socket { path } => Ok(connect_to(path)?),
+            Errand::BackEnd { path, .. } => match &self.listener {
+                Some((listener, _)) => back_end::accept(listener, plug),
+                None => back_end::connect(path, plug),
+            },
             Errand::Folder { program, dir } => {
                 if let Some((mut before, started)) = self.child.take() {
                     // The guest's end of its connection is closed, or this would not have been asked for: it ends by itself, or hangs.
@@ -227,6 +274,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let (Errand::BackEnd { path, .. }, Some((_, Some(file)))) = (&self.errand, &self.listener) {
+            file.remove(path);
+        }
         let Some((mut child, _)) = self.child.take() else {
             return;
         };
@@ -336,7 +386,7 @@ mod tests {
         let path = folder.path().join("vsock");
         let listener = UnixListener::bind(server_path(&path, 7)).unwrap();
         let (ours, guests) = plug::pair().unwrap();
-        let thread = thread::spawn(move || serve(&ours, Server::new(Errand::Vsock { path })));
+        let thread = thread::spawn(move || serve(&ours, Server::new(Errand::Vsock { path }, None)));
         let next = || loop {
             if let Some(answer) = plug::take(&guests).unwrap() {
                 break answer;
@@ -371,20 +421,22 @@ mod tests {
     fn a_virtiofsd_that_ends_at_once_is_started_anew_in_peace() {
         let dir = std::env::temp_dir();
         let folder = |program: &str| {
-            Server::new(Errand::Folder {
+            let errand = Errand::Folder {
                 program: program.into(),
                 dir: dir.clone(),
-            })
+            };
+            Server::new(errand, None)
         };
+        let (plug, _guests) = plug::pair().unwrap();
         let mut server = folder("/bin/true");
         let start = Instant::now();
         for _ in 0..2 {
-            let mut connection = UnixStream::from(server.connect(0).unwrap());
+            let mut connection = UnixStream::from(server.connect(0, &plug).unwrap());
             // It took its listening socket, and the connection in it, with it.
             assert_eq!(connection.read(&mut [0]).unwrap_or(0), 0);
         }
         assert!(start.elapsed() >= PACE);
-        let said = folder("/no/virtiofsd").connect(0).unwrap_err();
+        let said = folder("/no/virtiofsd").connect(0, &plug).unwrap_err();
         assert_eq!(said.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -5,6 +5,7 @@
 //! that checksums and segmentation pass through to a back end that does them.
 
 mod backend;
+mod copied;
 mod error;
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -19,13 +20,15 @@ mod unplugged;
 mod vhost;
 
 pub use backend::{HEADER_LEN, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
+pub use copied::{fit_frame, give_frame, take_frame};
 pub use error::Error;
 pub use frame::Header;
 pub use offload::{Admitted, admit, finish};
 pub use ostler_memory::IoBuf;
 pub use ring::{FrameRings, RingBroken};
+pub use slots::{SlotGuard, Slots};
 pub use socket::{FrameReader, FrameWriter, Parsed, SocketNet, connect_socket};
 pub use switch::{SwitchNet, plug_in, wait_for_wish};
-pub use tap::{OpenTap, Tap, open_tap, take_offloads};
+pub use tap::{OpenTap, Tap, open_macvtap, open_tap, take_offloads};
 pub use unplugged::Unplugged;
 pub use vhost::{KernelWorker, VRINGS, VhostNet, VringPlace};

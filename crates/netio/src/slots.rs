@@ -7,22 +7,22 @@ use crate::Error;
 
 /// One flag a queue pair.
 #[derive(Debug, Clone)]
-pub(crate) struct Slots(Arc<[AtomicBool]>);
+pub struct Slots(Arc<[AtomicBool]>);
 
 impl Slots {
-    pub(crate) fn new(pairs: usize) -> Self {
+    /// None of `pairs` is open.
+    pub fn new(pairs: usize) -> Self {
         Self((0..pairs).map(|_| AtomicBool::new(false)).collect())
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Takes pair `index` until the result is dropped.
-    pub(crate) fn take(&self, index: usize) -> Result<SlotGuard, Error> {
+    ///
+    /// # Errors
+    /// If there is none, or it is taken.
+    pub fn take(&self, index: usize) -> Result<SlotGuard, Error> {
         let refused = Error::NoQueue {
             index,
-            pairs: self.len(),
+            pairs: self.0.len(),
         };
         match self.0.get(index) {
             Some(taken) if !taken.swap(true, Ordering::AcqRel) => Ok(SlotGuard {
@@ -36,7 +36,7 @@ impl Slots {
 
 /// A pair that is taken.
 #[derive(Debug)]
-pub(crate) struct SlotGuard {
+pub struct SlotGuard {
     slots: Slots,
     index: usize,
 }

@@ -1,4 +1,4 @@
-//! A real Linux guest on a tap, in a network namespace that the test makes for itself.
+//! A real Linux guest on a tap or a macvtap, in a network namespace that the test makes for itself.
 
 mod support;
 
@@ -13,6 +13,8 @@ use support::{Guest, Running};
 
 const LIMIT: Duration = Duration::from_secs(180);
 const GUEST_ADDRESS: &str = "10.99.0.2";
+/// The guest has this one too.
+const OTHER_ADDRESS: &str = "10.99.1.2";
 /// Bytes that go to the guest, and come back.
 const EXCHANGED: u64 = 1 << 30;
 
@@ -43,11 +45,41 @@ fn enter_namespace(test: &str, flags: &str) -> bool {
     true
 }
 
-/// A guest with the address 10.99.0.2 that echoes what it gets on TCP port 7. At its end it shows what its card counted.
+/// The two ends of a cable, `low` and `far`; on `low` is `beside`, and there will be the guest. Each interface answers for its own address.
+const MACVTAPS: &str = "set -e; mount --make-rprivate /; mount -t sysfs sysfs /sys; ip link set lo up; \
+    ip link add low type veth peer name far; ip link add link low name beside type macvlan mode bridge; \
+    for i in low far beside; do ip link set $i up; echo 1 >/proc/sys/net/ipv4/conf/$i/arp_ignore; done; \
+    ip address add 10.99.0.1/24 dev far; ip address add 10.99.1.1/24 dev beside; \
+    ip link add link low name probe type macvtap; ip link delete probe";
+
+/// Moves this thread into namespaces of its own with such a cable, and a /sys that shows it.
+fn enter_with_macvtaps(test: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED {test}: a network namespace needs root");
+        return false;
+    }
+    let flags = UnshareFlags::NEWNET | UnshareFlags::NEWNS;
+    // SAFETY: only namespaces of this thread change; no file descriptor table is unshared.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.unwrap();
+    let set_up = Command::new("sh").args(["-c", MACVTAPS]).output().unwrap();
+    if !set_up.status.success() {
+        eprintln!("SKIPPED {test}: this kernel has no macvtaps: {set_up:?}");
+        return false;
+    }
+    true
+}
+
+/// A guest at the tap.
 fn echoing_guest(cpus: u32, options: &[&str]) -> Running {
+    echoing_guest_at("tap=tap0", cpus, options)
+}
+
+/// A guest with the address 10.99.0.2 that echoes what it gets on TCP port 7. At its end it shows what its card counted.
+fn echoing_guest_at(net: &str, cpus: u32, options: &[&str]) -> Running {
     // Of the kernel's messages only warnings, which no healthy guest has: others might come in the middle of what is shown.
     let script = format!(
-        "dmesg -n 5; ip address add {GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up\n\
+        "dmesg -n 5; ip address add {GUEST_ADDRESS}/24 dev eth0; ip address add {OTHER_ADDRESS}/24 dev eth0\n\
+         ip link set eth0 up\n\
          nc -ll -p 7 -e cat &\n\
          echo network up\n\
          read line </dev/console\n\
@@ -58,7 +90,7 @@ fn echoing_guest(cpus: u32, options: &[&str]) -> Running {
          echo BEGIN received; cat rx_bytes rx_packets; echo END received\n"
     );
     let mut guest = Guest::new(cpus)
-        .args(["--net", "tap=tap0,mac=52:54:00:12:34:56"])
+        .args(["--net", &format!("{net},mac=52:54:00:12:34:56")])
         .args(options)
         .script(&script)
         .spawn();
@@ -81,9 +113,13 @@ fn fill(block: &mut [u8], at: u64) {
 }
 
 fn connect() -> TcpStream {
+    connect_to(GUEST_ADDRESS)
+}
+
+fn connect_to(address: &str) -> TcpStream {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        match TcpStream::connect((GUEST_ADDRESS, 7)) {
+        match TcpStream::connect((address, 7)) {
             Ok(stream) => return stream,
             Err(error) => assert!(Instant::now() < deadline, "no echo from the guest: {error}"),
         }
@@ -93,7 +129,11 @@ fn connect() -> TcpStream {
 
 /// Sends `bytes` to the guest by one connection while they come back, each of them right.
 fn echo_through(bytes: u64) {
-    let mut stream = connect();
+    echo_through_at(GUEST_ADDRESS, bytes);
+}
+
+fn echo_through_at(address: &str, bytes: u64) {
+    let mut stream = connect_to(address);
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut sender = stream.try_clone().unwrap();
     let sending = std::thread::spawn(move || {
@@ -203,9 +243,14 @@ impl Traffic {
 
     /// What the tap counts in one direction, as the host sees it.
     fn of_tap(direction: &str) -> Self {
+        Self::of("tap0", direction)
+    }
+
+    /// What an interface of the host counts in one direction.
+    fn of(interface: &str, direction: &str) -> Self {
         // By a program of this thread's namespace; /sys shows that of who mounted it.
         let shown = Command::new("ip")
-            .args(["-s", "-j", "link", "show", "tap0"])
+            .args(["-s", "-j", "link", "show", interface])
             .output()
             .unwrap();
         let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
@@ -220,8 +265,6 @@ impl Traffic {
 #[test]
 fn large_segments_pass_whole() {
     const MEGABYTES: u64 = 32;
-    /// The largest frame without segmentation offload: Ethernet's header and its MTU.
-    const WIRE: u64 = 14 + 1500;
     if !enter_namespace("large_segments_pass_whole", "") {
         return;
     }
@@ -233,13 +276,48 @@ fn large_segments_pass_whole() {
     outcome.assert_clean();
     assert_eq!(outcome.section("errors"), "0\n");
     let received = Traffic::parse(&outcome.section("received"));
-    // On average more bytes than a frame of the wire holds: of what the guest sends, of what the host sends, and of what arrives
-    // in the guest.
-    for traffic in [from_guest, to_guest, received] {
+    assert_large(&[from_guest, to_guest, received], MEGABYTES << 20);
+}
+
+/// That on average more bytes than a frame of the wire holds were in those of what the guest sent, of what the host sent, and of what
+/// arrived in the guest.
+fn assert_large(all: &[Traffic], bytes: u64) {
+    /// The largest frame without segmentation offload: Ethernet's header and its MTU.
+    const WIRE: u64 = 14 + 1500;
+    for traffic in all {
         println!("{traffic:?}: {} bytes a frame", traffic.bytes / traffic.frames);
-        assert!(traffic.bytes >= MEGABYTES << 20, "{traffic:?}");
+        assert!(traffic.bytes >= bytes, "{traffic:?}");
         assert!(traffic.bytes > traffic.frames * WIRE, "{traffic:?}");
     }
+}
+
+/// With the other end of the cable, and with one on the same interface: no byte is wrong, and segments pass whole. The macvtap goes with
+/// the guest.
+#[test]
+fn a_macvtap_carries_large_segments_both_ways() {
+    const MEGABYTES: u64 = 32;
+    if !enter_with_macvtaps("a_macvtap_carries_large_segments_both_ways") {
+        return;
+    }
+    let macvtaps = || {
+        let shown = Command::new("ip")
+            .args(["-br", "link", "show", "type", "macvtap"])
+            .output();
+        String::from_utf8(shown.unwrap().stdout).unwrap()
+    };
+    let mut guest = echoing_guest_at("direct=low", 2, &[]);
+    assert!(macvtaps().contains("macvtap0@low"), "{}", macvtaps());
+    for address in [GUEST_ADDRESS, OTHER_ADDRESS] {
+        echo_through_at(address, MEGABYTES << 20);
+    }
+    let (from_guest, to_guest) = (Traffic::of("macvtap0", "tx"), Traffic::of("macvtap0", "rx"));
+    guest.type_in("\n");
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+    assert_eq!(outcome.section("errors"), "0\n");
+    let received = Traffic::parse(&outcome.section("received"));
+    assert_large(&[from_guest, to_guest, received], (2 * MEGABYTES) << 20);
+    assert_eq!(macvtaps(), "");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! vhost-user, on both of its sides. Of our own guests' devices, this is the front end: [`front`], and [`fs`], which is such a device.
+//! vhost-user, on both of its sides. Of our own guests' devices, this is the front end: [`front`], [`fs`], which is such a device, and
+//! [`card`], to which a network card's frames can go.
 //! All else is the back end of a foreign guest's network card: QEMU or Cloud Hypervisor shares the guest's memory, and frames go
 //! straight between its rings and the switch (the vhost-user protocol as QEMU documents it; virtio 1.2, 5.1).
 //!
@@ -13,9 +14,10 @@
 //! | `memory.rs`, `guard.rs` | the guest's memory, and its being taken away |
 //! | `event.rs` | eventfds that the other side can fill |
 //! | `ring.rs`, `frames.rs`, `backlog.rs`, `steering.rs` | a ring; a frame from it or into it; those that wait; which pair they go to |
-//! | `net.rs` | the card as the switch sees it |
+//! | `net.rs` | the foreign guest's card as the switch sees it |
 
 mod backlog;
+pub mod card;
 mod error;
 mod event;
 mod frames;

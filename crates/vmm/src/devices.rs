@@ -12,6 +12,7 @@ use ostler_e1000e::{CardOptions, E1000e};
 use ostler_memory::persistent_slots;
 use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
 use ostler_pci::PciFunction;
+use ostler_vhost_user::card::CardNet;
 use ostler_vhost_user::fs::FsDevice;
 use ostler_virtio::balloon::{BalloonControl, BalloonDevice, BalloonOptions};
 use ostler_virtio::block::{BlockControl, BlockDevice, BlockOptions};
@@ -117,7 +118,7 @@ pub(crate) struct DiskPart {
 pub(crate) struct NetPart {
     pub backend: Arc<dyn NetBackend>,
     pub control: CardControl,
-    /// "tap", "socket" or "switch".
+    /// "tap", "socket", "vhost-user" or "switch".
     pub kind: &'static str,
 }
 
@@ -242,6 +243,7 @@ pub(crate) fn build(
         let kind = match net.backend {
             spec::NetBackend::Tap { .. } => "tap",
             spec::NetBackend::Socket { .. } => "socket",
+            spec::NetBackend::VhostUser { .. } => "vhost-user",
             spec::NetBackend::Switch { .. } => "switch",
         };
         let options = NetOptions {
@@ -507,6 +509,7 @@ fn open_net(
                 false => SocketNet::new(socket)?,
             })
         }
+        spec::NetBackend::VhostUser { plug } => Arc::new(CardNet::new(descriptors.duplicate(*plug)?)?),
         spec::NetBackend::Switch { plug } => Arc::new(SwitchNet::new(descriptors.duplicate(*plug)?)?),
     })
 }

@@ -37,6 +37,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("usernet-ndp", ostler_usernet::fuzzing::ndp),
     ("vhost-user", ostler_vhost_user::fuzzing::front_end),
     ("vhost-user-replies", ostler_vhost_user::front::fuzzing::back_end),
+    ("vhost-user-card", ostler_vhost_user::card::fuzzing::rings),
     ("virtio-balloon", ostler_virtio::fuzzing::balloon),
     ("virtio-block", ostler_virtio::fuzzing::block),
     ("virtio-console", ostler_virtio::fuzzing::console),

@@ -1,11 +1,15 @@
-//! Connecting network cards: NAT in user mode, bridges of the kernel, taps; and networks, which others manage.
+//! Connecting network cards: NAT in user mode, bridges of the kernel, taps, macvtaps, back ends of vhost-user; and networks, which
+//! others manage.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
 
-use ostler_hostnet::{BackEnd, Error as HostError, Kernel, OpenVSwitch, PortSettings, TapSpec};
+use ostler_hostnet::{
+    BackEnd, Error as HostError, Kernel, Mac, MacvtapSpec, OpenVSwitch, PortSettings, TapSpec,
+};
+use ostler_launch::porter::Plugs;
 use ostler_libvirt::{Code, RemoteError};
 use ostler_netio::OpenTap;
 use ostler_usernet::{Config, FIRST_GUEST, name_server};
@@ -18,8 +22,6 @@ use crate::domains::plan::{Card, CardSource};
 
 /// Queue pairs of a card at most.
 const MAX_PAIRS: usize = 8;
-/// Names of interfaces that are tried.
-const MAX_NAMES: u32 = 100_000;
 
 /// What a card's frames go to, open.
 pub enum Connection {
@@ -43,6 +45,8 @@ pub enum Connection {
     },
     /// A plug of our own switch: the guest's end of a socket through which connections come.
     Plug(OwnedFd),
+    /// The same of a porter that connects back ends of vhost-user.
+    VhostUser(OwnedFd),
 }
 
 /// Whose card it is, and how it may be connected.
@@ -101,6 +105,27 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
                 open_tap(name, true, pairs, vhost)
             }
         },
+        CardSource::Direct { over, mode, target } => {
+            let make = |name: &str| {
+                let spec = MacvtapSpec {
+                    name: name.into(),
+                    over: over.clone(),
+                    mode: *mode,
+                    mac: Mac(card.mac.0),
+                };
+                Kernel::open()?.create_macvtap(&spec)
+            };
+            let (name, index) = make_named(target.as_deref(), "macvtap", make)?;
+            let opened = ostler_netio::open_macvtap((&name, index), card.mac.0, pairs, vhost);
+            opened_tap(opened, name, true)
+        }
+        // The porter is not ours: it lives as long as the guest's card does.
+        CardSource::VhostUser { path, listens } => {
+            let mut plugs = Plugs::new();
+            let plug = plugs.add_back_end(path, *listens).map_err(failed)?;
+            reap(plugs.start().map_err(failed)?, "porter");
+            Ok(Connection::VhostUser(plug))
+        }
         CardSource::Network(wish) => {
             let place = (around.outside.networks)(&NetworkCard {
                 guest: around.guest,
@@ -208,9 +233,8 @@ fn make_tap(
     bridge: Option<(&str, PortSettings)>,
     pairs: usize,
 ) -> Result<String, RemoteError> {
-    let mut kernel = Kernel::open().map_err(failed)?;
-    let mut make = |name: &str| {
-        kernel.create_tap(&TapSpec {
+    let make = |name: &str| {
+        Kernel::open()?.create_tap(&TapSpec {
             name: name.into(),
             multi_queue: pairs > 1,
             bridge: bridge
@@ -219,26 +243,33 @@ fn make_tap(
             ..TapSpec::default()
         })
     };
-    if let Some(name) = name {
-        return make(name).map(|()| name.into()).map_err(failed);
-    }
-    for number in 0..MAX_NAMES {
-        let name = format!("vnet{number}");
-        if exists(&name) {
-            continue;
-        }
-        match make(&name) {
-            Ok(()) => return Ok(name),
-            // Somebody was faster.
-            Err(HostError::Exists(_)) => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    Err(failed("there is no free name for a tap"))
+    make_named(name, "vnet", make).map(|(name, ())| name)
+}
+
+/// Makes an interface of this name, or of the first free one that begins so; returns its name and what `make` does.
+fn make_named<T>(
+    name: Option<&str>,
+    prefix: &str,
+    make: impl Fn(&str) -> Result<T, HostError>,
+) -> Result<(String, T), RemoteError> {
+    let made = match name {
+        Some(name) => make(name).map(|made| (name.into(), made)),
+        None => ostler_hostnet::make_numbered(prefix, make),
+    };
+    made.map_err(failed)
 }
 
 fn open_tap(name: String, made: bool, pairs: usize, vhost: bool) -> Result<Connection, RemoteError> {
-    match ostler_netio::open_tap(&name, pairs, vhost) {
+    let opened = ostler_netio::open_tap(&name, pairs, vhost);
+    opened_tap(opened, name, made)
+}
+
+fn opened_tap(
+    opened: Result<OpenTap, ostler_netio::Error>,
+    name: String,
+    made: bool,
+) -> Result<Connection, RemoteError> {
+    match opened {
         Ok(tap) => Ok(Connection::Tap {
             tap,
             name,
@@ -267,7 +298,7 @@ impl Connection {
     pub fn port(&self) -> Option<(&str, bool)> {
         match self {
             Self::Tap { name, made, .. } => Some((name, *made)),
-            Self::Stream { .. } | Self::Plug(_) => None,
+            Self::Stream { .. } | Self::Plug(_) | Self::VhostUser(_) => None,
         }
     }
 
@@ -275,7 +306,7 @@ impl Connection {
     pub fn openvswitch(&self) -> Option<&str> {
         match self {
             Self::Tap { openvswitch, .. } => openvswitch.as_deref(),
-            Self::Stream { .. } | Self::Plug(_) => None,
+            Self::Stream { .. } | Self::Plug(_) | Self::VhostUser(_) => None,
         }
     }
 
@@ -295,6 +326,9 @@ impl Connection {
             Self::Stream { socket, headers } => NetBackend::Socket {
                 connection: descriptors.push(socket),
                 headers,
+            },
+            Self::VhostUser(plug) => NetBackend::VhostUser {
+                plug: descriptors.push(plug),
             },
             Self::Plug(plug) => NetBackend::Switch {
                 plug: descriptors.push(plug),

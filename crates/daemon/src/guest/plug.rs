@@ -228,6 +228,10 @@ impl Plug<'_> {
                 let fd = name_fd(&mut undo, socket.as_fd())?;
                 json!({ "type": "socket", "id": netdev, "fd": fd, "x-ostler-headers": headers })
             }
+            Connection::VhostUser(plug) => {
+                let fd = name_fd(&mut undo, plug.as_fd())?;
+                json!({ "type": "vhost-user", "id": netdev, "plugfd": fd })
+            }
             Connection::Plug(plug) => {
                 let fd = name_fd(&mut undo, plug.as_fd())?;
                 json!({ "type": "x-ostler-switch", "id": netdev, "fd": fd })

@@ -4,7 +4,9 @@ mod address;
 mod bridge;
 mod fdb;
 mod link;
+mod macvtap;
 mod network;
+mod numbered;
 mod port;
 mod tap;
 #[cfg(test)]
@@ -15,7 +17,9 @@ mod vlan;
 use std::collections::BTreeMap;
 
 use link::Link;
+pub use macvtap::{MacvtapMode, MacvtapSpec};
 pub use network::{Forward, Network, Ports, Subnet, Subnet6};
+pub use numbered::make_numbered;
 pub use tap::TapSpec;
 pub use uplink::Uplink;
 
@@ -59,7 +63,12 @@ impl Kernel {
         tap::create(&mut self.netlink, spec)
     }
 
-    /// Ends a tap, whoever has it open.
+    /// Makes a macvtap, switched on, and returns the number of its interface; on a failure there is none.
+    pub fn create_macvtap(&mut self, spec: &MacvtapSpec) -> Result<u32, Error> {
+        macvtap::create(&mut self.netlink, spec)
+    }
+
+    /// Ends a tap or a macvtap, whoever has it open.
     pub fn delete_tap(&mut self, name: &str) -> Result<(), Error> {
         tap::delete(&mut self.netlink, name)
     }

@@ -117,7 +117,7 @@ fn make(tun: &File, name: &str, multi_queue: bool) -> Result<(), Error> {
 
 pub(super) fn delete(netlink: &mut Netlink, name: &str) -> Result<(), Error> {
     let link = link::link(netlink, name)?;
-    if tap(&link).is_none() {
+    if tap(&link).is_none() && link.kind != "macvtap" {
         return Err(Error::Unsupported {
             who: crate::Kind::Kernel,
             what: format!("`{name}` is no tap, and only taps are deleted here"),

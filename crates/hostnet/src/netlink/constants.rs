@@ -29,6 +29,7 @@ pub(crate) const NLMSGERR_ATTR_MSG: u16 = 1;
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
+pub(crate) const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_STATS64: u16 = 23;
@@ -75,6 +76,8 @@ pub(crate) const IFLA_BRPORT_LOCKED: u16 = 39;
 pub(crate) const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 pub(crate) const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
 pub(crate) const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
+
+pub(crate) const IFLA_MACVLAN_MODE: u16 = 1;
 
 pub(crate) const IFLA_TUN_OWNER: u16 = 1;
 pub(crate) const IFLA_TUN_GROUP: u16 = 2;

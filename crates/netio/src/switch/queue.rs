@@ -6,11 +6,12 @@ use std::sync::Arc;
 use ostler_memory::IoBuf;
 
 use super::Shared;
-use crate::frame::{self, Header};
+use crate::copied::{fit_frame, give_frame, take_frame};
+use crate::frame::Header;
 use crate::offload::{admit, finish};
 use crate::ring::{FrameRings, RingBroken};
 use crate::slots::SlotGuard;
-use crate::{Error, HEADER_LEN, NetQueue, Offloads, QueueCounters, Received, Sent};
+use crate::{Error, NetQueue, QueueCounters, Received, Sent};
 
 pub(super) struct SwitchQueue {
     shared: Arc<Shared>,
@@ -55,18 +56,8 @@ impl SwitchQueue {
         }
     }
 
-    /// # Safety
-    /// The buffers are mapped, and hold header and frame.
-    unsafe fn push(&mut self, buffers: &[IoBuf], len: usize) -> Sent {
-        let mut rest = Vec::with_capacity(buffers.len());
-        // SAFETY: promised by the caller.
-        let header = unsafe { frame::split_header(buffers, &mut rest) };
-        let Some(header) = header.checked(Offloads::ALL, len) else {
-            return Sent::Dropped;
-        };
-        self.frame.clear();
-        // SAFETY: promised by the caller.
-        unsafe { frame::gather(&rest, &mut self.frame) };
+    /// Passes on the frame that was taken out of the guest's buffers.
+    fn push(&mut self, header: Header) -> Sent {
         let mut ends = self.shared.lock();
         let Some(here) = &mut ends.link else {
             return Sent::Dropped;
@@ -85,26 +76,6 @@ impl SwitchQueue {
             Ok(true) => Sent::Sent,
             _ => Sent::Dropped,
         }
-    }
-}
-
-impl SwitchQueue {
-    /// What the guest sees as the header of the frame that came. A frame that was on its way when the guest stopped to take such
-    /// frames gets its checksum here; one that would have to be cut is dropped.
-    fn fit(&mut self, header: Header) -> Option<Header> {
-        if header.is_plain() {
-            return Some(Header::default());
-        }
-        if let Some(header) = header.checked(self.shared.delivered(), self.frame.len()) {
-            return Some(header);
-        }
-        let header = admit(header, &mut self.frame)?.header;
-        let only_checksum = header.needs().within(Offloads {
-            checksum: true,
-            ..Offloads::NONE
-        });
-        let done = only_checksum && finish(&header, &mut self.frame, &mut self.scratch, &mut |_| true);
-        done.then(Header::default)
     }
 }
 
@@ -132,28 +103,26 @@ impl NetQueue for SwitchQueue {
         let Some(header) = self.pop() else {
             return Ok(Received::Empty);
         };
-        let Some(mut header) = self.fit(header) else {
-            self.counters.receive_drops += 1;
-            return Ok(Received::Dropped);
-        };
-        let count = HEADER_LEN + self.frame.len();
-        if IoBuf::total(buffers).is_some_and(|room| room < count) {
-            self.counters.receive_drops += 1;
-            return Ok(Received::Dropped);
-        }
-        header.0[frame::NUM_BUFFERS_AT..].copy_from_slice(&frame::ONE_BUFFER);
+        let takes = self.shared.delivered();
+        let fitted = fit_frame(header, &mut self.frame, takes, &mut self.scratch);
         // SAFETY: promised by the caller.
-        unsafe { frame::scatter(buffers, 0, header.bytes()) };
-        // SAFETY: promised by the caller.
-        unsafe { frame::scatter(buffers, HEADER_LEN, &self.frame) };
-        self.counters.received += 1;
-        Ok(Received::Frame(count))
+        let given = fitted.and_then(|header| unsafe { give_frame(buffers, header, &self.frame) });
+        Ok(match given {
+            Some(count) => {
+                self.counters.received += 1;
+                Received::Frame(count)
+            }
+            None => {
+                self.counters.receive_drops += 1;
+                Received::Dropped
+            }
+        })
     }
 
     unsafe fn write_frame(&mut self, buffers: &[IoBuf]) -> Result<Sent, Error> {
-        let sent = match frame::sendable_len(buffers) {
-            // SAFETY: promised by the caller, and the length was checked.
-            Some(len) => unsafe { self.push(buffers, len) },
+        // SAFETY: promised by the caller.
+        let sent = match unsafe { take_frame(buffers, &mut self.frame) } {
+            Some(header) => self.push(header),
             None => Sent::Dropped,
         };
         match sent {

@@ -1,5 +1,6 @@
 //! Taps: the host's kernel is the peer.
 
+mod macvtap;
 mod open;
 mod queue;
 mod sys;
@@ -8,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use macvtap::open_macvtap;
 pub use open::{OpenTap, open_tap};
 use rustix::fs::OFlags;
 

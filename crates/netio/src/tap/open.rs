@@ -33,6 +33,17 @@ pub fn open_tap(name: &str, pairs: usize, vhost: bool) -> Result<OpenTap, Error>
     if !sys::exists(&c_name) {
         return Err(Error::NoTap { name: name.into() });
     }
+    let queues = attach_queues(name, pairs.max(1))?;
+    let vhost = if vhost {
+        open_vhost(queues.len())
+    } else {
+        Vec::new()
+    };
+    finish(name, queues, vhost)
+}
+
+/// Sets queues that are attached up for a guest.
+pub(super) fn finish(name: &str, queues: Vec<File>, vhost: Vec<File>) -> Result<OpenTap, Error> {
     let failed = |what| {
         move |source| Error::Setup {
             what,
@@ -40,7 +51,6 @@ pub fn open_tap(name: &str, pairs: usize, vhost: bool) -> Result<OpenTap, Error>
             source,
         }
     };
-    let queues = attach_queues(name, pairs.max(1))?;
     for queue in &queues {
         sys::set_header_len(queue, HEADER_LEN).map_err(failed("setting the header length of a tap"))?;
     }
@@ -51,11 +61,6 @@ pub fn open_tap(name: &str, pairs: usize, vhost: bool) -> Result<OpenTap, Error>
         .map_err(io::Error::from)
         .map_err(failed("opening a socket to ask for the MTU"))?;
     let mtu = sys::mtu(socket, name).map_err(failed("asking for the MTU"))?;
-    let vhost = if vhost {
-        open_vhost(queues.len())
-    } else {
-        Vec::new()
-    };
     Ok(OpenTap {
         queues,
         vhost,
@@ -118,7 +123,7 @@ fn attach_queues(name: &str, pairs: usize) -> Result<Vec<File>, Error> {
     Ok(queues)
 }
 
-fn open_vhost(pairs: usize) -> Vec<File> {
+pub(super) fn open_vhost(pairs: usize) -> Vec<File> {
     let open = || {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         OpenOptions::new()

@@ -16,6 +16,7 @@ const TUNGETIFF: libc::Ioctl = 0x8004_54d2;
 const TUNSETVNETHDRSZ: libc::Ioctl = 0x4004_54d8;
 const TUNGETVNETHDRSZ: libc::Ioctl = 0x8004_54d7;
 const TUNSETQUEUE: libc::Ioctl = 0x4004_54d9;
+const SIOCGIFHWADDR: libc::Ioctl = 0x8927;
 const SIOCGIFMTU: libc::Ioctl = 0x8921;
 
 pub(super) const IFF_TAP: c_short = 0x0002;
@@ -137,6 +138,17 @@ pub(super) fn set_active(tun: &File, active: bool) -> io::Result<()> {
     );
     // SAFETY: TUNSETQUEUE reads an ifreq.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETQUEUE, &raw mut request) })
+}
+
+/// The Ethernet address of the interface that `tun` is a queue of.
+pub(super) fn address(tun: &File) -> io::Result<[u8; 6]> {
+    let mut request = IfReq::new("", 0);
+    // SAFETY: SIOCGIFHWADDR writes an ifreq.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), SIOCGIFHWADDR, &raw mut request) })?;
+    // SAFETY: all members are plain integers, and the union starts out zeroed.
+    let room = unsafe { request.value.room };
+    // A `struct sockaddr`: the family, then the address.
+    Ok([room[2], room[3], room[4], room[5], room[6], room[7]])
 }
 
 /// True if the network namespace of this thread has an interface of that name.

@@ -9,6 +9,7 @@ mod crash;
 mod direct;
 mod host_memory;
 mod launch;
+mod macvtap;
 mod open;
 mod options;
 mod outcome;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use ostler_disk::open::{DiskOptions, Format};
 use ostler_launch::porter::{Errand, Plugs};
 use ostler_launch::{firmware, open_image, open_vga_bios};
+use ostler_netio::OpenTap;
 use ostler_switchd::cable::Cable;
 use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
@@ -25,9 +26,10 @@ use rustix::fs::Mode;
 use super::cable;
 use super::direct;
 use super::host_memory;
+use super::macvtap::{self, Macvtap};
 use super::options::{
     ConsoleOption, DiskOption, DisplayOption, EngineOption, GdbOption, GenerationIdOption, NetOption,
-    RunArgs, ShareOption, ShareSource, Switch, TapOption, VsockOption,
+    RunArgs, ShareOption, ShareSource, Switch, VsockOption,
 };
 use super::pmem;
 use crate::failure::Failure;
@@ -45,6 +47,8 @@ pub struct Leftovers {
     made: Vec<PathBuf>,
     /// Ended with the guest.
     networks: Vec<usernet::Process>,
+    /// Deleted at the end.
+    macvtaps: Vec<Macvtap>,
 }
 
 impl Leftovers {
@@ -125,7 +129,13 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
     let mut cables = Vec::new();
     // What leaves traces comes last, when nothing else can be wrong any more.
     let mut leftovers = Leftovers::default();
-    let nets = open_nets(args, vhost, &mut descriptors, &mut leftovers, &mut cables)?;
+    let mut plugs = Plugs::new();
+    let ends = Ends {
+        leftovers: &mut leftovers,
+        cables: &mut cables,
+        plugs: &mut plugs,
+    };
+    let nets = open_nets(args, vhost, &mut descriptors, ends)?;
     let mut terminal = None;
     let mut console = |option: &ConsoleOption, descriptors: &mut Descriptors| {
         open_console(option, descriptors, &mut leftovers, &mut terminal)
@@ -138,7 +148,6 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         None => None,
     };
     let gdb = open_gdb(args, &mut descriptors, &mut leftovers)?;
-    let mut plugs = Plugs::new();
     let shares = open_shares(&args.shares, &mut descriptors, &mut plugs)?;
     let vsock = match &args.vsock {
         Some(option) => Some(open_vsock(option, &mut descriptors, &mut leftovers, &mut plugs)?),
@@ -315,27 +324,39 @@ fn open_disk(index: usize, disk: &DiskOption, descriptors: &mut Descriptors) -> 
     })
 }
 
+/// What cards are minded by, as long as the guest runs.
+struct Ends<'a> {
+    leftovers: &'a mut Leftovers,
+    cables: &'a mut Vec<Cable>,
+    plugs: &'a mut Plugs,
+}
+
 fn open_nets(
     args: &RunArgs,
     vhost: bool,
     descriptors: &mut Descriptors,
-    leftovers: &mut Leftovers,
-    cables: &mut Vec<Cable>,
+    ends: Ends<'_>,
 ) -> Result<Vec<NetSpec>, Failure> {
     let mut nets = Vec::new();
     for (index, option) in args.nets.iter().enumerate() {
         let or_derived = |mac: &Option<MacAddress>| {
             mac.unwrap_or_else(|| MacAddress::derived(&format!("{}/{index}", args.name)))
         };
+        // Only virtio has several queues, and rings that the kernel's worker understands.
+        let (pairs, vhost) = match option.model {
+            NetModel::Virtio => (args.cpus.now.min(MAX_QUEUE_PAIRS) as usize, vhost),
+            NetModel::E1000e => (1, false),
+        };
         let (backend, mac) = match &option.net {
             NetOption::None => continue,
             NetOption::Tap(tap) => {
-                // Only virtio has several queues, and rings that the kernel's worker understands.
-                let (pairs, vhost) = match option.model {
-                    NetModel::Virtio => (args.cpus.now.min(MAX_QUEUE_PAIRS) as usize, vhost),
-                    NetModel::E1000e => (1, false),
-                };
-                (open_tap(tap, pairs, vhost, descriptors)?, &tap.mac)
+                let opened = ostler_netio::open_tap(&tap.name, pairs, vhost).map_err(Failure::bad_input)?;
+                (push_tap(opened, tap.whole, descriptors), &tap.mac)
+            }
+            NetOption::Direct(direct) => {
+                let (made, opened) = macvtap::make(direct, or_derived(&direct.mac), pairs, vhost)?;
+                ends.leftovers.macvtaps.push(made);
+                (push_tap(opened, false, descriptors), &direct.mac)
             }
             NetOption::Socket { path, mac } => {
                 let socket = ostler_netio::connect_socket(path).map_err(Failure::bad_input)?;
@@ -350,16 +371,21 @@ fn open_nets(
             NetOption::User(user) => {
                 let mac = or_derived(&user.mac);
                 let (process, cable) = usernet::start(&user.config(mac, &args.name))?;
-                leftovers.networks.push(process);
+                ends.leftovers.networks.push(process);
                 let backend = NetBackend::Socket {
                     connection: descriptors.push(cable),
                     headers: true,
                 };
                 (backend, &user.mac)
             }
+            NetOption::VhostUser(option) => {
+                let plug = ends.plugs.add_back_end(&option.path, option.listens)?;
+                let plug = descriptors.push(plug);
+                (NetBackend::VhostUser { plug }, &option.mac)
+            }
             NetOption::Switch(option) => {
                 let (cable, plug) = cable::lay(option, &args.name, index)?;
-                cables.push(cable);
+                ends.cables.push(cable);
                 let plug = descriptors.push(plug);
                 (NetBackend::Switch { plug }, &option.mac)
             }
@@ -374,21 +400,15 @@ fn open_nets(
     Ok(nets)
 }
 
-fn open_tap(
-    option: &TapOption,
-    pairs: usize,
-    vhost: bool,
-    descriptors: &mut Descriptors,
-) -> Result<NetBackend, Failure> {
-    let tap = ostler_netio::open_tap(&option.name, pairs, vhost).map_err(Failure::bad_input)?;
+fn push_tap(tap: OpenTap, whole: bool, descriptors: &mut Descriptors) -> NetBackend {
     let mut push_all =
         |files: Vec<File>| -> Vec<Slot> { files.into_iter().map(|f| descriptors.push(f)).collect() };
-    Ok(NetBackend::Tap {
+    NetBackend::Tap {
         queues: push_all(tap.queues),
         vhost: push_all(tap.vhost),
         mtu: tap.mtu,
-        whole: option.whole,
-    })
+        whole,
+    }
 }
 
 fn open_console(

@@ -6,7 +6,7 @@ use crate::console::Console;
 use crate::setup::{Host, Listener, field, linux, wait_until};
 
 /// The guest's process, by its name in a listing.
-fn process_of(name: &str) -> u32 {
+pub fn process_of(name: &str) -> u32 {
     fs::read_dir("/proc")
         .unwrap()
         .flatten()

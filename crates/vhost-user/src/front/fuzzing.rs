@@ -39,7 +39,8 @@ pub(super) fn play(input: &[u8]) -> (bool, usize) {
     };
     let greeted = Session::greet_with_patience(ours, 2, stop.as_fd(), Duration::from_secs(5));
     let started = greeted.and_then(|mut session| {
-        session.start(&arena, &rings, stop.as_fd())?;
+        let drivers: Vec<_> = rings.iter().map(ShadowRing::driver).collect();
+        session.start(&arena, &drivers, 0, stop.as_fd())?;
         // It has hung up by now.
         let _ = session.stop();
         Ok(())
@@ -85,8 +86,8 @@ fn steps_of(arena: &mut Arena, ring: &mut ShadowRing, steps: &[u8]) -> usize {
     for step in steps.chunks_exact(STEP) {
         let half = |at: usize| u16::from_le_bytes([step[at], step[at + 1]]);
         let word = |at: usize| u32::from(half(at)) | u32::from(half(at + 2)) << 16;
-        let used = ring.used_place();
-        let slot = used + 4 + 8 * u64::from(half(2) % ring.size());
+        let used = ring.driver().used_place();
+        let slot = used + 4 + 8 * u64::from(half(2) % super::driver::SIZE);
         arena.u32(slot).store(word(4), Ordering::Relaxed);
         arena.u32(slot + 4).store(word(8), Ordering::Relaxed);
         arena.u16(used).store(half(12), Ordering::Relaxed);

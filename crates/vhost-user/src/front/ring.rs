@@ -1,26 +1,17 @@
-//! A shadow ring: the driver's side of a ring in the arena, and the requests of the guest that are in it.
+//! A shadow ring: a ring in the arena, and the requests of the guest that are in it.
 //!
 //! Nothing that a back end can write is believed: descriptors that are free, requests and their places are kept in this process.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{Ordering, fence};
 
 use ostler_virtio::Chain;
-use rustix::event::{EventfdFlags, eventfd};
-use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_USED_F_NO_NOTIFY};
+use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 
 use super::BackEndError;
-use super::arena::{Arena, BASE, RING_BYTES, ROOM};
+use super::arena::{Arena, ROOM};
+use super::driver::{DriverRing, SIZE};
 use super::layout::Layout;
-use crate::event::Call;
-use crate::message::RingAddress;
 
-/// Entries: what every back end takes.
-const SIZE: u16 = 1024;
-/// Where the parts of a ring are.
-const AVAILABLE: u64 = 0x4000;
-const USED: u64 = 0x6000;
 /// Room that one request may take; those of FUSE have about 1 MiB.
 pub(crate) const MAX_REQUEST: u64 = ROOM / 4;
 
@@ -57,74 +48,25 @@ pub(crate) enum Passed {
 pub(crate) const HEAD: usize = 48;
 
 pub(crate) struct ShadowRing {
-    number: usize,
-    base: u64,
+    ring: DriverRing,
     free: Vec<u16>,
     /// By the first descriptor.
     flights: Vec<Option<Flight>>,
-    available: u16,
-    used: u16,
-    in_flight: usize,
-    kick: OwnedFd,
-    kicker: Call,
-    call: OwnedFd,
 }
 
 impl ShadowRing {
     /// Ring `number` of an arena.
     pub fn new(number: usize) -> Result<Self, BackEndError> {
-        let event = || {
-            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(BackEndError::host("an event"))
-        };
-        let (kick, call) = (event()?, event()?);
-        // The back end could fill an event, at which a write would wait for ever.
-        let kicker = kick.try_clone().map_err(BackEndError::host("a descriptor"))?;
-        let kicker = Call::new(kicker).map_err(|error| BackEndError::Host {
-            what: "io_uring, by which a back end's event is signalled safely",
-            source: std::io::Error::other(error),
-        })?;
         Ok(Self {
-            number,
-            base: number as u64 * RING_BYTES,
+            ring: DriverRing::new(number)?,
             free: (0..SIZE).rev().collect(),
             flights: (0..SIZE).map(|_| None).collect(),
-            available: 0,
-            used: 0,
-            in_flight: 0,
-            kick,
-            kicker,
-            call,
         })
     }
 
-    pub fn size(&self) -> u16 {
-        SIZE
-    }
-
-    /// Where its parts are, as the back end knows them.
-    pub fn address(&self) -> RingAddress {
-        let base = BASE + self.base;
-        RingAddress {
-            descriptors: base,
-            available: base + AVAILABLE,
-            used: base + USED,
-        }
-    }
-
-    /// Where the back end writes its flags, its index and its elements.
-    #[cfg(any(test, fuzzing))]
-    pub fn used_place(&self) -> u64 {
-        self.base + USED
-    }
-
-    /// What the back end is woken by.
-    pub fn kick(&self) -> BorrowedFd<'_> {
-        self.kick.as_fd()
-    }
-
-    /// What the back end signals. The back end has it too, and could make a read of it wait: listen for its edge, and do not read.
-    pub fn call(&self) -> &OwnedFd {
-        &self.call
+    /// The ring as the back end knows it.
+    pub fn driver(&self) -> &DriverRing {
+        &self.ring
     }
 
     /// What would become of `chain` now.
@@ -176,19 +118,12 @@ impl ShadowRing {
             let next = descriptors.get(at + 1);
             let flags = if piece.writable { VRING_DESC_F_WRITE } else { 0 }
                 | if next.is_some() { VRING_DESC_F_NEXT } else { 0 };
-            let place = self.base + 16 * u64::from(*index);
-            arena.set_u64(place, BASE + room + piece.at);
+            let place = (room + piece.at, piece.len);
             let next = next.copied().unwrap_or(0);
-            let words = u64::from(piece.len) | u64::from(flags) << 32 | u64::from(next) << 48;
-            arena.set_u64(place + 8, words);
+            self.ring.describe(arena, *index, place, (flags as u16, next));
         }
         let head = descriptors[0];
-        let slot = self.base + AVAILABLE + 4 + 2 * u64::from(self.available % SIZE);
-        arena.u16(slot).store(head.to_le(), Ordering::Relaxed);
-        self.available = self.available.wrapping_add(1);
-        let index = arena.u16(self.base + AVAILABLE + 2);
-        index.store(self.available.to_le(), Ordering::Release);
-        self.in_flight += 1;
+        self.ring.offer(arena, head);
         self.flights[usize::from(head)] = Some(Flight {
             chain,
             layout,
@@ -200,53 +135,29 @@ impl ShadowRing {
 
     /// Wakes the back end, if it wants that.
     pub fn wake(&mut self, arena: &Arena) -> Result<(), BackEndError> {
-        fence(Ordering::SeqCst);
-        let flags = u16::from_le(arena.u16(self.base + USED).load(Ordering::Relaxed));
-        if flags & VRING_USED_F_NO_NOTIFY as u16 != 0 {
-            return Ok(());
-        }
-        self.kicker.signal().map_err(|error| BackEndError::Host {
-            what: "a signal to the back end",
-            source: std::io::Error::other(error),
-        })
+        self.ring.wake(arena)
     }
 
     /// Whether the back end seems to have answered something.
     pub fn looks_used(&self, arena: &Arena) -> bool {
-        self.in_flight > 0 && self.used_index(arena) != self.used
-    }
-
-    fn used_index(&self, arena: &Arena) -> u16 {
-        u16::from_le(arena.u16(self.base + USED + 2).load(Ordering::Acquire))
+        self.ring.looks_used(arena)
     }
 
     /// The next request that the back end has answered, with the answer in the guest's memory and its length. The guest does not know
     /// of it yet.
     pub fn answered(&mut self, arena: &mut Arena) -> Result<Option<(Chain, u32)>, BackEndError> {
-        let broken = |what| BackEndError::Ring {
-            ring: self.number,
-            what,
-        };
-        let index = self.used_index(arena);
-        if index == self.used {
+        let Some((head, len)) = self.ring.next_used(arena)? else {
             return Ok(None);
-        }
-        if usize::from(index.wrapping_sub(self.used)) > self.in_flight {
-            return Err(broken("it answered more than it was asked"));
-        }
-        let slot = self.base + USED + 4 + 8 * u64::from(self.used % SIZE);
-        let head = u32::from_le(arena.u32(slot).load(Ordering::Relaxed));
-        let len = u32::from_le(arena.u32(slot + 4).load(Ordering::Relaxed));
+        };
         let flight = self.flights.get_mut(head as usize).and_then(Option::take);
         let Some(flight) = flight else {
-            return Err(broken("it answered what it was not asked"));
+            return Err(self.ring.broken("it answered what it was not asked"));
         };
         if len as usize > flight.chain.writable_bytes() {
             // It goes with the others, unanswered.
             self.flights[head as usize] = Some(flight);
-            return Err(broken("its answer is longer than there is room"));
+            return Err(self.ring.broken("its answer is longer than there is room"));
         }
-        self.used = self.used.wrapping_add(1);
         copy_answer(arena, &flight, len as usize);
         let (chain, _) = self.retire(arena, flight);
         Ok(Some((chain, len)))
@@ -255,7 +166,6 @@ impl ShadowRing {
     fn retire(&mut self, arena: &mut Arena, flight: Flight) -> (Chain, Layout) {
         arena.give_back(flight.room);
         self.free.extend(flight.descriptors);
-        self.in_flight -= 1;
         (flight.chain, flight.layout)
     }
 

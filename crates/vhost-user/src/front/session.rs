@@ -6,12 +6,13 @@ use std::os::unix::net::UnixStream;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
+use super::driver::SIZE;
 use super::line::Line;
-use super::{Arena, BackEndError, ShadowRing};
+use super::{Arena, BackEndError, DriverRing};
 
 /// VHOST_USER_F_PROTOCOL_FEATURES.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
-/// What a back end must offer, and all that is chosen.
+/// What a back end must offer, and what is always chosen.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | PROTOCOL_FEATURES;
 /// Of the number that says for which ring a descriptor is.
 const RING_MASK: u64 = 0xff;
@@ -19,6 +20,8 @@ const RING_MASK: u64 = 0xff;
 /// A back end that was greeted.
 pub(crate) struct Session {
     line: Line,
+    /// The features that it offers.
+    offered: u64,
     /// It acknowledges what it is told.
     acknowledges: bool,
     /// Rings that it was told to stop; its answers were not read yet.
@@ -28,24 +31,25 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Greets a back end that is to serve `rings` rings.
-    pub fn greet(socket: UnixStream, rings: usize, stop: BorrowedFd<'_>) -> Result<Self, BackEndError> {
-        Self::greet_on(Line::new(socket), rings, stop)
+    /// Greets a back end that is to serve as many queues as its kind of device counts them: rings, or of a network card pairs of them.
+    pub fn greet(socket: UnixStream, queues: usize, stop: BorrowedFd<'_>) -> Result<Self, BackEndError> {
+        Self::greet_on(Line::new(socket), queues, stop)
     }
 
     #[cfg(any(test, fuzzing))]
     pub fn greet_with_patience(
         socket: UnixStream,
-        rings: usize,
+        queues: usize,
         stop: BorrowedFd<'_>,
         patience: std::time::Duration,
     ) -> Result<Self, BackEndError> {
-        Self::greet_on(Line::with_patience(socket, patience), rings, stop)
+        Self::greet_on(Line::with_patience(socket, patience), queues, stop)
     }
 
-    fn greet_on(line: Line, rings: usize, stop: BorrowedFd<'_>) -> Result<Self, BackEndError> {
+    fn greet_on(line: Line, queues: usize, stop: BorrowedFd<'_>) -> Result<Self, BackEndError> {
         let mut session = Self {
             line,
+            offered: 0,
             acknowledges: false,
             owed: 0,
             running: 0,
@@ -54,6 +58,7 @@ impl Session {
         if offered & FEATURES != FEATURES {
             return Err(BackEndError::Features(offered));
         }
+        session.offered = offered;
         let protocol = session.ask(FrontendReq::GET_PROTOCOL_FEATURES, stop)?;
         let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
         let chosen = protocol & wanted.bits();
@@ -64,15 +69,14 @@ impl Session {
             stop,
         )?;
         session.acknowledges = chosen & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0;
-        // Without MQ a back end has the rings that its kind of device has.
+        // Without MQ a back end has the queues that its kind of device has.
         if chosen & VhostUserProtocolFeatures::MQ.bits() != 0 {
             let most = session.ask(FrontendReq::GET_QUEUE_NUM, stop)?;
-            if most < rings as u64 {
+            if most < queues as u64 {
                 return Err(BackEndError::Rings(most));
             }
         }
         session.tell(FrontendReq::SET_OWNER, &[], None, stop)?;
-        session.tell(FrontendReq::SET_FEATURES, &FEATURES.to_ne_bytes(), None, stop)?;
         Ok(session)
     }
 
@@ -86,17 +90,22 @@ impl Session {
         self.line.look()
     }
 
-    /// Hands over the memory and starts the rings in it.
+    /// Whether it offers a feature.
+    pub fn offers(&self, bit: u32) -> bool {
+        self.offered & 1 << bit != 0
+    }
+
+    /// Chooses its features, of `wanted` those that it offers, hands over the memory and starts the rings in it.
     pub fn start(
         &mut self,
         arena: &Arena,
-        rings: &[ShadowRing],
+        rings: &[&DriverRing],
+        wanted: u64,
         stop: BorrowedFd<'_>,
     ) -> Result<(), BackEndError> {
-        while self.owed > 0 {
-            self.line.answer::<8>(FrontendReq::GET_VRING_BASE, stop)?;
-            self.owed -= 1;
-        }
+        self.settle(stop)?;
+        let features = FEATURES | wanted & self.offered;
+        self.tell(FrontendReq::SET_FEATURES, &features.to_ne_bytes(), None, stop)?;
         let region = arena.region();
         let mut table = Vec::new();
         table.extend_from_slice(&1u32.to_ne_bytes());
@@ -107,12 +116,7 @@ impl Session {
         self.tell(FrontendReq::SET_MEM_TABLE, &table, Some(arena.file()), stop)?;
         for (number, ring) in rings.iter().enumerate() {
             let pair = |value: u32| [(number as u32).to_ne_bytes(), value.to_ne_bytes()].concat();
-            self.tell(
-                FrontendReq::SET_VRING_NUM,
-                &pair(u32::from(ring.size())),
-                None,
-                stop,
-            )?;
+            self.tell(FrontendReq::SET_VRING_NUM, &pair(u32::from(SIZE)), None, stop)?;
             self.tell(FrontendReq::SET_VRING_BASE, &pair(0), None, stop)?;
             let address = ring.address();
             let mut place = pair(0);
@@ -144,6 +148,15 @@ impl Session {
             let which = [number.to_ne_bytes(), 0u32.to_ne_bytes()].concat();
             self.line.send(FrontendReq::GET_VRING_BASE, &which, None, false)?;
             self.owed += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has stopped the rings that it was told to stop.
+    pub fn settle(&mut self, stop: BorrowedFd<'_>) -> Result<(), BackEndError> {
+        while self.owed > 0 {
+            self.line.answer::<8>(FrontendReq::GET_VRING_BASE, stop)?;
+            self.owed -= 1;
         }
         Ok(())
     }

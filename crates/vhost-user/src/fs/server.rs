@@ -7,7 +7,7 @@ use ostler_worker::EventLoop;
 use rustix::event::epoll::EventFlags;
 
 use super::request;
-use crate::front::{Arena, BackEndError, Passed, Sent, Session, ShadowRing};
+use crate::front::{Arena, BackEndError, DriverRing, Passed, Sent, Session, ShadowRing};
 
 pub(super) struct Server {
     session: Session,
@@ -26,13 +26,14 @@ impl Server {
     ) -> Result<Self, BackEndError> {
         let arena = Arena::new()?;
         let rings = (0..rings).map(ShadowRing::new).collect::<Result<Vec<_>, _>>()?;
-        session.start(&arena, &rings, stop)?;
+        let drivers: Vec<&DriverRing> = rings.iter().map(ShadowRing::driver).collect();
+        session.start(&arena, &drivers, 0, stop)?;
         let watch = |fd: &OwnedFd, token| {
             // At their edge, as nobody reads them.
             events.add_flags(fd, token, EventFlags::IN | EventFlags::ET)
         };
         for (token, ring) in (answers..).zip(&rings) {
-            watch(ring.call(), token).map_err(|error| refused(error.source))?;
+            watch(ring.driver().call(), token).map_err(|error| refused(error.source))?;
         }
         events
             .add(&session.socket(), socket)
@@ -86,7 +87,7 @@ impl Server {
         // The other side has the same open files, which would stay in the set.
         let _ = events.remove(&self.session.socket());
         for ring in &self.rings {
-            let _ = events.remove(ring.call());
+            let _ = events.remove(ring.driver().call());
         }
         self.rings.into_iter().map(ShadowRing::into_unanswered).collect()
     }

@@ -46,7 +46,7 @@ fn region(gpa: u64, len: u64, user: u64, offset: u64) -> Vec<u8> {
 }
 
 /// False, and says so, where the host refuses what calls are made with.
-fn has_uring(test: &str) -> bool {
+pub(crate) fn has_uring(test: &str) -> bool {
     let refused = io_uring::IoUring::new(1).err();
     if let Some(error) = &refused {
         eprintln!("SKIPPED {test}: the host refuses io_uring: {error}");

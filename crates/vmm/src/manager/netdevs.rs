@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ostler_netio::{NetBackend, OpenTap, SocketNet, SwitchNet, Tap};
+use ostler_vhost_user::card::CardNet;
 
 use super::fdsets::ClientFds;
 use super::nodes::is_identifier;
@@ -18,7 +19,7 @@ const MAX_PAIRS: usize = 8;
 /// A network back end.
 pub(crate) struct Netdev {
     pub id: String,
-    /// "tap", "socket", "stream" or "switch".
+    /// "tap", "socket", "stream", "vhost-user" or "switch".
     pub kind: &'static str,
     pub backend: Arc<dyn NetBackend>,
     /// Id of the card that uses it.
@@ -65,6 +66,10 @@ impl Netdevs {
             "x-ostler-switch" => {
                 let plug = arguments.string("fd")?;
                 ("switch", Wish::Switch { plug })
+            }
+            "vhost-user" => {
+                let plug = arguments.string("plugfd")?;
+                ("vhost-user", Wish::VhostUser { plug })
             }
             _ => return Err(Failure::not_accepted("type", &kind)),
         };
@@ -142,6 +147,10 @@ enum Wish {
         /// Frames have their virtio-net headers on the wire.
         headers: bool,
     },
+    /// The guest's end of a plug, see [`CardNet`].
+    VhostUser {
+        plug: String,
+    },
     /// The guest's end of a plug, see [`SwitchNet`].
     Switch {
         plug: String,
@@ -210,6 +219,10 @@ impl Wish {
                     false => SocketNet::new(socket),
                 };
                 Ok(Arc::new(net.map_err(failed)?))
+            }
+            Wish::VhostUser { plug } => {
+                let plug: OwnedFd = fds.take(&plug)?;
+                Ok(Arc::new(CardNet::new(plug).map_err(failed)?))
             }
             Wish::Switch { plug } => {
                 let plug: OwnedFd = fds.take(&plug)?;

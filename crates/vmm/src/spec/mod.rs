@@ -423,6 +423,11 @@ pub enum NetBackend {
         #[serde(default)]
         headers: bool,
     },
+    /// A back end of vhost-user.
+    VhostUser {
+        /// A socket to the guest's porter, through which connections to the back end come.
+        plug: Slot,
+    },
     /// The host's switch.
     Switch {
         /// A socket to the process that started the guest, through which connections to the switch come.
@@ -663,9 +668,9 @@ impl GuestSpec {
         for net in &self.nets {
             match &net.backend {
                 NetBackend::Tap { queues, vhost, .. } => slots.extend(queues.iter().chain(vhost)),
-                NetBackend::Socket { connection: slot, .. } | NetBackend::Switch { plug: slot } => {
-                    slots.push(*slot)
-                }
+                NetBackend::Socket { connection: slot, .. }
+                | NetBackend::VhostUser { plug: slot }
+                | NetBackend::Switch { plug: slot } => slots.push(*slot),
             }
         }
         let debug = match &self.boot {

@@ -1,7 +1,9 @@
 //! Network cards.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
+use ostler_hostnet::MacvtapMode;
 use ostler_libvirt_xml::domain as xml;
 use ostler_usernet::{Forward, Transport};
 use ostler_vmm::spec::{MacAddress, NetModel};
@@ -49,6 +51,22 @@ pub enum CardSource {
         target: Option<String>,
         /// Whether it is there already.
         unmanaged: bool,
+    },
+    /// A back end of vhost-user.
+    VhostUser {
+        /// Where it listens, or connects to.
+        path: PathBuf,
+        /// Whether it connects to us.
+        listens: bool,
+    },
+    /// A macvtap on an interface of the host.
+    Direct {
+        /// The interface's name.
+        over: String,
+        /// How it is on it.
+        mode: MacvtapMode,
+        /// What the macvtap is to be called.
+        target: Option<String>,
     },
     /// A network that somebody else connects it to.
     Network(NetworkPort),
@@ -108,6 +126,11 @@ fn card(card: &xml::Interface) -> Result<Card, Lacks> {
     if let Some((_, what)) = absent.iter().find(|(asked, _)| *asked) {
         return Err(lacks(what));
     }
+    if let xml::InterfaceSource::VhostUser { .. } = &card.source
+        && card.queues.is_some_and(|queues| queues > 1)
+    {
+        return Err(lacks("a card with a vhost-user back end has one queue pair"));
+    }
     if !card.forwards.is_empty() && card.source != xml::InterfaceSource::User {
         return Err(lacks("a <portForward> belongs to type='user'"));
     }
@@ -127,8 +150,17 @@ fn card(card: &xml::Interface) -> Result<Card, Lacks> {
         xml::InterfaceSource::Network { network, portgroup } => {
             CardSource::Network(NetworkPort::of(card, network, portgroup.as_deref()))
         }
-        xml::InterfaceSource::VhostUser { .. } => return Err(lacks("there is no vhost-user yet")),
-        xml::InterfaceSource::Direct { .. } => return Err(lacks("there is no macvtap")),
+        xml::InterfaceSource::VhostUser { path, server } => CardSource::VhostUser {
+            path: path.into(),
+            listens: *server,
+        },
+        xml::InterfaceSource::Direct { dev, mode } => CardSource::Direct {
+            over: dev.clone(),
+            mode: mode
+                .parse()
+                .map_err(|why: ostler_hostnet::Error| lacks(&why.to_string()))?,
+            target,
+        },
     };
     let mac = card.mac.to_string().parse().map_err(|why: String| lacks(&why))?;
     Ok(Card {

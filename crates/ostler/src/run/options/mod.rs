@@ -17,7 +17,7 @@ use ostler_vmm::spec::{self, WatchdogAction, parse_size};
 pub use boot::FirmwareOption;
 pub use devices::{BalloonOption, GenerationIdOption, ShareOption, ShareSource, VsockOption};
 pub use disk::DiskOption;
-pub use net::{CardOption, NetOption, SwitchOption, TapOption};
+pub use net::{CardOption, DirectOption, NetOption, SwitchOption};
 pub use places::{ConsoleOption, GdbOption};
 pub use pmem::PmemOption;
 
@@ -67,8 +67,9 @@ pub struct RunArgs {
     #[arg(long = "cdrom", value_name = "FILE")]
     pub cdroms: Vec<PathBuf>,
     /// Network card: user[,forward=tcp:PORT:GUESTPORT][,...], switch=NAME[,vlan=N|,trunk=1:10-20[,native=N]][,port=P][,mac=M],
-    /// tap=NAME[,mac=M][,offload=off], socket=PATH[,mac=M] or none. With ,model=e1000e it is Intel's 82574L, for guests without virtio.
-    /// Repeat for more cards.
+    /// tap=NAME[,mac=M][,offload=off], direct=INTERFACE[,mode=bridge|private|vepa|passthrough][,mac=M] (a macvtap, which goes with the
+    /// guest), vhost-user=PATH[,mode=server][,mac=M], socket=PATH[,mac=M] or none. With ,model=e1000e it is Intel's 82574L, for
+    /// guests without virtio. Repeat for more cards.
     #[arg(long = "net", value_name = "KIND", value_parser = parse_card)]
     pub nets: Vec<CardOption>,
     /// Number of CPUs: N[,max=M]. With a larger M, CPUs can be plugged in and unplugged while the guest runs.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ostler_hostnet::MacvtapMode;
 use ostler_vmm::spec::{MacAddress, NetModel};
 
 use crate::run::user_net::UserNet;
@@ -20,9 +21,11 @@ pub struct CardOption {
 pub enum NetOption {
     None,
     Tap(TapOption),
+    Direct(DirectOption),
     Socket { path: PathBuf, mac: Option<MacAddress> },
     User(UserNet),
     Switch(SwitchOption),
+    VhostUser(VhostUserOption),
 }
 
 /// A card at a tap.
@@ -33,6 +36,26 @@ pub struct TapOption {
     pub mac: Option<MacAddress>,
     /// The guest leaves no checksum and no segments to the tap, and gets none left to it.
     pub whole: bool,
+}
+
+/// A card that is a macvtap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectOption {
+    /// The interface of the host that it is on.
+    pub over: String,
+    /// How.
+    pub mode: MacvtapMode,
+    pub mac: Option<MacAddress>,
+}
+
+/// A card whose other end is a back end of vhost-user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VhostUserOption {
+    /// Where the back end listens, or connects to.
+    pub path: PathBuf,
+    /// It connects to us.
+    pub listens: bool,
+    pub mac: Option<MacAddress>,
 }
 
 /// A card at a switch.
@@ -80,7 +103,7 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     let usage = || {
         format!(
-            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], socket=PATH[,mac=M] or none"
+            "\"{text}\" is no network card; write user[,...], switch=NAME[,vlan=N][,mac=M], tap=NAME[,mac=M][,offload=off], direct=INTERFACE[,mode=bridge][,mac=M], vhost-user=PATH[,mode=server][,mac=M], socket=PATH[,mac=M] or none"
         )
     };
     let (kind, rest) = text.split_once('=').ok_or_else(usage)?;
@@ -89,6 +112,12 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
     if kind == "tap" {
         return parse_tap(rest).map(NetOption::Tap);
+    }
+    if kind == "direct" {
+        return parse_direct(rest).map(NetOption::Direct);
+    }
+    if kind == "vhost-user" {
+        return parse_vhost_user(rest).map(NetOption::VhostUser);
     }
     let (place, mac) = match rest.rsplit_once(",mac=") {
         Some((place, mac)) => (place, Some(mac.parse()?)),
@@ -103,15 +132,45 @@ fn parse_net(text: &str) -> Result<NetOption, String> {
     }
 }
 
-fn parse_tap(text: &str) -> Result<TapOption, String> {
-    let mut words = text.split(',');
-    let name = words.next().unwrap_or_default();
+/// The name of an interface, as the kernel takes it.
+fn interface(name: &str) -> Result<&str, String> {
     let bad = |b: u8| b <= b' ' || matches!(b, b'/' | b':' | b'%' | 0x7f);
     if name.is_empty() || name.len() > MAX_INTERFACE || name.bytes().any(bad) {
         return Err(format!(
             "\"{name}\" is no interface name of 1 to {MAX_INTERFACE} characters"
         ));
     }
+    Ok(name)
+}
+
+fn parse_direct(text: &str) -> Result<DirectOption, String> {
+    let mut words = text.split(',');
+    let mut option = DirectOption {
+        over: interface(words.next().unwrap_or_default())?.into(),
+        mode: MacvtapMode::Bridge,
+        mac: None,
+    };
+    for word in words {
+        match word.split_once('=') {
+            Some(("mac", mac)) => option.mac = Some(mac.parse()?),
+            Some(("mode", mode)) => {
+                option.mode = mode
+                    .parse()
+                    .map_err(|error: ostler_hostnet::Error| error.to_string())?;
+            }
+            _ => {
+                return Err(format!(
+                    "a card on an interface of the host has no option \"{word}\"; mode and mac are known"
+                ));
+            }
+        }
+    }
+    Ok(option)
+}
+
+fn parse_tap(text: &str) -> Result<TapOption, String> {
+    let mut words = text.split(',');
+    let name = interface(words.next().unwrap_or_default())?;
     let mut option = TapOption {
         name: name.into(),
         ..TapOption::default()
@@ -124,6 +183,30 @@ fn parse_tap(text: &str) -> Result<TapOption, String> {
             _ => {
                 return Err(format!(
                     "a card at a tap has no option \"{word}\"; mac and offload=on|off are known"
+                ));
+            }
+        }
+    }
+    Ok(option)
+}
+
+fn parse_vhost_user(text: &str) -> Result<VhostUserOption, String> {
+    let mut words = text.split(',');
+    let mut option = VhostUserOption {
+        path: words.next().unwrap_or_default().into(),
+        ..VhostUserOption::default()
+    };
+    if option.path.as_os_str().is_empty() {
+        return Err("vhost-user= needs the path of a socket".into());
+    }
+    for word in words {
+        match word.split_once('=') {
+            Some(("mac", mac)) => option.mac = Some(mac.parse()?),
+            Some(("mode", "client")) => option.listens = false,
+            Some(("mode", "server")) => option.listens = true,
+            _ => {
+                return Err(format!(
+                    "a card with a vhost-user back end has no option \"{word}\"; mode=client|server and mac are known"
                 ));
             }
         }

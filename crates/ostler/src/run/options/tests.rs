@@ -1,5 +1,7 @@
+use ostler_hostnet::MacvtapMode;
 use ostler_vmm::spec::{BalloonSpec, DiskBus, DiskFormat, Guid, NetModel, WatchdogAction};
 
+use super::net::TapOption;
 use super::*;
 use clap::Parser;
 use proptest::prelude::*;
@@ -149,6 +151,16 @@ fn the_whole_grammar_is_understood() {
             mac: None
         }
     );
+    let net = |option: &str| parse(&["--net", option]).unwrap().nets[0].net.clone();
+    let direct = |mode, mac| {
+        let over = "eth0".into();
+        NetOption::Direct(DirectOption { over, mode, mac })
+    };
+    assert_eq!(net("direct=eth0"), direct(MacvtapMode::Bridge, None));
+    assert_eq!(
+        net("direct=eth0,mode=vepa,mac=52:54:00:12:34:56"),
+        direct(MacvtapMode::Vepa, mac)
+    );
     let at_switch = SwitchOption {
         switch: "/run/lan".into(),
         port: Some("web".into()),
@@ -202,6 +214,12 @@ fn bad_values_are_refused() {
         ["--net", "switch=lan,vlan=4095"],
         ["--net", "switch=lan,speed=9"],
         ["--net", "switch=lan,mac=x"],
+        ["--net", "direct="],
+        ["--net", "direct=eth0,mode=both"],
+        ["--net", "direct=eth0,queues=2"],
+        ["--net", "vhost-user="],
+        ["--net", "vhost-user=/s,mode=both"],
+        ["--net", "vhost-user=/s,queues=2"],
         ["--net", "tap="],
         ["--net", "tap=t,model=ne2000"],
         ["--net", "model=e1000e"],
