@@ -47,7 +47,7 @@ impl Domains {
         let known = self.list().get(&definition.uuid).cloned();
         let domain = known.unwrap_or_else(|| {
             let domain = Domain::new(&definition, None, false);
-            self.list().insert(domain.uuid, domain.clone());
+            self.list().insert(domain.clone());
             domain
         });
         let id = status.id;
