@@ -56,6 +56,19 @@ pub(super) fn keep(files: &RunFiles, definition: &Definition, status: &RunStatus
     write_durably(&files.status(), &status).map_err(storage_failed)
 }
 
+/// Has a daemon know that comes after this one that the guest has not got everything yet. It need not last: no guest outlives its host.
+fn mark_unsettled(files: &RunFiles) -> Result<(), RemoteError> {
+    fs::write(files.unsettled(), []).map_err(storage_failed)
+}
+
+/// The guest has everything.
+pub(super) fn mark_settled(files: &RunFiles) {
+    if let Err(error) = fs::remove_file(files.unsettled()) {
+        // The next daemon does it once more.
+        crate::log::note!("\"{}\" stays: {error}", files.unsettled().display());
+    }
+}
+
 impl Live {
     /// Whether the guest that is over starts anew: somebody asked for that, or its definition.
     fn starts_again(&self) -> bool {
@@ -155,12 +168,14 @@ impl Domains {
         // Should we be killed right after the start, the guest is found by what was kept before, and its devices with it.
         let devices = launch(&start, &self.kvm, |devices| {
             run.status.devices = devices.clone();
+            mark_unsettled(files)?;
             keep(files, &run.definition, &run.status)
         })?;
         let (id, definition) = (run.status.id, run.definition.clone());
         let settled = self
             .adopt(domain, run)
-            .and_then(|()| self.settle(domain, &definition, &plan));
+            .and_then(|()| self.settle(domain, &definition, &plan))
+            .inspect(|()| mark_settled(files));
         settled.inspect_err(|_| {
             // What cannot be looked after is not left running.
             if let Ok(control) = domain.control() {
@@ -171,8 +186,9 @@ impl Domains {
         })
     }
 
-    /// Brings a guest that has just been started to what its definition asks for beyond its specification.
-    fn settle(&self, domain: &Domain, definition: &Definition, plan: &Plan) -> Result<(), RemoteError> {
+    /// Brings a guest that has just been started to what its definition asks for beyond its specification. It may be done more than
+    /// once: a daemon may be killed in the middle.
+    pub(super) fn settle(&self, domain: &Domain, definition: &Definition, plan: &Plan) -> Result<(), RemoteError> {
         let Ok((control, process, devices)) =
             domain.with_live(|live| (live.control.clone(), live.process.clone(), live.devices.clone()))
         else {

@@ -40,6 +40,7 @@ mod secrets;
 mod setup;
 mod sharing;
 mod tuning;
+mod unsettled;
 mod vcpus;
 mod virt_install;
 mod virtinst;
