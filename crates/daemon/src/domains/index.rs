@@ -86,7 +86,14 @@ mod tests {
             assert!(index.insert(guest(name, number)).is_none());
         }
         assert_eq!((index.len(), numbers(index.values())), (3, vec![1, 2, 3]));
-        for (name, number) in [("we", Some(1)), ("webs", Some(2)), ("web", Some(3)), ("w", None), ("x", None), ("", None)] {
+        for (name, number) in [
+            ("we", Some(1)),
+            ("webs", Some(2)),
+            ("web", Some(3)),
+            ("w", None),
+            ("x", None),
+            ("", None),
+        ] {
             assert_eq!(numbers(index.by_name(name)).first().copied(), number, "{name}");
         }
         let web = index.by_name("web").unwrap().clone();

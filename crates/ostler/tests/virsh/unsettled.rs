@@ -23,7 +23,10 @@ fn guest(host: &Host) -> String {
     let vcpus: String = (0..4)
         .map(|id| {
             let enabled = if id == 1 { "no" } else { "yes" };
-            format!("<vcpu id='{id}' enabled='{enabled}' hotpluggable='{}'/>", if id == 0 { "no" } else { "yes" })
+            format!(
+                "<vcpu id='{id}' enabled='{enabled}' hotpluggable='{}'/>",
+                if id == 0 { "no" } else { "yes" }
+            )
         })
         .collect();
     linux_with(host, "late", devices, script, &["virtio_balloon"])
@@ -116,7 +119,10 @@ fn what_a_killed_daemon_owed_a_guest_is_given_by_the_next() {
     eprintln!("caught in the middle of start {tries}");
     host.start_again();
     assert_eq!(host.virsh("domstate late").trim(), "running");
-    let folder = std::fs::read_dir(host.path("run/guests")).unwrap().next().unwrap();
+    let folder = std::fs::read_dir(host.path("run/guests"))
+        .unwrap()
+        .next()
+        .unwrap();
     let folder = folder.unwrap().path();
     assert!(!folder.join("unsettled").exists());
     let mut qmp = Qmp::connect(&folder.join("control"));
@@ -149,6 +155,7 @@ fn what_a_killed_daemon_owed_a_guest_is_given_by_the_next() {
     host.virsh("domif-setlink late 52:54:00:00:00:0a up");
     host.kill_and_restart();
     let mut console = Console::open(&host, "late");
+    console.expect("# ");
     console.shell_until("cat /sys/class/net/eth0/carrier", "1");
     wait_until("the balloon is as it was asked to be", || {
         field(&host.virsh("dominfo late"), "Used memory") == "229376 KiB"
