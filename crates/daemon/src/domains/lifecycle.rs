@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::definition::Definition;
 use super::domain::{Domain, DomainState, Live, not_running, state};
-use super::plan::Plan;
+use super::plan::{MEMORY_DEVICE, Plan};
 use super::{Domains, RunStatus, storage_failed};
 use crate::events::Lifecycle;
 use crate::files::{make_private_folder, write_durably};
@@ -46,6 +46,15 @@ pub fn balloon_period(seconds: u32) -> Value {
         "path": "/machine/peripheral/balloon",
         "property": "guest-stats-polling-interval",
         "value": seconds,
+    })
+}
+
+/// The argument of `qom-set` that asks a guest to have so many bytes of its memory device.
+pub(super) fn requested_size(bytes: u64) -> Value {
+    json!({
+        "path": format!("/machine/peripheral/{MEMORY_DEVICE}"),
+        "property": "requested-size",
+        "value": bytes,
     })
 }
 
@@ -188,7 +197,12 @@ impl Domains {
 
     /// Brings a guest that has just been started to what its definition asks for beyond its specification. It may be done more than
     /// once: a daemon may be killed in the middle.
-    pub(super) fn settle(&self, domain: &Domain, definition: &Definition, plan: &Plan) -> Result<(), RemoteError> {
+    pub(super) fn settle(
+        &self,
+        domain: &Domain,
+        definition: &Definition,
+        plan: &Plan,
+    ) -> Result<(), RemoteError> {
         let Ok((control, process, devices)) =
             domain.with_live(|live| (live.control.clone(), live.process.clone(), live.devices.clone()))
         else {
@@ -205,7 +219,7 @@ impl Domains {
             }
         }
         let memory = &definition.memory;
-        if plan.balloon.is_some() && memory.current < memory.bytes {
+        if plan.balloon.is_some() && memory.current < memory.initial(&definition.devices.memories) {
             run("balloon", json!({ "value": memory.current }))?;
         }
         let balloon = definition
@@ -215,6 +229,9 @@ impl Domains {
             .filter(|balloon| balloon.present);
         if let Some(period) = balloon.and_then(|balloon| balloon.stats_period) {
             run("qom-set", balloon_period(period))?;
+        }
+        if let Some(memory) = &plan.memory_device {
+            run("qom-set", requested_size(memory.requested))?;
         }
         super::pins::apply(definition, &process)?;
         self.limit_threads(domain)?;
@@ -278,6 +295,7 @@ impl Domains {
             definition: run.definition,
             devices,
             open_trays: BTreeSet::new(),
+            plugged: BTreeMap::new(),
             next_plug,
             cid,
             control,

@@ -28,6 +28,7 @@ mod kernel_networks6;
 mod killed;
 mod limits;
 mod media;
+mod memory_device;
 mod model;
 mod monitor;
 mod networks;
