@@ -1,12 +1,12 @@
 //! Events: who wants to hear of what, and telling them.
 
 use ostler_libvirt::procedures::{
-    EVENT_BALLOON, EVENT_DEVICE_ADDED, EVENT_DEVICE_REMOVED, EVENT_LIFECYCLE, EVENT_METADATA, EVENT_REBOOT,
-    EVENT_TRAY, EVENT_WATCHDOG,
+    EVENT_BALLOON, EVENT_DEVICE_ADDED, EVENT_DEVICE_REMOVED, EVENT_LIFECYCLE, EVENT_MEMORY_DEVICE,
+    EVENT_METADATA, EVENT_REBOOT, EVENT_TRAY, EVENT_WATCHDOG,
 };
 use ostler_libvirt::types::{
-    BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MetadataMessage, RebootMessage, TrayMessage,
-    Uuid, WatchdogMessage,
+    BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MemoryDeviceMessage, MetadataMessage,
+    RebootMessage, TrayMessage, Uuid, WatchdogMessage,
 };
 use ostler_libvirt::{Encode, RemoteError};
 
@@ -23,6 +23,7 @@ const BALLOON: i32 = 13;
 const DEVICE_REMOVED: i32 = 15;
 const DEVICE_ADDED: i32 = 19;
 const METADATA: i32 = 23;
+const MEMORY_DEVICE: i32 = 26;
 /// The numbers that clients may ask for; most of these never happen to our guests.
 const EVENTS: std::ops::Range<i32> = 0..27;
 
@@ -142,6 +143,18 @@ impl Events {
             callback,
             domain: domain.clone(),
             actual,
+        });
+    }
+
+    /// Tells that a guest has another amount of a memory device, in KiB.
+    pub fn memory_device(&self, domain: &Domain, alias: &str, size: u64) {
+        self.tell(MEMORY_DEVICE, EVENT_MEMORY_DEVICE, domain, |callback| {
+            MemoryDeviceMessage {
+                callback,
+                domain: domain.clone(),
+                alias: alias.into(),
+                size,
+            }
         });
     }
 

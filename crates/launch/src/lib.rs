@@ -3,6 +3,7 @@
 
 pub mod firmware;
 mod image;
+pub mod pmem;
 pub mod porter;
 mod process;
 pub mod usernet;

@@ -113,6 +113,7 @@ fn live() -> Live {
         ports: [pair("net0", "vnet0"), pair("net1", "vnet1")].into(),
         connected: [("channel0".to_owned(), true)].into(),
         open_trays: [].into(),
+        plugged: [("virtiomem0".to_owned(), 64 << 20)].into(),
         cid: Some(3),
     }
 }

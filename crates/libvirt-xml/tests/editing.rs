@@ -3,7 +3,7 @@
 use ostler_libvirt_xml::Defaults;
 use ostler_libvirt_xml::domain::{
     CharacterSource, CharacterTarget, CpuMode, DiskBus, DiskSource, Domain, Firmware, InterfaceSource, Live,
-    PciAddress,
+    MemoryKind, PciAddress,
 };
 
 fn defaults() -> Defaults {
@@ -283,6 +283,7 @@ fn a_running_guest_shows_what_it_was_given() {
         ports: [("net0".to_owned(), "vnet0".to_owned())].into(),
         connected: [].into(),
         open_trays: ["sata0-0-1".to_owned()].into(),
+        plugged: [].into(),
         cid: Some(5),
     };
     let xml = domain.live_xml(&live, false);
@@ -389,4 +390,59 @@ fn the_model_has_what_the_document_says() {
             .source,
         None
     );
+}
+
+#[test]
+fn memory_counts_what_its_devices_can_have() {
+    let device = "<memory model='virtio-mem'><target><size unit='MiB'>32</size><block unit='MiB'>2</block>\
+         <requested unit='MiB'>4</requested></target></memory>";
+    let xml = "<domain><name>a</name><maxMemory slots='2' unit='MiB'>128</maxMemory><memory unit='MiB'>64</memory></domain>";
+    let domain = Domain::define(xml, &defaults(), &mut fives).unwrap();
+    assert_eq!(domain.memory.max, Some(128 << 20));
+    let more = domain.attach(device, &defaults(), &mut fives).unwrap();
+    let memories = &more.devices.memories;
+    assert_eq!(memories.len(), 1);
+    let kind = |requested| MemoryKind::Pluggable {
+        block: 2 << 20,
+        requested,
+    };
+    assert_eq!((memories[0].size, &memories[0].kind), (32 << 20, &kind(4 << 20)));
+    assert!(memories[0].common.address.is_some());
+    assert_eq!(
+        (more.memory.bytes, more.memory.initial(memories)),
+        (96 << 20, 64 << 20)
+    );
+    // Of a guest that runs it is known how much it has, which is no part of a definition.
+    let live = Live {
+        plugged: [("virtiomem0".to_owned(), 2 << 20)].into(),
+        ..Live::default()
+    };
+    let shown = more.started().live_xml(&live, true);
+    assert!(shown.contains("<current unit='KiB'>2048</current>"), "{shown}");
+    let again = Domain::define(&shown, &defaults(), &mut fives).unwrap();
+    assert_eq!(again.xml(true), more.xml(true));
+    let asked = shown.replace("<requested unit='KiB'>4096<", "<requested unit='KiB'>8192<");
+    let start = asked.find("<memory model").unwrap();
+    let end = asked[start..].find("</memory>").unwrap() + start + "</memory>".len();
+    let updated = more.update(&asked[start..end], &defaults(), &mut fives).unwrap();
+    assert_eq!(updated.devices.memories[0].kind, kind(8 << 20));
+    assert_eq!(updated.memory.bytes, 96 << 20);
+    let less = more.detach(device, &defaults(), &mut fives).unwrap();
+    assert_eq!(less.memory.bytes, 64 << 20);
+    let started = more.started();
+    let less = started
+        .detach_alias("virtiomem0", &defaults(), &mut fives)
+        .unwrap();
+    assert_eq!((less.memory.bytes, less.devices.memories.len()), (64 << 20, 0));
+    // A file that is memory counts, too.
+    let file = "<memory model='virtio-pmem' access='shared'><source><path>/a</path></source>\
+         <target><size unit='MiB'>16</size><readonly/></target></memory>";
+    let both = more.attach(file, &defaults(), &mut fives).unwrap();
+    assert_eq!((both.memory.bytes, both.devices.memories.len()), (112 << 20, 2));
+    let persistent = MemoryKind::Persistent {
+        path: "/a".into(),
+        readonly: true,
+    };
+    assert_eq!(both.devices.memories[1].kind, persistent);
+    assert!(both.started().xml(true).contains("<alias name='virtiopmem0'/>"));
 }

@@ -350,6 +350,8 @@ pub const EVENT_BALLOON: i32 = 331;
 pub const EVENT_DEVICE_REMOVED: i32 = 333;
 /// Procedure of the event that a device is there: [`DeviceMessage`].
 pub const EVENT_DEVICE_ADDED: i32 = 354;
+/// Procedure of the event that a guest has another amount of a memory device: [`MemoryDeviceMessage`].
+pub const EVENT_MEMORY_DEVICE: i32 = 438;
 /// Procedure of the event that a text about a guest changed: [`MetadataMessage`].
 pub const EVENT_METADATA: i32 = 379;
 

@@ -58,7 +58,7 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on_quick::<DomainGetOsType>(|context, domain| context.domain(&domain).map(|_| "hvm".into()));
     to.on::<DomainGetMaxMemory>(|context, domain| {
         let domain = context.domain(&domain)?;
-        Ok(domain.state().current()?.ram() >> 10)
+        Ok(domain.state().current()?.all_ram() >> 10)
     });
     to.on::<DomainGetMaxVcpus>(|context, domain| {
         let domain = context.domain(&domain)?;
@@ -147,7 +147,7 @@ fn info(context: &Context<'_>, domain: WireDomain) -> Result<DomainInfo, RemoteE
     });
     Ok(DomainInfo {
         state: state.state_and_reason().state as u32,
-        max_memory: definition.ram() >> 10,
+        max_memory: definition.all_ram() >> 10,
         memory,
         vcpus: definition.vcpus.current,
         cpu_time: time,

@@ -355,7 +355,10 @@ fn record(context: &Context<'_>, domain: &Domain, groups: u32) -> Option<StatsRe
     }
     if groups & group::BALLOON != 0 {
         params.push(TypedParameter::ulong("balloon.current", memory_now(domain).ok()?));
-        params.push(TypedParameter::ulong("balloon.maximum", definition.ram() >> 10));
+        params.push(TypedParameter::ulong(
+            "balloon.maximum",
+            definition.all_ram() >> 10,
+        ));
         if let Some(live) = &live {
             params.push(TypedParameter::ulong("balloon.rss", live.process.resident()));
         }

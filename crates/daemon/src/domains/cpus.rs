@@ -192,8 +192,21 @@ impl Domains {
             return Ok(());
         }
         let _devices = domain.devices();
-        let control = domain.control()?;
-        cpus.iter().try_for_each(|cpu| plug(&control, *cpu))?;
+        let (control, definition, process) = domain.with_live(|live| {
+            (
+                live.control.clone(),
+                live.definition.clone(),
+                live.process.clone(),
+            )
+        })?;
+        let there = process.vcpu_numbers();
+        for cpu in cpus {
+            match there.contains(cpu) {
+                // By a daemon that was killed then.
+                true => pins::apply_to_new(&definition, &process, *cpu)?,
+                false => plug(&control, *cpu)?,
+            }
+        }
         self.follow_cpus(domain)
     }
 
@@ -233,16 +246,17 @@ impl Domains {
         let there = process.vcpu_numbers();
         let (listed, had) = (definition.vcpus.there(), before.vcpu_numbers());
         domain.with_live(|live| live.process = process.clone())?;
+        // Before they are listed: by those that are not, the next daemon sees which are new.
+        let is_new = |cpu: &&u32| !(listed.contains(cpu) && had.contains(cpu));
+        let mut new = there.iter().filter(is_new);
+        let bound = new.try_for_each(|cpu| pins::apply_to_new(&definition, &process, *cpu));
+        let limited = bound.and_then(|()| self.limit_threads(domain));
         if there != listed {
             let edited = definition.edit(|root| Vcpus::write_there(root, &there))?;
             self.keep_live(domain, edited)?;
             domain.tell_end();
         }
-        let is_new = |cpu: &&u32| !(listed.contains(cpu) && had.contains(cpu));
-        for cpu in there.iter().filter(is_new) {
-            pins::apply_to_new(&definition, &process, *cpu)?;
-        }
-        self.limit_threads(domain)
+        limited
     }
 }
 

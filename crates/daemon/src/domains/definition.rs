@@ -149,15 +149,21 @@ impl Definition {
         with_random(|defaults, random| self.model.edit(change, defaults, random))
     }
 
-    /// RAM in bytes.
+    /// RAM in bytes that the guest starts with.
     pub fn ram(&self) -> u64 {
         memory(&self.model)
+    }
+
+    /// RAM in bytes with all that memory devices can have.
+    pub fn all_ram(&self) -> u64 {
+        self.model.memory.bytes.next_multiple_of(4096)
     }
 }
 
 /// Guests have whole pages.
 fn memory(model: &Model) -> u64 {
-    model.memory.bytes.next_multiple_of(4096)
+    let initial = model.memory.initial(&model.devices.memories);
+    initial.next_multiple_of(4096)
 }
 
 impl Deref for Definition {

@@ -51,6 +51,8 @@ pub struct Live {
     pub devices: BTreeMap<String, Attached>,
     /// The CD-ROM drives whose trays are open, by alias.
     pub open_trays: BTreeSet<String>,
+    /// How much it has of its memory devices, in bytes, by alias.
+    pub plugged: BTreeMap<String, u64>,
     /// The number of the next device that is plugged in.
     pub next_plug: u32,
     /// Its CID, if it has a vsock.
@@ -155,6 +157,20 @@ impl Domain {
         self.state().live.as_mut().map(look).ok_or_else(not_running)
     }
 
+    /// Looks at the memory devices of a guest that ran while no daemon was there.
+    pub(super) fn find_memory(&self) {
+        let Ok(control) = self.control() else { return };
+        let found = control.execute("query-memory-devices").unwrap_or_default();
+        let _ = self.with_live(|live| {
+            for device in found.as_array().into_iter().flatten() {
+                let data = &device["data"];
+                if let (Some(id), Some(size)) = (data["id"].as_str(), data["size"].as_u64()) {
+                    live.memory_changed(id, size);
+                }
+            }
+        });
+    }
+
     /// Notes that the CPUs are held or go on, and tells whoever wants to know; true if this is news.
     pub fn set_paused(&self, paused: bool, events: &Events) {
         let mut guard = self.state();
@@ -202,6 +218,16 @@ impl Domain {
             }
             Notice::Balloon { actual } => events.balloon(&self.to_wire(), actual >> 10),
             Notice::Watchdog { action } => events.watchdog(&self.to_wire(), action),
+            Notice::Memory { id, size } => {
+                let mut guard = self.state();
+                let changed = guard
+                    .live
+                    .as_mut()
+                    .and_then(|live| live.memory_changed(id, *size));
+                if let Some(alias) = changed {
+                    events.memory_device(&self.wire(&guard), &alias, *size >> 10);
+                }
+            }
             Notice::TrayMoved { id, open } => {
                 let mut guard = self.state();
                 let moved = guard.live.as_mut().and_then(|live| live.tray_moved(id, *open));
@@ -299,12 +325,21 @@ impl Live {
         Some(alias.clone())
     }
 
+    /// Notes how much it has of a memory device, by the name that the guest's process has for it. Returns the device's alias.
+    pub fn memory_changed(&mut self, device: &str, bytes: u64) -> Option<String> {
+        let mut devices = self.devices.iter();
+        let (alias, _) = devices.find(|(_, attached)| attached.id == device)?;
+        self.plugged.insert(alias.clone(), bytes);
+        Some(alias.clone())
+    }
+
     /// The document as it is shown now; `secure`: with passwords.
     pub fn xml(&self, secure: bool) -> String {
         let live = XmlLive {
             id: self.id.unsigned_abs(),
             ports: self.ports(),
             open_trays: self.open_trays.clone(),
+            plugged: self.plugged.clone(),
             cid: self.cid,
             ..XmlLive::default()
         };

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::definition::Definition;
 use super::domain::{Domain, Live, state};
-use super::lifecycle::{Run, refused};
+use super::lifecycle::{Run, mark_settled, refused};
 use super::plan::Plan;
 use super::{Domains, RunStatus};
 use crate::Error;
@@ -47,7 +47,7 @@ impl Domains {
         let known = self.list().get(&definition.uuid).cloned();
         let domain = known.unwrap_or_else(|| {
             let domain = Domain::new(&definition, None, false);
-            self.list().insert(domain.uuid, domain.clone());
+            self.list().insert(domain.clone());
             domain
         });
         let id = status.id;
@@ -83,6 +83,7 @@ impl Domains {
             }
         });
         self.find_devices_gone(&domain, id);
+        self.finish_start(&domain, files);
         self.find_cpus(&domain);
         if let Err(error) = self.limit_threads(&domain) {
             crate::log::note!(
@@ -91,9 +92,30 @@ impl Domains {
             );
         }
         self.find_trays(&domain);
+        domain.find_memory();
         self.take_over_cards(&domain);
         crate::log::note!("guest {} goes on", domain.state().name);
         Ok(())
+    }
+
+    /// Gives a guest what a daemon owed it that was killed between the start of its process and the end of its start.
+    fn finish_start(&self, domain: &Domain, files: &RunFiles) {
+        if !files.unsettled().exists() {
+            return;
+        }
+        let Ok(definition) = domain.with_live(|live| live.definition.clone()) else {
+            return;
+        };
+        let settled = Plan::of(&definition).and_then(|plan| self.settle(domain, &definition, &plan));
+        match settled {
+            Ok(()) => crate::log::note!("the start of {} is finished", definition.name),
+            // It runs, perhaps for long, and goes on as it is. Whatever a client changes from now on is not to be undone.
+            Err(error) => crate::log::note!(
+                "{} goes on without all that its definition asks for: {error}",
+                definition.name
+            ),
+        }
+        mark_settled(files);
     }
 
     /// Connects cards at networks again from now on, when their switches are started anew.

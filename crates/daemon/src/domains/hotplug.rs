@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ostler_libvirt::{Code, RemoteError};
-use ostler_libvirt_xml::domain::{Common, Devices, Disk, DiskDevice, Filesystem, Interface, Vsock};
+use ostler_libvirt_xml::domain::{
+    Common, Devices, Disk, DiskDevice, Filesystem, Interface, MemoryDevice, MemoryKind, Vsock,
+};
 use serde_json::{Value, json};
 
 use super::definition::{Change, Definition, Seed};
 use super::domain::Domain;
-use super::lifecycle::refused;
+use super::lifecycle::{refused, requested_size};
 use super::plan::Plan;
 use super::{Domains, Impact};
 use crate::guest::cards::Surroundings;
@@ -26,6 +28,7 @@ enum Device<'a> {
     Share(&'a Filesystem),
     Vsock(&'a Vsock),
     Rng,
+    Memory(&'a MemoryDevice),
     /// Of a kind that neither comes nor goes.
     Fixed(&'static str),
 }
@@ -37,6 +40,7 @@ fn all(devices: &Devices) -> Vec<(&str, Device<'_>)> {
     all.extend(devices.interfaces.iter().map(|d| (&d.common, Device::Card(d))));
     all.extend(devices.rngs.iter().map(|d| (&d.common, Device::Rng)));
     all.extend(devices.filesystems.iter().map(|d| (&d.common, Device::Share(d))));
+    all.extend(devices.memories.iter().map(|d| (&d.common, Device::Memory(d))));
     all.extend(devices.vsock.iter().map(|d| (&d.common, Device::Vsock(d))));
     for (kind, characters) in [
         ("serial", &devices.serials),
@@ -151,6 +155,11 @@ impl Domains {
                     "a <{kind}> cannot be plugged in while the guest runs"
                 )));
             }
+            Device::Memory(_) => {
+                return Err(cannot(
+                    "a <memory> cannot be plugged in while the guest runs: it can be asked to have more of the virtio-mem that it has",
+                ));
+            }
             Device::Rng => plug.rng(number)?,
             Device::Disk(_) => {
                 let plan = Plan::of(&after)?;
@@ -208,7 +217,7 @@ impl Domains {
         Ok(())
     }
 
-    /// Changes what can be changed: whether a card's cable is in, and what is in a CD-ROM drive.
+    /// Changes what can be changed: whether a card's cable is in, what is in a CD-ROM drive, and how much memory a guest is to have.
     fn update(
         &self,
         domain: &Domain,
@@ -218,10 +227,10 @@ impl Domains {
         force: bool,
     ) -> Result<(), RemoteError> {
         let old = all(&before.devices);
-        let changed = all(&after.devices).into_iter().find(|(alias, device)| {
-            let was = old.iter().find(|(other, _)| other == alias);
-            was.is_none_or(|(_, was)| was != device)
-        });
+        // A console has the alias of its serial port.
+        let changed = all(&after.devices)
+            .into_iter()
+            .find(|device| !old.contains(device));
         let Some((alias, device)) = changed else {
             return self.keep_live(domain, after);
         };
@@ -256,6 +265,25 @@ impl Domains {
                     )));
                 }
                 self.change_medium(domain, control, &after, alias, force)?;
+            }
+            (Some(Device::Memory(was)), Device::Memory(memory)) => {
+                let only =
+                    || cannot("of a <memory> only the <requested> size can be changed while the guest runs");
+                let (MemoryKind::Pluggable { block, .. }, MemoryKind::Pluggable { requested, .. }) =
+                    (&was.kind, &memory.kind)
+                else {
+                    return Err(only());
+                };
+                let mut same = was.clone();
+                same.kind = MemoryKind::Pluggable {
+                    block: *block,
+                    requested: *requested,
+                };
+                if same != *memory {
+                    return Err(only());
+                }
+                let set = control.execute_with("qom-set", requested_size(*requested));
+                set.map_err(refused)?;
             }
             (_, Device::Disk(disk)) => {
                 return Err(cannot(format!(
@@ -376,7 +404,7 @@ impl Domains {
             let counts = match device {
                 Device::Disk(_) | Device::Card(_) | Device::Share(_) | Device::Vsock(_) => true,
                 Device::Rng => built == 0,
-                Device::Fixed(_) => false,
+                Device::Fixed(_) | Device::Memory(_) => false,
             };
             let is_known = devices.contains_key(*alias);
             if *device == Device::Rng && !is_known {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::definition::Definition;
 use super::domain::{Domain, DomainState, Live, not_running, state};
-use super::plan::Plan;
+use super::plan::{MEMORY_DEVICE, Plan};
 use super::{Domains, RunStatus, storage_failed};
 use crate::events::Lifecycle;
 use crate::files::{make_private_folder, write_durably};
@@ -49,11 +49,33 @@ pub fn balloon_period(seconds: u32) -> Value {
     })
 }
 
+/// The argument of `qom-set` that asks a guest to have so many bytes of its memory device.
+pub(super) fn requested_size(bytes: u64) -> Value {
+    json!({
+        "path": format!("/machine/peripheral/{MEMORY_DEVICE}"),
+        "property": "requested-size",
+        "value": bytes,
+    })
+}
+
 /// Keeps what a daemon has to know that comes after this one.
 pub(super) fn keep(files: &RunFiles, definition: &Definition, status: &RunStatus) -> Result<(), RemoteError> {
     let status = serde_json::to_vec(status).map_err(|e| RemoteError::new(Code::Internal, e.to_string()))?;
     write_durably(&files.definition(), definition.xml.as_bytes()).map_err(storage_failed)?;
     write_durably(&files.status(), &status).map_err(storage_failed)
+}
+
+/// Has a daemon know that comes after this one that the guest has not got everything yet. It need not last: no guest outlives its host.
+fn mark_unsettled(files: &RunFiles) -> Result<(), RemoteError> {
+    fs::write(files.unsettled(), []).map_err(storage_failed)
+}
+
+/// The guest has everything.
+pub(super) fn mark_settled(files: &RunFiles) {
+    if let Err(error) = fs::remove_file(files.unsettled()) {
+        // The next daemon does it once more.
+        crate::log::note!("\"{}\" stays: {error}", files.unsettled().display());
+    }
 }
 
 impl Live {
@@ -155,12 +177,14 @@ impl Domains {
         // Should we be killed right after the start, the guest is found by what was kept before, and its devices with it.
         let devices = launch(&start, &self.kvm, |devices| {
             run.status.devices = devices.clone();
+            mark_unsettled(files)?;
             keep(files, &run.definition, &run.status)
         })?;
         let (id, definition) = (run.status.id, run.definition.clone());
         let settled = self
             .adopt(domain, run)
-            .and_then(|()| self.settle(domain, &definition, &plan));
+            .and_then(|()| self.settle(domain, &definition, &plan))
+            .inspect(|()| mark_settled(files));
         settled.inspect_err(|_| {
             // What cannot be looked after is not left running.
             if let Ok(control) = domain.control() {
@@ -171,8 +195,14 @@ impl Domains {
         })
     }
 
-    /// Brings a guest that has just been started to what its definition asks for beyond its specification.
-    fn settle(&self, domain: &Domain, definition: &Definition, plan: &Plan) -> Result<(), RemoteError> {
+    /// Brings a guest that has just been started to what its definition asks for beyond its specification. It may be done more than
+    /// once: a daemon may be killed in the middle.
+    pub(super) fn settle(
+        &self,
+        domain: &Domain,
+        definition: &Definition,
+        plan: &Plan,
+    ) -> Result<(), RemoteError> {
         let Ok((control, process, devices)) =
             domain.with_live(|live| (live.control.clone(), live.process.clone(), live.devices.clone()))
         else {
@@ -189,7 +219,7 @@ impl Domains {
             }
         }
         let memory = &definition.memory;
-        if plan.balloon.is_some() && memory.current < memory.bytes {
+        if plan.balloon.is_some() && memory.current < memory.initial(&definition.devices.memories) {
             run("balloon", json!({ "value": memory.current }))?;
         }
         let balloon = definition
@@ -199,6 +229,9 @@ impl Domains {
             .filter(|balloon| balloon.present);
         if let Some(period) = balloon.and_then(|balloon| balloon.stats_period) {
             run("qom-set", balloon_period(period))?;
+        }
+        if let Some(memory) = &plan.memory_device {
+            run("qom-set", requested_size(memory.requested))?;
         }
         super::pins::apply(definition, &process)?;
         self.limit_threads(domain)?;
@@ -262,6 +295,7 @@ impl Domains {
             definition: run.definition,
             devices,
             open_trays: BTreeSet::new(),
+            plugged: BTreeMap::new(),
             next_plug,
             cid,
             control,

@@ -9,6 +9,7 @@ pub mod definition;
 pub mod domain;
 mod found;
 mod hotplug;
+mod index;
 mod lifecycle;
 mod limits;
 mod media;
@@ -43,12 +44,13 @@ use crate::networks::ports::Connected;
 use crate::{Error, OpenKvm, uuid};
 use definition::Definition;
 use domain::Domain;
+use index::Index;
 use plan::NetworkPort;
 use store::Store;
 
 /// All guests.
 pub struct Domains {
-    list: Mutex<BTreeMap<Uuid, Arc<Domain>>>,
+    list: Mutex<Index>,
     store: Store,
     /// One folder a guest that runs.
     guests: PathBuf,
@@ -140,7 +142,7 @@ impl Domains {
         for (definition, autostart) in domains.store.load()? {
             let definition = Arc::new(definition);
             let domain = Domain::new(&definition, Some(definition.clone()), autostart);
-            if let Some(other) = domains.list().insert(domain.uuid, domain) {
+            if let Some(other) = domains.list().insert(domain) {
                 let name = other.state().name.clone();
                 crate::log::note!(
                     "\"{}\" has the UUID of \"{name}\", which is left out",
@@ -152,7 +154,7 @@ impl Domains {
         Ok(domains)
     }
 
-    fn list(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<Domain>>> {
+    fn list(&self) -> MutexGuard<'_, Index> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,11 +180,7 @@ impl Domains {
 
     /// The guest of this name.
     pub fn by_name(&self, name: &str) -> Result<Arc<Domain>, RemoteError> {
-        let found = self
-            .list()
-            .values()
-            .find(|domain| domain.state().name == name)
-            .cloned();
+        let found = self.list().by_name(name).cloned();
         found
             .ok_or_else(|| RemoteError::new(Code::NoDomain, format!("no domain with matching name '{name}'")))
     }
@@ -229,10 +227,7 @@ impl Domains {
             }
             return Ok((domain.clone(), false));
         }
-        if let Some(other) = list
-            .values()
-            .find(|domain| domain.state().name == definition.name)
-        {
+        if let Some(other) = list.by_name(&definition.name) {
             let (name, uuid) = (&definition.name, uuid::format(&other.uuid));
             return taken(format!("domain '{name}' already exists with uuid {uuid}"));
         }
@@ -242,7 +237,7 @@ impl Domains {
             ));
         }
         let domain = Domain::new(definition, None, false);
-        list.insert(domain.uuid, domain.clone());
+        list.insert(domain.clone());
         Ok((domain, true))
     }
 
@@ -288,7 +283,7 @@ impl Domains {
     /// Gives a guest that does not run another name.
     pub fn rename(&self, domain: &Domain, name: &str) -> Result<(), RemoteError> {
         let _job = domain.job();
-        let list = self.list();
+        let mut list = self.list();
         let mut state = domain.state();
         let invalid = |why: &str| Err(RemoteError::new(Code::OperationInvalid, why));
         let Some(persistent) = state.persistent.clone() else {
@@ -297,14 +292,14 @@ impl Domains {
         if state.live.is_some() {
             return invalid("cannot rename active domain");
         }
-        let others = list.values().filter(|other| other.uuid != domain.uuid);
-        if state.name == name || others.into_iter().any(|other| other.state().name == name) {
+        if list.by_name(name).is_some() {
             return invalid(&format!("domain with name '{name}' already exists"));
         }
         let renamed = persistent.edit(|root| root.child_or_new("name").set_text(name))?;
         self.store.rename(&state.name, &renamed).map_err(storage_failed)?;
         self.events
             .lifecycle(&domain.wire(&state), Lifecycle::UndefinedRenamed);
+        list.rename(&domain.uuid, &state.name, name);
         state.name = name.into();
         state.persistent = Some(Arc::new(renamed));
         self.events

@@ -53,6 +53,13 @@ pub enum Notice {
         /// Bytes that it has.
         actual: u64,
     },
+    /// It has another amount of a memory device.
+    Memory {
+        /// The device as its process knows it.
+        id: String,
+        /// Bytes that it has.
+        size: u64,
+    },
     /// The tray of a CD-ROM drive moved.
     TrayMoved {
         /// The drive as its process knows it.
@@ -272,6 +279,10 @@ fn known(event: &str, message: &Value) -> Option<Notice> {
         },
         "BALLOON_CHANGE" => Notice::Balloon {
             actual: message.pointer("/data/actual")?.as_u64()?,
+        },
+        "MEMORY_DEVICE_SIZE_CHANGE" => Notice::Memory {
+            id: message.pointer("/data/id")?.as_str()?.into(),
+            size: message.pointer("/data/size")?.as_u64()?,
         },
         "DEVICE_TRAY_MOVED" => Notice::TrayMoved {
             id: message.pointer("/data/device")?.as_str()?.into(),

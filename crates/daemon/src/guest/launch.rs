@@ -13,14 +13,14 @@ use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::link::FromGuest;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, DisplaySpec,
-    FirmwareSpec, GdbSpec, GuestSpec, KernelSpec, NetSpec, SPEC_VERSION, ShareSpec, SoftEngine,
+    FirmwareSpec, GdbSpec, GuestSpec, KernelSpec, NetSpec, PmemSpec, SPEC_VERSION, ShareSpec, SoftEngine,
     VariablesSpec, VsockSpec,
 };
 
 use super::cards::{self, Surroundings};
 use super::{Attached, Outside, RunFiles, streams};
 use crate::OpenKvm;
-use crate::domains::plan::{Boot, Disk, Plan, Share, ShareSource, Store};
+use crate::domains::plan::{Boot, Disk, MEMORY_DEVICE, Persistent, Plan, Share, ShareSource, Store};
 use crate::groups::{Groups, Limits};
 
 /// What a guest is started with.
@@ -47,12 +47,14 @@ pub struct Launch<'a> {
     pub limits: Limits,
 }
 
-/// The devices of a guest by their aliases. Until they are taken out, interfaces that were made for them are deleted with them.
+/// The devices of a guest by their aliases, and the files that were made for them. Until they are taken out, interfaces and files that
+/// were made are deleted with them.
 #[derive(Default)]
-struct Devices(BTreeMap<String, Attached>);
+struct Devices(BTreeMap<String, Attached>, Vec<PathBuf>);
 
 impl Devices {
     fn keep(mut self) -> BTreeMap<String, Attached> {
+        self.1.clear();
         std::mem::take(&mut self.0)
     }
 }
@@ -61,6 +63,10 @@ impl Drop for Devices {
     fn drop(&mut self) {
         for attached in self.0.values() {
             attached.delete_port();
+        }
+        for path in &self.1 {
+            // Nobody has written to it.
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -145,6 +151,11 @@ fn open(
         }),
         false => None,
     };
+    if let Some(memory) = &plan.memory_device {
+        let attached = Attached::built(MEMORY_DEVICE.into());
+        devices.0.insert(memory.alias.clone(), attached);
+    }
+    let pmem = open_persistent(&plan.persistent, descriptors, devices)?;
     let mut plugs = Plugs::new();
     let shares = open_shares(&plan.shares, descriptors, devices, &mut plugs)?;
     let vsock = match (&plan.vsock, launch.cid) {
@@ -178,8 +189,11 @@ fn open(
         max_cpus: plan.max_vcpus,
         memory: plan.memory,
         huge_pages: plan.huge_pages,
-        max_memory: None,
-        pmem: Vec::new(),
+        max_memory: plan
+            .memory_device
+            .as_ref()
+            .map(|device| plan.memory + device.size),
+        pmem,
         boot,
         disks,
         nets,
@@ -303,6 +317,29 @@ fn open_disks(
             },
             readonly: disk.readonly,
             serial: disk.serial.clone(),
+        });
+    }
+    Ok(opened)
+}
+
+/// Files that are memory.
+fn open_persistent(
+    files: &[Persistent],
+    descriptors: &mut Descriptors,
+    devices: &mut Devices,
+) -> Result<Vec<PmemSpec>, RemoteError> {
+    let mut opened = Vec::new();
+    for file in files {
+        let found = ostler_launch::pmem::open(&file.path, Some(file.size), file.readonly).map_err(failed)?;
+        if found.made {
+            devices.1.push(file.path.clone());
+        }
+        let id = format!("pmem{}", opened.len());
+        devices.0.insert(file.alias.clone(), Attached::built(id));
+        opened.push(PmemSpec {
+            file: descriptors.push(found.file),
+            size: found.size,
+            readonly: file.readonly,
         });
     }
     Ok(opened)

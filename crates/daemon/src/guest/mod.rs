@@ -75,6 +75,11 @@ impl RunFiles {
         self.folder.join("domain.xml")
     }
 
+    /// Is there until the guest has all that its definition asks for beyond what its process is started with.
+    pub fn unsettled(&self) -> PathBuf {
+        self.folder.join("unsettled")
+    }
+
     /// In `folder`.
     pub fn new(folder: &Path) -> Self {
         Self {

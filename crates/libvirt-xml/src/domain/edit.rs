@@ -12,6 +12,7 @@ impl Domain {
         let mut device = read_device(xml)?;
         forget_given_name(&mut device);
         let mut tree = self.tree();
+        count_memory(&mut tree, &device, u64::saturating_add)?;
         tree.child_or_new("devices").children.push(Node::Element(device));
         Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
@@ -22,7 +23,10 @@ impl Domain {
         let device = self.read_known(xml)?;
         let mut tree = self.tree();
         let place = find(&tree, &device)?;
-        tree.child_or_new("devices").children.remove(place);
+        let gone = tree.child_or_new("devices").children.remove(place);
+        if let Some(gone) = gone.element() {
+            count_memory(&mut tree, gone, u64::saturating_sub)?;
+        }
         Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
@@ -39,7 +43,12 @@ impl Domain {
                 device.children.push(Node::Element(old.clone()));
             }
         }
-        devices.children[place] = Node::Element(device);
+        let now = device.clone();
+        let before = std::mem::replace(&mut devices.children[place], Node::Element(device));
+        if let Some(before) = before.element() {
+            count_memory(&mut tree, before, u64::saturating_sub)?;
+        }
+        count_memory(&mut tree, &now, u64::saturating_add)?;
         Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
 
@@ -47,13 +56,21 @@ impl Domain {
     pub fn detach_alias(&self, alias: &str, defaults: &Defaults, random: Random<'_>) -> Result<Self, Error> {
         let mut tree = self.tree();
         let devices = tree.child_or_new("devices");
-        let before = devices.children.len();
-        devices.remove_elements(|device| device.child_get("alias", "name") == Some(alias));
-        if devices.children.len() == before {
+        let is_it = |device: &Element| device.child_get("alias", "name") == Some(alias);
+        let gone: Vec<Element> = devices
+            .elements()
+            .filter(|device| is_it(device))
+            .cloned()
+            .collect();
+        devices.remove_elements(is_it);
+        if gone.is_empty() {
             let alias = crate::error::shorten(alias);
             return Err(Error::NoDevice(format!(
                 "no device of this guest has the alias '{alias}'"
             )));
+        }
+        for device in &gone {
+            count_memory(&mut tree, device, u64::saturating_sub)?;
         }
         Self::from_tree(tree, self.runs, defaults, random)?.check_text("")
     }
@@ -66,6 +83,19 @@ impl Domain {
         }
         Ok(device)
     }
+}
+
+/// `<memory>` counts what memory devices can have.
+fn count_memory(tree: &mut Element, device: &Element, count: fn(u64, u64) -> u64) -> Result<(), Error> {
+    let size = device.child("target").and_then(|target| target.child("size"));
+    let (Some(size), Some(total), "memory") = (size, tree.child_mut("memory"), device.name.as_str()) else {
+        return Ok(());
+    };
+    let kib = |element: &Element| crate::value::size(element, 1024).map(|bytes| bytes.div_ceil(1024));
+    let counted = count(kib(total)?, kib(size)?);
+    total.set("unit", "KiB");
+    total.set_text(counted.to_string());
+    Ok(())
 }
 
 /// A name that a start has given means nothing to another guest, or to a definition.
@@ -109,6 +139,20 @@ fn find(tree: &Element, wanted: &Element) -> Result<usize, Error> {
     }
 }
 
+/// Whether memory is of the same kind, size and file.
+fn is_same_memory(device: &Element, wanted: &Element) -> bool {
+    let size = |memory: &Element| {
+        let size = memory.child("target").and_then(|target| target.child("size"));
+        size.and_then(|size| crate::value::size(size, 1024).ok())
+    };
+    let path = |memory: &Element| {
+        memory
+            .child("source")
+            .and_then(|source| source.child_text("path"))
+    };
+    device.get("model") == wanted.get("model") && size(device) == size(wanted) && path(device) == path(wanted)
+}
+
 /// Whether all that `wanted` says of a device's identity is so.
 fn is_meant(device: &Element, wanted: &Element) -> bool {
     let same = |child: &str, attribute: &str| match wanted.child_get(child, attribute) {
@@ -130,6 +174,7 @@ fn is_meant(device: &Element, wanted: &Element) -> bool {
             "interface" => same("mac", "address"),
             "channel" => same("target", "name"),
             "filesystem" => same("target", "dir"),
+            "memory" => is_same_memory(device, wanted),
             "controller" => ["type", "index"]
                 .iter()
                 .all(|name| wanted.get(name).is_none_or(|v| device.get(name) == Some(v))),

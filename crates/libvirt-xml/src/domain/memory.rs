@@ -1,12 +1,23 @@
 //! Memory: `<memory>`, `<currentMemory>`, `<maxMemory>`, `<memoryBacking>`.
 
+use super::devices::MemoryDevice;
 use crate::table::{Family, Row, honoured, kept, refused};
 use crate::tree::Element;
 use crate::{Error, value};
 
 const ROWS: &[Row] = &[
-    refused("maxMemory", "", "memory cannot be plugged in").whole(),
-    honoured("memory", "", "RAM; kibibytes where no unit is named"),
+    honoured(
+        "maxMemory",
+        "",
+        "most that the guest can have with its memory devices",
+    ),
+    honoured("maxMemory@unit", "", ""),
+    kept("maxMemory@slots", "", "a guest has one memory device"),
+    honoured(
+        "memory",
+        "",
+        "RAM, with the sizes of memory devices; kibibytes where no unit is named",
+    ),
     honoured(
         "memory@unit",
         "",
@@ -57,8 +68,10 @@ pub(crate) const FAMILY: Family = Family::root("Memory", ROWS);
 /// A guest's RAM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it, in bytes.
+    /// All of it, in bytes: what the guest starts with, and the sizes of its memory devices.
     pub bytes: u64,
+    /// Most that it may become, in bytes, where memory comes and goes.
+    pub max: Option<u64>,
     /// What the balloon leaves the guest at its start, in bytes.
     pub current: u64,
     /// Size of huge pages in bytes; 0 for the host's default.
@@ -90,6 +103,11 @@ pub(crate) fn fill(root: &mut Element) -> Result<(), Error> {
         element.set("unit", "KiB");
         element.set_text(kib.to_string());
     }
+    if let Some(most) = root.child_mut("maxMemory") {
+        let kib = rounded(value::size(most, 1024)?, most.line)?;
+        most.set("unit", "KiB");
+        most.set_text(kib.to_string());
+    }
     Ok(())
 }
 
@@ -118,12 +136,45 @@ impl Memory {
             .transpose()?;
         Ok(Self {
             bytes: stated("memory")?,
+            max: root
+                .child("maxMemory")
+                .map(|most| value::size(most, 1024))
+                .transpose()?,
             current: stated("currentMemory")?,
             huge_pages: huge.map(|_| page.unwrap_or(0)),
             locked: backing.is_some_and(|backing| backing.child("locked").is_some()),
             shared: backing.and_then(|b| b.child_get("access", "mode")) == Some("shared"),
         })
     }
+}
+
+impl Memory {
+    /// What the guest starts with, in bytes.
+    pub fn initial(&self, devices: &[MemoryDevice]) -> u64 {
+        self.bytes.saturating_sub(sizes(devices))
+    }
+
+    pub(crate) fn check(&self, devices: &[MemoryDevice]) -> Result<(), Error> {
+        let refuse = |why: &str| Err(Error::Unsupported(why.into()));
+        if self.max.is_some_and(|most| most < self.bytes) {
+            return refuse("<maxMemory> must be greater than or equal to <memory>");
+        }
+        if devices.is_empty() {
+            return Ok(());
+        }
+        if self.max.is_none() {
+            return refuse("cannot use/hotplug a memory device when domain 'maxMemory' is not defined");
+        }
+        if self.initial(devices) == 0 {
+            return refuse("Total size of memory devices exceeds the total memory size");
+        }
+        Ok(())
+    }
+}
+
+fn sizes(devices: &[MemoryDevice]) -> u64 {
+    let sizes = devices.iter().map(|device| device.size);
+    sizes.fold(0, u64::saturating_add)
 }
 
 fn page_size(page: &Element) -> Result<u64, Error> {

@@ -22,8 +22,8 @@ pub use cpu::{Cpu, CpuFeature, CpuMatch, CpuMode, FeaturePolicy, Topology};
 pub use devices::{
     Bandwidth, Cache, Character, CharacterSource, CharacterTarget, Common, Controller, Devices, Disk,
     DiskBus, DiskDevice, DiskSource, Filesystem, Interface, InterfaceModel, InterfaceSource, Io, Memballoon,
-    PciAddress, PortForward, Rate, Rng, RngRate, Video, VideoModel, Vlan, Vsock, Watchdog, WatchdogAction,
-    WatchdogModel,
+    MemoryDevice, MemoryKind, PciAddress, PortForward, Rate, Rng, RngRate, Video, VideoModel, Vlan, Vsock,
+    Watchdog, WatchdogAction, WatchdogModel,
 };
 pub use features::Features;
 pub use fill::Live;
@@ -290,6 +290,7 @@ impl DomainModel {
         if self.title.as_ref().is_some_and(|title| title.contains('\n')) {
             return Err(Error::Xml("Domain title can't contain newlines".into()));
         }
+        self.memory.check(&self.devices.memories)?;
         let mut orders = self.boot_orders();
         orders.sort_unstable();
         if orders.windows(2).any(|two| two[0] == two[1]) {

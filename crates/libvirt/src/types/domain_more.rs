@@ -419,6 +419,20 @@ xdr_struct! {
 }
 
 xdr_struct! {
+    /// A guest has another amount of a memory device.
+    MemoryDeviceMessage {
+        /// The subscription.
+        callback: i32,
+        /// The guest.
+        domain: Domain,
+        /// The device's alias.
+        alias: String,
+        /// KiB that it has of it.
+        size: u64,
+    }
+}
+
+xdr_struct! {
     /// A guest let its watchdog run out.
     WatchdogMessage {
         /// The subscription.

@@ -342,6 +342,10 @@ const COMMANDS: &[(&str, &str)] = &[
         "definitions::a_definition_lasts_until_it_is_undefined",
     ),
     ("update-device", "edits::what_a_document_says_is_made"),
+    (
+        "update-memory-device",
+        "memory_device::a_guest_is_asked_to_have_more_and_less",
+    ),
     ("uri", "host::every_way_to_connect_works"),
     ("vcpucount", "vcpus::cpus_come_and_go_while_the_guest_runs"),
     (

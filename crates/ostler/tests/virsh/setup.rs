@@ -120,6 +120,12 @@ impl Host {
         self.daemon.wait().unwrap();
     }
 
+    /// Has the daemon do nothing more; it can be killed.
+    pub fn hold(&self) {
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+
     /// Starts another daemon, and kills it after this time.
     pub fn start_and_kill(&mut self, after: Duration) {
         self.daemon = Self::spawn_by(Command::new(OSTLER), self.folder.path());
@@ -333,6 +339,24 @@ pub fn linux(name: &str, devices: &str) -> String {
 ",
         folder.canonicalize().unwrap().display()
     )
+}
+
+/// The same guest, whose initramfs has modules of the virtio drivers at `/NAME.ko` and runs `script` in place of its shell.
+pub fn linux_with(host: &Host, name: &str, devices: &str, script: &str, modules: &[&str]) -> String {
+    let versions = fs::read_dir(guest_folder().join("root/lib/modules")).unwrap();
+    let version = versions.map(|entry| entry.unwrap().path()).next().unwrap();
+    let read = |module: &&str| {
+        let bytes = fs::read(version.join(format!("kernel/drivers/virtio/{module}.ko"))).unwrap();
+        (format!("{module}.ko"), bytes)
+    };
+    let files: Vec<(String, Vec<u8>)> = modules.iter().map(read).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(path, bytes)| (&**path, &**bytes)).collect();
+    let theirs = guest_folder().canonicalize().unwrap().join("initrd.img");
+    let mut initrd = fs::read(&theirs).unwrap();
+    initrd.extend(ostler_guest_image::overlay(script, &files));
+    let path = host.path(&format!("{name}-initrd.img"));
+    fs::write(&path, initrd).unwrap();
+    linux(name, devices).replace(theirs.to_str().unwrap(), path.to_str().unwrap())
 }
 
 /// Words after a name and a colon.

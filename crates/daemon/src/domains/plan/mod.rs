@@ -4,12 +4,14 @@
 mod boot;
 mod cards;
 mod disks;
+mod memory_device;
 mod sockets;
 mod streams;
 
 pub use boot::{Boot, Store};
 pub use cards::{Card, CardSource, NetworkPort};
 pub use disks::{Disk, Image};
+pub use memory_device::{ID as MEMORY_DEVICE, MemoryDevice, Persistent};
 pub use sockets::{Share, ShareSource, Vsock};
 pub use streams::{Stream, Streams};
 
@@ -33,6 +35,10 @@ pub struct Plan {
     pub cpu_model: String,
     /// RAM in bytes.
     pub memory: u64,
+    /// What can come to that.
+    pub memory_device: Option<MemoryDevice>,
+    /// Files that are memory of it.
+    pub persistent: Vec<Persistent>,
     /// Bytes of the huge pages that it is in, 0 for the host's default.
     pub huge_pages: Option<u64>,
     /// CPUs that it starts with: the first ones.
@@ -88,6 +94,8 @@ impl Plan {
             cpu_model: cpu_model(model)?,
             memory: definition.ram(),
             huge_pages: model.memory.huge_pages,
+            memory_device: memory_device::pluggable(devices)?,
+            persistent: memory_device::persistent(devices)?,
             vcpus,
             max_vcpus: Some(cpus.max).filter(|max| *max > cpus.current),
             later_vcpus: cpus.there().split_off(vcpus as usize),
@@ -117,7 +125,7 @@ fn memory(model: &xml::Domain) -> Result<(), Lacks> {
         .memballoon
         .as_ref()
         .is_some_and(|balloon| balloon.present);
-    if memory.current < memory.bytes && !has_balloon {
+    if memory.current < memory.initial(&model.devices.memories) && !has_balloon {
         return Err("<currentMemory> below <memory> needs a <memballoon>".into());
     }
     Ok(())

@@ -324,3 +324,38 @@ fn folders_and_sockets_of_the_host() {
     );
     assert_eq!(plan.vsock.unwrap().cid, Some(7));
 }
+
+#[test]
+fn memory_devices_are_apart_from_what_a_guest_starts_with() {
+    let grows = |size: u32, block: u32| {
+        format!(
+            "<memory model='virtio-mem'><target><size unit='MiB'>{size}</size><block unit='MiB'>{block}</block>\
+             <requested unit='MiB'>{block}</requested></target></memory>"
+        )
+    };
+    let file = "<memory model='virtio-pmem' access='shared'><source><path>/p</path></source>\
+        <target><size unit='MiB'>64</size></target></memory>";
+    let of = |all: u32, devices: &str| {
+        let memory =
+            format!("<maxMemory slots='2' unit='GiB'>64</maxMemory><memory unit='MiB'>{all}</memory>");
+        let xml = XML.replace("<memory unit='MiB'>256</memory>", &memory);
+        plan(&xml.replacen("<devices>", &format!("<devices>{devices}"), 1))
+    };
+    let plan = of(256 + 128 + 64, &format!("{}{file}", grows(128, 4))).unwrap();
+    assert_eq!(plan.memory, 256 << 20);
+    let device = plan.memory_device.unwrap();
+    assert_eq!(
+        (device.alias.as_str(), device.size, device.requested),
+        ("virtiomem0", 128 << 20, 4 << 20)
+    );
+    let [file] = &plan.persistent[..] else { panic!() };
+    assert_eq!(
+        (file.alias.as_str(), file.path.as_path(), file.size, file.readonly),
+        ("virtiopmem0", Path::new("/p"), 64 << 20, false)
+    );
+    // What is larger comes in larger blocks.
+    let large = 256 + 4096;
+    assert!(of(large, &grows(4096, 4)).is_ok());
+    let said = of(large, &grows(4096, 2)).unwrap_err();
+    assert!(said.contains("blocks of 4 MiB"), "{said}");
+}

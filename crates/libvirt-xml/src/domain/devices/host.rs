@@ -48,11 +48,6 @@ pub(crate) const SHMEM: Family = Family::of(
     "devices/shmem",
     &[refused("", "", "memory is not shared between guests")],
 );
-/// `<memory>`.
-pub(crate) const MEMORY: Family = Family::of(
-    "devices/memory",
-    &[refused("", "", "memory cannot be plugged in")],
-);
 /// `<iommu>`.
 pub(crate) const IOMMU: Family = Family::of("devices/iommu", &[refused("", "", "the platform has no IOMMU")]);
 /// `<lease>`.

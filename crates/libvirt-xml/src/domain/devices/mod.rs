@@ -10,6 +10,7 @@ pub(crate) mod host;
 pub(crate) mod input;
 pub(crate) mod interface;
 pub(crate) mod memballoon;
+pub(crate) mod memory_device;
 pub(crate) mod rng;
 pub(crate) mod video;
 pub(crate) mod vsock;
@@ -25,6 +26,7 @@ pub use disk::{Cache, Disk, DiskBus, DiskDevice, DiskSource, Io};
 pub use filesystem::Filesystem;
 pub use interface::{Bandwidth, Interface, InterfaceModel, InterfaceSource, PortForward, Rate, Vlan};
 pub use memballoon::Memballoon;
+pub use memory_device::{MemoryDevice, MemoryKind};
 pub use rng::{Rng, RngRate};
 pub use video::{Video, VideoModel};
 pub use vsock::Vsock;
@@ -67,7 +69,7 @@ pub(crate) const FAMILIES: [&Family; 31] = [
     &host::NVRAM,
     &host::PANIC,
     &host::SHMEM,
-    &host::MEMORY,
+    &memory_device::FAMILY,
     &host::IOMMU,
     &vsock::FAMILY,
     &host::CRYPTO,
@@ -96,6 +98,8 @@ pub struct Devices {
     pub videos: Vec<Video>,
     /// The balloon.
     pub memballoon: Option<Memballoon>,
+    /// Memory that comes and goes, and files that are memory.
+    pub memories: Vec<MemoryDevice>,
     /// The socket to the host.
     pub vsock: Option<Vsock>,
     /// The watchdog.
@@ -125,6 +129,7 @@ impl Devices {
             rngs: each(devices, "rng", Rng::read)?,
             videos: each(devices, "video", Video::read)?,
             memballoon: each(devices, "memballoon", Memballoon::read)?.pop(),
+            memories: each(devices, "memory", MemoryDevice::read)?,
             vsock: each(devices, "vsock", Vsock::read)?.pop(),
             watchdog: each(devices, "watchdog", Watchdog::read)?.pop(),
         })

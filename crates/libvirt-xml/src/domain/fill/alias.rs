@@ -18,6 +18,8 @@ pub struct Live {
     pub connected: BTreeMap<String, bool>,
     /// The CD-ROM drives whose trays are open, by alias.
     pub open_trays: BTreeSet<String>,
+    /// How much the guest has of its memory devices, in bytes, by alias.
+    pub plugged: BTreeMap<String, u64>,
     /// Number of its vsock.
     pub cid: Option<u32>,
 }
@@ -81,6 +83,8 @@ fn alias(device: &Element, used: &BTreeSet<String>, counts: &mut BTreeMap<String
         "channel" => next("channel"),
         "rng" => next("rng"),
         "memballoon" if device.get("model") != Some("none") => next("balloon"),
+        "memory" if device.get("model") == Some("virtio-pmem") => next("virtiopmem"),
+        "memory" => next("virtiomem"),
         "vsock" => next("vsock"),
         "watchdog" => next("watchdog"),
         "filesystem" => next("fs"),
@@ -120,6 +124,12 @@ fn given(device: &mut Element, alias: &str, live: &Live) {
     if let Some(connected) = live.connected.get(alias) {
         let state = if *connected { "connected" } else { "disconnected" };
         device.child_or_new("target").set("state", state);
+    }
+    if device.name == "memory" && device.get("model") == Some("virtio-mem") {
+        let plugged = live.plugged.get(alias).copied().unwrap_or(0);
+        let current = device.child_or_new("target").child_or_new("current");
+        current.set("unit", "KiB");
+        current.set_text((plugged >> 10).to_string());
     }
     if let Some(cid) = live.cid.filter(|_| device.name == "vsock") {
         device.child_or_new("cid").set("address", cid.to_string());

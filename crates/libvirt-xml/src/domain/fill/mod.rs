@@ -13,7 +13,7 @@ pub(crate) use alias::{aliases, live};
 pub(crate) use order::sort;
 pub(crate) use runtime::strip;
 
-use super::devices::{disk, filesystem, interface, rng, video, vsock, watchdog};
+use super::devices::{disk, filesystem, interface, memory_device, rng, video, vsock, watchdog};
 use super::{clock, cpu, general, life, memory, os, vcpu};
 use crate::tree::{Element, Node};
 use crate::value::{Random, fill_uuid, object_name};
@@ -47,6 +47,7 @@ fn devices(devices: &mut Element, defaults: &Defaults, random: Random<'_>) -> Re
         match device.name.as_str() {
             "disk" => disk::fill(device)?,
             "interface" => interface::fill(device, random),
+            "memory" => memory_device::fill(device)?,
             "rng" => rng::fill(device),
             "vsock" => vsock::fill(device),
             "watchdog" => watchdog::fill(device),

@@ -64,7 +64,7 @@ fn root_port(index: u8) -> Element {
 fn needs_place(device: &Element) -> bool {
     match device.name.as_str() {
         "disk" => device.child_get("target", "bus") == Some("virtio"),
-        "interface" | "rng" | "vsock" | "filesystem" => true,
+        "interface" | "rng" | "vsock" | "filesystem" | "memory" => true,
         "memballoon" => device.get("model") != Some("none"),
         "watchdog" => device.get("model") == Some("i6300esb"),
         "video" => video::is_display(device),

@@ -22,6 +22,11 @@ pub(crate) fn strip(root: &mut Element) {
                     target.unset("tray");
                 }
             }
+            "memory" => {
+                if let Some(target) = device.child_mut("target") {
+                    target.remove_elements(|element| element.name == "current");
+                }
+            }
             "vsock" => {
                 if let Some(cid) = device
                     .child_mut("cid")
