@@ -1,4 +1,4 @@
-//! The display on the bus: the function, its BARs, the old ports, and the window below 1 MiB.
+//! The display on the bus: the function, its BARs, and of one with VGA the old ports and the window below 1 MiB.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
@@ -17,6 +17,10 @@ use crate::{Error, LEGACY_PORTS, planes};
 const FRAME_BUFFER: usize = 0;
 const REGISTERS: usize = 2;
 const REGISTERS_SIZE: u64 = 4096;
+
+/// Class codes: a VGA-compatible controller, and another display controller.
+const VGA_CLASS: u32 = 0x03_0000;
+const OTHER_CLASS: u32 = 0x03_8000;
 
 /// In the registers' BAR: VGA's ports from 0x3c0 on, VBE's registers, and what QEMU has beyond.
 const VGA_AT: std::ops::Range<u64> = 0x400..0x420;
@@ -43,6 +47,7 @@ struct State {
 
 /// What all the devices of the card work on.
 struct Shared {
+    vga: bool,
     state: Mutex<State>,
     memory: VideoMemory,
 }
@@ -61,14 +66,23 @@ pub struct Card {
 }
 
 impl Card {
-    /// A display in its reset state, with memory full of zeroes.
+    /// VGA with VBE's registers, in its reset state, with memory full of zeroes.
     pub fn new() -> Result<Arc<Self>, Error> {
-        // A VGA-compatible controller.
+        Self::with_class(VGA_CLASS)
+    }
+
+    /// A plain frame buffer, dark until a mode is set by VBE's registers, which are in BAR 2 (QEMU's bochs-display): no VGA, no
+    /// old ports, no window.
+    pub fn plain() -> Result<Arc<Self>, Error> {
+        Self::with_class(OTHER_CLASS)
+    }
+
+    fn with_class(class: u32) -> Result<Arc<Self>, Error> {
         let identity = Identity {
             vendor: 0x1234,
             device: 0x1111,
             revision: 2,
-            class: 0x03_0000,
+            class,
             subsystem_vendor: 0x1af4,
             subsystem: 0x1100,
         };
@@ -76,6 +90,7 @@ impl Card {
         builder.bar(FRAME_BUFFER, BarSpec::memory32(MEMORY_SIZE));
         builder.bar(REGISTERS, BarSpec::memory32(REGISTERS_SIZE));
         let shared = Shared {
+            vga: class == VGA_CLASS,
             state: Mutex::default(),
             memory: VideoMemory::new()?,
         };
@@ -86,6 +101,11 @@ impl Card {
         }))
     }
 
+    /// True if there is VGA, with its ports and its window.
+    pub fn is_vga(&self) -> bool {
+        self.shared.vga
+    }
+
     /// Says who maps the frame buffer; once, before the card is on a bus.
     pub fn connect(&self, map: Arc<dyn FrameBufferMap>) {
         let _ = self.map.set(map);
@@ -94,7 +114,8 @@ impl Card {
     /// What is on the screen now.
     pub fn screen(&self) -> Screen {
         let state = self.shared.lock();
-        Screen::new(&state.vga, &state.vbe, &self.shared.memory)
+        let screen = if self.is_vga() { Screen::new } else { Screen::plain };
+        screen(&state.vga, &state.vbe, &self.shared.memory)
     }
 
     /// VGA's ports, for [`LEGACY_PORTS`].
@@ -224,7 +245,7 @@ impl Device for Registers {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let State { vga, vbe } = &mut *self.0.lock();
         read_bytes(offset, data, |at| {
-            if VGA_AT.contains(&at) {
+            if self.0.vga && VGA_AT.contains(&at) {
                 vga.read_port((FIRST_PORT + at - VGA_AT.start) as u16)
             } else if VBE_AT.contains(&at) {
                 vbe.read(((at - VBE_AT.start) / 2) as u16).to_le_bytes()[(at & 1) as usize]
@@ -251,7 +272,7 @@ impl Device for Registers {
             return;
         }
         write_bytes(offset, data, |at, value| {
-            if VGA_AT.contains(&at) {
+            if self.0.vga && VGA_AT.contains(&at) {
                 vga.write_port((FIRST_PORT + at - VGA_AT.start) as u16, value);
             }
         });

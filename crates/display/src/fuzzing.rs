@@ -4,9 +4,15 @@ use ostler_pci::PciFunction;
 
 use crate::{Card, Format, write_picture};
 
-/// Each six bytes are an access: what is accessed and how, where (two bytes), and a value (three).
+/// Each six bytes are an access: what is accessed and how, where (two bytes), and a value (three). The same on VGA and on a plain
+/// frame buffer.
 pub fn ports(input: &[u8]) {
-    let card = Card::new().expect("16 MiB of memory are there");
+    for make in [Card::new, Card::plain] {
+        access(&make().expect("16 MiB of memory are there"), input);
+    }
+}
+
+fn access(card: &Card, input: &[u8]) {
     let devices = [
         card.legacy_ports(),
         card.vbe_ports(),

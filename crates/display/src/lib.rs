@@ -1,4 +1,4 @@
-//! A display: VGA with Bochs' VBE registers, as PCI function 1234:1111.
+//! A display: VGA with Bochs' VBE registers, as PCI function 1234:1111, or these registers and a frame buffer alone.
 //!
 //! Firmware, boot loaders and systems have drivers for it (SeaBIOS' vgabios-stdvga, QemuVideoDxe of EDK II, bochs-drm of Linux), and
 //! a PC's boot menus need its text. The frame buffer is memory of the guest; the registers are plain state ([`Vga`], [`Vbe`])

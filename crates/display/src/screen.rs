@@ -38,7 +38,16 @@ pub struct Screen {
 impl Screen {
     /// The screen of these registers.
     pub fn new(vga: &Vga, vbe: &Vbe, memory: &VideoMemory) -> Self {
-        let picture = picture(vga, vbe);
+        Self::with(picture(vga, vbe), vga, vbe, memory)
+    }
+
+    /// The screen of a display without VGA: dark without a mode of VBE's. The palette is that of `vga` after a reset.
+    pub fn plain(vga: &Vga, vbe: &Vbe, memory: &VideoMemory) -> Self {
+        let picture = vbe.mode().map_or(Picture::Dark, Picture::Dots);
+        Self::with(picture, vga, vbe, memory)
+    }
+
+    fn with(picture: Picture, vga: &Vga, vbe: &Vbe, memory: &VideoMemory) -> Self {
         let (width, height) = match &picture {
             Picture::Text(text) => (text.width(), text.height()),
             Picture::Dots(mode) => (mode.width, mode.height),

@@ -63,7 +63,8 @@ pub struct Machine {
     pub(crate) cpu_hotplug: bool,
     /// What the platform itself loads.
     pub(crate) boot: Option<Arc<BootSource>>,
-    pub(crate) display: bool,
+    /// There is a display with VGA.
+    pub(crate) has_vga: bool,
     /// What loads everything else instead.
     pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
@@ -282,7 +283,7 @@ impl Machine {
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
-            display: self.display,
+            display: self.has_vga,
             firmware: false,
             more_memory: 0,
         })?;

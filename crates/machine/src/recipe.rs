@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use ostler_accel::Vm;
 use ostler_bus::{AddressMap, Device, InterruptLine, MsiSink, Range};
+use ostler_display::Card;
 use ostler_pci::{Location, PciFunction, Root, RootConfig, Windows};
 
 use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
@@ -83,17 +84,13 @@ impl Machine {
             });
         }
         let cpu_hotplug = boot_cpus < cpus;
+        let has_vga = display.as_ref().is_some_and(|display| display.card.is_vga());
         let places = Arc::new(Cpus::new(cpus, boot_cpus));
         let memory_map = MemoryMap::new(vm.clone(), &ram);
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (
-                    machine_type,
-                    serial.is_some(),
-                    generation_id.is_some(),
-                    display.is_some(),
-                );
+                let what = (machine_type, serial.is_some(), generation_id.is_some(), has_vga);
                 let processors = (places.clone(), cpu_hotplug);
                 let board = Board::new(firmware, memory_map.clone(), ram.clone(), processors, what)?;
                 (None, Some(board))
@@ -136,7 +133,7 @@ impl Machine {
         }
         if let Some(display) = &display {
             self::display(&buses, display, &memory_map, &fw_cfg)?;
-            if firmware.is_none() {
+            if firmware.is_none() && has_vga {
                 memory_map.set_board(memory_map::without_window(&ram), None)?;
             }
         }
@@ -170,7 +167,6 @@ impl Machine {
             let line = topology::line(&router, topology::SATA, &*sata);
             root.add(topology::SATA, sata, line)?;
         }
-        let has_display = display.is_some();
         if let Some(display) = display {
             root.add(topology::DISPLAY, display.card, None)?;
         }
@@ -198,7 +194,7 @@ impl Machine {
             cpus: places,
             cpu_hotplug,
             boot,
-            display: has_display,
+            has_vga,
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,
@@ -219,10 +215,9 @@ fn firmware_board(buses: &Buses, board: &Board, fw_cfg: &Arc<FwCfg>) -> Result<(
     board.connect(fw_cfg.clone())
 }
 
-/// What a display has beyond its PCI function: the old ports, and the window below 1 MiB. SMRAM, where there is some, is mapped
-/// over the window by the board.
-fn display(buses: &Buses, display: &Display, map: &Arc<MemoryMap>, fw_cfg: &FwCfg) -> Result<(), Error> {
-    let card = &display.card;
+/// What VGA has beyond its PCI function: the old ports, and the window below 1 MiB. SMRAM, where there is some, is mapped over the
+/// window by the board.
+fn vga(buses: &Buses, card: &Card) -> Result<(), Error> {
     buses.port(
         ostler_display::LEGACY_PORTS,
         ostler_display::LEGACY_PORT_COUNT,
@@ -234,8 +229,16 @@ fn display(buses: &Buses, display: &Display, map: &Arc<MemoryMap>, fw_cfg: &FwCf
         card.vbe_ports(),
     )?;
     let (window, size) = (ostler_display::LEGACY_WINDOW, ostler_display::LEGACY_WINDOW_SIZE);
-    buses.window(window, size, card.legacy_window())?;
+    buses.window(window, size, card.legacy_window())
+}
+
+/// Connects a display; a BIOS finds what it runs for it.
+fn display(buses: &Buses, display: &Display, map: &Arc<MemoryMap>, fw_cfg: &FwCfg) -> Result<(), Error> {
+    let card = &display.card;
     card.connect(map.clone());
+    if card.is_vga() {
+        vga(buses, card)?;
+    }
     let Some(rom) = &display.rom else { return Ok(()) };
     let what = "VGA BIOS";
     let size = rom.len(what)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ostler_guest_image::ModuleTree;
 use serde_json::json;
 use support::qmp::Qmp;
 use support::{OSTLER, assert_healthy, guest_folder};
@@ -86,11 +87,23 @@ struct Guest {
 
 impl Guest {
     fn start(folder: &Path, args: &[&str]) -> Self {
+        Self::start_with("vga", folder, args)
+    }
+
+    /// The same with another display.
+    fn start_with(display: &str, folder: &Path, args: &[&str]) -> Self {
         let socket = folder.join("control");
         // Of a guest before this one.
         let _ = fs::remove_file(folder.join("console"));
         let mut child = Command::new(OSTLER)
-            .args(["run", "--display", "vga", "--serial", "file=console", "--control"])
+            .args([
+                "run",
+                "--display",
+                display,
+                "--serial",
+                "file=console",
+                "--control",
+            ])
             .arg(&socket)
             .args(args)
             .current_dir(folder)
@@ -161,6 +174,25 @@ impl Guest {
         Picture::read(&fs::read(path).unwrap())
     }
 
+    /// Waits until so many dots of the picture are not as its first one.
+    fn expect_drawn(&mut self, dots: usize) -> Picture {
+        let begun = Instant::now();
+        loop {
+            let picture = self.picture();
+            if picture.drawn() >= dots {
+                return picture;
+            }
+            assert!(
+                begun.elapsed() < LIMIT,
+                "{} of {dots} dots are drawn on a screen of {} by {}",
+                picture.drawn(),
+                picture.width,
+                picture.height
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Waits for the end by itself.
     fn finish(mut self) -> String {
         let begun = Instant::now();
@@ -211,7 +243,7 @@ impl Picture {
 const SCRIPT: &str = "exec 3</dev/tty1\n\
      echo BEGIN look\n\
      test -d /sys/firmware/efi && echo UEFI || echo BIOS\n\
-     cat /proc/cmdline\n\
+     cat /proc/cmdline /proc/fb\n\
      echo END look\n\
      echo THE GUEST IS UP >/dev/tty0\n\
      read -r line <&3\n\
@@ -225,7 +257,7 @@ fn choose(guest: &mut Guest, menu: fn(&mut Guest) -> String) {
 }
 
 /// The system is up: types a line at it, and waits for its end.
-fn type_and_finish(mut guest: Guest, firmware: &str) {
+fn type_and_finish(mut guest: Guest, firmware: &str) -> String {
     guest.expect("END look", |guest| guest.console());
     for key in ["h", "o", "r", "s", "e", "ret"] {
         guest.press(key);
@@ -237,6 +269,7 @@ fn type_and_finish(mut guest: Guest, firmware: &str) {
         "{console}"
     );
     assert!(console.contains("TYPED: horse"), "{console}");
+    console
 }
 
 #[test]
@@ -269,6 +302,72 @@ fn uefi_starts_from_the_image_as_a_cd_and_linux_draws_its_console() {
     start_by_uefi(folder.path(), &["--cdrom", "image.iso"]);
 }
 
+/// The menu is drawn by the firmware's driver, which finds the display by its registers in memory; Linux goes on with the mode.
+#[test]
+fn uefi_and_linux_draw_on_a_frame_buffer_without_vga() {
+    let name = "uefi_and_linux_draw_on_a_frame_buffer_without_vga";
+    if !is_there(name, &UEFI) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    make_image(folder.path(), SCRIPT);
+    let console = start_by_uefi_on("bochs-display", folder.path(), &["--cdrom", "image.iso"]);
+    assert!(console.contains("0 EFI VGA\nEND look"), "{console}");
+}
+
+/// Where Debian's ordinary kernel has bochs-drm and what it needs, in its package.
+const DRM: &str = "dpkg-deb --fsys-tarfile \"$0\" | \
+     tar x --wildcards '*/kernel/drivers/gpu/drm/*' '*/kernel/drivers/video/*' '*/kernel/drivers/i2c/*'";
+
+/// Linux' own driver for such a display sets a mode by the registers in memory, and Linux has its console there.
+#[test]
+fn linux_sets_a_mode_on_a_frame_buffer_without_vga() {
+    let name = "linux_sets_a_mode_on_a_frame_buffer_without_vga";
+    let pc = guest_folder().join("pc");
+    let package = fs::read_dir(pc.join("packages"))
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let Some(package) = package.filter(|_| is_nightly(name)) else {
+        return eprintln!(
+            "SKIPPED {name}: only by ./test --nightly, with Debian's kernel package in target/guest/pc"
+        );
+    };
+    let folder = tempfile::tempdir().unwrap();
+    support::boot_disk::run("sh", &["-c", DRM, package.to_str().unwrap()], folder.path());
+    let modules = ModuleTree::open(folder.path())
+        .unwrap()
+        .in_load_order(&["bochs"])
+        .unwrap();
+    let files: Vec<(String, Vec<u8>)> = (modules.iter().enumerate())
+        .map(|(n, path)| (format!("drm/{n:03}.ko"), fs::read(path).unwrap()))
+        .collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
+    let mut initrd = fs::read(pc.join("initrd.img")).unwrap();
+    let script = "for module in /drm/*; do insmod $module; done\n\
+         until grep bochs /proc/fb; do usleep 50000; done\n\
+         for n in 1 2 3 4 5 6 7 8 9; do echo the guest writes on its screen >/dev/tty0; done\n\
+         echo WRITTEN\n\
+         sleep 10000\n";
+    initrd.extend(ostler_guest_image::overlay(script, &files));
+    fs::write(folder.path().join("initrd.img"), initrd).unwrap();
+    let kernel = pc.join("vmlinuz").display().to_string();
+    let args = [
+        "--kernel",
+        &kernel,
+        "--initrd",
+        "initrd.img",
+        "--append",
+        "console=ttyS0 panic=-1",
+    ];
+    let mut guest = Guest::start_with("bochs-display", folder.path(), &args);
+    guest.expect("WRITTEN", |guest| guest.console());
+    let picture = guest.expect_drawn(1000);
+    assert!(picture.width >= 640 && picture.height >= 480);
+    assert_healthy(&guest.console());
+}
+
 #[test]
 fn uefi_starts_from_the_same_image_as_a_disk() {
     let name = "uefi_starts_from_the_same_image_as_a_disk";
@@ -283,16 +382,22 @@ fn uefi_starts_from_the_same_image_as_a_disk() {
 }
 
 fn start_by_uefi(folder: &Path, drive: &[&str]) {
+    start_by_uefi_on("vga", folder, drive);
+}
+
+/// Returns what was on the serial port.
+fn start_by_uefi_on(display: &str, folder: &Path, drive: &[&str]) -> String {
     let args = [&["--firmware", UEFI[0], "--no-reboot"], drive].concat();
-    let mut guest = Guest::start(folder, &args);
+    let mut guest = Guest::start_with(display, folder, &args);
     // UEFI's console is on the serial port as well, where it can be read.
+    guest.expect("the system of the test", |guest| guest.console());
+    guest.expect_drawn(1000);
     choose(&mut guest, |guest| guest.console());
     guest.expect("END look", |guest| guest.console());
-    let picture = guest.picture();
-    assert!(picture.width >= 640 && picture.height >= 480);
     // The kernel's messages, in dots.
-    assert!(picture.drawn() > 5000, "{} dots are drawn", picture.drawn());
-    type_and_finish(guest, "UEFI");
+    let picture = guest.expect_drawn(5000);
+    assert!(picture.width >= 640 && picture.height >= 480);
+    type_and_finish(guest, "UEFI")
 }
 
 #[test]

@@ -106,10 +106,12 @@ impl Guest {
         };
         let devices = devices::build(spec, descriptors, &platform, consoles)?;
         let functions = devices.list.iter().map(|device| device.device.pci()).collect();
-        let display = match &spec.display {
-            Some(_) => Some(Card::new().map_err(|e| Error::part("the display", e))?),
-            None => None,
-        };
+        let display = spec.display.map(|display| match display.plain {
+            true => Card::plain(),
+            false => Card::new(),
+        });
+        let display = display.transpose();
+        let display = display.map_err(|e| Error::part("the display", e))?;
         let watchdog = WatchdogSwitch::new(spec.watchdog.unwrap_or_default());
         let outside = Outside {
             driver: driver.clone(),

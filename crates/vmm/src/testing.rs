@@ -95,7 +95,10 @@ pub(crate) fn guest(driver: &DriverHandle) -> TestGuest {
         bus: DiskBus::Sata,
         device: DiskDevice::Cdrom,
     });
-    spec.display = Some(crate::spec::DisplaySpec { rom: None });
+    spec.display = Some(crate::spec::DisplaySpec {
+        rom: None,
+        plain: false,
+    });
     let (ours, cable) = std::os::unix::net::UnixStream::pair().unwrap();
     spec.nets.push(NetSpec {
         model: crate::spec::NetModel::Virtio,

@@ -20,7 +20,9 @@ use ostler_vmm::spec::{
 use super::cards::{self, Surroundings};
 use super::{Attached, Outside, RunFiles, streams};
 use crate::OpenKvm;
-use crate::domains::plan::{Boot, Disk, MEMORY_DEVICE, Persistent, Plan, Share, ShareSource, Store};
+use crate::domains::plan::{
+    Boot, Disk, DisplayModel, MEMORY_DEVICE, Persistent, Plan, Share, ShareSource, Store,
+};
 use crate::groups::{Groups, Limits};
 
 /// What a guest is started with.
@@ -270,15 +272,16 @@ fn open_boot(boot: &Boot, own: &Path, descriptors: &mut Descriptors) -> Result<B
 
 /// A display, with what a BIOS runs for it. Without firmware there is nobody to run it.
 fn open_display(plan: &Plan, descriptors: &mut Descriptors) -> Result<Option<DisplaySpec>, RemoteError> {
-    if !plan.display {
+    let Some(display) = plan.display else {
         return Ok(None);
-    }
+    };
+    let plain = display == DisplayModel::Plain;
     let rom = match plan.boot {
-        Boot::Firmware { .. } => firmware::open_vga_bios().map_err(failed)?,
-        Boot::Kernel { .. } => None,
+        Boot::Firmware { .. } if !plain => firmware::open_vga_bios().map_err(failed)?,
+        _ => None,
     };
     let rom = rom.map(|file| descriptors.push(file));
-    Ok(Some(DisplaySpec { rom }))
+    Ok(Some(DisplaySpec { rom, plain }))
 }
 
 /// Opens a disk's image and locks it. Returns it with its path, or nothing for a CD-ROM drive that is empty.

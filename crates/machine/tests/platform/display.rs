@@ -89,6 +89,49 @@ fn the_frame_buffer_is_memory_where_its_bar_is() {
     assert_eq!(frame_buffer(&bench), Some(base));
 }
 
+/// As QEMU's bochs-display: VBE's registers in BAR 2 are all there is beside the frame buffer.
+#[test]
+fn a_plain_frame_buffer_has_no_vga() {
+    let parts = Parts {
+        display: Some(Display {
+            card: Card::plain().unwrap(),
+            rom: None,
+        }),
+        ..Parts::default()
+    };
+    let card = parts.display.as_ref().unwrap().card.clone();
+    let bench = parts.build().unwrap();
+    assert_eq!(bench.config(SLOT, 0), IDENTITY);
+    assert_eq!(bench.config(SLOT, 8) >> 8, 0x03_8000);
+    let (memory, registers) = (bar(&bench, 0), bar(&bench, 2));
+    assert_eq!(frame_buffer(&bench), Some(memory));
+    assert_eq!(card.screen().kind(), "dark");
+    // No ports, and RAM where a display's window would be.
+    assert_eq!((bench.inb(0x3cc), bench.inl(0x1ce)), (0xff, u32::MAX));
+    let slots = bench.vm.slots.lock().unwrap().clone();
+    assert!(slots.iter().any(|slot| (slot.gpa, slot.len) == (0, 64 << 20)));
+    // A mode, by registers in memory; VGA's are not there.
+    let vbe = |index: u64, value: u16| {
+        let at = registers + 0x500 + 2 * index;
+        bench.machine.memory().write(at, &value.to_le_bytes());
+    };
+    bench.writel(registers + 0x40c, u32::MAX);
+    assert_eq!(bench.readl(registers + 0x40c), 0);
+    assert_eq!(bench.readl(registers + 0x500) & 0xfff0, 0xb0c0);
+    for (index, value) in [(1, 640), (2, 480), (3, 32), (4, 0x41)] {
+        vbe(index, value);
+    }
+    bench.store(memory + 2, 0xff);
+    let screen = card.screen();
+    assert_eq!(
+        (screen.kind(), screen.width(), screen.height()),
+        ("graphics", 640, 480)
+    );
+    let mut row = Vec::new();
+    screen.row(0, &mut row);
+    assert_eq!(row[..6], [0xff, 0, 0, 0, 0, 0]);
+}
+
 #[test]
 fn ram_makes_room_for_the_window_and_nothing_else_moves() {
     let bench = with_kernel();

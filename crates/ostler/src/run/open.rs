@@ -276,11 +276,12 @@ fn open_display(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Option<
     if args.display == DisplayOption::None {
         return Ok(None);
     }
+    let plain = args.display == DisplayOption::BochsDisplay;
     let rom = match args.firmware {
-        Some(_) => open_vga_bios()?.map(|file| descriptors.push(file)),
-        None => None,
+        Some(_) if !plain => open_vga_bios()?.map(|file| descriptors.push(file)),
+        _ => None,
     };
-    Ok(Some(DisplaySpec { rom }))
+    Ok(Some(DisplaySpec { rom, plain }))
 }
 
 /// Opens the disks, and after them what is in the CD-ROM drives.

@@ -246,7 +246,9 @@ fn a_device_is_let_go_at_any_moment_of_its_coming() {
         host.virsh(&format!("attach-device brief {device} --live"));
         std::thread::sleep(Duration::from_millis(milliseconds));
         host.virsh(&format!("detach-device brief {device} --live"));
-        wait_until("the device is gone", || !host.virsh("dumpxml brief").contains("<rng"));
+        wait_until("the device is gone", || {
+            !host.virsh("dumpxml brief").contains("<rng")
+        });
     }
     console.shell_until("grep -l 0x1044 /sys/bus/pci/devices/*/device | wc -l", "0");
     host.virsh("destroy brief");

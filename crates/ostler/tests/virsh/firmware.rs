@@ -20,7 +20,8 @@ pub fn boot_sector(word: &str) -> Vec<u8> {
     disk
 }
 
-fn by_firmware(name: &str, os: &str, devices: &str) -> String {
+/// A guest with this `<os>`.
+pub fn by_firmware(name: &str, os: &str, devices: &str) -> String {
     let xml = linux(name, devices);
     let (before, rest) = xml.split_once("<os>").unwrap();
     let (_, after) = rest.split_once("</os>").unwrap();

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use crate::console::Console;
-use crate::setup::{Host, linux};
+use crate::firmware::by_firmware;
+use crate::setup::{Host, linux, wait_until};
 
 /// A boot sector that says READY at the serial port, and then tells each key that is pressed, as `<a>` there and on the screen.
 fn typewriter() -> Vec<u8> {
@@ -131,6 +132,39 @@ fn a_screen_is_seen_and_keys_of_every_code_set_are_typed() {
     ));
     assert!(said.contains("<video> cannot be plugged in"), "{said}");
     host.virsh("destroy typist");
+}
+
+/// UEFI's shell is on the serial port and on the screen.
+#[test]
+fn a_frame_buffer_without_vga_is_drawn_on() {
+    let name = "a_frame_buffer_without_vga_is_drawn_on";
+    let [code, store] = ["/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"];
+    if !Path::new(code).exists() {
+        return eprintln!("SKIPPED {name}: there is no \"{code}\"; ./test installs it");
+    }
+    let host = Host::start();
+    let os = format!(
+        "<os><type>hvm</type><loader readonly='yes' type='pflash'>{code}</loader><nvram template='{store}'/></os>"
+    );
+    let video = "<video><model type='bochs'/></video>";
+    let file = host.xml("guest.xml", &by_firmware("plain", &os, video));
+    host.virsh(&format!("create {file}"));
+    let mut console = Console::open(&host, "plain");
+    console.expect("Shell> ");
+    let devices = host.virsh("qemu-monitor-command plain --hmp info pci");
+    assert!(
+        devices.contains("Display controller: PCI device 1234:1111") && !devices.contains("VGA"),
+        "{devices}"
+    );
+    let text = host.virsh("qemu-monitor-command plain --hmp x-ostler-screen");
+    assert!(text.contains("graphics"), "{text}");
+    let (width, height, before) = picture(&host, "plain");
+    assert!(width >= 640 && height >= 480, "{width} x {height}");
+    for key in ["KEY_V", "KEY_E", "KEY_R", "KEY_ENTER"] {
+        host.virsh(&format!("send-key plain {key}"));
+    }
+    wait_until("the screen shows it", || picture(&host, "plain").2 != before);
+    host.virsh("destroy plain");
 }
 
 #[test]

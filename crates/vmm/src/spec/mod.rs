@@ -130,13 +130,16 @@ pub struct GuestSpec {
     pub gdb: Option<GdbSpec>,
 }
 
-/// A display: VGA with Bochs' VBE registers.
+/// A display: VGA with Bochs' VBE registers, or a plain frame buffer with these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DisplaySpec {
     /// What a BIOS runs for it; UEFI and systems have drivers of their own.
     #[serde(default)]
     pub rom: Option<Slot>,
+    /// There is nothing of VGA.
+    #[serde(default)]
+    pub plain: bool,
 }
 
 /// A memory balloon.

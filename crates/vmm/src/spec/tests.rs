@@ -80,7 +80,10 @@ fn a_good_specification_survives_json() {
         },
         mac: "52:54:00:01:02:03".parse().unwrap(),
     });
-    good.display = Some(DisplaySpec { rom: Some(Slot(1)) });
+    good.display = Some(DisplaySpec {
+        rom: Some(Slot(1)),
+        plain: false,
+    });
     good.balloon = Some(BalloonSpec {
         deflate_on_oom: true,
         free_page_reporting: false,
@@ -237,7 +240,12 @@ fn each_limit_is_kept() {
             s.disks = drives(1, DiskBus::Sata);
             s.disks[0].file = None;
         },
-        |s| s.display = Some(DisplaySpec { rom: Some(Slot(1)) }),
+        |s| {
+            s.display = Some(DisplaySpec {
+                rom: Some(Slot(1)),
+                plain: false,
+            })
+        },
         |s| s.vsock = Some(vsock(2, 0)),
         |s| s.vsock = Some(vsock(u32::MAX, 0)),
         |s| s.vsock = Some(vsock(3, 1)),

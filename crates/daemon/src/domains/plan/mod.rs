@@ -24,6 +24,15 @@ use super::definition::Definition;
 /// What a guest cannot have, in a sentence.
 type Lacks = String;
 
+/// A display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisplayModel {
+    /// VGA with Bochs' VBE registers.
+    Vga,
+    /// A frame buffer with these registers and nothing of VGA.
+    Plain,
+}
+
 /// A guest to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -65,8 +74,8 @@ pub struct Plan {
     pub shares: Vec<Share>,
     /// Its sockets to the host.
     pub vsock: Option<Vsock>,
-    /// Whether it has a display.
-    pub display: bool,
+    /// Its display.
+    pub display: Option<DisplayModel>,
     /// Its generation ID.
     pub generation_id: Option<Guid>,
     /// What a reset does.
@@ -193,12 +202,17 @@ fn rng(devices: &xml::Devices) -> Result<bool, Lacks> {
     }
 }
 
-fn display(devices: &xml::Devices) -> Result<bool, Lacks> {
-    let displays = devices.videos.iter().filter(|video| video.model.is_display());
-    match displays.count() {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err("a guest has one display at most: one <video> with the model 'vga' or 'bochs'".into()),
+fn display(devices: &xml::Devices) -> Result<Option<DisplayModel>, Lacks> {
+    let mut displays = devices.videos.iter().filter_map(|video| match video.model {
+        xml::VideoModel::Vga => Some(DisplayModel::Vga),
+        xml::VideoModel::Bochs => Some(DisplayModel::Plain),
+        xml::VideoModel::None | xml::VideoModel::Other => None,
+    });
+    match (displays.next(), displays.next()) {
+        (_, Some(_)) => {
+            Err("a guest has one display at most: one <video> with the model 'vga' or 'bochs'".into())
+        }
+        (display, None) => Ok(display),
     }
 }
 

@@ -277,22 +277,23 @@ fn cpus_and_pages() {
 
 #[test]
 fn a_display_is_what_is_asked_for_by_its_model() {
+    let vga = Some(DisplayModel::Vga);
     for (video, has) in [
-        ("", false),
-        ("<video/>", true),
+        ("", None),
+        ("<video/>", vga),
         (
             "<video><model type='vga' vram='16384' heads='1' primary='yes'/></video>",
-            true,
+            vga,
         ),
-        ("<video><model type='bochs'/></video>", true),
-        ("<video><model type='none'/></video>", false),
+        ("<video><model type='bochs'/></video>", Some(DisplayModel::Plain)),
+        ("<video><model type='none'/></video>", None),
         (
             "<video><model type='qxl'/></video><video><model type='virtio'/></video>",
-            false,
+            None,
         ),
         (
             "<video><model type='vga'/></video><video><model type='qxl'/></video>",
-            true,
+            vga,
         ),
     ] {
         assert_eq!(with_devices(video).unwrap().display, has, "{video}");

@@ -9,8 +9,13 @@ const ROWS: &[Row] = &[
     kept("driver@{name,vgaconf}", "", "one display, by this program"),
     honoured(
         "model@type",
-        "vga|bochs",
-        "a display, VGA with Bochs' VBE registers whichever of the two; `vga` if no model is given",
+        "vga",
+        "a display, VGA with Bochs' VBE registers; also if no model is given",
+    ),
+    honoured(
+        "model@type",
+        "bochs",
+        "a frame buffer with these registers and nothing of VGA",
     ),
     honoured("model@type", "none", "no display"),
     kept(
@@ -44,7 +49,7 @@ pub struct Video {
 pub enum VideoModel {
     /// VGA with Bochs' VBE registers.
     Vga,
-    /// The same by the name of its registers.
+    /// A frame buffer with these registers and nothing of VGA.
     Bochs,
     /// None.
     None,

@@ -99,8 +99,8 @@ pub struct RunArgs {
     /// Virtio console: stdio, file=FILE, socket=PATH or none.
     #[arg(long, value_name = "WHERE", default_value = "none", value_parser = parse_console)]
     pub console: ConsoleOption,
-    /// Display: vga, which boot loaders and systems have drivers for. Its picture is taken by the control socket (screendump); its
-    /// keyboard is there always (send-key).
+    /// Display: vga, which boot loaders and systems have drivers for, or bochs-display, a frame buffer without VGA. Its picture is
+    /// taken by the control socket (screendump); its keyboard is there always (send-key).
     #[arg(long, value_enum, value_name = "WHICH", default_value = "none")]
     pub display: DisplayOption,
     /// Virtio entropy source.
@@ -167,6 +167,8 @@ pub enum DisplayOption {
     None,
     /// VGA with Bochs' VBE registers.
     Vga,
+    /// A frame buffer with these registers and nothing of VGA, which UEFI and Linux have drivers for.
+    BochsDisplay,
 }
 
 /// What `--accel` takes.

@@ -13,6 +13,8 @@ fn class_name(class: u16) -> Option<&'static str> {
         0x0100 => "SCSI controller",
         0x0106 => "SATA controller",
         0x0200 => "Ethernet controller",
+        0x0300 => "VGA controller",
+        0x0380 => "Display controller",
         0x0600 => "Host bridge",
         0x0601 => "ISA bridge",
         0x0604 => "PCI bridge",
