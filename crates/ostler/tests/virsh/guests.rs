@@ -229,13 +229,21 @@ fn transient_guests_pauses_resets_and_the_axe() {
 #[test]
 fn what_cannot_be_had_is_refused_and_leaves_nothing() {
     let host = Host::start();
-    let net = "<interface type='direct'><source dev='lo'/></interface>";
-    let file = host.xml("net.xml", &linux("net", net));
-    let said = host.refused(&format!("create {file}"));
-    assert!(
-        said.contains("unsupported configuration") && said.contains("<interface>"),
-        "{said}"
-    );
+    for (interface, says) in [
+        (
+            "<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>",
+            ["unsupported configuration", "<interface>"],
+        ),
+        // The kernel makes none there.
+        (
+            "<interface type='direct'><source dev='lo'/></interface>",
+            ["making the macvtap", "on lo failed"],
+        ),
+    ] {
+        let file = host.xml("net.xml", &linux("net", interface));
+        let said = host.refused(&format!("create {file}"));
+        assert!(says.iter().all(|word| said.contains(word)), "{said}");
+    }
     let missing = linux("gone", "").replace("/vmlinuz", "/nothing");
     let file = host.xml("gone.xml", &missing);
     let said = host.refused(&format!("create {file}"));
