@@ -196,10 +196,6 @@ fn what_a_guest_lacks_is_named() {
         ("<rng><rate bytes='9'/><backend model='random'/></rng>", "<rate>"),
         ("<watchdog model='itco'/>", "itco"),
         ("<watchdog model='i6300esb' action='dump'/>", "dump"),
-        (
-            "<interface type='direct'><source dev='eth0'/></interface>",
-            "macvtap",
-        ),
         ("<interface type='user'><mtu size='9000'/></interface>", "<mtu>"),
         (
             "<interface type='user'><bandwidth><inbound average='9'/></bandwidth></interface>",
