@@ -5,6 +5,10 @@ use crate::{Choice, Error, Image, System};
 
 /// A system with all that it starts with.
 #[derive(Debug)]
+#[cfg_attr(
+    fuzzing,
+    allow(dead_code, reason = "fuzzers look at the size of the initrd alone")
+)]
 pub struct Whole {
     pub title: String,
     pub kernel: Vec<u8>,
