@@ -255,6 +255,10 @@ pub(crate) fn shown(number: Option<f64>) -> String {
         None => "-".into(),
         Some(large) if large >= 100.0 => format!("{large:.0}"),
         Some(middle) if middle >= 10.0 => format!("{middle:.1}"),
+        Some(tiny) if tiny > 0.0 && tiny < 0.05 => {
+            let digits = 1 - tiny.log10().floor() as i32;
+            format!("{tiny:.*}", digits.clamp(2, 9) as usize)
+        }
         Some(small) => format!("{small:.2}"),
     }
 }
@@ -262,6 +266,17 @@ pub(crate) fn shown(number: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_short_and_not_lost() {
+        let text: Vec<_> = [0.0, 0.00123, 0.0456, 0.05, 1.234, 12.34, 123.4, -0.001]
+            .map(|number| shown(Some(number)))
+            .into();
+        assert_eq!(
+            text,
+            ["0.00", "0.0012", "0.046", "0.05", "1.23", "12.3", "123", "-0.00"]
+        );
+    }
 
     #[test]
     fn medians() {

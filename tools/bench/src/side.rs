@@ -13,8 +13,17 @@ use crate::{Common, network};
 pub(crate) enum Side {
     /// Ostler.
     Ours,
-    /// QEMU with TCG.
+    /// QEMU.
     Peer,
+}
+
+/// What QEMU runs guests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerAccel {
+    /// Its own software CPU.
+    Tcg,
+    /// KVM; the card's frames by the kernel's worker, if `vhost`.
+    Kvm { vhost: bool },
 }
 
 /// A guest, the same on both sides.
@@ -31,6 +40,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) engine: Option<&'a str>,
     /// Our accelerator, where it is not the one that the user chose.
     pub(crate) accel: Option<&'a str>,
+    pub(crate) peer_accel: PeerAccel,
 }
 
 impl<'a> Machine<'a> {
@@ -46,6 +56,7 @@ impl<'a> Machine<'a> {
             memory_mib: 512,
             engine: None,
             accel: None,
+            peer_accel: PeerAccel::Tcg,
         }
     }
 }
@@ -108,7 +119,11 @@ fn peer(common: &Common, machine: &Machine<'_>) -> Command {
         "stdio",
         "-no-reboot",
     ]);
-    command.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]);
+    let accel = match machine.peer_accel {
+        PeerAccel::Tcg => "tcg,thread=multi",
+        PeerAccel::Kvm { .. } => "kvm",
+    };
+    command.args(["-machine", "q35", "-accel", accel, "-cpu", "max"]);
     command.args([
         "-smp",
         &machine.cpus.to_string(),
@@ -131,7 +146,10 @@ fn peer(common: &Common, machine: &Machine<'_>) -> Command {
             .args(["-device", "virtio-blk-pci,drive=disk"]);
     }
     if machine.network {
-        let tap = format!("tap,id=net,ifname={},script=no,downscript=no", network::TAP);
+        let mut tap = format!("tap,id=net,ifname={},script=no,downscript=no", network::TAP);
+        if machine.peer_accel == (PeerAccel::Kvm { vhost: true }) {
+            tap += ",vhost=on";
+        }
         command
             .arg("-netdev")
             .arg(tap)

@@ -1,5 +1,6 @@
 //! `./bench io`: how much virtio disks and cards carry, in guests of ours and of QEMU with the same disk, tap and accelerator.
 
+mod made_host;
 mod table;
 
 use std::fs;
@@ -15,12 +16,10 @@ use crate::beside::{Figures, Table};
 use crate::error::Error;
 use crate::net::stream;
 use crate::running::Running;
-use crate::side::{Machine, Side};
+use crate::side::Machine;
 use crate::{Common, network, proc, report};
-use table::DISK;
+use table::{Contender, DISK};
 
-/// Bytes of the disk.
-const DISK_LEN: usize = 1 << 30;
 const MEMORY_MIB: u64 = 512;
 const APPEND: &str = "console=ttyS0 panic=-1 quiet";
 const GUEST_PORT: u16 = 5002;
@@ -34,33 +33,48 @@ pub(crate) struct IoOptions {
     /// Seconds of one measurement.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
+    /// Size of the disk.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    disk_mib: u32,
+    /// On KVM, in a host that QEMU makes in software: says nothing of speed, but how the two compare there.
+    #[arg(long)]
+    made_host: bool,
 }
 
 /// Measures, prints and writes. True if every bar is met.
 pub(crate) fn run(common: &Common, options: &IoOptions) -> Result<bool, Error> {
+    if options.made_host {
+        return made_host::run(common, options);
+    }
     network::enter().map_err(|why| Error::Host("making a network", std::io::Error::other(why)))?;
     let free_cpus = proc::free_cpus(Duration::from_secs(1));
     let files = Files::prepare(common, options)?;
     let mut figures = Figures::default();
+    let (contenders, lines) = table::on(&common.accel);
     for round in 1..=options.rounds {
-        for side in [Side::Ours, Side::Peer] {
-            eprintln!("round {round} of {}: {}", options.rounds, side.name());
-            one_guest(common, options, &files, side, &mut figures)?;
+        for contender in contenders {
+            eprintln!("round {round} of {}: {}", options.rounds, contender.whose);
+            one_guest(common, options, &files, contender, &mut figures)?;
         }
     }
     let table = Table::new(
-        table::LINES,
+        &lines,
         free_cpus,
         options.rounds,
         options.seconds.into(),
         &figures,
     );
     print!("{}", table.text());
-    let path = common.json.clone();
-    let path = path.unwrap_or_else(|| PathBuf::from("target/bench-io.json"));
+    let path = json(common);
     report::write_json(&path, &table)?;
     println!("\nAll samples are in {}.", path.display());
     Ok(table.all_met())
+}
+
+/// Where the samples go.
+fn json(common: &Common) -> PathBuf {
+    let path = common.json.clone();
+    path.unwrap_or_else(|| PathBuf::from("target/bench-io.json"))
 }
 
 struct Files {
@@ -77,13 +91,20 @@ impl Files {
         };
         let read = |path: PathBuf| fs::read(&path).map_err(|e| Error::Read(path, e));
         let program = read(common.guest_bench.clone())?;
-        let overlay = ostler_guest_image::overlay(&script(options), &[("bench", &program)]);
-        let initrd = [read(common.guest.join("initrd.img"))?, overlay].concat();
-        let initrd_path = files.path("initrd.img");
-        fs::write(&initrd_path, initrd).map_err(|e| Error::Write(initrd_path, e))?;
+        let standard = read(common.guest.join("initrd.img"))?;
+        for disk in [true, false] {
+            let overlay = ostler_guest_image::overlay(&script(options, disk), &[("bench", &program)]);
+            let path = files.initrd(disk);
+            fs::write(&path, [&*standard, &*overlay].concat()).map_err(|e| Error::Write(path, e))?;
+        }
         let disk = files.path("disk.img");
-        write_disk(&disk).map_err(|e| Error::Write(disk, e))?;
+        write_disk(&disk, options.disk_mib).map_err(|e| Error::Write(disk, e))?;
         Ok(files)
+    }
+
+    /// The initial RAM disk of a guest that measures its disk, too, or only its card.
+    fn initrd(&self, disk: bool) -> PathBuf {
+        self.path(if disk { "initrd.img" } else { "initrd-card.img" })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -94,20 +115,21 @@ impl Files {
 /// Makes a disk that is written, not sparse, so that reads find blocks, and that is in the host's page cache for both sides.
 /// In pieces, as programs copy images: a file written at one go lies in folios of megabytes, and for each write into one
 /// of them Linux 6.18's ext4 walks all of its blocks, 75 us for 4 KiB, which would be all that is measured.
-fn write_disk(path: &Path) -> io::Result<()> {
+fn write_disk(path: &Path, mib: u32) -> io::Result<()> {
     let mut disk = fs::File::create(path)?;
     let piece = [0x5a; 64 << 10];
-    for _ in 0..DISK_LEN / piece.len() {
+    for _ in 0..mib * 16 {
         disk.write_all(&piece)?;
     }
     Ok(())
 }
 
 /// What the guest does.
-fn script(options: &IoOptions) -> String {
+fn script(options: &IoOptions, disk: bool) -> String {
     let seconds = options.seconds;
     let disk: String = DISK
         .iter()
+        .filter(|_| disk)
         .map(|(name, order, operation, block, depth)| {
             format!("/bench disk {name} /dev/vda {order} {operation} {block} {depth} {seconds}\n")
         })
@@ -130,22 +152,23 @@ fn one_guest(
     common: &Common,
     options: &IoOptions,
     files: &Files,
-    side: Side,
+    contender: &Contender,
     figures: &mut Figures,
 ) -> Result<(), Error> {
-    let whose = table::whose(side);
-    let (initrd, disk) = (files.path("initrd.img"), files.path("disk.img"));
+    let Contender { side, whose, .. } = *contender;
+    let (initrd, disk) = (files.initrd(contender.disk), files.path("disk.img"));
     let machine = Machine {
         initrd: Some(&initrd),
         append: APPEND,
         disk: Some(&disk),
         network: true,
         memory_mib: MEMORY_MIB,
+        peer_accel: contender.peer_accel,
         ..Machine::bare(&files.kernel)
     };
     let mut command: Command = side.command(common, &machine);
     let mut guest = Running::start_with_input(side, &mut command)?;
-    for (name, _, _, block, _) in DISK {
+    for (name, _, _, block, _) in DISK.into_iter().filter(|_| contender.disk) {
         let operations = guest.rate(&format!("disk-{name}"))?;
         let bytes: f64 = block.parse().unwrap_or_default();
         figures.add(name, whose, operations * bytes / 1e6);

@@ -1,7 +1,7 @@
 //! What is measured and shown, and the bars.
 
 use crate::beside::{Bar, Line};
-use crate::side::Side;
+use crate::side::{PeerAccel, Side};
 
 /// Of the disk: name, order, operation, bytes of a block, queue depth.
 pub(super) const DISK: [(&str, &str, &str, &str, &str); 8] = [
@@ -17,10 +17,70 @@ pub(super) const DISK: [(&str, &str, &str, &str, &str); 8] = [
 
 const OURS: &str = "ours";
 const PEER: &str = "QEMU";
+const VHOST: &str = "QEMU, vhost-net";
 const BAR: Bar = Bar::Least(1.3);
 
+/// One that runs guests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Contender {
+    pub(super) side: Side,
+    pub(super) whose: &'static str,
+    pub(super) peer_accel: PeerAccel,
+    /// The disk is measured, too.
+    pub(super) disk: bool,
+}
+
+impl Contender {
+    const fn new(side: Side, whose: &'static str, peer_accel: PeerAccel, disk: bool) -> Self {
+        Self {
+            side,
+            whose,
+            peer_accel,
+            disk,
+        }
+    }
+}
+
+const SOFT: [Contender; 2] = [
+    Contender::new(Side::Ours, OURS, PeerAccel::Tcg, true),
+    Contender::new(Side::Peer, PEER, PeerAccel::Tcg, true),
+];
+const KVM: [Contender; 3] = [
+    Contender::new(Side::Ours, OURS, PeerAccel::Kvm { vhost: false }, true),
+    Contender::new(Side::Peer, PEER, PeerAccel::Kvm { vhost: false }, true),
+    Contender::new(Side::Peer, VHOST, PeerAccel::Kvm { vhost: true }, false),
+];
+
+/// Who is measured where our guests run on `accel`, and the rows of the table.
+pub(super) fn on(accel: &str) -> (&'static [Contender], Vec<Line>) {
+    match accel {
+        "kvm" => (&KVM, [LINES, VHOST_LINES].concat()),
+        _ => (&SOFT, LINES.to_vec()),
+    }
+}
+
+/// The rows beside QEMU with the kernel's worker for its card.
+const VHOST_LINES: &[Line] = &[
+    (
+        "TCP from the host to the guest, tap",
+        "Gbit/s",
+        "to guest",
+        OURS,
+        VHOST,
+        BAR,
+    ),
+    (
+        "TCP from the guest to the host, tap",
+        "Gbit/s",
+        "from guest",
+        OURS,
+        VHOST,
+        BAR,
+    ),
+];
+
 /// The rows of the table, in order.
-pub(super) const LINES: &[Line] = &[
+const LINES: &[Line] = &[
     (
         "disk, read in order, 64 KiB, depth 1",
         "MB/s",
@@ -102,10 +162,3 @@ pub(super) const LINES: &[Line] = &[
         BAR,
     ),
 ];
-
-pub(super) fn whose(side: Side) -> &'static str {
-    match side {
-        Side::Ours => OURS,
-        Side::Peer => PEER,
-    }
-}
