@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use ostler_accel::bare_metal::{identity_map, long_mode_state};
 use ostler_accel::{
-    Accelerator, CpuState, Error, Exit, MpState, SmiTarget, Vcpu, Vm, VmConfig, in_smm, reset_state,
+    Accelerator, CpuState, Error, Exit, KickSource, MpState, SmiTarget, Vcpu, Vm, VmConfig, in_smm,
+    reset_state,
 };
 use ostler_bus::Msi;
 use ostler_kvm::Kvm;
 use ostler_memory::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, MmapRegion, VolatileMemory};
-use ostler_memory::{GuestRam, PageTracker, RamOptions, RamSlot, allocate};
+use ostler_memory::{GuestRam, PAGE_SIZE, PageTracker, RamOptions, RamSlot, allocate};
+use ostler_softcpu::vm::SoftCpu;
 
 const SIZE: u64 = 1 << 20;
 const CODE_AT: u64 = 0x1000;
@@ -24,6 +26,8 @@ const STACK: u64 = 0x8000;
 const TABLES_AT: u64 = 0x10000;
 /// The handler, from SMBASE after RESET.
 const HANDLER: u64 = 0x3_8000;
+/// Where a CPU saves its state, from SMBASE after RESET.
+const SAVED: u64 = 0x3_fe00;
 /// RAM in system management mode, and what is here the display's memory outside.
 const SMRAM: u64 = 0xa_0000;
 const SMRAM_SIZE: u64 = 0x2_0000;
@@ -70,10 +74,14 @@ struct Machine {
 
 impl Machine {
     /// A virtual machine over `ram`, in which normal code sees `display` where system management mode sees RAM.
-    fn over(kvm: &Kvm, ram: &Arc<GuestRam>, display: &Arc<MmapRegion<PageTracker>>) -> Self {
+    fn over(
+        accelerator: &dyn Accelerator,
+        ram: &Arc<GuestRam>,
+        display: &Arc<MmapRegion<PageTracker>>,
+    ) -> Self {
         let slots = RamSlot::all_of(ram);
         let cpus = 2;
-        let vm = kvm
+        let vm = accelerator
             .create_vm(VmConfig {
                 cpus,
                 slots: slots.clone(),
@@ -99,7 +107,7 @@ impl Machine {
         Self { vm, ram: ram.clone() }
     }
 
-    fn new(kvm: &Kvm) -> (Self, Arc<MmapRegion<PageTracker>>) {
+    fn new(accelerator: &dyn Accelerator) -> (Self, Arc<MmapRegion<PageTracker>>) {
         let ram = allocate(SIZE, RamOptions::default()).unwrap();
         for (at, code) in [
             (CODE_AT, CODE),
@@ -113,11 +121,12 @@ impl Machine {
         let display = Arc::new(MmapRegion::new(SMRAM_SIZE as usize).unwrap());
         let bytes = SHOWN.to_le_bytes();
         display.as_volatile_slice().write_slice(&bytes, 0).unwrap();
-        (Self::over(kvm, &ram, &display), display)
+        (Self::over(accelerator, &ram, &display), display)
     }
 
-    fn vcpu(&self, kvm: &Kvm, id: u32, state: &CpuState) -> Box<dyn Vcpu> {
-        let mut vcpu = self.vm.create_vcpu(id, &kvm.supported_cpuid().unwrap()).unwrap();
+    fn vcpu(&self, accelerator: &dyn Accelerator, id: u32, state: &CpuState) -> Box<dyn Vcpu> {
+        let cpuid = accelerator.supported_cpuid().unwrap();
+        let mut vcpu = self.vm.create_vcpu(id, &cpuid).unwrap();
         vcpu.set_state(state).unwrap();
         vcpu
     }
@@ -296,13 +305,81 @@ fn an_smi_waits_for_a_cpu_to_be_started() {
     }
 }
 
+#[test]
+fn the_dirty_log_has_what_is_written_in_system_management_mode() {
+    let Some(kvm) = kvm("the_dirty_log_has_what_is_written_in_system_management_mode") else {
+        return;
+    };
+    let (machine, _display) = Machine::new(&kvm);
+    let mut vcpu = machine.vcpu(&kvm, 0, &at_code());
+    machine.vm.set_dirty_log(true).unwrap();
+    let mapping = machine.ram.iter().next().unwrap().get_mmap();
+    // Whether these are dirty: where the handler counts, where the state was saved, where normal code writes.
+    let dirty = || {
+        machine.vm.sync_dirty().unwrap();
+        let places = [SMRAM, SAVED, FOUND].map(|at| mapping.bitmap().is_dirty(at as usize / PAGE_SIZE));
+        mapping.bitmap().take_dirty();
+        places
+    };
+    for _ in 0..2 {
+        assert_eq!(machine.run(&mut *vcpu).0, 0xf1);
+        assert_eq!(dirty(), [true, true, false]);
+        assert_eq!(machine.run(&mut *vcpu).0, 0xf4);
+        assert_eq!(dirty(), [false, false, true]);
+    }
+    machine.vm.set_dirty_log(false).unwrap();
+}
+
+/// The state of a CPU after its last port access.
+fn stopped(vcpu: &mut dyn Vcpu) -> CpuState {
+    vcpu.kicker().kick(KickSource::Control);
+    let exit = vcpu.run().unwrap();
+    assert!(matches!(exit, Exit::Kicked), "{exit:?}");
+    vcpu.state().unwrap()
+}
+
+/// In the middle of a handler: what the one saved in memory, the other takes up again.
+#[test]
+fn system_management_mode_moves_between_kvm_and_the_software_cpu() {
+    let Some(kvm) = kvm("system_management_mode_moves_between_kvm_and_the_software_cpu") else {
+        return;
+    };
+    let soft = SoftCpu::default();
+    let ways: [[&dyn Accelerator; 2]; 2] = [[&kvm, &soft], [&soft, &kvm]];
+    for [from, to] in ways {
+        let (machine, display) = Machine::new(from);
+        let mut vcpu = machine.vcpu(from, 0, &at_code());
+        assert_eq!(machine.run(&mut *vcpu), (0xf1, 0x55));
+        machine.smi(SmiTarget::One(0));
+        let state = stopped(&mut *vcpu);
+        assert_eq!((state.smm.active, state.smm.pending), (true, true));
+
+        let other = Machine::over(to, &machine.ram, &display);
+        let mut there = other.vcpu(to, 0, &state);
+        assert_eq!(other.run(&mut *there), (0xf1, 0x55));
+        assert!(in_smm());
+        assert_eq!(other.word(SMRAM), 2);
+        assert_eq!(other.run(&mut *there), (0xf4, SHOWN as u8));
+        assert_eq!(other.word(FOUND), SHOWN);
+        let end = stopped(&mut *there);
+        assert_eq!((end.smm.active, end.smm.pending), (false, false));
+        let what_rsm_restores = |state: &CpuState| {
+            let control = [state.cr0, state.cr3, state.cr4, state.efer];
+            (control, state.gpr[4], state.segments, state.gdtr, state.idtr)
+        };
+        assert_eq!(what_rsm_restores(&end), what_rsm_restores(&at_code()));
+    }
+}
+
 /// This very program, run by a kernel with working KVM.
 #[test]
 fn system_management_mode_works_in_a_host_made_in_software() {
     const NAME: &str = "system_management_mode_works_in_a_host_made_in_software";
     let arguments = "--exact an_smi_is_handled_in_memory_of_its_own a_state_in_system_management_mode_goes_on_elsewhere \
-                     a_cpu_that_sleeps_takes_an_smi an_smi_waits_for_a_cpu_to_be_started";
+                     a_cpu_that_sleeps_takes_an_smi an_smi_waits_for_a_cpu_to_be_started \
+                     system_management_mode_moves_between_kvm_and_the_software_cpu \
+                     the_dirty_log_has_what_is_written_in_system_management_mode";
     if let Some(console) = common::in_software_host(NAME, arguments) {
-        assert!(console.contains("4 passed"), "{console}");
+        assert!(console.contains("6 passed"), "{console}");
     }
 }
