@@ -16,7 +16,7 @@ mod view;
 
 pub use error::Error;
 pub use kernel::{
-    Forward, Kernel, MacvtapMode, MacvtapSpec, Network, Ports, Subnet, Subnet6, TapSpec, Uplink,
+    Forward, Kernel, Macvtap, MacvtapMode, MacvtapSpec, Network, Ports, Subnet, Subnet6, TapSpec, Uplink,
     make_numbered,
 };
 pub use name::{Mac, check_name};

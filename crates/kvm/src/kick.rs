@@ -34,6 +34,8 @@ pub struct Kicker {
     running: AtomicBool,
     /// Someone wants `Exit::Kicked`.
     wanted: AtomicBool,
+    /// An SMI came that KVM does not have yet. Like `wanted`, it is set before `immediate_exit` and looked at after that went down.
+    smi: AtomicBool,
     stats: Arc<VcpuStats>,
 }
 
@@ -47,6 +49,7 @@ impl Kicker {
             thread,
             running: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
+            smi: AtomicBool::new(false),
             stats,
         })
     }
@@ -59,6 +62,22 @@ impl Kicker {
             // SAFETY: no memory is involved. The thread may be gone, which only makes the call fail.
             unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
         }
+    }
+
+    /// The vCPU's thread is to give the guest an SMI, before it goes on.
+    pub fn raise_smi(&self) {
+        self.smi.store(true, Ordering::SeqCst);
+        self.interrupt();
+    }
+
+    /// True if an SMI came that [`Kicker::take_smi`] did not take yet.
+    pub fn has_smi(&self) -> bool {
+        self.smi.load(Ordering::SeqCst)
+    }
+
+    /// Takes the SMI that came.
+    pub fn take_smi(&self) {
+        self.smi.store(false, Ordering::SeqCst);
     }
 
     /// The vCPU's thread is about to enter guest mode.

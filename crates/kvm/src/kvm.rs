@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_EXIT_ON_EMULATION_FAILURE,
-    KVM_CAP_PMU_CAPABILITY, KVM_CAP_SET_GUEST_DEBUG2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API,
-    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
+    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_PMU_CAPABILITY, KVM_CAP_SET_GUEST_DEBUG2, KVM_CAP_SPLIT_IRQCHIP,
+    KVM_CAP_X2APIC_API, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
     KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
@@ -61,6 +61,12 @@ impl Kvm {
         }
     }
 
+    /// True if guests can have system management mode (KVM_CAP_X86_SMM, and a second address space for it).
+    pub fn has_system_management(&self) -> bool {
+        let spaces = self.fd.check_extension_raw(KVM_CAP_MULTI_ADDRESS_SPACE.into());
+        self.fd.check_extension(Cap::X86Smm) && spaces > 1
+    }
+
     /// Turns on what every VM of ours needs, and what helps where it is there.
     fn enable_capabilities(&self, vm: &VmFd, cpus: u32) -> Result<VmFeatures, Error> {
         if !vm.check_extension(Cap::SplitIrqchip) {
@@ -98,6 +104,7 @@ impl Kvm {
             exits_on_failure,
             read_only_slots: vm.check_extension(Cap::ReadonlyMem),
             max_slots: self.fd.get_nr_memslots(),
+            smm: self.has_system_management(),
             guest_debug: u32::try_from(vm.check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2.into())).unwrap_or(0),
         })
     }
@@ -116,8 +123,10 @@ pub struct VmFeatures {
     pub exits_on_failure: bool,
     /// ROM slots are possible.
     pub read_only_slots: bool,
-    /// How many memory slots there can be.
+    /// How many memory slots there can be in each address space.
     pub max_slots: usize,
+    /// There is system management mode, with an address space of its own.
+    pub smm: bool,
     /// The flags that KVM_SET_GUEST_DEBUG knows, or 0 where KVM does not tell.
     pub guest_debug: u32,
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `kvm` | the device: what it can do, making a VM |
 //! | `vm` | one virtual machine: the glue behind [`ostler_accel::Vm`] |
-//! | `slots` | memory slots and the dirty log |
+//! | `slots` | memory slots, in both address spaces (outside system management mode and in it), and the dirty log |
 //! | `routes` | which message each GSI sends; irqfds; IOAPIC pins mirrored for their end-of-interrupt exits |
 //! | `doorbell` | ioeventfds |
 //! | `external` | the 8259's ExtINT into vCPU 0 |
@@ -18,7 +18,7 @@
 //! | `state/` | whole-state save and restore, in the order that the hardware needs |
 //! | `stats` | the kernel's counters, by their descriptors |
 //!
-//! Locks: `slots` and `routes` have one each, and they never nest.
+//! Locks: `slots`, `routes` and the list of vCPUs have one each, and they never nest.
 
 mod debug;
 mod doorbell;

@@ -16,12 +16,36 @@ pub struct Slots {
     table: Mutex<Table>,
 }
 
+/// What vCPUs see outside system management mode and, where there is that, in it. The value is KVM's number of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    Normal = 0,
+    Smm = 1,
+}
+
+impl Space {
+    /// KVM's name of slot `number` of this address space.
+    fn slot(self, number: usize) -> u32 {
+        (self as u32) << 16 | number as u32
+    }
+}
+
 #[derive(Default)]
 struct Table {
-    /// By KVM's slot number; `None` is a free number.
-    entries: Vec<Option<RamSlot>>,
+    /// By address space and KVM's slot number; `None` is a free number.
+    entries: [Vec<Option<RamSlot>>; 2],
     /// Dirty pages are logged.
     logging: bool,
+}
+
+impl Table {
+    /// Every slot with its name.
+    fn all(&self) -> impl Iterator<Item = (u32, &RamSlot)> {
+        [Space::Normal, Space::Smm].into_iter().flat_map(|space| {
+            let entries = self.entries[space as usize].iter().enumerate();
+            entries.filter_map(move |(number, slot)| Some((space.slot(number), slot.as_ref()?)))
+        })
+    }
 }
 
 impl Slots {
@@ -36,14 +60,21 @@ impl Slots {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the map: slots that stay the same are not touched.
-    pub fn replace(&self, vm: &VmFd, features: &VmFeatures, slots: Vec<RamSlot>) -> Result<(), Error> {
+    /// Replaces the map of an address space: slots that stay the same are not touched.
+    pub fn replace(
+        &self,
+        vm: &VmFd,
+        features: &VmFeatures,
+        space: Space,
+        slots: Vec<RamSlot>,
+    ) -> Result<(), Error> {
         check(&slots, features)?;
-        let mut table = self.lock();
+        let Table { entries, logging } = &mut *self.lock();
+        let entries = &mut entries[space as usize];
         let mut wanted: Vec<Option<RamSlot>> = slots.into_iter().map(Some).collect();
         // Old slots go first: KVM refuses two that overlap.
-        for number in 0..table.entries.len() {
-            let Some(old) = &table.entries[number] else {
+        for (number, entry) in entries.iter_mut().enumerate() {
+            let Some(old) = entry else {
                 continue;
             };
             let kept = wanted
@@ -53,27 +84,27 @@ impl Slots {
                 *kept = None;
                 continue;
             }
-            if table.logging {
-                collect_dirty(vm, number, old)?;
+            if *logging {
+                collect_dirty(vm, space.slot(number), old)?;
             }
-            register(vm, number, old, Presence::Gone)?;
-            table.entries[number] = None;
+            register(vm, space.slot(number), old, Presence::Gone)?;
+            *entry = None;
         }
-        let presence = if table.logging {
+        let presence = if *logging {
             Presence::Logged
         } else {
             Presence::There
         };
         for slot in wanted.into_iter().flatten() {
-            let number = match table.entries.iter().position(Option::is_none) {
+            let number = match entries.iter().position(Option::is_none) {
                 Some(free) => free,
                 None => {
-                    table.entries.push(None);
-                    table.entries.len() - 1
+                    entries.push(None);
+                    entries.len() - 1
                 }
             };
-            register(vm, number, &slot, presence)?;
-            table.entries[number] = Some(slot);
+            register(vm, space.slot(number), &slot, presence)?;
+            entries[number] = Some(slot);
         }
         Ok(())
     }
@@ -85,13 +116,11 @@ impl Slots {
             return Ok(());
         }
         let presence = if on { Presence::Logged } else { Presence::There };
-        for (number, slot) in table.entries.iter().enumerate() {
-            if let Some(slot) = slot {
-                if !on {
-                    collect_dirty(vm, number, slot)?;
-                }
-                register(vm, number, slot, presence)?;
+        for (name, slot) in table.all() {
+            if !on {
+                collect_dirty(vm, name, slot)?;
             }
+            register(vm, name, slot, presence)?;
         }
         table.logging = on;
         Ok(())
@@ -103,12 +132,9 @@ impl Slots {
         if !table.logging {
             return Ok(());
         }
-        for (number, slot) in table.entries.iter().enumerate() {
-            if let Some(slot) = slot {
-                collect_dirty(vm, number, slot)?;
-            }
-        }
-        Ok(())
+        table
+            .all()
+            .try_for_each(|(name, slot)| collect_dirty(vm, name, slot))
     }
 }
 
@@ -155,7 +181,7 @@ fn same(a: &RamSlot, b: &RamSlot) -> bool {
     a.gpa == b.gpa && a.len == b.len && a.host_ptr() == b.host_ptr() && a.writable == b.writable
 }
 
-fn register(vm: &VmFd, number: usize, slot: &RamSlot, presence: Presence) -> Result<(), Error> {
+fn register(vm: &VmFd, name: u32, slot: &RamSlot, presence: Presence) -> Result<(), Error> {
     let read_only = if slot.writable { 0 } else { KVM_MEM_READONLY };
     let logged = if presence == Presence::Logged && slot.writable {
         KVM_MEM_LOG_DIRTY_PAGES
@@ -163,7 +189,7 @@ fn register(vm: &VmFd, number: usize, slot: &RamSlot, presence: Presence) -> Res
         0
     };
     let region = kvm_userspace_memory_region {
-        slot: number as u32,
+        slot: name,
         flags: read_only | logged,
         guest_phys_addr: slot.gpa,
         memory_size: if presence == Presence::Gone { 0 } else { slot.len },
@@ -174,12 +200,12 @@ fn register(vm: &VmFd, number: usize, slot: &RamSlot, presence: Presence) -> Res
     unsafe { vm.set_user_memory_region(region) }.map_err(|e| Error::host("map guest memory", e))
 }
 
-fn collect_dirty(vm: &VmFd, number: usize, slot: &RamSlot) -> Result<(), Error> {
+fn collect_dirty(vm: &VmFd, name: u32, slot: &RamSlot) -> Result<(), Error> {
     if !slot.writable {
         return Ok(());
     }
     let bitmap = vm
-        .get_dirty_log(number as u32, slot.len as usize)
+        .get_dirty_log(name, slot.len as usize)
         .map_err(|e| Error::host("read the dirty log of guest memory", e))?;
     let first_page = slot.offset as usize / PAGE_SIZE;
     let tracker = slot.mapping.bitmap();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::Instant;
 
-use kvm_bindings::{kvm_guest_debug, kvm_run};
+use kvm_bindings::{KVM_RUN_X86_SMM, kvm_guest_debug, kvm_run};
 use kvm_ioctls::VcpuFd;
 use ostler_accel::{
-    CpuState, DebugCause, DebugLimits, DebugRequest, Error, Exit, ExitCause, Kick, TimeSpent, Vcpu, VcpuStats,
+    CpuState, DebugCause, DebugLimits, DebugRequest, Error, Exit, ExitCause, Initiator, Kick, TimeSpent,
+    Vcpu, VcpuStats,
 };
 
 use crate::debug::{self, Debugging, Meaning};
@@ -49,9 +50,7 @@ impl KvmVcpu {
         let thread = Arc::new(AtomicI32::new(0));
         let kicker = Arc::new(Kicker::new(&fd, stats.clone(), thread.clone())?);
         stats::attach(&stats, kernel_stats, thread);
-        if id == 0 {
-            vm.external.set_vcpu0(kicker.clone());
-        }
+        vm.add_vcpu(id, kicker.clone());
         let reset_msrs = state::ResetMsrs::read(&fd, &vm.msrs)?;
         let run_size = vm.fd.run_size();
         Ok(Self {
@@ -73,6 +72,7 @@ impl KvmVcpu {
     /// Enters guest mode until there is something for user mode.
     fn enter(&mut self) -> Result<Reason, Error> {
         loop {
+            self.give_smi()?;
             if self.id == 0 {
                 self.offer_external_interrupt()?;
             }
@@ -111,6 +111,29 @@ impl KvmVcpu {
                 }
             }
         }
+    }
+
+    /// Lets KVM have an SMI that came: the guest takes it at its next instruction boundary outside system management mode.
+    ///
+    /// While the vCPU waits to be started, the SMI waits too, since with one KVM would not sleep; the guest takes it after the
+    /// first exit from then on.
+    fn give_smi(&self) -> Result<(), Error> {
+        if !self.kicker.has_smi() {
+            return Ok(());
+        }
+        // Within an instruction the vCPU runs, and KVM is not to act on an INIT by the question.
+        if !self.pending && !state::is_started(state::mp_state(&self.fd)?) {
+            return Ok(());
+        }
+        self.kicker.take_smi();
+        self.fd
+            .smi()
+            .map_err(|e| Error::host("give a vCPU a system management interrupt", e))
+    }
+
+    /// Whether the vCPU was in system management mode when it left guest mode last.
+    fn in_smm(&mut self) -> bool {
+        u32::from(self.fd.get_kvm_run().flags) & KVM_RUN_X86_SMM != 0
     }
 
     /// Delivers the 8259's interrupt if the guest can take it now, else asks KVM to leave when it can.
@@ -227,6 +250,10 @@ impl Vcpu for KvmVcpu {
         }
         let reason = self.enter()?;
         self.stats.count_exit(cause(&reason));
+        ostler_accel::set_initiator(Initiator {
+            vcpu: self.id,
+            smm: self.in_smm(),
+        });
         // Time after a kick is a pause, not work for the guest.
         let pauses = matches!(reason, Reason::Interrupted | Reason::Debug { .. });
         self.handed_out = (!pauses).then(Instant::now);
@@ -273,18 +300,32 @@ impl Vcpu for KvmVcpu {
 
     fn state(&mut self) -> Result<CpuState, Error> {
         self.finish_pending()?;
-        state::save(&self.fd, &self.vm, &self.reset_msrs)
+        self.give_smi()?;
+        let mut state = state::save(&self.fd, &self.vm, &self.reset_msrs)?;
+        state.smm.pending |= self.kicker.has_smi();
+        Ok(state)
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
         self.finish_pending()?;
+        // The state says whether one waits.
+        self.kicker.take_smi();
         state::restore(&self.fd, &self.vm, &self.reset_msrs, state)?;
+        if state.smm.pending && !state::is_started(state.mp) {
+            self.kicker.raise_smi();
+        }
         self.look_again_at_external();
         Ok(())
     }
 
     fn instruction_state(&mut self) -> Result<CpuState, Error> {
         self.finish_pending()?;
+        if self.in_smm() {
+            return Err(Error::Unsupported(
+                "an instruction of system management mode, which KVM cannot emulate, is not handed over"
+                    .into(),
+            ));
+        }
         state::for_instruction(&self.fd, &self.vm)
     }
 
@@ -306,7 +347,8 @@ impl Vcpu for KvmVcpu {
     }
 
     fn registers(&mut self) -> Result<CpuState, Error> {
-        self.instruction_state()
+        self.finish_pending()?;
+        state::for_instruction(&self.fd, &self.vm)
     }
 
     fn set_registers(&mut self, state: &CpuState) -> Result<(), Error> {

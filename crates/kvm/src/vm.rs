@@ -1,20 +1,25 @@
 //! One virtual machine: the glue behind the accelerator's trait.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VmFd;
-use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, Vcpu, Vm, VmConfig};
+use ostler_accel::{
+    CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SystemManagement, Vcpu, Vm, VmConfig,
+};
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::doorbell;
 use crate::external::ExternalWire;
+use crate::kick::Kicker;
 use crate::kvm::{VmFeatures, cpuid_entries, enforce_paravirtual};
 use crate::routes::{self, Routes};
-use crate::slots::Slots;
+use crate::slots::{Slots, Space};
 use crate::sys;
 use crate::vcpu::KvmVcpu;
 
@@ -29,6 +34,32 @@ pub struct Shared {
     pub tsc_was_set: Mutex<bool>,
     pub routes: Routes,
     slots: Slots,
+    has_smm: AtomicBool,
+    /// The vCPUs by their numbers, for SMIs.
+    kickers: Mutex<BTreeMap<u32, Arc<Kicker>>>,
+}
+
+impl Shared {
+    fn replace(&self, space: Space, slots: Vec<RamSlot>) -> Result<(), Error> {
+        self.slots.replace(&self.fd, &self.features, space, slots)
+    }
+
+    /// True if the guest has system management mode.
+    pub fn has_smm(&self) -> bool {
+        self.has_smm.load(Ordering::SeqCst)
+    }
+
+    /// Tells how to reach a vCPU.
+    pub fn add_vcpu(&self, id: u32, kicker: Arc<Kicker>) {
+        if id == 0 {
+            self.external.set_vcpu0(kicker.clone());
+        }
+        self.kickers().insert(id, kicker);
+    }
+
+    fn kickers(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Kicker>>> {
+        self.kickers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A virtual machine on KVM.
@@ -48,8 +79,10 @@ impl KvmVm {
             tsc_was_set: Mutex::default(),
             routes: Routes::default(),
             slots: Slots::new(),
+            has_smm: AtomicBool::new(false),
+            kickers: Mutex::default(),
         };
-        shared.slots.replace(&shared.fd, &shared.features, config.slots)?;
+        shared.replace(Space::Normal, config.slots)?;
         Ok(Self {
             shared: Arc::new(shared),
             cpus: config.cpus,
@@ -80,9 +113,7 @@ impl Vm for KvmVm {
     }
 
     fn set_slots(&self, slots: Vec<RamSlot>) -> Result<(), Error> {
-        self.shared
-            .slots
-            .replace(&self.shared.fd, &self.shared.features, slots)
+        self.shared.replace(Space::Normal, slots)
     }
 
     fn set_ioapic_pins(&self, pins: &[IoapicPin]) -> Result<(), Error> {
@@ -126,6 +157,35 @@ impl Vm for KvmVm {
             .fd
             .set_clock(&clock)
             .map_err(|e| Error::host("set the guest's clock", e))
+    }
+
+    fn system_management(&self) -> Option<&dyn SystemManagement> {
+        self.shared.features.smm.then_some(self)
+    }
+}
+
+impl SystemManagement for KvmVm {
+    fn set_slots(&self, normal: Vec<RamSlot>, smm: Vec<RamSlot>) -> Result<(), Error> {
+        self.shared.replace(Space::Normal, normal)?;
+        self.shared.replace(Space::Smm, smm)?;
+        self.shared.has_smm.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// KVM takes an SMI from a vCPU's own thread only: while the vCPU runs, its other callers wait.
+    fn raise_smi(&self, to: SmiTarget) {
+        if !self.shared.has_smm() {
+            return;
+        }
+        let kickers = self.shared.kickers();
+        match to {
+            SmiTarget::All => kickers.values().for_each(|kicker| kicker.raise_smi()),
+            SmiTarget::One(id) => {
+                if let Some(kicker) = kickers.get(&id) {
+                    kicker.raise_smi();
+                }
+            }
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct DomainCapabilities {
     pub firmware: Vec<String>,
     /// Paths of firmware.
     pub loaders: Vec<String>,
+    /// Whether it can be firmware with secure boot, which needs system management mode.
+    pub secure_boot: bool,
     /// Whether the host's own CPU can be shown.
     pub host_passthrough: bool,
     /// Named models, and whether this host can run them.
@@ -84,8 +86,7 @@ impl DomainCapabilities {
         }
         if !self.loaders.is_empty() {
             let yes_no = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>();
-            // System management mode, without which there is no secure boot, is the software CPU's.
-            let secure: &[&str] = if self.kvm { &["no"] } else { &["yes", "no"] };
+            let secure: &[&str] = if self.secure_boot { &["yes", "no"] } else { &["no"] };
             for (name, values) in [
                 ("type", &["rom", "pflash"][..]),
                 ("readonly", &["yes", "no"]),

@@ -421,6 +421,7 @@ fn capabilities_of_domains() {
         max_cpus: 240,
         firmware: list(&["bios", "efi"]),
         loaders: list(&["/usr/share/OVMF/OVMF_CODE_4M.fd"]),
+        secure_boot: true,
         host_passthrough: true,
         models: vec![("x86-64-v2".into(), true), ("x86-64-v4".into(), false)],
         host_model: None,
@@ -438,6 +439,13 @@ fn capabilities_of_domains() {
             .contains("<model usable='no' vendor='unknown'>x86-64-v4</model>")
     );
     assert!(full.xml().contains("<filesystem supported='no'/>"));
+    let plain = DomainCapabilities {
+        secure_boot: false,
+        ..full.clone()
+    };
+    validate("domaincaps.rng", &plain.xml());
+    let yes = |xml: &str| xml.matches("<value>yes</value>").count();
+    assert_eq!(yes(&plain.xml()) + 1, yes(&full.xml()));
     assert!(full.xml().contains("<value>bochs</value>"));
     let bare = DomainCapabilities {
         emulator: "/x".into(),

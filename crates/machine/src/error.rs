@@ -24,8 +24,8 @@ pub enum Error {
     BadKernel(&'static str),
     /// The accelerator has no system management mode.
     #[error(
-        "this firmware needs system management mode, which only the software CPU has; use --accel soft, or firmware without secure \
-         boot such as --firmware uefi"
+        "this firmware needs system management mode, which the host's KVM does not have; use --accel soft, or firmware without \
+         secure boot such as --firmware uefi"
     )]
     NoSmm,
     /// A CPU that comes later would have no place in the firmware's system management memory.

@@ -58,10 +58,12 @@ impl Offloads {
     }
 }
 
-/// Control handle of a back end. `&self`, any thread.
+/// Control handle of a back end. `&self`, any thread. What has a body fits one that has a single queue pair and no interface of the host.
 pub trait NetBackend: Send + Sync {
     /// How many queue pairs can be opened, at least 1.
-    fn queue_pairs(&self) -> usize;
+    fn queue_pairs(&self) -> usize {
+        1
+    }
 
     /// What the back end takes over from the guest: offloads of frames that are sent (VIRTIO_NET_F_CSUM, HOST_*).
     fn accepts(&self) -> Offloads;
@@ -77,17 +79,26 @@ pub trait NetBackend: Send + Sync {
     fn link_up(&self) -> bool;
 
     /// The largest IP packet that fits a frame, if the host side knows it (VIRTIO_NET_F_MTU).
-    fn mtu(&self) -> Option<u16>;
+    fn mtu(&self) -> Option<u16> {
+        None
+    }
 
     /// Opens queue pair `index`. Each can be open once at a time; dropping the queue gives it back.
     fn open_queue(&self, index: usize) -> Result<Box<dyn NetQueue>, Error>;
 
     /// The first `pairs` queue pairs carry frames, the others rest (VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET).
-    fn set_active_pairs(&self, pairs: usize) -> Result<(), Error>;
+    fn set_active_pairs(&self, pairs: usize) -> Result<(), Error> {
+        match pairs {
+            1 => Ok(()),
+            index => Err(Error::NoQueue { index, pairs: 1 }),
+        }
+    }
 
     /// The kernel's own worker for queue pair `index`, where there is one: a device may hand its vrings to it instead of
     /// driving a [`NetQueue`].
-    fn vhost(&self, index: usize) -> Option<&dyn KernelWorker>;
+    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
+        None
+    }
 
     /// Takes another plug, where the way out is one: who held the other end of the old one is gone, and somebody takes its place.
     fn replug(&self, _plug: OwnedFd) -> Result<(), Error> {

@@ -20,7 +20,7 @@ mod unplugged;
 mod vhost;
 
 pub use backend::{HEADER_LEN, MAX_FRAME, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
-pub use copied::{fit_frame, give_frame, take_frame};
+pub use copied::{Came, CopiedQueue, FrameSink, OtherEnd, put_frame};
 pub use error::Error;
 pub use frame::Header;
 pub use offload::{Admitted, admit, finish};

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use ostler_memory::IoBuf;
 
-use crate::{Error, KernelWorker, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
+use crate::{Error, NetBackend, NetQueue, Offloads, QueueCounters, Received, Sent};
 
 /// The back end of `--net none`: the link is down, what is sent is dropped, nothing is ever received.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,10 +17,6 @@ struct UnpluggedQueue {
 }
 
 impl NetBackend for Unplugged {
-    fn queue_pairs(&self) -> usize {
-        1
-    }
-
     fn accepts(&self) -> Offloads {
         Offloads::NONE
     }
@@ -41,30 +37,11 @@ impl NetBackend for Unplugged {
         false
     }
 
-    fn mtu(&self) -> Option<u16> {
-        None
-    }
-
     fn open_queue(&self, index: usize) -> Result<Box<dyn NetQueue>, Error> {
         if index != 0 {
             return Err(Error::NoQueue { index, pairs: 1 });
         }
         Ok(Box::new(UnpluggedQueue::default()))
-    }
-
-    fn set_active_pairs(&self, pairs: usize) -> Result<(), Error> {
-        if pairs == 1 {
-            Ok(())
-        } else {
-            Err(Error::NoQueue {
-                index: pairs,
-                pairs: 1,
-            })
-        }
-    }
-
-    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
-        None
     }
 }
 

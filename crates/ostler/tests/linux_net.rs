@@ -299,12 +299,6 @@ fn a_macvtap_carries_large_segments_both_ways() {
     if !enter_with_macvtaps("a_macvtap_carries_large_segments_both_ways") {
         return;
     }
-    let macvtaps = || {
-        let shown = Command::new("ip")
-            .args(["-br", "link", "show", "type", "macvtap"])
-            .output();
-        String::from_utf8(shown.unwrap().stdout).unwrap()
-    };
     let mut guest = echoing_guest_at("direct=low", 2, &[]);
     assert!(macvtaps().contains("macvtap0@low"), "{}", macvtaps());
     for address in [GUEST_ADDRESS, OTHER_ADDRESS] {
@@ -318,6 +312,63 @@ fn a_macvtap_carries_large_segments_both_ways() {
     let received = Traffic::parse(&outcome.section("received"));
     assert_large(&[from_guest, to_guest, received], (2 * MEGABYTES) << 20);
     assert_eq!(macvtaps(), "");
+}
+
+/// The macvtaps of this namespace, as `ip` lists them.
+fn macvtaps() -> String {
+    let shown = Command::new("ip")
+        .args(["-br", "link", "show", "type", "macvtap"])
+        .output();
+    String::from_utf8(shown.unwrap().stdout).unwrap()
+}
+
+/// But for that of a guest that runs, and those that no guest of ours had: one without a mark, and one with that of another namespace.
+#[test]
+fn the_next_start_deletes_the_macvtap_of_a_guest_that_was_killed() {
+    const STRANGERS: &str = "set -e; for i in plain elsewhere; do ip link add link low name $i type macvtap mode bridge; done; \
+        ip link set elsewhere alias 'ostler-run 1 00000000000000000000000000000001'";
+    if !enter_with_macvtaps("the_next_start_deletes_the_macvtap_of_a_guest_that_was_killed") {
+        return;
+    }
+    let made = Command::new("sh").args(["-c", STRANGERS]).status();
+    assert!(made.unwrap().success());
+    let start = |mac: &str| {
+        let mut guest = Guest::new(1)
+            .args(["--net", &format!("direct=low,mac={mac}")])
+            .script("echo it runs; read line </dev/console\n")
+            .spawn();
+        guest.expect("it runs", LIMIT);
+        guest
+    };
+    let names = || {
+        let shown = macvtaps();
+        let mut names: Vec<_> = shown
+            .lines()
+            .filter_map(|line| line.split('@').next().map(str::to_owned))
+            .collect();
+        names.sort();
+        names
+    };
+    let number = || std::fs::read_to_string("/sys/class/net/macvtap0/ifindex").unwrap();
+    // The kernel takes an address once on an interface: with what is left there, the next guest with it would not start.
+    let killed = start("52:54:00:12:34:56");
+    killed.signal(rustix::process::Signal::KILL);
+    killed.wait(LIMIT);
+    assert_eq!(names(), ["elsewhere", "macvtap0", "plain"]);
+    let left = number();
+    let first = start("52:54:00:12:34:56");
+    assert_eq!(names(), ["elsewhere", "macvtap0", "plain"]);
+    let new = number();
+    assert_ne!(new, left);
+    let second = start("52:54:00:12:34:57");
+    assert_eq!(names(), ["elsewhere", "macvtap0", "macvtap1", "plain"]);
+    assert_eq!(number(), new);
+    for mut guest in [first, second] {
+        guest.type_in("\n");
+        let outcome = guest.wait(LIMIT);
+        outcome.assert_clean();
+    }
+    assert_eq!(names(), ["elsewhere", "plain"]);
 }
 
 #[test]

@@ -35,3 +35,12 @@ pub fn supported_cpuid(kvm: Option<OwnedFd>) -> Result<Vec<CpuidLeaf>, Error> {
     };
     supported.map_err(|error| Error::part("CPUs", error))
 }
+
+/// Whether guests can have system management mode: on KVM, by the device that is given, or in software.
+pub fn has_system_management(kvm: Option<OwnedFd>) -> Result<bool, Error> {
+    let Some(device) = kvm else {
+        return Ok(true);
+    };
+    let kvm = Kvm::from_fd(device).map_err(|error| Error::part("KVM", error))?;
+    Ok(kvm.has_system_management())
+}

@@ -25,5 +25,5 @@ mod stats;
 mod testing;
 mod vcpu;
 
-pub use accelerator::supported_cpuid;
+pub use accelerator::{has_system_management, supported_cpuid};
 pub use error::Error;

@@ -120,7 +120,13 @@ pub(super) fn kind_of_guests(
 fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> Result<String, RemoteError> {
     check_flags(args.flags, 0)?;
     let kvm = kind_of_guests(context, [&args.arch, &args.machine, &args.kind])?;
-    Ok(host::capabilities::of_guests(kvm))
+    let failed = |why: String| RemoteError::new(Code::OperationFailed, why);
+    let device = kvm
+        .then(|| context.shared.domains.kvm())
+        .transpose()
+        .map_err(failed)?;
+    let smm = ostler_vmm::has_system_management(device).map_err(|error| failed(error.to_string()))?;
+    Ok(host::capabilities::of_guests(kvm, smm))
 }
 
 fn cpu_models(args: &CpuModelsArgs) -> Result<CpuModelsRet, RemoteError> {

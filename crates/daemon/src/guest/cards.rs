@@ -112,6 +112,8 @@ pub fn connect(card: &Card, around: &Surroundings<'_>) -> Result<Connection, Rem
                     over: over.clone(),
                     mode: *mode,
                     mac: Mac(card.mac.0),
+                    // The daemon keeps their names in files.
+                    alias: None,
                 };
                 Kernel::open()?.create_macvtap(&spec)
             };

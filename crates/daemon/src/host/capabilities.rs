@@ -71,8 +71,8 @@ fn cell(node: u32, cpus: &[u32]) -> Cell {
     }
 }
 
-/// `<domainCapabilities>` of guests on KVM or the software CPU.
-pub fn of_guests(kvm: bool) -> String {
+/// `<domainCapabilities>` of guests on KVM or the software CPU, with (`smm`) or without system management mode.
+pub fn of_guests(kvm: bool, smm: bool) -> String {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     let (bios, uefi) = firmware::found();
     let mut kinds = Vec::new();
@@ -90,6 +90,7 @@ pub fn of_guests(kvm: bool) -> String {
         max_cpus: MAX_CPUS,
         firmware: kinds,
         loaders,
+        secure_boot: smm,
         host_passthrough: true,
         models: model::names()
             .into_iter()

@@ -12,6 +12,8 @@ const HEADER: usize = 16;
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
+    /// What somebody wrote on it (`ip link set … alias`), or nothing.
+    pub(super) alias: String,
     pub(super) mac: Option<Mac>,
     pub(super) mtu: Option<u32>,
     /// Switched on.
@@ -60,6 +62,7 @@ impl Link {
         Some(Self {
             index,
             name: text(attribute(attributes, IFLA_IFNAME)?),
+            alias: attribute(attributes, IFLA_IFALIAS).map(text).unwrap_or_default(),
             mac: attribute(attributes, IFLA_ADDRESS).and_then(Mac::read),
             mtu: attribute(attributes, IFLA_MTU).and_then(u32_of),
             up: flags & IFF_UP != 0,
@@ -150,6 +153,14 @@ pub(super) fn set_mtu(index: u32, mtu: u32) -> Request {
 
 pub(super) fn set_mac(index: u32, mac: Mac) -> Request {
     Request::link(RTM_NEWLINK, 0, 0, index).bytes_of(IFLA_ADDRESS, &mac.0)
+}
+
+pub(super) fn set_alias(index: u32, alias: &str) -> Request {
+    Request::link(RTM_NEWLINK, 0, 0, index).text(IFLA_IFALIAS, alias)
+}
+
+pub(super) fn delete_number(index: u32) -> Request {
+    Request::link(RTM_DELLINK, 0, 0, index)
 }
 
 pub(super) fn delete(name: &str) -> Request {

@@ -57,6 +57,36 @@ pub struct MacvtapSpec {
     pub mode: MacvtapMode,
     /// The guest's address.
     pub mac: Mac,
+    /// What is written on it, by which who made it knows it again.
+    pub alias: Option<String>,
+}
+
+/// A macvtap that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Macvtap {
+    /// The interface's name.
+    pub name: String,
+    /// Its number, which no other gets until it is gone.
+    pub index: u32,
+    /// What is written on it.
+    pub alias: String,
+}
+
+/// All of them.
+pub(super) fn list(netlink: &mut Netlink) -> Result<Vec<Macvtap>, Error> {
+    let links = link::links(netlink)?.into_iter();
+    let macvtap = |link: link::Link| Macvtap {
+        name: link.name,
+        index: link.index,
+        alias: link.alias,
+    };
+    Ok(links.filter(|link| link.kind == "macvtap").map(macvtap).collect())
+}
+
+/// Ends it, whoever has it open.
+pub(super) fn delete(netlink: &mut Netlink, macvtap: &Macvtap) -> Result<(), Error> {
+    let what = format!("deleting the macvtap {}", macvtap.name);
+    netlink.change(&what, &link::delete_number(macvtap.index))
 }
 
 /// Makes it, switched on, and returns its number; on a failure there is none. The interface below is switched on too, and stays so.
@@ -83,6 +113,10 @@ pub(super) fn create(netlink: &mut Netlink, spec: &MacvtapSpec) -> Result<u32, E
         let what = format!("making the macvtap {name} on {}", spec.over);
         transaction.step(what, &request, Some(link::delete(name)))?;
         let made = link::link(transaction.netlink(), name)?;
+        if let Some(alias) = &spec.alias {
+            let what = format!("marking {name}");
+            transaction.step(what, &link::set_alias(made.index, alias), None)?;
+        }
         if spec.mode == MacvtapMode::Passthrough {
             let mac = link::set_mac(made.index, spec.mac);
             transaction.step(

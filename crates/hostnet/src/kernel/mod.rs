@@ -17,7 +17,7 @@ mod vlan;
 use std::collections::BTreeMap;
 
 use link::Link;
-pub use macvtap::{MacvtapMode, MacvtapSpec};
+pub use macvtap::{Macvtap, MacvtapMode, MacvtapSpec};
 pub use network::{Forward, Network, Ports, Subnet, Subnet6};
 pub use numbered::make_numbered;
 pub use tap::TapSpec;
@@ -66,6 +66,16 @@ impl Kernel {
     /// Makes a macvtap, switched on, and returns the number of its interface; on a failure there is none.
     pub fn create_macvtap(&mut self, spec: &MacvtapSpec) -> Result<u32, Error> {
         macvtap::create(&mut self.netlink, spec)
+    }
+
+    /// All macvtaps.
+    pub fn macvtaps(&mut self) -> Result<Vec<Macvtap>, Error> {
+        macvtap::list(&mut self.netlink)
+    }
+
+    /// Ends one of them, whoever has it open.
+    pub fn delete_macvtap(&mut self, macvtap: &Macvtap) -> Result<(), Error> {
+        macvtap::delete(&mut self.netlink, macvtap)
     }
 
     /// Ends a tap or a macvtap, whoever has it open.

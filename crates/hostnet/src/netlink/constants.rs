@@ -32,6 +32,7 @@ pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_LINK: u16 = 5;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
+pub(crate) const IFLA_IFALIAS: u16 = 20;
 pub(crate) const IFLA_STATS64: u16 = 23;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;

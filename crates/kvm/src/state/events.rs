@@ -2,11 +2,11 @@
 
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
-    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, KVM_X86_SHADOW_INT_MOV_SS,
-    KVM_X86_SHADOW_INT_STI, kvm_mp_state, kvm_vcpu_events,
+    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, KVM_VCPUEVENT_VALID_SMM,
+    KVM_X86_SHADOW_INT_MOV_SS, KVM_X86_SHADOW_INT_STI, kvm_mp_state, kvm_vcpu_events,
 };
 use kvm_ioctls::VcpuFd;
-use ostler_accel::{Error, MpState, PendingEvents};
+use ostler_accel::{Error, MpState, PendingEvents, SmmState};
 
 /// IF in RFLAGS.
 const INTERRUPTS_ON: u64 = 1 << 9;
@@ -22,6 +22,11 @@ pub fn mp_state(fd: &VcpuFd) -> Result<MpState, Error> {
         KVM_MP_STATE_HALTED => MpState::Halted,
         _ => MpState::Runnable,
     })
+}
+
+/// False while it waits for INIT or a start-up IPI.
+pub fn is_started(state: MpState) -> bool {
+    matches!(state, MpState::Runnable | MpState::Halted)
 }
 
 /// Sets whether the vCPU runs.
@@ -51,9 +56,47 @@ pub fn read(fd: &VcpuFd) -> Result<PendingEvents, Error> {
     get(fd).map(|events| to_pending(&events))
 }
 
-/// Replaces what is on its way into the guest.
-pub fn write(fd: &VcpuFd, pending: &PendingEvents) -> Result<(), Error> {
-    set(fd, &from_pending(pending))
+/// The same, and what concerns system management mode but for SMBASE.
+pub fn read_all(fd: &VcpuFd) -> Result<(PendingEvents, SmmState), Error> {
+    get(fd).map(|events| (to_pending(&events), to_smm(&events)))
+}
+
+/// Replaces what is on its way into the guest, and with `smm` whether it is in system management mode.
+pub fn write(fd: &VcpuFd, pending: &PendingEvents, smm: Option<&SmmState>) -> Result<(), Error> {
+    let mut events = from_pending(pending);
+    if let Some(smm) = smm {
+        put_smm(&mut events, smm);
+    }
+    set(fd, &events)
+}
+
+/// Takes the vCPU out of system management mode, where it is in it, and drops an SMI that waits.
+pub fn leave_smm(fd: &VcpuFd) -> Result<(), Error> {
+    let mut events = get(fd)?;
+    events.flags = 0;
+    put_smm(&mut events, &SmmState::default());
+    set(fd, &events)
+}
+
+fn to_smm(events: &kvm_vcpu_events) -> SmmState {
+    let smi = &events.smi;
+    let active = smi.smm != 0;
+    SmmState {
+        active,
+        pending: smi.pending != 0,
+        inside_nmi: smi.smm_inside_nmi != 0,
+        // Outside, it is one that KVM has yet to act on.
+        init_pending: active && smi.latched_init != 0,
+        ..SmmState::default()
+    }
+}
+
+fn put_smm(events: &mut kvm_vcpu_events, smm: &SmmState) {
+    events.flags |= KVM_VCPUEVENT_VALID_SMM;
+    events.smi.smm = smm.active.into();
+    events.smi.pending = smm.pending.into();
+    events.smi.smm_inside_nmi = smm.inside_nmi.into();
+    events.smi.latched_init = smm.init_pending.into();
 }
 
 /// Whether the vCPU runs or sleeps, if the guest takes external interrupts. KVM acts on a pending INIT first, and after that
@@ -175,6 +218,16 @@ mod tests {
             let nmis_pending = PendingEvents::wait(nmis, 0, nmi_masked);
             let pending = PendingEvents { exception, interrupt, nmis_pending, nmi_masked, interrupt_shadow };
             prop_assert_eq!(to_pending(&from_pending(&pending)), pending);
+        }
+
+        #[test]
+        fn system_management_mode_survives_it_too(active: bool, pending: bool, inside_nmi: bool, init: bool) {
+            let smm = SmmState { active, pending, inside_nmi, init_pending: active && init, ..SmmState::default() };
+            let mut events = from_pending(&PendingEvents::default());
+            prop_assert_eq!(events.flags & KVM_VCPUEVENT_VALID_SMM, 0);
+            put_smm(&mut events, &smm);
+            prop_assert_eq!(to_smm(&events), smm);
+            prop_assert_ne!(events.flags & KVM_VCPUEVENT_VALID_SMM, 0);
         }
     }
 

@@ -12,7 +12,8 @@
 //! 6. the LAPIC: its page is judged by the APIC base of step 1, its timer is started by the TSC of step 5;
 //! 7. the TSC deadline: the LAPIC's timer must already be in that mode;
 //! 8. whether it runs (`mp_state`): KVM wakes a boot CPU by itself in step 1, so this comes after;
-//! 9. events last: everything before may reset or deliver them;
+//! 9. events last: everything before may reset or deliver them; with them whether it is in system management mode, which it
+//!    left before step 1;
 //! 10. the paravirtual clock is told that the guest was paused, so that its watchdogs forgive the gap.
 //!
 //! **One instruction** that the software CPU executes instead needs less, and must not touch what others write meanwhile: the
@@ -29,9 +30,9 @@ use std::sync::PoisonError;
 
 use kvm_bindings::{kvm_debugregs, kvm_xcrs};
 use kvm_ioctls::VcpuFd;
-use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE, Msr};
+use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE, Msr, SmmState};
 
-pub use events::{drop_exception, inject_external, ready_for_external};
+pub use events::{drop_exception, inject_external, is_started, mp_state, ready_for_external};
 pub use msrs::{ResetMsrs, supported as supported_msrs};
 
 use crate::sys;
@@ -130,7 +131,15 @@ pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Err
             .map_err(|e| Error::host("read a vCPU's local APIC", e))?,
     );
     state.msrs = reset.without_untouched(msrs::read(fd, &vm.msrs)?);
-    state.events = events::read(fd)?;
+    let (pending, smm) = events::read_all(fd)?;
+    state.events = pending;
+    if vm.has_smm() {
+        let base = msrs::read(fd, &[msrs::SMBASE])?;
+        let base = base
+            .first()
+            .map_or(SmmState::default().base, |msr| msr.value as u32);
+        state.smm = SmmState { base, ..smm };
+    }
     Ok(state)
 }
 
@@ -153,12 +162,16 @@ fn read_registers(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
     Ok(state)
 }
 
-/// Replaces the whole state.
+/// Replaces the whole state. An SMI that waits for the vCPU to be started is the caller's: KVM takes none then.
 pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) -> Result<(), Error> {
-    if state.smm != Default::default() {
-        return Err(Error::BadState(
-            "it is of a guest with system management mode, which runs on the software CPU only".into(),
-        ));
+    check_smm(vm.has_smm(), state)?;
+    let smm = vm.has_smm().then(|| SmmState {
+        pending: state.smm.pending && is_started(state.mp),
+        ..state.smm
+    });
+    if smm.is_some() {
+        // In system management mode KVM refuses a state in which the vCPU waits for its start-up IPI.
+        events::leave_smm(fd)?;
     }
     fd.set_sregs(&registers::sregs(state))
         .map_err(|e| Error::host("set a vCPU's special registers", e))?;
@@ -175,10 +188,34 @@ pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) ->
     fd.set_lapic(&registers::lapic(state))
         .map_err(|e| Error::host("set a vCPU's local APIC", e))?;
     msrs::write(fd, &late)?;
+    if let Some(smm) = &smm {
+        msrs::write(fd, &[msrs::smbase(smm.base)])?;
+    }
     events::set_mp_state(fd, state.mp)?;
-    events::write(fd, &state.events)?;
+    events::write(fd, &state.events, smm.as_ref())?;
     // A guest without the paravirtual clock refuses, and needs no forgiveness.
     let _ = fd.kvmclock_ctrl();
+    Ok(())
+}
+
+/// Whether a guest with system management mode (`there`) or without can be in this state.
+fn check_smm(there: bool, state: &CpuState) -> Result<(), Error> {
+    let smm = &state.smm;
+    if !there && *smm != SmmState::default() {
+        return Err(Error::BadState(
+            "it is of a guest with system management mode, which this one does not have".into(),
+        ));
+    }
+    if smm.active && !is_started(state.mp) {
+        return Err(Error::BadState(
+            "it is in system management mode, and waits to be started".into(),
+        ));
+    }
+    if smm.startup_pending.is_some() {
+        return Err(Error::BadState(
+            "a start-up IPI waits for the end of system management mode, which KVM cannot take over".into(),
+        ));
+    }
     Ok(())
 }
 

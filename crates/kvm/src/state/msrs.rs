@@ -6,6 +6,8 @@ use ostler_accel::{Error, Msr};
 
 pub const TSC: u32 = 0x10;
 pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
+/// Where system management mode has its code and its saved state. Guests do not reach it but by that saved state.
+pub const SMBASE: u32 = 0x9e;
 const TSC_DEADLINE: u32 = 0x6e0;
 
 /// The MSRs of a vCPU's state in the order in which they are set, but for those that other fields of the state carry
@@ -62,6 +64,14 @@ pub const INSTRUCTION_MSRS: [u32; 10] = [
     0xc000_0102,
     0xc000_0103,
 ];
+
+/// SMBASE as an MSR.
+pub fn smbase(base: u32) -> Msr {
+    Msr {
+        index: SMBASE,
+        value: base.into(),
+    }
+}
 
 /// Values after RESET, for those that a state does not mention.
 pub struct ResetMsrs(Vec<Msr>);

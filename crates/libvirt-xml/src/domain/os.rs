@@ -38,7 +38,7 @@ const ROWS: &[Row] = &[
     honoured(
         "os/loader@secure",
         "yes|no",
-        "with system management mode, on the software CPU only",
+        "with system management mode, where the accelerator has it; not run on KVM yet",
     ),
     honoured(
         "os/loader@stateless",

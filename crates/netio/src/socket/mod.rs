@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 pub use wire::{FrameReader, FrameWriter, Parsed};
 
 use crate::slots::Slots;
-use crate::{Error, HEADER_LEN, KernelWorker, NetBackend, NetQueue, Offloads};
+use crate::{Error, HEADER_LEN, NetBackend, NetQueue, Offloads};
 
 /// Connects to the socket at `path`, for whoever starts the guest; the guest's process never calls this.
 pub fn connect_socket(path: &Path) -> Result<OwnedFd, Error> {
@@ -126,10 +126,6 @@ impl SocketNet {
 }
 
 impl NetBackend for SocketNet {
-    fn queue_pairs(&self) -> usize {
-        1
-    }
-
     fn accepts(&self) -> Offloads {
         self.framing.accepts()
     }
@@ -154,10 +150,6 @@ impl NetBackend for SocketNet {
         !self.closed.load(Ordering::Relaxed)
     }
 
-    fn mtu(&self) -> Option<u16> {
-        None
-    }
-
     fn open_queue(&self, index: usize) -> Result<Box<dyn NetQueue>, Error> {
         let slot = self.slots.take(index)?;
         Ok(Box::new(queue::SocketQueue::new(
@@ -166,21 +158,6 @@ impl NetBackend for SocketNet {
             self.framing.clone(),
             slot,
         )))
-    }
-
-    fn set_active_pairs(&self, pairs: usize) -> Result<(), Error> {
-        if pairs == 1 {
-            Ok(())
-        } else {
-            Err(Error::NoQueue {
-                index: pairs,
-                pairs: 1,
-            })
-        }
-    }
-
-    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
-        None
     }
 }
 

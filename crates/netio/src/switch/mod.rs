@@ -19,10 +19,12 @@ use rustix::event::epoll;
 use rustix::net::{RecvFlags, SendFlags};
 
 pub use plug::{plug_in, wait_for_wish};
+use queue::SwitchEnd;
 
+use crate::copied::CopiedQueue;
 use crate::ring::FrameRings;
 use crate::slots::Slots;
-use crate::{Error, KernelWorker, NetBackend, NetQueue, Offloads};
+use crate::{Error, NetBackend, NetQueue, Offloads};
 
 /// The back end at the end of a plug.
 #[derive(Debug)]
@@ -184,10 +186,6 @@ impl Link {
 }
 
 impl NetBackend for SwitchNet {
-    fn queue_pairs(&self) -> usize {
-        1
-    }
-
     /// All, whatever the switch takes: the rest is done here.
     fn accepts(&self) -> Offloads {
         Offloads::ALL
@@ -214,24 +212,9 @@ impl NetBackend for SwitchNet {
         self.shared.up.load(Ordering::SeqCst)
     }
 
-    fn mtu(&self) -> Option<u16> {
-        None
-    }
-
     fn open_queue(&self, index: usize) -> Result<Box<dyn NetQueue>, Error> {
         let slot = self.slots.take(index)?;
-        Ok(Box::new(queue::SwitchQueue::new(self.shared.clone(), slot)))
-    }
-
-    fn set_active_pairs(&self, pairs: usize) -> Result<(), Error> {
-        if pairs == 1 {
-            Ok(())
-        } else {
-            Err(Error::NoQueue {
-                index: pairs,
-                pairs: 1,
-            })
-        }
+        Ok(Box::new(CopiedQueue::new(SwitchEnd(self.shared.clone()), slot)))
     }
 
     fn replug(&self, plug: OwnedFd) -> Result<(), Error> {
@@ -243,10 +226,6 @@ impl NetBackend for SwitchNet {
             self.shared.wait_for_link(&ends);
         }
         Ok(())
-    }
-
-    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
-        None
     }
 }
 

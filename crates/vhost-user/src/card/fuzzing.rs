@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use ostler_netio::{HEADER_LEN, Header, MAX_FRAME, Offloads};
+use ostler_netio::{Came, HEADER_LEN, Header, MAX_FRAME, Offloads};
 
-use super::rings::{Came, Rings};
+use super::rings::Rings;
 
 /// Bytes of one step: which ring, used index, slot, head, length, flags, and the header that it writes into all frames.
 const STEP: usize = 15 + HEADER_LEN;

@@ -14,7 +14,7 @@
 //! | file | idea |
 //! |---|---|
 //! | `rings.rs` | frames in rings of the arena |
-//! | `queue.rs` | the queue pair, as the card's worker drives it |
+//! | `queue.rs` | the other end of the queue pair that the card's worker drives |
 //! | `keeper.rs` | the thread: from one back end to the next |
 
 #[cfg(any(test, fuzzing))]
@@ -30,7 +30,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ostler_netio::{Error, KernelWorker, NetBackend, NetQueue, Offloads, Slots};
+use ostler_netio::{CopiedQueue, Error, NetBackend, NetQueue, Offloads, Slots};
 use ostler_worker::Worker;
 use rustix::event::epoll;
 use rustix::net::SocketType;
@@ -38,7 +38,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::front::BackEndError;
 use keeper::Keeper;
-use queue::CardQueue;
+use queue::CardEnd;
 use rings::Rings;
 
 /// The way to a back end of vhost-user.
@@ -222,10 +222,6 @@ impl Shared {
 }
 
 impl NetBackend for CardNet {
-    fn queue_pairs(&self) -> usize {
-        1
-    }
-
     /// All, whatever the back end takes: the rest is done here.
     fn accepts(&self) -> Offloads {
         Offloads::ALL
@@ -244,23 +240,11 @@ impl NetBackend for CardNet {
         self.shared.up.load(Ordering::SeqCst)
     }
 
-    fn mtu(&self) -> Option<u16> {
-        None
-    }
-
     fn open_queue(&self, index: usize) -> Result<Box<dyn NetQueue>, Error> {
         let slot = self.slots.take(index)?;
-        Ok(Box::new(CardQueue::new(self.shared.clone(), slot)))
-    }
-
-    fn set_active_pairs(&self, pairs: usize) -> Result<(), Error> {
-        match pairs {
-            1 => Ok(()),
-            index => Err(Error::NoQueue { index, pairs: 1 }),
-        }
-    }
-
-    fn vhost(&self, _index: usize) -> Option<&dyn KernelWorker> {
-        None
+        Ok(Box::new(CopiedQueue::new(
+            CardEnd::new(self.shared.clone()),
+            slot,
+        )))
     }
 }

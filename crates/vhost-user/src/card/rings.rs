@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
-use ostler_netio::{HEADER_LEN, Header, MAX_FRAME, Offloads};
+use ostler_netio::{Came, HEADER_LEN, Header, MAX_FRAME, Offloads};
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
     VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN,
@@ -58,16 +58,6 @@ pub(super) fn accepts(session: &Session) -> Offloads {
         ecn: checksum && session.offers(VIRTIO_NET_F_HOST_ECN),
         uso: checksum && session.offers(VIRTIO_NET_F_HOST_USO),
     }
-}
-
-/// What came by ring 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Came {
-    Nothing,
-    /// A frame, which replaced what was in the buffer.
-    Frame(Header),
-    /// Something that is no frame; it is gone.
-    Junk,
 }
 
 /// Both rings of a start, and the memory that they are in.
