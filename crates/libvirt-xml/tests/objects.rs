@@ -430,6 +430,7 @@ fn capabilities_of_domains() {
         video: list(&["vga", "none", "bochs"]),
         rng: list(&["virtio"]),
         filesystem: vec![],
+        hyperv: list(&["relaxed", "spinlocks"]),
         channel: list(&["pty", "unix"]),
     };
     validate("domaincaps.rng", &full.xml());
@@ -439,12 +440,14 @@ fn capabilities_of_domains() {
     );
     assert!(full.xml().contains("<filesystem supported='no'/>"));
     assert!(full.xml().contains("<value>bochs</value>"));
+    assert!(full.xml().contains("<value>spinlocks</value>"));
     let bare = DomainCapabilities {
         emulator: "/x".into(),
         machine: "ostler-q35-1".into(),
         ..DomainCapabilities::default()
     };
     validate("domaincaps.rng", &bare.xml());
+    assert!(!bare.xml().contains("hyperv"));
     assert!(bare.xml().contains("<video supported='no'/>"));
     assert!(bare.xml().contains("<disk supported='no'/>") && bare.xml().contains("<domain>qemu</domain>"));
 }

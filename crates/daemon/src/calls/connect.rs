@@ -120,7 +120,9 @@ pub(super) fn kind_of_guests(
 fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> Result<String, RemoteError> {
     check_flags(args.flags, 0)?;
     let kvm = kind_of_guests(context, [&args.arch, &args.machine, &args.kind])?;
-    Ok(host::capabilities::of_guests(kvm))
+    // KVM that cannot be asked is KVM of which nothing more is known.
+    let supported = kvm.then(|| super::cpu::supported(context, true).unwrap_or_default());
+    Ok(host::capabilities::of_guests(supported.as_deref()))
 }
 
 fn cpu_models(args: &CpuModelsArgs) -> Result<CpuModelsRet, RemoteError> {
