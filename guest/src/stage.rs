@@ -189,6 +189,7 @@ impl Stage {
                 self.end(None);
                 return Ok(After::Leave);
             }
+            Exit::Reset => return Err("a reset that no tiny guest asks for".into()),
             Exit::EmulationFailed => return Err("an instruction that the accelerator does not know".into()),
             Exit::Debug(cause) => return Err(format!("a stop that no debugger asked for ({cause:?})")),
         }

@@ -47,6 +47,8 @@ pub enum Exit<'a> {
     Kicked,
     /// Triple fault: the platform resets.
     Shutdown,
+    /// The guest asked for a reset of its machine by a register of the accelerator's.
+    Reset,
     /// KVM could not emulate the instruction at the current `rip`; the state is that before the instruction.
     EmulationFailed,
     /// The debugger asked for this ([`crate::Vcpu::set_debug`]); nothing is pending inside.

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use kvm_bindings::{
-    KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
-    KVM_INTERNAL_ERROR_EMULATION, kvm_run,
+    KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HYPERV, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_SYSTEM_EVENT_RESET, kvm_run,
 };
 
 /// An exit without borrows: where data is involved, it lies in `kvm_run`.
@@ -28,6 +29,12 @@ pub enum Reason {
     Interrupted,
     /// Triple fault.
     Shutdown,
+    /// The guest resets its machine by a register of Hyper-V's interface.
+    Reset,
+    /// A hypercall of Hyper-V's interface that KVM does not do; its input value. The answer goes into `kvm_run`.
+    Hypercall { input: u64 },
+    /// The guest placed pages of Hyper-V's interface, which nobody in user mode uses.
+    HypervPages,
     /// An instruction that KVM cannot emulate.
     EmulationFailed,
     /// A breakpoint, a step, or INT3, while there is a debugger.
@@ -64,6 +71,8 @@ pub fn decode(run: &kvm_run, mapped: usize) -> Reason {
                 dr6: arch.dr6,
             }
         }
+        KVM_EXIT_HYPERV => hyperv(run),
+        KVM_EXIT_SYSTEM_EVENT => system_event(run),
         KVM_EXIT_IRQ_WINDOW_OPEN => Reason::InterruptWindow,
         KVM_EXIT_INTR => Reason::Interrupted,
         KVM_EXIT_SHUTDOWN => Reason::Shutdown,
@@ -98,6 +107,29 @@ fn port_access(run: &kvm_run, mapped: usize) -> Reason {
             "KVM described a port access of {len} bytes outside of its own page"
         )),
     }
+}
+
+fn hyperv(run: &kvm_run) -> Reason {
+    // SAFETY: the exit reason says which member of the union the kernel filled; it is plain data.
+    let hyperv = unsafe { run.__bindgen_anon_1.hyperv };
+    if hyperv.type_ != KVM_EXIT_HYPERV_HCALL {
+        return Reason::HypervPages;
+    }
+    // SAFETY: as above, by its type.
+    let call = unsafe { hyperv.u.hcall };
+    Reason::Hypercall { input: call.input }
+}
+
+fn system_event(run: &kvm_run) -> Reason {
+    // SAFETY: the exit reason says which member of the union the kernel filled; it is plain data.
+    let event = unsafe { run.__bindgen_anon_1.system_event };
+    if event.type_ == KVM_SYSTEM_EVENT_RESET {
+        return Reason::Reset;
+    }
+    Reason::Broken(format!(
+        "KVM told of an event of the system that it was not asked for ({})",
+        event.type_
+    ))
 }
 
 fn internal_error(run: &kvm_run) -> Reason {
@@ -162,6 +194,23 @@ mod tests {
                 write: false
             }
         );
+    }
+
+    #[test]
+    fn hyperv_has_hypercalls_pages_and_a_reset() {
+        let mut page = run(KVM_EXIT_HYPERV);
+        page.__bindgen_anon_1.hyperv.type_ = KVM_EXIT_HYPERV_HCALL;
+        page.__bindgen_anon_1.hyperv.u.hcall.input = 0x5c;
+        assert_eq!(decode(&page, 4096), Reason::Hypercall { input: 0x5c });
+        for other in [0, 1, 3, u32::MAX] {
+            page.__bindgen_anon_1.hyperv.type_ = other;
+            assert_eq!(decode(&page, 4096), Reason::HypervPages, "{other}");
+        }
+        let mut page = run(KVM_EXIT_SYSTEM_EVENT);
+        page.__bindgen_anon_1.system_event.type_ = KVM_SYSTEM_EVENT_RESET;
+        assert_eq!(decode(&page, 4096), Reason::Reset);
+        page.__bindgen_anon_1.system_event.type_ = 3;
+        assert!(matches!(decode(&page, 4096), Reason::Broken(_)));
     }
 
     #[test]

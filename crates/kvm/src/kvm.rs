@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, KVM_CAP_EXIT_ON_EMULATION_FAILURE,
-    KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_PMU_CAPABILITY, KVM_CAP_SET_GUEST_DEBUG2, KVM_CAP_SPLIT_IRQCHIP,
-    KVM_CAP_X2APIC_API, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE,
-    KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
+    KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_MULTI_ADDRESS_SPACE, KVM_CAP_PMU_CAPABILITY,
+    KVM_CAP_SET_GUEST_DEBUG2, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+    KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, kvm_cpuid_entry2, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use ostler_accel::{Accelerator, CpuidLeaf, Error, Kind, Vm, VmConfig};
 
+use crate::hyperv;
 use crate::routes::MIRRORED_PINS;
+use crate::state::nested;
 use crate::vm::KvmVm;
 
 /// Where Intel hosts that cannot run real mode natively keep a page table for it: below the firmware's 16 MiB, in no
@@ -102,6 +105,7 @@ impl Kvm {
             xcrs: vm.check_extension(Cap::Xcrs),
             pv_by_cpuid: vm.check_extension_raw(KVM_CAP_ENFORCE_PV_FEATURE_CPUID.into()) > 0,
             exits_on_failure,
+            hyperv_by_cpuid: vm.check_extension_raw(KVM_CAP_HYPERV_ENFORCE_CPUID.into()) > 0,
             read_only_slots: vm.check_extension(Cap::ReadonlyMem),
             max_slots: self.fd.get_nr_memslots(),
             smm: self.has_system_management(),
@@ -119,6 +123,8 @@ pub struct VmFeatures {
     pub xcrs: bool,
     /// KVM can hold back the paravirtual MSRs that the guest's CPUID does not offer.
     pub pv_by_cpuid: bool,
+    /// The same for what the guest's CPUID does not offer of Hyper-V's interface.
+    pub hyperv_by_cpuid: bool,
     /// A failed emulation leaves the guest untouched; without it, KVM has queued #UD.
     pub exits_on_failure: bool,
     /// ROM slots are possible.
@@ -160,18 +166,20 @@ impl Accelerator for Kvm {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| Error::host("list the CPU features that KVM supports", e))?;
         let deadline = self.fd.check_extension(Cap::TscDeadlineTimer);
-        Ok(entries
-            .as_slice()
-            .iter()
-            .map(|entry| {
-                let mut leaf = leaf_of(entry);
-                if leaf.leaf == 1 {
-                    leaf.ecx |= LEAF1_ECX_X2APIC | LEAF1_ECX_HYPERVISOR;
-                    leaf.ecx |= if deadline { LEAF1_ECX_TSC_DEADLINE } else { 0 };
-                }
-                leaf
-            })
-            .collect())
+        // Without this KVM does not tell whether a vCPU is within a guest of the guest.
+        let nests = self.fd.check_extension(Cap::NestedState);
+        let own = entries.as_slice().iter().map(|entry| {
+            let mut leaf = leaf_of(entry);
+            if leaf.leaf == 1 {
+                leaf.ecx |= LEAF1_ECX_X2APIC | LEAF1_ECX_HYPERVISOR;
+                leaf.ecx |= if deadline { LEAF1_ECX_TSC_DEADLINE } else { 0 };
+            }
+            if !nests {
+                nested::take_from(&mut leaf);
+            }
+            leaf
+        });
+        Ok(own.chain(hyperv::supported(&self.fd)?).collect())
     }
 
     fn create_vm(&self, config: VmConfig) -> Result<Arc<dyn Vm>, Error> {
@@ -196,7 +204,8 @@ impl Accelerator for Kvm {
     }
 }
 
-fn leaf_of(entry: &kvm_cpuid_entry2) -> CpuidLeaf {
+/// One of KVM's entries in our form.
+pub fn leaf_of(entry: &kvm_cpuid_entry2) -> CpuidLeaf {
     CpuidLeaf {
         leaf: entry.function,
         subleaf: (entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0).then_some(entry.index),

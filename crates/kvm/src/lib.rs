@@ -11,6 +11,7 @@
 //! | `slots` | memory slots, in both address spaces (outside system management mode and in it), and the dirty log |
 //! | `routes` | which message each GSI sends; irqfds; IOAPIC pins mirrored for their end-of-interrupt exits |
 //! | `doorbell` | ioeventfds |
+//! | `hyperv` | what KVM has of Hyper-V's interface, and the answers that it leaves to us |
 //! | `external` | the 8259's ExtINT into vCPU 0 |
 //! | `vcpu` | entering guest mode, and decoding why it was left |
 //! | `debug` | what a debugger wants, in the processor's breakpoint registers |
@@ -24,6 +25,7 @@ mod debug;
 mod doorbell;
 mod exit;
 mod external;
+mod hyperv;
 mod kick;
 mod kvm;
 mod routes;

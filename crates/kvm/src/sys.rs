@@ -3,16 +3,18 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use kvm_bindings::{KVMIO, kvm_ioeventfd, kvm_xsave};
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_bindings::{CpuId, KVMIO, kvm_cpuid2, kvm_interrupt, kvm_ioeventfd, kvm_xsave};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_ptr, ioctl_with_ref};
-use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_ior_nr!(KVM_GET_XSAVE, KVMIO, 0xa4, kvm_xsave);
 ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
 ioctl_ior_nr!(KVM_GET_XSAVE2, KVMIO, 0xcf, kvm_xsave);
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xc1, kvm_cpuid2);
 
 /// What errno says.
 fn checked(result: i32) -> io::Result<i32> {
@@ -61,6 +63,20 @@ pub fn stats_fd(vcpu: &VcpuFd) -> io::Result<OwnedFd> {
     let fd = checked(unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) })?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// KVM_INTERRUPT: parks an external interrupt until the guest takes it.
+pub fn park_interrupt(vcpu: &VcpuFd, vector: u8) -> io::Result<()> {
+    let request = kvm_interrupt { irq: vector.into() };
+    // SAFETY: the descriptor is a vCPU's and the kernel only reads the structure.
+    checked(unsafe { ioctl_with_ref(vcpu, KVM_INTERRUPT(), &request) }).map(drop)
+}
+
+/// KVM_GET_SUPPORTED_HV_CPUID of the device (Linux 5.11): fills `entries` and cuts them to what there is.
+pub fn supported_hyperv(kvm: &Kvm, entries: &mut CpuId) -> io::Result<()> {
+    // SAFETY: the descriptor is KVM's; the structure says how many entries it has room for, and the kernel writes no more.
+    checked(unsafe { ioctl_with_mut_ptr(kvm, KVM_GET_SUPPORTED_HV_CPUID(), entries.as_mut_fam_struct_ptr()) })
+        .map(drop)
 }
 
 /// Maps the first page of a vCPU's `kvm_run` a second time, for whoever kicks it.

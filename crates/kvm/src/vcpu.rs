@@ -7,15 +7,17 @@ use std::time::Instant;
 use kvm_bindings::{KVM_RUN_X86_SMM, kvm_guest_debug, kvm_run};
 use kvm_ioctls::VcpuFd;
 use ostler_accel::{
-    CpuState, DebugCause, DebugLimits, DebugRequest, Error, Exit, ExitCause, Initiator, Kick, TimeSpent,
-    Vcpu, VcpuStats,
+    CpuState, CpuidLeaf, DebugCause, DebugLimits, DebugRequest, Error, Exit, ExitCause, Initiator, Kick,
+    TimeSpent, Vcpu, VcpuStats,
 };
 
 use crate::debug::{self, Debugging, Meaning};
 use crate::exit::{Reason, decode};
+use crate::hyperv;
 use crate::kick::Kicker;
-use crate::state;
+use crate::state::{self, nested};
 use crate::stats;
+use crate::sys;
 use crate::vm::Shared;
 
 /// Entries that finish what is pending take: an instruction has at most a few parts, each of which leaves once more.
@@ -27,7 +29,9 @@ pub struct KvmVcpu {
     fd: VcpuFd,
     kicker: Arc<Kicker>,
     stats: Arc<VcpuStats>,
-    reset_msrs: state::ResetMsrs,
+    msrs: state::Msrs,
+    /// The guest can run guests of its own.
+    nests: bool,
     /// Bytes of the mapping of `kvm_run`.
     run_size: usize,
     /// The last exit left an instruction half done; the next entry completes it.
@@ -43,22 +47,23 @@ pub struct KvmVcpu {
 }
 
 impl KvmVcpu {
-    /// Wraps the fresh vCPU `fd`, whose CPUID is set.
-    pub fn new(id: u32, fd: VcpuFd, vm: Arc<Shared>) -> Result<Self, Error> {
+    /// Wraps the fresh vCPU `fd`, which answers CPUID by `cpuid`.
+    pub fn new(id: u32, fd: VcpuFd, cpuid: &[CpuidLeaf], vm: Arc<Shared>) -> Result<Self, Error> {
         let kernel_stats = crate::sys::stats_fd(&fd).ok();
         let stats = Arc::new(VcpuStats::default());
         let thread = Arc::new(AtomicI32::new(0));
         let kicker = Arc::new(Kicker::new(&fd, stats.clone(), thread.clone())?);
         stats::attach(&stats, kernel_stats, thread);
         vm.add_vcpu(id, kicker.clone());
-        let reset_msrs = state::ResetMsrs::read(&fd, &vm.msrs)?;
+        let msrs = state::Msrs::of(&fd, &vm.msrs, cpuid)?;
         let run_size = vm.fd.run_size();
         Ok(Self {
             id,
             fd,
             kicker,
             stats,
-            reset_msrs,
+            msrs,
+            nests: nested::is_offered(cpuid),
             run_size,
             pending: false,
             boundary: false,
@@ -91,7 +96,8 @@ impl KvmVcpu {
                 },
             };
             match reason {
-                Reason::InterruptWindow => {}
+                Reason::InterruptWindow | Reason::HypervPages => {}
+                Reason::Hypercall { input } => self.answer_hypercall(input),
                 Reason::Debug { exception, pc, dr6 } => match self.debugging.meaning(exception, pc, dr6) {
                     Meaning::ForDebugger(cause) => {
                         self.cause = cause;
@@ -145,7 +151,13 @@ impl KvmVcpu {
         if pending && self.boundary && self.fd.get_kvm_run().ready_for_interrupt_injection != 0 {
             if let Some(now) = state::ready_for_external(&self.fd)? {
                 if let Some(vector) = self.vm.external.acknowledge() {
-                    state::inject_external(&self.fd, now, vector)?;
+                    if self.is_within_a_guest()? {
+                        // The guest decides whether it or its guest has the interrupt, and KVM knows what it decided.
+                        sys::park_interrupt(&self.fd, vector)
+                            .map_err(|e| Error::host("interrupt a guest of the guest", e))?;
+                    } else {
+                        state::inject_external(&self.fd, now, vector)?;
+                    }
                     self.boundary = false;
                 }
                 pending = self.vm.external.pending();
@@ -218,6 +230,18 @@ impl KvmVcpu {
         unsafe { std::slice::from_raw_parts_mut(page.cast::<u8>().add(range.start), range.len()) }
     }
 
+    /// KVM reads the answer at the next entry.
+    fn answer_hypercall(&mut self, input: u64) {
+        // SAFETY: the exit reason says that the kernel filled this member of the union; it is plain data.
+        let call = unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.hyperv.u.hcall };
+        call.result = hyperv::answer(input);
+    }
+
+    /// True if the registers are those of a guest of the guest.
+    fn is_within_a_guest(&self) -> Result<bool, Error> {
+        Ok(self.nests && nested::is_within(&self.fd)?)
+    }
+
     /// Undoes what an older KVM does when an emulation fails: it queues #UD.
     fn forget_failed_emulation(&mut self) -> Result<(), Error> {
         if self.vm.features.exits_on_failure {
@@ -238,7 +262,12 @@ fn cause(reason: &Reason) -> ExitCause {
         Reason::Interrupted => ExitCause::Kick,
         Reason::Shutdown => ExitCause::Shutdown,
         Reason::EmulationFailed => ExitCause::EmulationFailed,
-        Reason::InterruptWindow | Reason::Debug { .. } | Reason::Broken(_) => ExitCause::Other,
+        Reason::InterruptWindow
+        | Reason::HypervPages
+        | Reason::Hypercall { .. }
+        | Reason::Reset
+        | Reason::Debug { .. }
+        | Reason::Broken(_) => ExitCause::Other,
     }
 }
 
@@ -286,7 +315,13 @@ impl Vcpu for KvmVcpu {
                 Exit::EndOfInterrupt { vector }
             }
             Reason::Shutdown => Exit::Shutdown,
+            Reason::Reset => Exit::Reset,
             Reason::EmulationFailed => {
+                if self.is_within_a_guest()? {
+                    return Err(Error::Unsupported(
+                        "KVM cannot emulate an instruction of a guest of the guest".into(),
+                    ));
+                }
                 self.forget_failed_emulation()?;
                 Exit::EmulationFailed
             }
@@ -294,23 +329,32 @@ impl Vcpu for KvmVcpu {
                 return Err(Error::host("run the guest", std::io::Error::other(what)));
             }
             Reason::Debug { .. } => Exit::Debug(self.cause),
-            Reason::Interrupted | Reason::InterruptWindow => Exit::Kicked,
+            Reason::Interrupted
+            | Reason::InterruptWindow
+            | Reason::HypervPages
+            | Reason::Hypercall { .. } => Exit::Kicked,
         })
     }
 
     fn state(&mut self) -> Result<CpuState, Error> {
         self.finish_pending()?;
         self.give_smi()?;
-        let mut state = state::save(&self.fd, &self.vm, &self.reset_msrs)?;
+        if self.nests {
+            nested::refuse_within(&self.fd)?;
+        }
+        let mut state = state::save(&self.fd, &self.vm, &self.msrs)?;
         state.smm.pending |= self.kicker.has_smi();
         Ok(state)
     }
 
     fn set_state(&mut self, state: &CpuState) -> Result<(), Error> {
         self.finish_pending()?;
+        if self.nests {
+            nested::leave(&self.fd)?;
+        }
         // The state says whether one waits.
         self.kicker.take_smi();
-        state::restore(&self.fd, &self.vm, &self.reset_msrs, state)?;
+        state::restore(&self.fd, &self.vm, &self.msrs, state)?;
         if state.smm.pending && !state::is_started(state.mp) {
             self.kicker.raise_smi();
         }

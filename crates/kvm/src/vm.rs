@@ -16,6 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::doorbell;
 use crate::external::ExternalWire;
+use crate::hyperv;
 use crate::kick::Kicker;
 use crate::kvm::{VmFeatures, cpuid_entries, enforce_paravirtual};
 use crate::routes::{self, Routes};
@@ -103,12 +104,14 @@ impl Vm for KvmVm {
             .fd
             .create_vcpu(id.into())
             .map_err(|e| Error::host("create a vCPU", e))?;
+        let features = &self.shared.features;
+        hyperv::switch_on(&fd, features.hyperv_by_cpuid, cpuid)?;
         fd.set_cpuid2(&cpuid_entries(cpuid)?)
             .map_err(|e| Error::host("set what CPUID answers on a vCPU", e))?;
-        if self.shared.features.pv_by_cpuid {
+        if features.pv_by_cpuid {
             enforce_paravirtual(&fd)?;
         }
-        let vcpu = KvmVcpu::new(id, fd, self.shared.clone())?;
+        let vcpu = KvmVcpu::new(id, fd, cpuid, self.shared.clone())?;
         Ok(Box::new(vcpu))
     }
 

@@ -39,6 +39,8 @@ pub struct DomainCapabilities {
     pub rng: Vec<String>,
     /// Drivers of shared folders: `virtiofs`.
     pub filesystem: Vec<String>,
+    /// Enlightenments of Hyper-V's interface.
+    pub hyperv: Vec<String>,
     /// Types of channels.
     pub channel: Vec<String>,
 }
@@ -76,6 +78,10 @@ impl DomainCapabilities {
             .fold(Element::new("features"), |element, (name, there)| {
                 element.with_child(supported(name, there))
             });
+        let features = match self.hyperv.is_empty() {
+            true => features,
+            false => features.with_child(list("hyperv", &[("features", &self.hyperv)])),
+        };
         write(&root.with_child(features))
     }
 

@@ -431,6 +431,7 @@ fn capabilities_of_domains() {
         video: list(&["vga", "none", "bochs"]),
         rng: list(&["virtio"]),
         filesystem: vec![],
+        hyperv: list(&["relaxed", "spinlocks"]),
         channel: list(&["pty", "unix"]),
     };
     validate("domaincaps.rng", &full.xml());
@@ -447,12 +448,14 @@ fn capabilities_of_domains() {
     let yes = |xml: &str| xml.matches("<value>yes</value>").count();
     assert_eq!(yes(&plain.xml()) + 1, yes(&full.xml()));
     assert!(full.xml().contains("<value>bochs</value>"));
+    assert!(full.xml().contains("<value>spinlocks</value>"));
     let bare = DomainCapabilities {
         emulator: "/x".into(),
         machine: "ostler-q35-1".into(),
         ..DomainCapabilities::default()
     };
     validate("domaincaps.rng", &bare.xml());
+    assert!(!bare.xml().contains("hyperv"));
     assert!(bare.xml().contains("<video supported='no'/>"));
     assert!(bare.xml().contains("<disk supported='no'/>") && bare.xml().contains("<domain>qemu</domain>"));
 }

@@ -454,6 +454,8 @@ fn execute(
                     return Ok(());
                 }
             }
+            // The driver brings this CPU to its gate.
+            Ok(Exit::Reset) => surroundings.driver.notice(Notice::Reset),
             Ok(Exit::Shutdown) => return Err(Notice::TripleFault),
             Ok(Exit::EmulationFailed) => emulate(vcpu, surroundings)?,
             Ok(access) => answer(&surroundings.machine, &surroundings.registers, access),
@@ -489,7 +491,7 @@ fn answer(machine: &Machine, registers: &Registers, exit: Exit<'_>) {
             machine.memory().write(gpa, data);
         }
         Exit::EndOfInterrupt { vector } => machine.end_of_interrupt(vector),
-        Exit::Kicked | Exit::Shutdown | Exit::EmulationFailed | Exit::Debug(_) => {}
+        Exit::Kicked | Exit::Shutdown | Exit::Reset | Exit::EmulationFailed | Exit::Debug(_) => {}
     }
 }
 

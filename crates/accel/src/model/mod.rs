@@ -3,20 +3,23 @@
 //! A model is a list of features that its name promises (the x86-64 psABI levels) and a list of system features that a
 //! guest profits from and gets where the accelerator has them (x2APIC, TSC deadline, PCID, SMEP ...). [`build`] cuts
 //! what the accelerator supports down to that, adds the topology of the one vCPU, and refuses a model that this host
-//! cannot keep. What a guest could not take along when it moves is never offered, nor is what nobody tests: MONITOR, VMX and
-//! SVM, performance counters and traces, and state beyond AVX-512; protection keys, which KVM alone has, only to who asks for
-//! them. Of KVM's paravirtual features a guest gets those
-//! that both accelerators have.
+//! cannot keep. What a guest could not take along when it moves is never offered, nor is what nobody tests: MONITOR,
+//! performance counters and traces, and state beyond AVX-512. What KVM alone has is for who asks for it: protection keys, nested
+//! virtualization, asynchronous page faults (`additions.rs`) and Hyper-V's interface (`hyperv.rs`). Of KVM's other paravirtual
+//! features a guest gets those that both accelerators have.
 //!
 //! Vendor, family and model number are the accelerator's: on KVM the guest runs on the host's CPU with its errata, so a
 //! guest has to see that; the software CPU states its own.
 
+mod additions;
 pub mod features;
+pub mod hyperv;
 mod msrs;
 mod topology;
 
 pub use msrs::saved_msrs;
 
+use additions::{ADDITIONS, Addition};
 use features::{AMD_ALIASES, FEATURES, Feature, Register, WORDS, find, named};
 
 use crate::CpuidLeaf;
@@ -53,6 +56,24 @@ pub enum Error {
         wish: String,
         /// What can be asked for.
         known: String,
+    },
+    /// What was asked for besides is not there.
+    #[error(
+        "what {wish} in --cpu \"{model}\" asks for is not there: KVM has it on some hosts, the software CPU on none; leave it out"
+    )]
+    Absent {
+        /// What was asked for.
+        wish: String,
+        /// The model with all wishes.
+        model: String,
+    },
+    /// Something of Hyper-V's interface stands on something else.
+    #[error("{wish} of a CPU model needs {needs} besides")]
+    Needs {
+        /// What was asked for.
+        wish: &'static str,
+        /// What it needs.
+        needs: &'static str,
     },
     /// More CPUs than a topology can have, none at all, or an id that is none of them.
     #[error("a guest cannot have CPU {cpu} of {cpus}; give it 1 to {MAX_CPUS} CPUs with --cpus")]
@@ -224,9 +245,6 @@ const ALL_SUPPORTED: &[&str] = &["max", "host"];
 /// What can be left out of a model, as by `max,-x2apic`: system features whose absence both accelerators enforce.
 const OPTIONAL: &[&str] = &["x2apic", "tsc_deadline_timer", "pcid", "invpcid", "smep", "umip"];
 
-/// What can be had beyond a model, as by `max,+pku`: features that a guest cannot take along to every accelerator.
-const ADDITIONAL: &[&str] = &["pku"];
-
 /// The names that [`build`] knows.
 pub fn names() -> Vec<&'static str> {
     MODELS
@@ -242,13 +260,26 @@ pub fn promises(name: &str) -> Option<Vec<&'static str>> {
     Some(model.required.iter().copied().flatten().copied().collect())
 }
 
+/// True if `name` can be had beyond a model on KVM, as by `max,+svm`.
+pub fn is_addition(name: &str) -> bool {
+    Addition::named(name).is_some()
+}
+
+/// Looks at what stands behind a model's name, as [`build`] does before it looks at a host.
+///
+/// # Errors
+/// A feature that always or never is there, and something that cannot be without something else.
+pub fn check_wishes(model: &str) -> Result<(), Error> {
+    Wishes::parse(model).map(drop)
+}
+
 /// True if `leaves` have the feature called `name` (as in /proc/cpuinfo); false for a name that is not known.
 pub fn has_feature(leaves: &[CpuidLeaf], name: &str) -> bool {
     named(name).is_some_and(|f| f.is_in(leaves))
 }
 
 /// The CPUID leaves of vCPU `cpu` of `model`, out of what the accelerator supports. A model is a name, and features that it is
-/// to be without, or to have besides: `max,-x2apic,+pku`.
+/// to be without, or to have besides: `max,-x2apic,+pku,hv-relaxed`.
 ///
 /// # Errors
 /// An unknown name, a host that lacks what is promised or asked for, a feature that always or never is there, a topology that
@@ -265,7 +296,16 @@ pub fn build(
             cpus: topology.cpus,
         });
     }
-    let (name, wishes) = model.split_once(',').unwrap_or((model, ""));
+    let Wishes {
+        name,
+        without,
+        with,
+        hyperv,
+    } = Wishes::parse(model)?;
+    let absent = |wish: String| Error::Absent {
+        wish,
+        model: model.to_owned(),
+    };
     let mut leaves = supported.to_vec();
     leaves.retain(|l| !NEVER_LEAVES.contains(&l.leaf));
     for feature in NEVER.iter().filter_map(|n| named(n)) {
@@ -284,52 +324,77 @@ pub fn build(
         keep_only(model, &mut leaves);
         leaves.retain(|l| l.leaf != AVX10_LEAF);
     }
-    for wish in wishes.split(',').filter(|wish| !wish.is_empty()) {
-        match Wish::parse(wish)? {
-            Wish::Without(feature) => clear(&mut leaves, feature),
-            Wish::With(feature) if feature.is_in(supported) => set(&mut leaves, feature),
-            Wish::With(feature) => {
-                return Err(Error::Missing {
-                    name: model.to_owned(),
-                    missing: feature.name.to_owned(),
-                });
-            }
+    for feature in without {
+        clear(&mut leaves, feature);
+    }
+    for addition in with {
+        if !addition.give(&mut leaves, supported) {
+            return Err(absent(format!("+{}", addition.name)));
         }
     }
+    hyperv
+        .apply(&mut leaves, supported)
+        .map_err(|name| absent(name.to_owned()))?;
     trim_xsave(&mut leaves);
     topology::apply(&mut leaves, topology, cpu);
     leaves.sort_by_key(|l| (l.leaf, l.subleaf));
     Ok(leaves)
 }
 
-/// What stands behind a model's name.
-enum Wish {
+/// A model's name, and what stands behind it.
+struct Wishes<'a> {
+    name: &'a str,
     /// `-NAME`
-    Without(&'static Feature),
+    without: Vec<&'static Feature>,
     /// `+NAME`
-    With(&'static Feature),
+    with: Vec<&'static Addition>,
+    /// `hv-NAME`
+    hyperv: hyperv::Wanted,
 }
 
-impl Wish {
-    fn parse(wish: &str) -> Result<Self, Error> {
-        let among = |prefix, list: &[&str]| {
-            let name = wish.strip_prefix(prefix)?;
-            list.contains(&name).then(|| named(name)).flatten()
+impl<'a> Wishes<'a> {
+    fn parse(model: &'a str) -> Result<Self, Error> {
+        let (name, wishes) = model.split_once(',').unwrap_or((model, ""));
+        let mut parsed = Self {
+            name,
+            without: Vec::new(),
+            with: Vec::new(),
+            hyperv: hyperv::Wanted::default(),
         };
-        among('-', OPTIONAL)
-            .map(Self::Without)
-            .or_else(|| among('+', ADDITIONAL).map(Self::With))
-            .ok_or_else(|| Error::Wish {
-                wish: wish.to_owned(),
-                known: known_wishes(),
-            })
+        for wish in wishes.split(',').filter(|wish| !wish.is_empty()) {
+            if !parsed.take(wish) {
+                return Err(Error::Wish {
+                    wish: wish.to_owned(),
+                    known: known_wishes(),
+                });
+            }
+        }
+        parsed.hyperv.check()?;
+        Ok(parsed)
+    }
+
+    /// False if there is no such wish.
+    fn take(&mut self, wish: &str) -> bool {
+        let optional = |name: &str| OPTIONAL.contains(&name).then(|| named(name)).flatten();
+        if let Some(feature) = wish.strip_prefix('-').and_then(optional) {
+            self.without.push(feature);
+        } else if let Some(addition) = wish.strip_prefix('+').and_then(Addition::named) {
+            self.with.push(addition);
+        } else {
+            return self.hyperv.add(wish);
+        }
+        true
     }
 }
 
 fn known_wishes() -> String {
     let without = OPTIONAL.iter().map(|name| format!("-{name}"));
-    let with = ADDITIONAL.iter().map(|name| format!("+{name}"));
-    without.chain(with).collect::<Vec<_>>().join(", ")
+    let with = ADDITIONS.iter().map(|addition| format!("+{}", addition.name));
+    without
+        .chain(with)
+        .chain(hyperv::names())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn check_required(model: &Model, supported: &[CpuidLeaf]) -> Result<(), Error> {
@@ -395,14 +460,6 @@ fn clear(leaves: &mut [CpuidLeaf], feature: &Feature) {
     for leaf in leaves {
         if leaf.leaf == feature.leaf && leaf.subleaf.unwrap_or(0) == feature.subleaf {
             *feature.register.of_mut(leaf) &= !feature.mask();
-        }
-    }
-}
-
-fn set(leaves: &mut [CpuidLeaf], feature: &Feature) {
-    for leaf in leaves {
-        if leaf.leaf == feature.leaf && leaf.subleaf.unwrap_or(0) == feature.subleaf {
-            *feature.register.of_mut(leaf) |= feature.mask();
         }
     }
 }

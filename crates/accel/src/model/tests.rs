@@ -282,7 +282,7 @@ fn features_can_be_left_out_of_a_model() {
         "-",
         "-x2apic -pcid",
         "-pku",
-        "+svm",
+        "+monitor",
         "+",
     ] {
         let error = build(&format!("max,{wish}")).unwrap_err();
@@ -290,7 +290,9 @@ fn features_can_be_left_out_of_a_model() {
             error.to_string(),
             format!(
                 "--cpu cannot do \"{wish}\"; behind the model's name these are understood: -x2apic, \
-                 -tsc_deadline_timer, -pcid, -invpcid, -smep, -umip, +pku"
+                 -tsc_deadline_timer, -pcid, -invpcid, -smep, -umip, +pku, +svm, +vmx, +kvm-asyncpf, hv-relaxed, \
+                 hv-vapic, hv-vpindex, hv-runtime, hv-synic, hv-stimer, hv-stimer-direct, hv-time, hv-reset, \
+                 hv-frequencies, hv-tlbflush, hv-ipi, hv-spinlocks=RETRIES"
             )
         );
     }
@@ -319,6 +321,41 @@ fn protection_keys_come_with_their_state_to_who_asks_for_them() {
     }
     assert_eq!(
         build("max,-x2apic,+pku", &host).unwrap_err().to_string(),
-        "this host cannot offer the CPU model \"max,-x2apic,+pku\": it lacks pku; choose another model, or \"max\""
+        "what +pku in --cpu \"max,-x2apic,+pku\" asks for is not there: KVM has it on some hosts, the software CPU on none; \
+         leave it out"
     );
+}
+
+#[test]
+fn nested_virtualization_and_asynchronous_faults_are_for_who_asks_for_them() {
+    let mut host = everything();
+    host.push(leaf(0x8000_000a, 1, 8, 0, 9));
+    let built = |model: &str, host: &[CpuidLeaf]| build(model, host, Topology { cpus: 1 }, 0);
+    let plain = built("x86-64-v3", &host).unwrap();
+    assert!(!has_feature(&plain, "svm") && !has_feature(&plain, "vmx"));
+    assert!(find(&plain, 0x8000_000a, 0).is_none());
+    let svm = built("x86-64-v3,+svm", &host).unwrap();
+    assert!(has_feature(&svm, "svm") && !has_feature(&svm, "vmx"));
+    assert_eq!(find(&svm, 0x8000_000a, 0), host.last());
+    let vmx = built("max,+vmx", &host).unwrap();
+    assert!(has_feature(&vmx, "vmx") && !has_feature(&vmx, "svm"));
+    let faults = built("max,+kvm-asyncpf", &host).unwrap();
+    let offered = find(&faults, 0x4000_0001, 0).unwrap();
+    assert_eq!(
+        (offered.eax, offered.edx),
+        (PARAVIRTUAL_FEATURES | 1 << 4 | 1 << 14, 0)
+    );
+    // Without the interrupt there is none of it.
+    for leaf in host.iter_mut().filter(|l| l.leaf == 0x4000_0001) {
+        leaf.eax &= !(1 << 14);
+    }
+    let absent = |wish: &str| Error::Absent {
+        wish: wish.into(),
+        model: format!("max,{wish}"),
+    };
+    assert_eq!(
+        built("max,+kvm-asyncpf", &host).unwrap_err(),
+        absent("+kvm-asyncpf")
+    );
+    assert_eq!(built("max,+svm", &[]).unwrap_err(), absent("+svm"));
 }

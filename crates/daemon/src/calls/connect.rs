@@ -126,7 +126,9 @@ fn domain_capabilities(context: &Context<'_>, args: &DomainCapabilitiesArgs) -> 
         .transpose()
         .map_err(failed)?;
     let smm = ostler_vmm::has_system_management(device).map_err(|error| failed(error.to_string()))?;
-    Ok(host::capabilities::of_guests(kvm, smm))
+    // KVM that cannot be asked is KVM of which nothing more is known.
+    let supported = kvm.then(|| super::cpu::supported(context, true).unwrap_or_default());
+    Ok(host::capabilities::of_guests(supported.as_deref(), smm))
 }
 
 fn cpu_models(args: &CpuModelsArgs) -> Result<CpuModelsRet, RemoteError> {

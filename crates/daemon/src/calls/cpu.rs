@@ -1,5 +1,6 @@
 //! Calls about CPUs: whether one can be, and what several have in common. And foreign formats, of which there is none.
 
+use ostler_accel::CpuidLeaf;
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::NativeArgs;
 use ostler_libvirt::{Code, RemoteError};
@@ -34,13 +35,17 @@ pub(super) fn add(to: &mut Dispatcher) {
 
 /// What a guest can have on KVM, or on the software CPU.
 fn of_guests(context: &Context<'_>, kvm: bool) -> Result<Features, RemoteError> {
+    cpu::of_guests(&supported(context, kvm)?)
+}
+
+/// What KVM or the software CPU supports of CPUID.
+pub(super) fn supported(context: &Context<'_>, kvm: bool) -> Result<Vec<CpuidLeaf>, RemoteError> {
     let failed = |why: String| RemoteError::new(Code::OperationFailed, why);
     let device = kvm
         .then(|| context.shared.domains.kvm())
         .transpose()
         .map_err(failed)?;
-    let supported = ostler_vmm::supported_cpuid(device).map_err(|error| failed(error.to_string()))?;
-    cpu::of_guests(&supported)
+    ostler_vmm::supported_cpuid(device).map_err(|error| failed(error.to_string()))
 }
 
 /// `virCPUCompareResult`.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ostler_accel::model;
+use ostler_accel::{CpuidLeaf, model};
 use ostler_launch::firmware;
 use ostler_libvirt::types::Uuid;
 use ostler_libvirt_xml::capabilities::{Cell, Guests, Host, HostCpu};
@@ -71,8 +71,9 @@ fn cell(node: u32, cpus: &[u32]) -> Cell {
     }
 }
 
-/// `<domainCapabilities>` of guests on KVM or the software CPU, with (`smm`) or without system management mode.
-pub fn of_guests(kvm: bool, smm: bool) -> String {
+/// `<domainCapabilities>` of guests on KVM, where it supports these leaves, or the software CPU, with (`smm`) or without system
+/// management mode.
+pub fn of_guests(kvm: Option<&[CpuidLeaf]>, smm: bool) -> String {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     let (bios, uefi) = firmware::found();
     let mut kinds = Vec::new();
@@ -85,7 +86,7 @@ pub fn of_guests(kvm: bool, smm: bool) -> String {
     }
     let capabilities = DomainCapabilities {
         emulator: emulator(),
-        kvm,
+        kvm: kvm.is_some(),
         machine: default_machine(),
         max_cpus: MAX_CPUS,
         firmware: kinds,
@@ -106,7 +107,18 @@ pub fn of_guests(kvm: bool, smm: bool) -> String {
             Some(_) => texts(&["virtiofs"]),
             None => Vec::new(),
         },
+        hyperv: kvm.map_or_else(Vec::new, enlightenments),
         channel: texts(&["pty", "unix"]),
     };
     capabilities.xml()
+}
+
+/// The elements of `<hyperv>` that a guest can have of an accelerator that supports these leaves.
+fn enlightenments(supported: &[CpuidLeaf]) -> Vec<String> {
+    // Two are no elements of their own: a kind of timer, and the clock, which is a `<timer>`.
+    model::hyperv::names_in(supported)
+        .filter_map(|name| name.strip_prefix("hv-"))
+        .filter(|name| !matches!(*name, "stimer-direct" | "time"))
+        .map(str::to_owned)
+        .collect()
 }

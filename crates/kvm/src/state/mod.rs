@@ -24,6 +24,7 @@
 
 mod events;
 mod msrs;
+pub mod nested;
 mod registers;
 
 use std::sync::PoisonError;
@@ -33,7 +34,7 @@ use kvm_ioctls::VcpuFd;
 use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE, Msr, SmmState};
 
 pub use events::{drop_exception, inject_external, is_started, mp_state, ready_for_external};
-pub use msrs::{ResetMsrs, supported as supported_msrs};
+pub use msrs::{Msrs, supported as supported_msrs};
 
 use crate::sys;
 use crate::vm::Shared;
@@ -122,7 +123,7 @@ pub fn set_registers(fd: &VcpuFd, vm: &Shared, state: &CpuState) -> Result<(), E
 }
 
 /// Reads the whole state.
-pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Error> {
+pub fn save(fd: &VcpuFd, vm: &Shared, msrs: &Msrs) -> Result<CpuState, Error> {
     let mp = events::mp_state(fd)?;
     let mut state = read_registers(fd, vm)?;
     state.mp = mp;
@@ -130,7 +131,7 @@ pub fn save(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs) -> Result<CpuState, Err
         &fd.get_lapic()
             .map_err(|e| Error::host("read a vCPU's local APIC", e))?,
     );
-    state.msrs = reset.without_untouched(msrs::read(fd, &vm.msrs)?);
+    state.msrs = msrs.read(fd)?;
     let (pending, smm) = events::read_all(fd)?;
     state.events = pending;
     if vm.has_smm() {
@@ -163,7 +164,7 @@ fn read_registers(fd: &VcpuFd, vm: &Shared) -> Result<CpuState, Error> {
 }
 
 /// Replaces the whole state. An SMI that waits for the vCPU to be started is the caller's: KVM takes none then.
-pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) -> Result<(), Error> {
+pub fn restore(fd: &VcpuFd, vm: &Shared, msrs: &Msrs, state: &CpuState) -> Result<(), Error> {
     check_smm(vm.has_smm(), state)?;
     let smm = vm.has_smm().then(|| SmmState {
         pending: state.smm.pending && is_started(state.mp),
@@ -183,7 +184,7 @@ pub fn restore(fd: &VcpuFd, vm: &Shared, reset: &ResetMsrs, state: &CpuState) ->
     write_xsave(fd, vm, &state.xsave)?;
     fd.set_debug_regs(&debug_registers(state))
         .map_err(|e| Error::host("set a vCPU's debug registers", e))?;
-    let (early, late) = msrs::groups(reset, &state.msrs, &vm.msrs);
+    let (early, late) = msrs.groups(&state.msrs);
     write_msrs_with_tsc(fd, vm, &early)?;
     fd.set_lapic(&registers::lapic(state))
         .map_err(|e| Error::host("set a vCPU's local APIC", e))?;

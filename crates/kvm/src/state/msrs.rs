@@ -1,8 +1,9 @@
 //! Model-specific registers: which belong to a vCPU's state, and in which order they are set.
 
-use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_bindings::{Msrs as Table, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
-use ostler_accel::{Error, Msr};
+use ostler_accel::model::hyperv;
+use ostler_accel::{CpuidLeaf, Error, Msr};
 
 pub const TSC: u32 = 0x10;
 pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
@@ -25,6 +26,9 @@ const STATE_MSRS: &[(u32, u32)] = &[
     (0xc001_0015, 0xc001_0015),
     (0xc001_011f, 0xc001_011f),
     (0xc001_1029, 0xc001_1029),
+    // SVM: the host's saved state, the scale of a guest's TSC.
+    (0xc001_0117, 0xc001_0117),
+    (0xc000_0104, 0xc000_0104),
     // System calls.
     (0x174, 0x176),
     (0xc000_0081, 0xc000_0084),
@@ -50,6 +54,23 @@ const STATE_MSRS: &[(u32, u32)] = &[
     (TSC_DEADLINE, TSC_DEADLINE),
 ];
 
+/// Those of Hyper-V's interface (Hypervisor Top Level Functional Specification 6.0b, appendix C), of vCPUs that show it. After
+/// KVM's own: its end of an interrupt and that of the page of virtual processors are one, which the latter decides then.
+const HYPERV_MSRS: &[(u32, u32)] = &[
+    // The guest's identity before its hypercall page; the virtual processor's index; its run time; the page of the reference TSC.
+    (0x4000_0000, 0x4000_0002),
+    (0x4000_0010, 0x4000_0010),
+    (0x4000_0021, 0x4000_0021),
+    // The page of virtual processors.
+    (0x4000_0073, 0x4000_0073),
+    // The synthetic interrupt controller: its pages and sources, then the switch.
+    (0x4000_0082, 0x4000_0083),
+    (0x4000_0090, 0x4000_009f),
+    (0x4000_0080, 0x4000_0080),
+    // Synthetic timers: configuration and count of each.
+    (0x4000_00b0, 0x4000_00b7),
+];
+
 /// The MSRs that instructions use by themselves: the TSC, SYSENTER, SYSCALL, SWAPGS, RDTSCP and RDPID. FS and GS base and EFER
 /// are among the special registers.
 pub const INSTRUCTION_MSRS: [u32; 10] = [
@@ -73,21 +94,56 @@ pub fn smbase(base: u32) -> Msr {
     }
 }
 
-/// Values after RESET, for those that a state does not mention.
-pub struct ResetMsrs(Vec<Msr>);
+/// The MSRs of one vCPU's state.
+pub struct Msrs {
+    /// In the order in which they are set.
+    order: Vec<u32>,
+    /// Values after RESET, for those that a state does not mention.
+    reset: Vec<Msr>,
+}
 
-impl ResetMsrs {
-    /// Reads them from a fresh vCPU.
-    pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Self, Error> {
-        read(fd, indices).map(Self)
+impl Msrs {
+    /// Those of the fresh vCPU `fd`, which answers CPUID by `cpuid`: `known` of all vCPUs, and what it has besides.
+    pub fn of(fd: &VcpuFd, known: &[u32], cpuid: &[CpuidLeaf]) -> Result<Self, Error> {
+        let order = in_order(known, hyperv::is_shown(cpuid));
+        let reset = read(fd, &order)?;
+        Ok(Self { order, reset })
     }
 
-    /// `msrs` without those that are as after RESET: a restore gives them that value unasked, and the other accelerator
+    /// Their values, without those that are as after RESET: a restore gives them that value unasked, and the other accelerator
     /// need not know them.
-    pub fn without_untouched(&self, mut msrs: Vec<Msr>) -> Vec<Msr> {
-        msrs.retain(|msr| msr.index == TSC || !self.0.contains(msr));
-        msrs
+    pub fn read(&self, fd: &VcpuFd) -> Result<Vec<Msr>, Error> {
+        let mut msrs = read(fd, &self.order)?;
+        msrs.retain(|msr| msr.index == TSC || !self.reset.contains(msr));
+        Ok(msrs)
     }
+
+    /// What is to be set before the LAPIC, and after it: the state's MSRs in order, then those that only the state
+    /// knows, and the reset values of those that the state does not mention. The TSC runs on where it is not mentioned.
+    pub fn groups(&self, state: &[Msr]) -> (Vec<Msr>, Vec<Msr>) {
+        let value = |index: u32| {
+            let mentioned = state.iter().find(|msr| msr.index == index);
+            let unmentioned = self.reset.iter().find(|msr| msr.index == index && index != TSC);
+            mentioned.or(unmentioned).copied()
+        };
+        let foreign = state
+            .iter()
+            .filter(|msr| !self.order.contains(&msr.index) && msr.index != TSC_DEADLINE)
+            .copied();
+        let early = foreign.chain(
+            self.order
+                .iter()
+                .filter(|&&index| index != TSC_DEADLINE)
+                .filter_map(|&i| value(i)),
+        );
+        (early.collect(), value(TSC_DEADLINE).into_iter().collect())
+    }
+}
+
+fn in_order(known: &[u32], with_hyperv: bool) -> Vec<u32> {
+    let further = if with_hyperv { HYPERV_MSRS } else { &[] };
+    let further = further.iter().flat_map(|&(first, last)| first..=last);
+    known.iter().copied().chain(further).collect()
 }
 
 /// The state's MSRs that this KVM can save, in order.
@@ -133,27 +189,6 @@ pub fn read(fd: &VcpuFd, indices: &[u32]) -> Result<Vec<Msr>, Error> {
     Ok(result)
 }
 
-/// What is to be set before the LAPIC, and after it: the state's MSRs in KVM's order, then those that only the state
-/// knows, and the reset values of those that the state does not mention. The TSC runs on where it is not mentioned.
-pub fn groups(reset: &ResetMsrs, state: &[Msr], order: &[u32]) -> (Vec<Msr>, Vec<Msr>) {
-    let value = |index: u32| {
-        let mentioned = state.iter().find(|msr| msr.index == index);
-        let unmentioned = reset.0.iter().find(|msr| msr.index == index && index != TSC);
-        mentioned.or(unmentioned).copied()
-    };
-    let foreign = state
-        .iter()
-        .filter(|msr| !order.contains(&msr.index) && msr.index != TSC_DEADLINE)
-        .copied();
-    let early = foreign.chain(
-        order
-            .iter()
-            .filter(|&&index| index != TSC_DEADLINE)
-            .filter_map(|&i| value(i)),
-    );
-    (early.collect(), value(TSC_DEADLINE).into_iter().collect())
-}
-
 /// Sets `msrs` in order. One that KVM refuses is an error, unless it is zero: then the guest misses nothing.
 pub fn write(fd: &VcpuFd, msrs: &[Msr]) -> Result<(), Error> {
     let mut rest = msrs;
@@ -190,8 +225,8 @@ pub fn far_from(tsc: Msr) -> Msr {
     }
 }
 
-fn table(entries: &[kvm_msr_entry]) -> Result<Msrs, Error> {
-    Msrs::from_entries(entries)
+fn table(entries: &[kvm_msr_entry]) -> Result<Table, Error> {
+    Table::from_entries(entries)
         .map_err(|_| Error::BadState(format!("{} MSRs are more than KVM sets at once", entries.len())))
 }
 
@@ -206,14 +241,18 @@ mod tests {
     #[test]
     fn msrs_are_set_in_order_with_the_deadline_after_the_lapic() {
         let order = [0x174, TSC, 0x4b56_4d01, TSC_DEADLINE];
-        let reset = ResetMsrs(order.iter().map(|&index| msr(index, 0)).collect());
+        let reset = order.iter().map(|&index| msr(index, 0)).collect();
+        let msrs = Msrs {
+            order: order.to_vec(),
+            reset,
+        };
         let state = [
             msr(TSC_DEADLINE, 9),
             msr(TSC, 5),
             msr(0x4b56_4d01, 3),
             msr(0x999, 1),
         ];
-        let (early, late) = groups(&reset, &state, &order);
+        let (early, late) = msrs.groups(&state);
         assert_eq!(
             early,
             [msr(0x999, 1), msr(0x174, 0), msr(TSC, 5), msr(0x4b56_4d01, 3)]
@@ -224,9 +263,28 @@ mod tests {
     #[test]
     fn a_state_without_msrs_resets_them_but_lets_the_tsc_run() {
         let order = [0x174, TSC, 0x4b56_4d01];
-        let reset = ResetMsrs(vec![msr(0x174, 0), msr(TSC, 77), msr(0x4b56_4d01, 0)]);
-        let (early, late) = groups(&reset, &[], &order);
+        let reset = vec![msr(0x174, 0), msr(TSC, 77), msr(0x4b56_4d01, 0)];
+        let msrs = Msrs {
+            order: order.to_vec(),
+            reset,
+        };
+        let (early, late) = msrs.groups(&[]);
         assert_eq!(early, [msr(0x174, 0), msr(0x4b56_4d01, 0)]);
         assert!(late.is_empty());
+    }
+
+    #[test]
+    fn only_who_shows_hypervs_interface_has_its_registers() {
+        let known = [TSC, 0x4b56_4d04];
+        assert_eq!(in_order(&known, false), known);
+        let all = in_order(&known, true);
+        assert_eq!(all[..2], known, "behind KVM's own");
+        let place = |index| all.iter().position(|&i| i == index).unwrap();
+        assert!(
+            place(0x4000_0000) < place(0x4000_0001),
+            "the page needs the identity"
+        );
+        assert!(place(0x4000_009f) < place(0x4000_0080), "the switch comes last");
+        assert_eq!(all.len(), 2 + 3 + 3 + 2 + 16 + 1 + 8);
     }
 }

@@ -20,11 +20,21 @@ const ROWS: &[Row] = &[
     honoured("@timezone", "", "a name of the zone database"),
     kept(
         "timer@name",
-        "rtc|pit|hpet|tsc|kvmclock|hypervclock|platform",
+        "rtc|pit|hpet|tsc|kvmclock|platform",
         "timers are those of the platform, and tick as they do",
     ),
+    honoured(
+        "timer@name",
+        "hypervclock",
+        "the clock of Hyper-V's interface, unless it is not `present`; on KVM alone",
+    ),
     refused("timer@name", "", "of other architectures"),
-    kept("timer@{track,tickpolicy,frequency,mode,present}", "", ""),
+    honoured(
+        "timer@present",
+        "yes|no",
+        "whether there is a `hypervclock`; the others stay",
+    ),
+    kept("timer@{track,tickpolicy,frequency,mode}", "", ""),
     kept("timer/catchup@{threshold,slew,limit}", "", ""),
 ];
 

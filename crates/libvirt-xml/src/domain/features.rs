@@ -3,8 +3,6 @@
 use crate::table::{Family, Row, honoured, kept, refused};
 use crate::tree::Element;
 
-const HYPERV: &str = "Hyper-V's interface is not shown; guests do without it";
-
 const ROWS: &[Row] = &[
     kept("pae", "", "always there"),
     honoured("acpi", "", "ACPI tables"),
@@ -15,9 +13,9 @@ const ROWS: &[Row] = &[
     ),
     kept("apic@eoi", "on|off", "the accelerator decides"),
     kept("hap", "", "the accelerator decides").whole(),
-    kept("viridian", "", HYPERV),
+    kept("viridian", "", "of another hypervisor"),
     kept("privnet", "", "of containers"),
-    kept("hyperv", "", HYPERV).whole(),
+    honoured("hyperv", "", "Hyper-V's interface, as far as it is asked for"),
     kept("kvm/hidden@state", "off", ""),
     refused(
         "kvm/hidden@state",

@@ -7,6 +7,7 @@ mod edit;
 mod features;
 mod fill;
 mod general;
+mod hyperv;
 mod life;
 mod memory;
 mod os;
@@ -29,6 +30,7 @@ pub use features::Features;
 pub use fill::Live;
 pub(crate) use fill::sort;
 pub use general::DomainType;
+pub use hyperv::Enlightenment;
 pub use life::{Action, Life};
 pub use memory::Memory;
 pub use os::{BootDevice, Firmware, Kernel, Nvram, Os};
@@ -48,6 +50,7 @@ pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         &tuning::FAMILY,
         &os::FAMILY,
         &features::FAMILY,
+        &hyperv::FAMILY,
         &cpu::FAMILY,
         &clock::FAMILY,
         &life::FAMILY,
@@ -98,6 +101,8 @@ pub struct DomainModel {
     pub os: Os,
     /// Features of the machine.
     pub features: Features,
+    /// What the guest sees of Hyper-V's interface.
+    pub hyperv: Vec<Enlightenment>,
     /// The CPU that it sees.
     pub cpu: Cpu,
     /// Its clock.
@@ -277,6 +282,7 @@ impl DomainModel {
             io_weight: tuning::io_weight(root)?,
             os: Os::read(root)?,
             features: Features::read(root),
+            hyperv: Enlightenment::read(root)?,
             clock: Clock::read(root)?,
             life: Life::read(root),
             devices: Devices::read(root)?,

@@ -3,6 +3,7 @@
 
 mod boot;
 mod cards;
+mod cpu;
 mod disks;
 mod memory_device;
 mod sockets;
@@ -100,7 +101,7 @@ impl Plan {
         Ok(Self {
             kvm: model.kind == xml::DomainType::Kvm,
             machine: model.os.machine.clone(),
-            cpu_model: cpu_model(model)?,
+            cpu_model: cpu::model(model)?,
             memory: definition.ram(),
             huge_pages: model.memory.huge_pages,
             memory_device: memory_device::pluggable(devices)?,
@@ -138,52 +139,6 @@ fn memory(model: &xml::Domain) -> Result<(), Lacks> {
         return Err("<currentMemory> below <memory> needs a <memballoon>".into());
     }
     Ok(())
-}
-
-/// Whether a model that is named, with what it is to be without, has a feature by its name alone.
-fn promises(model: &str, feature: &str) -> bool {
-    let (name, _) = model.split_once(',').unwrap_or((model, ""));
-    let feature = feature.replace(['-', '.'], "_");
-    let promised = ostler_accel::model::promises(name);
-    promised.is_some_and(|promised| promised.contains(&feature.as_str()))
-}
-
-/// The model by its name, without the features that are disabled.
-fn cpu_model(model: &xml::Domain) -> Result<String, Lacks> {
-    let cpu = &model.cpu;
-    let mut name = match &cpu.mode {
-        xml::CpuMode::Custom { model, .. } => model.clone(),
-        xml::CpuMode::HostModel | xml::CpuMode::HostPassthrough | xml::CpuMode::Maximum => "max".into(),
-    };
-    let known = ostler_accel::model::names();
-    if !known.contains(&name.as_str()) {
-        return Err(format!(
-            "there is no CPU model '{name}'; there are {}, and the modes host-model, host-passthrough and maximum",
-            known.join(", ")
-        ));
-    }
-    for feature in &cpu.features {
-        match feature.policy {
-            xml::FeaturePolicy::Disable => name.push_str(&format!(",-{}", feature.name.replace('-', "_"))),
-            // What the accelerator has is shown anyway.
-            xml::FeaturePolicy::Optional => {}
-            xml::FeaturePolicy::Require if promises(&name, &feature.name) => {}
-            _ => {
-                return Err(format!(
-                    "the CPU feature '{}' cannot be required, forced or forbidden; only disabled",
-                    feature.name
-                ));
-            }
-        }
-    }
-    if let Some(topology) = &cpu.topology
-        && (topology.sockets, topology.dies, topology.threads) != (1, 1, 1)
-    {
-        return Err(
-            "the CPUs are cores of one socket: the <topology> must have 1 socket, 1 die and 1 thread".into(),
-        );
-    }
-    Ok(name)
 }
 
 fn clock(model: &xml::Domain) -> Result<(), Lacks> {

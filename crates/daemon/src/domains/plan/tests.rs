@@ -356,3 +356,75 @@ fn memory_devices_are_apart_from_what_a_guest_starts_with() {
     let said = of(large, &grows(4096, 2)).unwrap_err();
     assert!(said.contains("blocks of 4 MiB"), "{said}");
 }
+
+/// The same guest with these features and timers, on KVM or not.
+fn of_windows(kind: &str, features: &str, clock: &str) -> Result<Plan, String> {
+    let more = format!("<features>{features}</features><clock offset='utc'>{clock}</clock><devices>");
+    plan(
+        &XML.replacen("type='qemu'", &format!("type='{kind}'"), 1)
+            .replacen("<devices>", &more, 1),
+    )
+}
+
+#[test]
+fn hypervs_interface_is_shown_on_kvm_as_it_is_asked_for() {
+    let features = "<hyperv mode='custom'><relaxed state='on'/><vapic state='on'/><vpindex state='on'/>\
+                    <spinlocks state='on' retries='8191'/><synic state='on'/>\
+                    <stimer state='on'><direct state='on'/></stimer><ipi state='off'/></hyperv>";
+    let clock = "<timer name='hypervclock' present='yes'/>";
+    assert_eq!(
+        of_windows("kvm", features, clock).unwrap().cpu_model,
+        "max,hv-relaxed,hv-vapic,hv-vpindex,hv-synic,hv-stimer,hv-spinlocks=8191,hv-stimer-direct,hv-time"
+    );
+    assert_eq!(of_windows("kvm", "<hyperv/>", "").unwrap().cpu_model, "max");
+    assert_eq!(
+        of_windows("kvm", features, "").unwrap_err(),
+        "hv-stimer of a CPU model needs hv-time besides"
+    );
+    let off = "<hyperv><relaxed state='off'/></hyperv>";
+    assert_eq!(of_windows("qemu", off, "").unwrap().cpu_model, "max");
+    for (features, clock, what) in [
+        (features, "", "<relaxed> of <hyperv>"),
+        ("", clock, "the <timer> 'hypervclock'"),
+    ] {
+        assert_eq!(
+            of_windows("qemu", features, clock).unwrap_err(),
+            format!("{what} is there on KVM alone: leave it out, or make the domain one of type='kvm'")
+        );
+    }
+}
+
+/// What virt-install writes for Windows 10.
+#[test]
+fn a_guest_of_virt_installs_for_windows_starts_on_kvm_with_its_clock_at_utc() {
+    let written = include_str!("../../../../libvirt-xml/tests/data/virt-install/windows.xml");
+    assert_eq!(
+        plan(written).unwrap_err(),
+        "the real-time clock shows UTC: the <clock> must have the offset 'utc'"
+    );
+    let at_utc = written.replacen("localtime", "utc", 1);
+    let model = plan(&at_utc).unwrap().cpu_model;
+    assert_eq!(model, "max,hv-relaxed,hv-vapic,hv-spinlocks=8191,hv-time");
+    let by_software = at_utc.replacen("\"kvm\"", "\"qemu\"", 1);
+    assert!(
+        plan(&by_software)
+            .unwrap_err()
+            .starts_with("<relaxed> of <hyperv> is there on KVM alone")
+    );
+}
+
+#[test]
+fn what_kvm_alone_has_can_be_required_on_kvm() {
+    let with = |kind: &str| {
+        let cpu = "<cpu mode='host-passthrough'><feature policy='require' name='svm'/></cpu><devices>";
+        plan(
+            &XML.replacen("type='qemu'", &format!("type='{kind}'"), 1)
+                .replacen("<devices>", cpu, 1),
+        )
+    };
+    assert_eq!(with("kvm").unwrap().cpu_model, "max,+svm");
+    assert_eq!(
+        with("qemu").unwrap_err(),
+        "the CPU feature 'svm' is there on KVM alone: leave it out, or make the domain one of type='kvm'"
+    );
+}

@@ -83,8 +83,8 @@ pub struct RunArgs {
     /// the start.
     #[arg(long, value_name = "SIZE", value_parser = parse_huge_pages)]
     pub huge_pages: Option<u64>,
-    /// CPU model; `ostler doctor` lists those of this host. `max,-x2apic` leaves a feature out, `max,+pku` adds one (KVM
-    /// only).
+    /// CPU model; `ostler doctor` lists those of this host. `max,-x2apic` leaves a feature out. KVM alone can add some: `max,+svm`
+    /// (or vmx, pku, kvm-asyncpf), and Hyper-V's interface, as `max,hv-relaxed,hv-time`.
     #[arg(long, value_name = "MODEL", default_value = "max")]
     pub cpu: String,
     /// What runs the guest's instructions.
