@@ -2,10 +2,10 @@
 
 use ostler_libvirt::procedures::{
     EVENT_BALLOON, EVENT_DEVICE_ADDED, EVENT_DEVICE_REMOVED, EVENT_LIFECYCLE, EVENT_MEMORY_DEVICE,
-    EVENT_METADATA, EVENT_REBOOT, EVENT_TRAY, EVENT_WATCHDOG,
+    EVENT_METADATA, EVENT_PM_SUSPEND, EVENT_PM_WAKEUP, EVENT_REBOOT, EVENT_TRAY, EVENT_WATCHDOG,
 };
 use ostler_libvirt::types::{
-    BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MemoryDeviceMessage, MetadataMessage,
+    BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MemoryDeviceMessage, MetadataMessage, PmMessage,
     RebootMessage, TrayMessage, Uuid, WatchdogMessage,
 };
 use ostler_libvirt::{Encode, RemoteError};
@@ -19,6 +19,8 @@ pub const LIFECYCLE: i32 = 0;
 const REBOOT: i32 = 1;
 const WATCHDOG: i32 = 3;
 const TRAY: i32 = 10;
+const PM_WAKEUP: i32 = 11;
+const PM_SUSPEND: i32 = 12;
 const BALLOON: i32 = 13;
 const DEVICE_REMOVED: i32 = 15;
 const DEVICE_ADDED: i32 = 19;
@@ -37,6 +39,7 @@ pub enum Lifecycle {
     Undefined,
     UndefinedRenamed,
     StartedBooted,
+    StartedWakeup,
     SuspendedPaused,
     ResumedUnpaused,
     StoppedShutdown,
@@ -45,6 +48,7 @@ pub enum Lifecycle {
     StoppedFailed,
     ShutdownByGuest,
     ShutdownByHost,
+    PmSuspended,
     CrashedPanicked,
 }
 
@@ -57,6 +61,7 @@ impl Lifecycle {
             Self::Undefined => (1, 0),
             Self::UndefinedRenamed => (1, 1),
             Self::StartedBooted => (2, 0),
+            Self::StartedWakeup => (2, 4),
             Self::SuspendedPaused => (3, 0),
             Self::ResumedUnpaused => (4, 0),
             Self::StoppedShutdown => (5, 0),
@@ -65,6 +70,7 @@ impl Lifecycle {
             Self::StoppedFailed => (5, 5),
             Self::ShutdownByGuest => (6, 1),
             Self::ShutdownByHost => (6, 2),
+            Self::PmSuspended => (7, 0),
             Self::CrashedPanicked => (8, 0),
         }
     }
@@ -115,6 +121,19 @@ impl Events {
     pub fn reboot(&self, domain: &Domain) {
         self.tell(REBOOT, EVENT_REBOOT, domain, |callback| RebootMessage {
             callback,
+            domain: domain.clone(),
+        });
+    }
+
+    /// Tells that a guest went to sleep, or woke up.
+    pub fn sleep(&self, domain: &Domain, asleep: bool) {
+        let (event, procedure) = match asleep {
+            true => (PM_SUSPEND, EVENT_PM_SUSPEND),
+            false => (PM_WAKEUP, EVENT_PM_WAKEUP),
+        };
+        self.tell(event, procedure, domain, |callback| PmMessage {
+            callback,
+            reason: 0,
             domain: domain.clone(),
         });
     }

@@ -259,10 +259,12 @@ procedures! {
         258 DOMAIN_SHUTDOWN_FLAGS DomainShutdownFlags(DomainFlagsArgs) -> (), Writes;
         259 STORAGE_VOL_WIPE_PATTERN StorageVolWipePattern(VolumeWipeArgs) -> (), Writes;
         260 STORAGE_VOL_RESIZE StorageVolResize(VolumeResizeArgs) -> (), Writes;
+        261 DOMAIN_PM_SUSPEND_FOR_DURATION DomainPmSuspendForDuration(PmSuspendArgs) -> (), Writes;
         262 DOMAIN_GET_CPU_STATS DomainGetCpuStats(CpuStatsArgs) -> Parameters<2048>, Reads;
         263 DOMAIN_GET_DISK_ERRORS DomainGetDiskErrors(DiskErrorsArgs) -> DiskErrors, Reads;
         264 DOMAIN_SET_METADATA DomainSetMetadata(SetMetadataArgs) -> (), Writes;
         265 DOMAIN_GET_METADATA DomainGetMetadata(GetMetadataArgs) -> String, Reads;
+        267 DOMAIN_PM_WAKEUP DomainPmWakeup(DomainFlagsArgs) -> (), Writes;
         273 CONNECT_LIST_ALL_DOMAINS ConnectListAllDomains(ListAllArgs) -> ListAllDomainsRet, Reads;
         277 DOMAIN_GET_HOSTNAME DomainGetHostname(DomainFlagsArgs) -> String, Writes;
         279 DOMAIN_PIN_EMULATOR DomainPinEmulator(PinEmulatorArgs) -> (), Writes;
@@ -344,6 +346,10 @@ pub const EVENT_REBOOT: i32 = 319;
 pub const EVENT_WATCHDOG: i32 = 321;
 /// Procedure of the event that the tray of a drive moved: [`TrayMessage`].
 pub const EVENT_TRAY: i32 = 328;
+/// Procedure of the event that a guest woke up: [`PmMessage`].
+pub const EVENT_PM_WAKEUP: i32 = 329;
+/// Procedure of the event that a guest went to sleep: [`PmMessage`].
+pub const EVENT_PM_SUSPEND: i32 = 330;
 /// Procedure of the event that a balloon has another size: [`BalloonMessage`].
 pub const EVENT_BALLOON: i32 = 331;
 /// Procedure of the event that a device is gone: [`DeviceMessage`].

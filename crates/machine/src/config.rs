@@ -39,6 +39,10 @@ impl MachineType {
 pub enum MachineEvent {
     /// The guest switched the power off (ACPI S5).
     PowerOff,
+    /// The guest went to sleep (ACPI S3): the vCPU that wrote this is to execute nothing any more, the others are to be paused.
+    Suspend,
+    /// The clock's alarm or the power button ends the sleep: pause the vCPUs, call [`crate::Machine::wake`], load the boot states.
+    WakeUp,
     /// The guest asked for a reset: pause the vCPUs, call [`crate::Machine::reset`], load the boot states.
     Reset,
     /// The guest's kernel says that it panicked (pvpanic).
@@ -51,8 +55,8 @@ pub enum MachineEvent {
     DebugExit(u32),
 }
 
-/// Receives machine events. Called on a vCPU's thread in the middle of a port write, or on that of the timers: note it, kick,
-/// return.
+/// Receives machine events. Called on a vCPU's thread in the middle of a port write, or on that of the timers, and with a chip's lock
+/// held: note it, kick, return, and ask the machine nothing.
 pub trait MachineEvents: Send + Sync {
     /// `event` happened.
     fn notify(&self, event: MachineEvent);
@@ -108,6 +112,8 @@ pub struct MachineConfig {
     pub watchdog: bool,
     /// The VM generation ID, as its bytes are in memory; without one there is no such device.
     pub generation_id: Option<[u8; 16]>,
+    /// Whether the guest can sleep (ACPI S3).
+    pub suspend: bool,
     /// Outside end of COM1; without one the port has no device.
     pub serial: Option<Arc<dyn SerialBackend>>,
     /// Who hears of power-off, reset, panic.

@@ -6,7 +6,7 @@
 //! A chip is a pure state machine (`chips/pit.rs`, `interrupts/pic.rs`, ...) that knows registers and time given as
 //! arguments; its glue to the bus, to interrupt lines and to timers is in a file of its own (`chips/pit_bus.rs`, ...).
 //!
-//! Lock order: a chip's lock, then the interrupt router's, then the timers'. The router calls the accelerator for
+//! Lock order: the clock's lock, then power management's, which its alarm wakes; a chip's lock, then the interrupt router's, then the timers'. The router calls the accelerator for
 //! deliveries after it has let its lock go, and no one calls a chip while holding the router's or the timers' lock.
 
 mod boot;

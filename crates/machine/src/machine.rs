@@ -2,7 +2,8 @@
 //!
 //! [`Machine::build`] loads the kernel and leaves every chip as firmware would; the owner makes the vCPUs and gives each
 //! its [`Machine::boot_state`]. After [`crate::MachineEvent::Reset`] the owner pauses all vCPUs, calls
-//! [`Machine::reset`], and gives the boot states again. All other methods may be called from any thread at any time.
+//! [`Machine::reset`], and gives the boot states again; after [`crate::MachineEvent::WakeUp`] it does the same with
+//! [`Machine::wake`]. All other methods may be called from any thread at any time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,6 +38,9 @@ use crate::{Error, MachineType};
 /// Inputs of the second 8259 that are level-triggered after boot: the SCI and the PIRQs' (9, 10, 11).
 const LEVEL_INPUTS: u8 = 0x0e;
 
+/// Where what real mode reaches ends: no waking vector is beyond.
+const CONVENTIONAL_END: u32 = 1 << 20;
+
 /// The chips that the life cycle reaches.
 pub(crate) struct Chips {
     pub router: Arc<Router>,
@@ -65,6 +69,8 @@ pub struct Machine {
     pub(crate) boot: Option<Arc<BootSource>>,
     /// There is a display with VGA.
     pub(crate) has_vga: bool,
+    /// There is the sleep state S3.
+    pub(crate) suspend: bool,
     /// What loads everything else instead.
     pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
@@ -134,7 +140,7 @@ impl Machine {
         &self.memory
     }
 
-    /// The state in which CPU `cpu` starts after a build or a reset; all but CPU 0 wait for a start-up IPI.
+    /// The state in which CPU `cpu` starts after a build, a reset or a sleep; all but CPU 0 wait for a start-up IPI.
     pub fn boot_state(&self, cpu: u32) -> CpuState {
         if let Some(firmware) = &self.firmware {
             firmware.boot_state(cpu)
@@ -173,6 +179,17 @@ impl Machine {
     /// Presses the power button: the guest hears of it by ACPI, if it listens.
     pub fn power_button(&self) {
         self.chips.pm.press_power_button();
+    }
+
+    /// True if the guest can sleep (ACPI S3).
+    pub fn can_suspend(&self) -> bool {
+        self.suspend
+    }
+
+    /// True while the guest sleeps. The write that puts it to sleep is over by then: the vCPU that wrote looks here, and executes
+    /// nothing until it has another state.
+    pub fn is_asleep(&self) -> bool {
+        self.chips.pm.is_asleep()
     }
 
     /// Presses keys of the keyboard together, and releases them after `time`; one call after the other. False if too many calls
@@ -238,25 +255,62 @@ impl Machine {
 
     /// Brings every chip to its reset state, and loads the kernel again unless firmware does. All vCPUs must be paused.
     pub fn reset(&self) -> Result<(), Error> {
-        let chips = &self.chips;
-        chips.root.reset();
-        if let Some(port) = &chips.serial {
-            port.reset();
-        }
         self.cpus.access(CpuHotplug::reset);
-        let present = self.cpus.present().iter().filter(|present| **present).count() as u32;
-        chips.fw_cfg.reset();
-        chips.fw_cfg.set_cpus(present);
-        chips.keyboard.reset();
-        chips.pm.reset();
-        chips.rtc.reset();
-        chips.rtc.set_cpus(present);
-        chips.router.reset();
-        chips.pit.reset();
+        self.chips.pm.reset();
+        self.chips.root.reset();
+        self.reset_chips();
         if let Some(firmware) = &self.firmware {
             firmware.reset();
         }
         self.start_over()
+    }
+
+    /// Ends the guest's sleep: every chip comes to its reset state, memory is as it was. All vCPUs must be paused. CPU 0 starts in
+    /// the firmware, or without one where the guest wants to be woken; the guest's drivers set their devices up again. A guest that
+    /// did not say where it wants to be woken starts anew.
+    pub fn wake(&self) -> Result<(), Error> {
+        let chips = &self.chips;
+        chips.pm.wake();
+        chips.host_bridge.keeping_shadow(|| chips.root.reset());
+        self.reset_chips();
+        if let Some(firmware) = &self.firmware {
+            firmware.reset();
+            chips.rtc.note_sleep();
+            return Ok(());
+        }
+        match tables::waking_vector(&self.ram)? {
+            vector @ 1..CONVENTIONAL_END => {
+                self.set_level_inputs();
+                *lock(&self.first_cpu) = boot::cpu::waking_state(vector);
+                Ok(())
+            }
+            vector => {
+                tracing::warn!("the guest cannot be woken at {vector:#x}, and starts anew");
+                self.reset()
+            }
+        }
+    }
+
+    /// Brings all chips that are no PCI functions to their reset state, but for power management.
+    fn reset_chips(&self) {
+        let chips = &self.chips;
+        if let Some(port) = &chips.serial {
+            port.reset();
+        }
+        let present = self.cpus.present().iter().filter(|present| **present).count() as u32;
+        chips.fw_cfg.reset();
+        chips.fw_cfg.set_cpus(present);
+        chips.keyboard.reset();
+        chips.rtc.reset();
+        chips.rtc.set_cpus(present);
+        chips.router.reset();
+        chips.pit.reset();
+    }
+
+    fn set_level_inputs(&self) {
+        self.chips
+            .router
+            .access_pic(|pic| pic.write_elcr(1, LEVEL_INPUTS));
     }
 
     /// What firmware would do, where there is none: gives PCI its addresses, describes the machine, loads the kernel.
@@ -273,7 +327,7 @@ impl Machine {
                 topology::set_interrupt_line(at, &*child);
             }
         }
-        chips.router.access_pic(|pic| pic.write_elcr(1, LEVEL_INPUTS));
+        self.set_level_inputs();
         tables::install(&Description {
             ram: &self.ram,
             machine_type: self.machine_type,
@@ -283,6 +337,7 @@ impl Machine {
             ecam: Range::new(ECAM_BASE, ECAM_SIZE),
             serial: chips.serial.is_some(),
             generation_id: chips.generation_id.is_some(),
+            suspend: self.suspend,
             display: self.has_vga,
             firmware: false,
             more_memory: 0,

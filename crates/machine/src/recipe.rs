@@ -16,7 +16,7 @@ use crate::chips::i6300esb_bus::Watchdog;
 use crate::chips::i8042_bus::{CommandPort, DataPort, I8042Bus};
 use crate::chips::pit_bus::{PitBus, SystemControlPort};
 use crate::chips::pm::Pm;
-use crate::chips::pm_bus::{PmBus, SmiCommandPorts};
+use crate::chips::pm_bus::{AlarmLine, PmBus, SmiCommandPorts};
 use crate::chips::rtc_bus::{self, RtcBus};
 use crate::chips::serial_port::SerialPort;
 use crate::chips::signals::{
@@ -69,6 +69,7 @@ impl Machine {
             display,
             watchdog,
             generation_id,
+            suspend,
             serial,
             events,
             debug_exit,
@@ -90,7 +91,8 @@ impl Machine {
         let (boot, firmware) = match boot {
             Boot::Kernel(source) => (Some(Arc::new(source)), None),
             Boot::Firmware(firmware) => {
-                let what = (machine_type, serial.is_some(), generation_id.is_some(), has_vga);
+                let has_id = generation_id.is_some();
+                let what = (machine_type, serial.is_some(), has_id, has_vga, suspend);
                 let processors = (places.clone(), cpu_hotplug);
                 let board = Board::new(firmware, memory_map.clone(), ram.clone(), processors, what)?;
                 (None, Some(board))
@@ -108,20 +110,22 @@ impl Machine {
         let pit = timer_chip(&buses, isa(0), &router, clock, &timers)?;
         let more_memory = firmware.as_ref().map_or(0, |board| board.more_memory());
         let smi = firmware.as_ref().and_then(|board| board.smi().cloned());
+        let pm = if firmware.is_some() && smi.is_none() {
+            Pm::without_smm()
+        } else {
+            Pm::default()
+        };
+        let pm = pm.with_sleep(suspend);
+        let pm = PmBus::new(pm, isa(SCI), clock, timers.clone(), events.clone());
         let sizes = rtc_bus::Sizes::of(&ram, more_memory, boot_cpus);
-        let rtc = RtcBus::new(isa(8), clock, timers.clone(), sizes, firmware.is_some());
+        let lines = (isa(8), Arc::new(AlarmLine(pm.clone())) as Arc<dyn InterruptLine>);
+        let rtc = RtcBus::new(lines, clock, timers.clone(), sizes, firmware.is_some());
         buses.port(0x70, 2, rtc.clone())?;
         let keyboard = I8042Bus::new((isa(1), isa(12)), events.clone(), clock, timers.clone());
         keyboard_controller(&buses, &keyboard)?;
         let serial = serial
             .map(|outside| serial_port(&buses, isa(COM1_IRQ), outside))
             .transpose()?;
-        let pm = if firmware.is_some() && smi.is_none() {
-            Pm::without_smm()
-        } else {
-            Pm::default()
-        };
-        let pm = PmBus::new(pm, isa(SCI), clock, timers.clone(), events.clone());
         buses.port(SMI_COMMAND, 2, Arc::new(SmiCommandPorts::new(pm.clone(), smi)))?;
         buses.port(0x92, 1, Arc::new(FastReset(events.clone())))?;
         buses.port(PVPANIC, 1, Arc::new(PvPanic(events.clone())))?;
@@ -195,6 +199,7 @@ impl Machine {
             cpu_hotplug,
             boot,
             has_vga,
+            suspend,
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,

@@ -110,6 +110,7 @@ impl Guest {
             display: None,
             watchdog: false,
             generation_id: None,
+            suspend: false,
             serial: Some(outside.clone()),
             events: outside.clone(),
             debug_exit: None,

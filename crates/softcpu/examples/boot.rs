@@ -122,6 +122,7 @@ fn main() {
         display: None,
         watchdog: false,
         generation_id: None,
+        suspend: false,
         serial: Some(end.clone()),
         events: end.clone(),
         debug_exit: Some(0xf4),

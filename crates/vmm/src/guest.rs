@@ -212,6 +212,12 @@ impl Guest {
         self.control = Some(control);
     }
 
+    fn load_boot_states(&self) {
+        for (index, vcpu) in (0..).zip(&self.vcpus) {
+            vcpu.load(self.machine.boot_state(index));
+        }
+    }
+
     /// Tells the virtio console how large its terminal is.
     pub fn console_control(&self) -> Option<ConsoleControl> {
         self.devices.console.clone()
@@ -276,9 +282,15 @@ impl Hardware for Guest {
         if let Some(memory) = self.devices.memory() {
             memory.machine_was_reset();
         }
-        for (index, vcpu) in (0..).zip(&self.vcpus) {
-            vcpu.load(self.machine.boot_state(index));
-        }
+        self.load_boot_states();
+        Ok(())
+    }
+
+    fn wake(&mut self) -> Result<(), String> {
+        self.machine
+            .wake()
+            .map_err(|error| format!("the guest cannot wake up: {error}"))?;
+        self.load_boot_states();
         Ok(())
     }
 
@@ -504,6 +516,7 @@ fn build_machine(
         display,
         watchdog: spec.watchdog.is_some(),
         generation_id: spec.generation_id.map(Guid::in_memory),
+        suspend: spec.suspend && spec.boot.can_wake(),
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),
         events: Arc::new(Events {
             driver: outside.driver,
@@ -551,6 +564,8 @@ impl MachineEvents for Events {
         self.driver.notice(match event {
             MachineEvent::PowerOff => Notice::PoweredOff,
             MachineEvent::Reset => Notice::Reset,
+            MachineEvent::Suspend => Notice::Suspended,
+            MachineEvent::WakeUp => Notice::WakeUp,
             MachineEvent::Panic => Notice::Panicked,
             MachineEvent::Watchdog => {
                 let action = self.watchdog.action();

@@ -40,7 +40,7 @@ struct GateState {
     wanted: Wanted,
     /// The thread stands at the gate, or is gone.
     held: bool,
-    /// The CPU cannot go on in its present state (triple fault, an error of the accelerator).
+    /// The CPU cannot go on in its present state (triple fault, sleep, an error of the accelerator).
     dead: bool,
     /// To be loaded by the thread.
     load: Option<Box<CpuState>>,
@@ -460,6 +460,11 @@ fn execute(
             Ok(Exit::EmulationFailed) => emulate(vcpu, surroundings)?,
             Ok(access) => answer(&surroundings.machine, &surroundings.registers, access),
             Err(error) => return Err(Notice::Failed(error.to_string())),
+        }
+        if surroundings.machine.is_asleep() {
+            // It executes nothing behind the write that put the machine to sleep, until it is woken in another state.
+            gate.state().dead = true;
+            return Ok(());
         }
     }
 }

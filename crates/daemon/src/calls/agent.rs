@@ -21,6 +21,7 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainGetGuestInfo>(|context, args| Err(refusal(context, &args.domain)));
     to.on::<DomainGetGuestVcpus>(|context, args| Err(refusal(context, &args.domain)));
     to.on::<DomainSetGuestVcpus>(|context, args| Err(refusal(context, &args.domain)));
+    to.on::<DomainPmSuspendForDuration>(|context, args| Err(refusal(context, &args.domain)));
     to.on::<QemuAgentCommand>(|context, args| Err(refusal(context, &args.domain)));
 }
 

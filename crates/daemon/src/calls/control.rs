@@ -27,6 +27,7 @@ pub(super) fn add(to: &mut Dispatcher) {
     to.on::<DomainShutdownFlags>(|context, args| press(context, &args.domain, args.flags, false));
     to.on::<DomainReboot>(|context, args| press(context, &args.domain, args.flags, true));
     to.on::<DomainReset>(|context, args| command(context, &args, "system_reset"));
+    to.on::<DomainPmWakeup>(|context, args| command(context, &args, "system_wakeup"));
     to.on::<DomainInjectNmi>(|context, args| command(context, &args, "inject-nmi"));
     to.on::<DomainDestroy>(|context, domain| {
         context.shared.domains.destroy(context.domain(&domain)?.as_ref())

@@ -65,6 +65,8 @@ pub struct Live {
     pub files: RunFiles,
     /// Its CPUs are held.
     pub paused: bool,
+    /// It sleeps.
+    pub asleep: bool,
     /// Why it runs (`virDomainRunningReason`).
     pub run_reason: i32,
     /// The consoles that clients have, by alias.
@@ -88,10 +90,12 @@ pub mod state {
     pub const PAUSED: i32 = 3;
     pub const SHUTDOWN: i32 = 4;
     pub const SHUTOFF: i32 = 5;
+    pub const PMSUSPENDED: i32 = 7;
 
     pub const RUNNING_UNKNOWN: i32 = 0;
     pub const RUNNING_BOOTED: i32 = 1;
     pub const RUNNING_UNPAUSED: i32 = 5;
+    pub const RUNNING_WAKEUP: i32 = 8;
     pub const PAUSED_USER: i32 = 1;
     pub const PAUSED_STARTING: i32 = 11;
     pub const SHUTOFF_UNKNOWN: i32 = 0;
@@ -187,12 +191,36 @@ impl Domain {
         events.lifecycle(&self.wire(&guard), step);
     }
 
+    /// Notes that it went to sleep or woke up, and tells whoever wants to know.
+    fn set_asleep(&self, asleep: bool, events: &Events) {
+        let mut guard = self.state();
+        let Some(live) = &mut guard.live else { return };
+        if live.asleep == asleep {
+            return;
+        }
+        live.asleep = asleep;
+        live.run_reason = state::RUNNING_WAKEUP;
+        let step = match asleep {
+            true => Lifecycle::PmSuspended,
+            false => Lifecycle::StartedWakeup,
+        };
+        let wire = self.wire(&guard);
+        events.lifecycle(&wire, step);
+        events.sleep(&wire, asleep);
+    }
+
     /// Takes in what the guest's process told; its end is for others to handle.
     pub fn take(&self, notice: &Notice, events: &Events) {
         match notice {
             Notice::Paused => self.set_paused(true, events),
             Notice::Resumed => self.set_paused(false, events),
-            Notice::Reset => events.reboot(&self.to_wire()),
+            Notice::Asleep => self.set_asleep(true, events),
+            Notice::Awake => self.set_asleep(false, events),
+            Notice::Reset => {
+                // That ends a sleep too.
+                self.set_asleep(false, events);
+                events.reboot(&self.to_wire());
+            }
             Notice::Shutdown {
                 by_guest,
                 powered_off,
@@ -290,6 +318,7 @@ impl DomainState {
             None => (state::SHUTOFF, self.off_reason),
             Some(live) if live.shut_down && !live.rebooting => (state::SHUTDOWN, 0),
             Some(live) if live.paused => (state::PAUSED, live.run_reason_paused()),
+            Some(live) if live.asleep => (state::PMSUSPENDED, 0),
             Some(live) => (state::RUNNING, live.run_reason),
         };
         StateAndReason { state, reason }

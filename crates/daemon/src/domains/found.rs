@@ -74,10 +74,14 @@ impl Domains {
         let answer = domain
             .control()
             .and_then(|control| control.execute("query-status").map_err(refused));
-        let paused = answer.is_ok_and(|answer| answer["running"] == false);
+        let asleep = answer
+            .as_ref()
+            .is_ok_and(|answer| answer["status"] == "suspended");
+        let paused = !asleep && answer.is_ok_and(|answer| answer["running"] == false);
         // What was said while nobody listened is not told again.
         let _ = domain.with_live(|live| {
             live.paused = paused;
+            live.asleep = asleep;
             if !paused && live.run_reason == state::PAUSED_STARTING {
                 live.run_reason = state::RUNNING_UNKNOWN;
             }

@@ -302,6 +302,7 @@ impl Domains {
             process: Arc::new(GuestProcess::none()),
             files: run.files.clone(),
             paused,
+            asleep: false,
             run_reason: match paused {
                 true => state::PAUSED_STARTING,
                 false => state::RUNNING_BOOTED,
@@ -416,7 +417,13 @@ impl Domains {
     /// Holds the CPUs of a guest, or lets them go on.
     pub fn set_paused(&self, domain: &Domain, paused: bool) -> Result<(), RemoteError> {
         let control = domain.control()?;
-        let is_paused = domain.with_live(|live| live.paused)?;
+        let (is_paused, asleep) = domain.with_live(|live| (live.paused, live.asleep))?;
+        if asleep && !is_paused {
+            return Err(RemoteError::new(
+                Code::OperationInvalid,
+                "domain is pmsuspended; wake it with dompmwakeup",
+            ));
+        }
         if !paused && !is_paused {
             return Err(RemoteError::new(
                 Code::OperationInvalid,

@@ -32,6 +32,10 @@ pub enum Notice {
     Resumed,
     /// It was reset.
     Reset,
+    /// It sleeps.
+    Asleep,
+    /// It is awake.
+    Awake,
     /// It is over, by its own wish or not.
     Shutdown {
         /// By its own wish.
@@ -268,6 +272,8 @@ fn known(event: &str, message: &Value) -> Option<Notice> {
         "STOP" => Notice::Paused,
         "RESUME" => Notice::Resumed,
         "RESET" => Notice::Reset,
+        "SUSPEND" => Notice::Asleep,
+        "WAKEUP" => Notice::Awake,
         "SHUTDOWN" => Notice::Shutdown {
             by_guest: message.pointer("/data/guest").and_then(Value::as_bool) == Some(true),
             powered_off: message.pointer("/data/reason").and_then(Value::as_str) == Some("guest-shutdown"),

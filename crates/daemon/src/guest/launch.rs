@@ -209,6 +209,7 @@ fn open(
         shares,
         watchdog: plan.watchdog,
         generation_id: plan.generation_id,
+        suspend: plan.suspend,
         debug_exit: false,
         test_device: false,
         on_reset: plan.on_reset,

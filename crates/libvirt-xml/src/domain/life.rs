@@ -24,11 +24,12 @@ const ROWS: &[Row] = &[
         "poweroff|restart|pause|ignore",
         "locks of images are never lost",
     ),
-    kept(
-        "pm/{suspend-to-mem,suspend-to-disk}@enabled",
+    honoured(
+        "pm/suspend-to-mem@enabled",
         "yes|no",
-        "there is no S3 and no S4",
+        "`yes`: it can sleep (ACPI S3), unless it starts with UEFI; it cannot where nothing is said",
     ),
+    kept("pm/suspend-to-disk@enabled", "yes|no", "there is no S4"),
     kept("perf", "", "there are no such counters").whole(),
     kept("idmap", "", "of containers").whole(),
     refused("keywrap", "", "of other architectures").whole(),
@@ -58,6 +59,8 @@ pub struct Life {
     pub crash: Action,
     /// Whether its memory is written to a file after a crash.
     pub dump_core: bool,
+    /// Whether it can sleep with its memory kept (ACPI S3).
+    pub suspend_to_memory: bool,
 }
 
 pub(crate) fn fill(root: &mut Element) {
@@ -88,6 +91,9 @@ impl Life {
             dump_core: root
                 .child_text("on_crash")
                 .is_some_and(|action| action.starts_with("coredump")),
+            suspend_to_memory: root
+                .child("pm")
+                .is_some_and(|pm| pm.child_get("suspend-to-mem", "enabled") == Some("yes")),
         }
     }
 }

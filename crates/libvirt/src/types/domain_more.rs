@@ -393,6 +393,32 @@ xdr_struct! {
 }
 
 xdr_struct! {
+    /// Of DOMAIN_PM_SUSPEND_FOR_DURATION.
+    PmSuspendArgs {
+        /// The guest.
+        domain: Domain,
+        /// 0: memory, 1: disk, 2: both.
+        target: u32,
+        /// For how many seconds; 0 for no end.
+        duration: u64,
+        /// None.
+        flags: u32,
+    }
+}
+
+xdr_struct! {
+    /// A guest went to sleep, or woke up.
+    PmMessage {
+        /// The subscription.
+        callback: i32,
+        /// Always 0.
+        reason: i32,
+        /// The guest.
+        domain: Domain,
+    }
+}
+
+xdr_struct! {
     /// The tray of a drive moved.
     TrayMessage {
         /// The subscription.

@@ -51,6 +51,17 @@ pub fn firmware_state(cpu: u32) -> CpuState {
     state
 }
 
+/// Real mode at the waking vector, a physical address below 1 MiB (ACPI 6.5, 5.2.10).
+pub fn waking_state(vector: u32) -> CpuState {
+    const CS: usize = 1;
+    let mut state = firmware_state(0);
+    let code = &mut state.segments[CS];
+    code.selector = (vector >> 4) as u16;
+    code.base = u64::from(code.selector) << 4;
+    state.rip = u64::from(vector & 0xf);
+    state
+}
+
 /// 64-bit mode at `entry`, the first 4 GiB mapped one to one.
 pub fn long_mode(ram: &GuestRam, entry: u64) -> Result<CpuState, Error> {
     write_page_tables(ram)?;

@@ -16,6 +16,7 @@ const EXTENDED_TSEG: u16 = 0x50;
 const PCIEXBAR: u16 = 0x60;
 const PCIEXBAR_ENABLE: u64 = 1;
 const PAM: u16 = 0x90;
+const PAM_REGISTERS: usize = 7;
 /// Where firmware says to itself what of RAM the display and system management mode have (82Q35, 5.1.14 and 5.1.32 to 5.1.35): GGC;
 /// GBSM, BGSM, TSEGMB and TOLUD. Locked by D_LCK.
 const STOLEN: [(u16, usize); 2] = [(0x52, 2), (0xa4, 14)];
@@ -95,8 +96,20 @@ impl HostBridge {
 
     fn switch_shadow(&self) {
         if let Some(firmware) = &self.firmware {
-            firmware.set_shadow(std::array::from_fn(|number| self.config.u8(PAM + number as u16)));
+            firmware.set_shadow(self.shadow());
         }
+    }
+
+    fn shadow(&self) -> [u8; PAM_REGISTERS] {
+        std::array::from_fn(|number| self.config.u8(PAM + number as u16))
+    }
+
+    /// Has everything reset by `reset`, and leaves shadow RAM as it is: a BIOS that is woken finds itself there.
+    pub fn keeping_shadow(&self, reset: impl FnOnce()) {
+        let shadow = self.shadow();
+        reset();
+        self.config.set(PAM, &shadow);
+        self.switch_shadow();
     }
 
     /// The registers of [`STOLEN`], if they are locked.

@@ -16,6 +16,8 @@ const STATUS_TIMER: u16 = 1;
 const STATUS_GLOBAL: u16 = 1 << 5;
 const STATUS_POWER_BUTTON: u16 = 1 << 8;
 const STATUS_RTC: u16 = 1 << 10;
+/// The machine has slept.
+const STATUS_WAKE: u16 = 1 << 15;
 const ENABLE_BITS: u16 = STATUS_TIMER | STATUS_GLOBAL | STATUS_POWER_BUTTON | STATUS_RTC;
 
 const CONTROL_SCI: u16 = 1;
@@ -35,12 +37,16 @@ const TIMER_HALF: u64 = 1 << 23;
 
 /// Sleep type of S5 in our tables (ICH9: soft off).
 pub const SLEEP_TYPE_OFF: u8 = 7;
+/// Sleep type of S3, suspend to RAM: QEMU's, which small guests write without looking into the tables.
+pub const SLEEP_TYPE_MEMORY: u8 = 1;
 
 /// What a register write asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// Power off.
     PowerOff,
+    /// Sleep: memory stays, everything else is lost.
+    Sleep,
 }
 
 /// State of the block.
@@ -56,6 +62,16 @@ pub struct Pm {
     smi_locked: bool,
     /// Half periods of the timer up to which its status bit was accounted for.
     halves_seen: u64,
+    /// There is the sleep state S3.
+    can_sleep: bool,
+    /// The machine sleeps.
+    asleep: bool,
+    /// The power button was pressed since it sleeps.
+    button: bool,
+    /// The clock's alarm interrupts at the moment.
+    alarm: bool,
+    /// Who wakes the machine was told of its wish to wake.
+    wish_told: bool,
 }
 
 fn ticks(now: u64) -> u64 {
@@ -70,6 +86,54 @@ impl Pm {
             smi_enable: SMI_BY_COMMAND,
             ..Self::default()
         }
+    }
+
+    /// The same with the sleep state S3, or without.
+    pub fn with_sleep(self, can_sleep: bool) -> Self {
+        Self { can_sleep, ..self }
+    }
+
+    /// Back to the reset state `reset`. The alarm is not ours.
+    pub fn reset(&mut self, reset: &Self) {
+        *self = Self {
+            alarm: self.alarm,
+            ..reset.clone()
+        };
+    }
+
+    /// Ends a sleep in the reset state `reset`, but for what tells the guest why it is awake (ACPI 6.5, 4.8.4.1): the alarm, or else
+    /// the power button, as which QEMU presents all other causes. General-purpose events that came meanwhile are still to be
+    /// handled, and the mode is that of before.
+    pub fn wake(&mut self, reset: &Self) {
+        let cause = if self.alarm_wakes() {
+            STATUS_RTC
+        } else {
+            STATUS_POWER_BUTTON
+        };
+        *self = Self {
+            status: STATUS_WAKE | cause,
+            control: self.control & CONTROL_SCI,
+            gpe_status: self.gpe_status,
+            halves_seen: self.halves_seen,
+            alarm: self.alarm,
+            ..reset.clone()
+        };
+    }
+
+    /// Level of the clock's alarm interrupt.
+    pub fn set_alarm(&mut self, level: bool) {
+        self.alarm = level;
+    }
+
+    /// True if the machine wants to be woken, once for each sleep.
+    pub fn take_wish_to_wake(&mut self) -> bool {
+        let new = self.asleep && !self.wish_told && (self.button || self.alarm_wakes());
+        self.wish_told |= new;
+        new
+    }
+
+    fn alarm_wakes(&self) -> bool {
+        self.alarm && self.enable & STATUS_RTC != 0
     }
 
     /// Reads the 32-bit register at `offset`, at `now` nanoseconds.
@@ -127,6 +191,7 @@ impl Pm {
     /// The power button is pressed.
     pub fn press_power_button(&mut self) {
         self.status |= STATUS_POWER_BUTTON;
+        self.button |= self.asleep;
     }
 
     /// General-purpose event `number`, of 32, happens.
@@ -167,8 +232,15 @@ impl Pm {
         self.control = value & CONTROL_BITS;
         let sleep_type = (value >> 10 & 7) as u8;
         // Type 0 is what QEMU's machines use for S5; small guests write it without looking into the tables.
-        let off = matches!(sleep_type, 0 | 6 | SLEEP_TYPE_OFF);
-        (written.value as u16 & CONTROL_SLEEP != 0 && off).then_some(Request::PowerOff)
+        match sleep_type {
+            _ if written.value as u16 & CONTROL_SLEEP == 0 => None,
+            0 | 6 | SLEEP_TYPE_OFF => Some(Request::PowerOff),
+            SLEEP_TYPE_MEMORY if self.can_sleep && !self.asleep => {
+                self.asleep = true;
+                Some(Request::Sleep)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -242,6 +314,67 @@ mod tests {
             0,
             "the bit reads as zero"
         );
+    }
+
+    fn asleep(enable: u16) -> (Pm, Pm) {
+        let reset = Pm::default().with_sleep(true);
+        let mut pm = reset.clone();
+        pm.set_acpi_mode(true);
+        pm.write(PM1_STATUS_ENABLE, word(enable, 2), 0);
+        let sleep = word(1 << 10 | CONTROL_SLEEP, 0);
+        assert_eq!(pm.write(PM1_CONTROL, sleep, 0), Some(Request::Sleep));
+        assert_eq!(pm.write(PM1_CONTROL, sleep, 0), None, "it sleeps already");
+        (pm, reset)
+    }
+
+    #[test]
+    fn the_alarm_wakes_where_it_is_enabled() {
+        let (mut pm, _) = asleep(0);
+        pm.set_alarm(true);
+        assert!(!pm.take_wish_to_wake());
+        let (mut pm, reset) = asleep(STATUS_RTC);
+        assert!(!pm.take_wish_to_wake());
+        pm.set_alarm(true);
+        assert!(pm.take_wish_to_wake());
+        assert!(!pm.take_wish_to_wake(), "once is enough");
+        pm.raise_event(5);
+        pm.wake(&reset);
+        assert_eq!(
+            pm.read(PM1_STATUS_ENABLE, 0),
+            u32::from(STATUS_WAKE | STATUS_RTC),
+            "nothing is enabled any more"
+        );
+        assert_eq!(pm.read(PM1_CONTROL, 0), u32::from(CONTROL_SCI));
+        assert_eq!(pm.read(GPE0_STATUS, 0), 1 << 5);
+        pm.write(PM1_STATUS_ENABLE, word(STATUS_WAKE | STATUS_RTC, 0), 0);
+        assert_eq!(pm.read(PM1_STATUS_ENABLE, 0), 0);
+        assert!(!pm.take_wish_to_wake(), "it is awake");
+    }
+
+    #[test]
+    fn the_power_button_wakes_and_what_else_does_looks_like_it() {
+        for pressed in [true, false] {
+            let (mut pm, reset) = asleep(STATUS_POWER_BUTTON);
+            if pressed {
+                pm.press_power_button();
+            }
+            assert_eq!(pm.take_wish_to_wake(), pressed);
+            pm.wake(&reset);
+            let status = u32::from(STATUS_WAKE | STATUS_POWER_BUTTON);
+            assert_eq!(pm.read(PM1_STATUS_ENABLE, 0), status);
+        }
+    }
+
+    #[test]
+    fn a_reset_ends_a_sleep_and_knows_the_alarm() {
+        let (mut pm, reset) = asleep(STATUS_RTC);
+        pm.set_alarm(true);
+        pm.reset(&reset);
+        assert!(!pm.take_wish_to_wake());
+        pm.write(PM1_STATUS_ENABLE, word(STATUS_RTC, 2), 0);
+        let sleep = word(1 << 10 | CONTROL_SLEEP, 0);
+        assert_eq!(pm.write(PM1_CONTROL, sleep, 0), Some(Request::Sleep));
+        assert!(pm.take_wish_to_wake(), "the alarm interrupts already");
     }
 
     #[test]

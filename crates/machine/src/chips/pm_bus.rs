@@ -1,5 +1,6 @@
 //! Power management on the bus: its port block, the SMI command port, the SCI.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use ostler_bus::{Device, InterruptLine};
@@ -24,6 +25,8 @@ pub struct PmBus {
     timers: Timers,
     timer: TimerId,
     events: Arc<dyn MachineEvents>,
+    /// Of [`Pm`], for whoever asks often.
+    asleep: AtomicBool,
 }
 
 impl PmBus {
@@ -45,13 +48,26 @@ impl PmBus {
                 timers,
                 timer,
                 events,
+                asleep: AtomicBool::new(false),
             }
         })
     }
 
     /// Back to the reset state.
     pub fn reset(&self) {
-        self.change(|pm, _| *pm = self.reset.clone());
+        self.change(|pm, _| pm.reset(&self.reset));
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// True from the write that puts the machine to sleep until [`Self::wake`] or a reset.
+    pub fn is_asleep(&self) -> bool {
+        self.asleep.load(Ordering::SeqCst)
+    }
+
+    /// Ends a sleep: the reset state, with the cause of waking.
+    pub fn wake(&self) {
+        self.change(|pm, _| pm.wake(&self.reset));
+        self.asleep.store(false, Ordering::SeqCst);
     }
 
     /// Presses the power button.
@@ -85,7 +101,19 @@ impl PmBus {
         let result = change(&mut pm, now);
         self.sci.set(pm.interrupt());
         self.timers.set(self.timer, pm.deadline(now));
+        if pm.take_wish_to_wake() {
+            self.events.notify(MachineEvent::WakeUp);
+        }
         result
+    }
+}
+
+/// The alarm of the clock, which wakes the machine.
+pub struct AlarmLine(pub Arc<PmBus>);
+
+impl InterruptLine for AlarmLine {
+    fn set(&self, level: bool) {
+        self.0.change(|pm, _| pm.set_alarm(level));
     }
 }
 
@@ -109,11 +137,15 @@ impl Device for PmBus {
             write_dwords(offset, data, |register, written| {
                 request = pm.write(register, written, now).or(request)
             });
+            if request == Some(Request::Sleep) {
+                self.asleep.store(true, Ordering::SeqCst);
+                // Before anything can wake the machine.
+                self.events.notify(MachineEvent::Suspend);
+            }
             request
         });
-        match request {
-            Some(Request::PowerOff) => self.events.notify(MachineEvent::PowerOff),
-            None => {}
+        if request == Some(Request::PowerOff) {
+            self.events.notify(MachineEvent::PowerOff);
         }
     }
 }

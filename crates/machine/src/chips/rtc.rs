@@ -120,6 +120,11 @@ impl Rtc {
         self.flags & self.memory[B] & C_FLAGS != 0
     }
 
+    /// Whether the alarm is a reason for [`Self::interrupt`].
+    pub fn alarm(&self) -> bool {
+        self.flags & self.memory[B] & B_ALARM != 0
+    }
+
     /// Raises the flags of what happened up to `now`.
     pub fn account(&mut self, now: u64) {
         if now < self.accounted {

@@ -1,5 +1,6 @@
 //! The real-time clock on the bus: ports 0x70 and 0x71, IRQ 8.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use ostler_bus::{Device, InterruptLine};
@@ -15,6 +16,8 @@ use crate::timers::{Clock, TimerClient, TimerId, Timers};
 pub struct RtcBus {
     rtc: Mutex<Rtc>,
     line: Arc<dyn InterruptLine>,
+    /// Where the alarm alone goes, when its level changes.
+    alarm: (Arc<dyn InterruptLine>, AtomicBool),
     clock: Clock,
     timers: Timers,
     timer: TimerId,
@@ -43,9 +46,10 @@ impl Sizes {
 }
 
 impl RtcBus {
-    /// A clock that shows host time, with `sizes` in its memory, and with `firmware` what that looks for there.
+    /// A clock that shows host time, with `sizes` in its memory, and with `firmware` what that looks for there. It interrupts by
+    /// `line`; the alarm alone is `alarm`.
     pub fn new(
-        line: Arc<dyn InterruptLine>,
+        (line, alarm): (Arc<dyn InterruptLine>, Arc<dyn InterruptLine>),
         clock: Clock,
         timers: Timers,
         sizes: Sizes,
@@ -61,6 +65,7 @@ impl RtcBus {
             Self {
                 rtc: Mutex::new(rtc),
                 line,
+                alarm: (alarm, AtomicBool::new(false)),
                 clock,
                 timers,
                 timer,
@@ -77,6 +82,11 @@ impl RtcBus {
         });
     }
 
+    /// Tells firmware, when it starts next, that the machine comes out of a sleep: QEMU's sign.
+    pub fn note_sleep(&self) {
+        self.access(|rtc, _| rtc.set_memory(SHUTDOWN_STATUS, WOKEN));
+    }
+
     /// From now on there are so many CPUs.
     pub fn set_cpus(&self, cpus: u32) {
         self.access(|rtc, _| rtc.set_memory(CPUS, cpus.saturating_sub(1) as u8));
@@ -87,6 +97,10 @@ impl RtcBus {
         let now = self.clock.wall();
         let result = access(&mut rtc, now);
         self.line.set(rtc.interrupt());
+        let (alarm, level) = &self.alarm;
+        if level.swap(rtc.alarm(), Ordering::Relaxed) != rtc.alarm() {
+            alarm.set(rtc.alarm());
+        }
         let deadline = rtc
             .deadline(now)
             .map(|at| self.clock.now().saturating_add(at.saturating_sub(now)));
@@ -97,6 +111,10 @@ impl RtcBus {
 
 /// The order of what to boot from, where a BIOS keeps it: hard disk, optical disk, network, and no check of floppy disks.
 const BOOT_ORDER: [(usize, u8); 2] = [(0x3d, 0x32), (0x38, 0x41)];
+
+/// What firmware finds at its start: why the CPU was reset.
+const SHUTDOWN_STATUS: usize = 0x0f;
+const WOKEN: u8 = 0xfe;
 
 /// Where the number of CPUs is, less one.
 const CPUS: usize = 0x5f;

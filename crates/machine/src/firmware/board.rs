@@ -53,6 +53,7 @@ pub struct Board {
     serial: bool,
     generation_id: bool,
     display: bool,
+    suspend: bool,
     /// There once the device is.
     fw_cfg: OnceLock<Arc<FwCfg>>,
 }
@@ -64,7 +65,7 @@ impl Board {
         map: Arc<MemoryMap>,
         ram: Arc<GuestRam>,
         (cpus, cpu_hotplug): (Arc<Cpus>, bool),
-        (machine_type, serial, generation_id, display): (MachineType, bool, bool, bool),
+        (machine_type, serial, generation_id, display, suspend): (MachineType, bool, bool, bool, bool),
     ) -> Result<Arc<Self>, Error> {
         if !is_large_enough(&ram) {
             return Err(Error::NoMemory(crate::layout::HIGH_RAM_START));
@@ -111,6 +112,7 @@ impl Board {
             serial,
             generation_id,
             display,
+            suspend,
             fw_cfg: OnceLock::new(),
         }))
     }
@@ -211,6 +213,7 @@ impl Board {
             ecam: ecam.unwrap_or(Range::new(ECAM_BASE, ECAM_SIZE)),
             serial: self.serial,
             generation_id: self.generation_id,
+            suspend: self.suspend,
             display: self.display,
             firmware: true,
             more_memory: self.more_memory(),

@@ -7,6 +7,7 @@ use super::Firmware;
 use super::table_loader::{POINTER, SCRIPT, TABLES, files, script};
 use crate::Error;
 use crate::chips::fw_cfg::{Content, Items, item};
+use crate::chips::pm::SLEEP_TYPE_MEMORY;
 use crate::layout::COM1;
 use crate::tables::{self, Description};
 
@@ -14,8 +15,14 @@ use crate::tables::{self, Description};
 const ACCELERATOR_PAGES: (u64, u64) = (0xfeff_c000, 0x4000);
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
-/// S3 and S4 are off, S5 has the sleep type of our tables in its low bits.
-const SYSTEM_STATES: [u8; 6] = [0x80, 0, 0, 0x01, 0x02, 0x80];
+/// A state of [`system_states`] that the machine has.
+const HAS_STATE: u8 = 0x80;
+
+/// For each sleep state whether the machine has it, with its sleep type in the low bits: QEMU's. S4 is off.
+fn system_states(suspend: bool) -> [u8; 6] {
+    let memory = SLEEP_TYPE_MEMORY | if suspend { HAS_STATE } else { 0 };
+    [HAS_STATE, 0, 0, memory, 0x02, HAS_STATE]
+}
 
 /// Adds everything that does not change while the machine runs.
 pub fn add(items: &mut Items, firmware: &Firmware, machine: &Description) {
@@ -36,7 +43,7 @@ pub fn add(items: &mut Items, firmware: &Firmware, machine: &Description) {
         // Without a display the BIOS shows its text there.
         items.add_file("etc/sercon-port", (COM1 as u16).to_le_bytes().to_vec());
     }
-    items.add_file("etc/system-states", SYSTEM_STATES.to_vec());
+    items.add_file("etc/system-states", system_states(machine.suspend).to_vec());
     items.add_file("etc/e820", e820(machine));
     if machine.more_memory > 0 {
         let size = ostler_memory::total_size(machine.ram) + machine.more_memory;

@@ -42,6 +42,7 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
         ram: ostler_memory::allocate(RAM, Default::default()).expect("4 MiB of RAM are there"),
         watchdog: true,
         generation_id: Some([7; 16]),
+        suspend: true,
         ..Parts::default()
     };
     parts.build().expect("the host has a thread")
@@ -199,6 +200,7 @@ impl Guest {
                     }
                     4 => self.0.machine.cpus_held(),
                     5 => self.0.machine.cpus_run(),
+                    6 => self.0.machine.wake().expect("firmware loads nothing"),
                     _ => {
                         self.0.machine.serial_input(input.take(count.into()));
                     }

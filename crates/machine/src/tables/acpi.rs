@@ -1,7 +1,6 @@
 //! ACPI's tables but the DSDT (ACPI 6.5, 5.2).
 
 use acpi_tables::Aml;
-use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::mcfg::MCFG;
@@ -42,6 +41,11 @@ const WAET_FLAGS: u32 = 1 | 1 << 1;
 const FADT_POINTERS: [(usize, u8); 3] = [(36, 4), (40, 4), (140, 8)];
 /// Where the XSDT's entries start.
 const XSDT_ENTRIES: usize = 36;
+
+/// Where among the tables the FACS is: it is the first of them.
+pub const FACS: u64 = 0;
+/// Where in it the guest leaves the address at which it wants to be woken.
+pub const FACS_WAKING_VECTOR: u64 = 12;
 
 /// Bytes of the RSDP.
 pub const RSDP_LEN: usize = 36;
@@ -112,12 +116,12 @@ pub fn build(machine: &Description, base: u64) -> Result<Built, Error> {
         pointers: Vec::new(),
         tables: Vec::new(),
     };
-    let facs = base + built.place(&bytes(&FACS::new()), 64).at as u64;
+    let facs = base + built.place(&bytes(&acpi_tables::facs::FACS::new()), 64).at as u64;
     let dsdt = built.table(table(*b"DSDT", 2, &dsdt::body(machine)).as_slice());
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
     let mut entries = 0;
     for table in [
-        fadt(facs, dsdt, machine.display),
+        fadt(facs, dsdt, machine),
         madt(machine.cpus),
         mcfg(machine.ecam),
         waet(),
@@ -159,7 +163,7 @@ fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Sdt {
     table
 }
 
-fn fadt(facs: u64, dsdt: u64, display: bool) -> Vec<u8> {
+fn fadt(facs: u64, dsdt: u64, machine: &Description) -> Vec<u8> {
     let register =
         |bits: u8, size: AccessSize, port: u64| GAS::new(AddressSpace::SystemIo, bits, 0, size, port);
     let mut fadt = FADTBuilder::new(OEM, TABLE, REVISION)
@@ -168,11 +172,13 @@ fn fadt(facs: u64, dsdt: u64, display: bool) -> Vec<u8> {
         .preferred_pm_profile(PmProfile::EnterpriseServer)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
-        // The power button is the fixed one; there are no sleep button and no RTC wake-up.
+        // The power button is the fixed one; there is no sleep button, and nothing for an alarm to wake without a sleep.
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::ResetRegSup)
         .gpe_info(PM_BASE as u32 + 0x20, 0, 16, 0, 0);
+    if !machine.suspend {
+        fadt = fadt.flag(Flags::FixRtc);
+    }
     fadt.dsdt = (dsdt as u32).into();
     fadt.sci_int = u16::from(SCI).into();
     fadt.smi_cmd = (SMI_COMMAND as u32).into();
@@ -187,7 +193,7 @@ fn fadt(facs: u64, dsdt: u64, display: bool) -> Vec<u8> {
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = CENTURY as u8;
-    let no_vga = if display { 0 } else { NO_VGA };
+    let no_vga = if machine.display { 0 } else { NO_VGA };
     fadt.iapc_boot_arch = (BOOT_ARCHITECTURE | no_vga).into();
     fadt.reset_reg = register(8, AccessSize::ByteAccess, RESET_CONTROL);
     fadt.reset_value = RESET_VALUE;

@@ -1,4 +1,4 @@
-//! The DSDT: PCI root, devices that no bus finds, CPUs, S5.
+//! The DSDT: PCI root, devices that no bus finds, CPUs, S5 and S3.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -11,7 +11,7 @@ use ostler_bus::Range;
 
 use super::{Description, cpus};
 use crate::bridges::{PIRQ_ISA, topology};
-use crate::chips::pm::SLEEP_TYPE_OFF;
+use crate::chips::pm::{SLEEP_TYPE_MEMORY, SLEEP_TYPE_OFF};
 use crate::layout::{COM1, COM1_IRQ, FW_CFG, GENERATION_ID, GENERATION_ID_SIZE, PM_BASE, PVPANIC};
 
 /// PCI host bridge capabilities (PCI Firmware 3.2, 4.5.1).
@@ -26,11 +26,10 @@ pub const GENERATION_ID_EVENT: u8 = 5;
 pub fn body(machine: &Description) -> Vec<u8> {
     let mut body = Vec::new();
     interrupt_model(&mut body);
-    Name::new(
-        "_S5_".into(),
-        &Package::new(vec![&SLEEP_TYPE_OFF, &SLEEP_TYPE_OFF, &ZERO, &ZERO]),
-    )
-    .to_aml_bytes(&mut body);
+    sleep_state("_S5_", SLEEP_TYPE_OFF, &mut body);
+    if machine.suspend {
+        sleep_state("_S3_", SLEEP_TYPE_MEMORY, &mut body);
+    }
     let mut system_bus = Vec::new();
     pci_root(machine, &mut system_bus);
     motherboard(machine, &mut system_bus);
@@ -46,6 +45,12 @@ pub fn body(machine: &Description) -> Vec<u8> {
         cpus::event(&mut body);
     }
     body
+}
+
+/// What the guest writes to enter a sleep state (ACPI 6.5, 7.4.2).
+fn sleep_state(name: &str, sleep_type: u8, body: &mut Vec<u8>) {
+    let values = Package::new(vec![&sleep_type, &sleep_type, &ZERO, &ZERO]);
+    Name::new(name.into(), &values).to_aml_bytes(body);
 }
 
 /// The device by which guests find the VM generation ID: by its compatible ID, so the other one is ours. Its address is in two halves.

@@ -36,6 +36,8 @@ pub struct Description<'a> {
     pub serial: bool,
     /// Whether there is a VM generation ID.
     pub generation_id: bool,
+    /// Whether there is the sleep state S3.
+    pub suspend: bool,
     /// Whether there is a VGA display.
     pub display: bool,
     /// Whether firmware describes itself.
@@ -60,6 +62,13 @@ pub fn install(machine: &Description) -> Result<(), Error> {
     let mut tables = Area::new(machine.ram, BIOS_TABLES, BIOS_TABLES_END);
     mp::install(machine, &mut bios, &mut tables)?;
     smbios::install(machine, &mut bios, &mut tables)
+}
+
+/// Where the guest wants to be woken: the FACS' waking vector (ACPI 6.5, 5.2.10) in the tables that [`install`] wrote.
+pub fn waking_vector(ram: &GuestRam) -> Result<u32, Error> {
+    let at = ACPI_TABLES + acpi::FACS + acpi::FACS_WAKING_VECTOR;
+    let vector = ram.read_obj(GuestAddress(at));
+    vector.map(u32::from_le).map_err(|_| Error::NoMemory(at))
 }
 
 /// A piece of guest memory that is filled from its start.

@@ -142,6 +142,7 @@ pub struct Parts {
     pub display: Option<Display>,
     pub watchdog: bool,
     pub generation_id: Option<[u8; 16]>,
+    pub suspend: bool,
     /// The devices that are off by default: debug exit and test device.
     pub test_devices: bool,
 }
@@ -159,6 +160,7 @@ impl Default for Parts {
             display: None,
             watchdog: false,
             generation_id: None,
+            suspend: false,
             test_devices: true,
         }
     }
@@ -196,6 +198,7 @@ impl Parts {
             display: self.display,
             watchdog: self.watchdog,
             generation_id: self.generation_id,
+            suspend: self.suspend,
             serial: Some(outside.clone()),
             events: outside.clone(),
             debug_exit: self.test_devices.then_some(0xf4),

@@ -43,6 +43,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         display: None,
         watchdog: false,
         generation_id: None,
+        suspend: false,
         serial: Some(outside.clone()),
         events: outside,
         debug_exit: None,

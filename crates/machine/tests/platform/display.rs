@@ -313,6 +313,7 @@ fn with_seabios() -> (Arc<Machine>, Arc<Card>, Box<dyn Vcpu>) {
         }),
         watchdog: false,
         generation_id: None,
+        suspend: false,
         serial: Some(outside.clone()),
         events: outside.clone(),
         debug_exit: None,

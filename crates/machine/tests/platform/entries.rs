@@ -51,6 +51,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         display: None,
         watchdog: false,
         generation_id: None,
+        suspend: false,
         serial: Some(outside.clone()),
         events: outside.clone(),
         debug_exit: Some(0xf4),

@@ -14,6 +14,7 @@ mod hotplug;
 mod machine;
 mod plugged_memory;
 mod routing;
+mod sleep;
 mod smm;
 mod tables;
 mod version;

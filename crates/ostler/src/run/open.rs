@@ -211,6 +211,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         pmem,
         watchdog: args.watchdog,
         generation_id,
+        suspend: true,
         debug_exit: args.debug_exit,
         test_device: args.test_device,
         on_reset: if args.no_reboot {

@@ -5,6 +5,7 @@ mod support;
 
 mod reboot;
 mod secure_boot;
+mod sleep;
 
 use std::fs;
 use std::path::Path;

@@ -41,6 +41,7 @@ mod screen;
 mod secrets;
 mod setup;
 mod sharing;
+mod sleep;
 mod tuning;
 mod unsettled;
 mod vcpus;

@@ -12,6 +12,8 @@ pub(super) fn of_driver(event: Event) -> Value {
         Event::Stop => json!({ "event": "STOP" }),
         Event::Resume => json!({ "event": "RESUME" }),
         Event::PowerDown => json!({ "event": "POWERDOWN" }),
+        Event::Suspend => json!({ "event": "SUSPEND" }),
+        Event::WakeUp => json!({ "event": "WAKEUP" }),
         Event::Reset { by_guest } => {
             let reason = if by_guest {
                 "guest-reset"

@@ -158,7 +158,7 @@ impl ControlServer {
     pub fn announce(&self, event: Event) {
         let value = events::stamp(events::of_driver(event));
         self.shared.post(match event {
-            Event::Reset { .. } => Mail::Reset(value),
+            Event::Reset { .. } | Event::WakeUp => Mail::Reset(value),
             _ => Mail::Event(value),
         });
     }

@@ -6,9 +6,12 @@
 //!        power button │  │                  │ reset
 //!                     ▼  │ reset done       ▼
 //!          shutting-down │            resetting ──▶ running or paused, as before
-//!                     │  └────────────────┘
+//!                     │  └────────────────┘ ▲
+//!                     ├─▶ suspended ──wake──┘
 //!                     └─▶ powered-off, panicked (both final)
 //! ```
+//!
+//! A guest that sleeps and is paused is *paused*; it is suspended again when it is resumed.
 //!
 //! The driver ([`super::Driver`]) is the only caller; it carries the actions out in order, on its one thread.
 
@@ -26,7 +29,9 @@ pub enum State {
     Paused,
     /// Its CPUs run, and its power button was pressed.
     ShuttingDown,
-    /// The machine is on its way to its reset state; then the guest runs, or is paused if it was.
+    /// It sleeps (ACPI S3): its CPUs are held, and of the machine only memory is kept.
+    Suspended,
+    /// The machine is on its way to its reset state, or out of its sleep; then the guest runs, or is paused if it was.
     Resetting {
         /// Whether the CPUs are held afterwards.
         paused: bool,
@@ -45,6 +50,7 @@ impl State {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::ShuttingDown => "shutting-down",
+            Self::Suspended => "suspended",
             Self::Resetting { .. } => "resetting",
             Self::PoweredOff => "powered-off",
             Self::Panicked => "panicked",
@@ -75,6 +81,8 @@ pub enum Request {
     PowerButton,
     /// Press the reset button.
     Reset,
+    /// Wake it from its sleep.
+    WakeUp,
     /// From now on a reset means this.
     SetOnReset(OnReset),
     /// End now, as a client wants.
@@ -90,6 +98,10 @@ pub enum Notice {
     PoweredOff,
     /// The guest reset itself.
     Reset,
+    /// The guest went to sleep.
+    Suspended,
+    /// The machine wants to be woken.
+    WakeUp,
     /// The guest's kernel panicked.
     Panicked,
     /// The guest let its watchdog run out, for which this was to happen.
@@ -100,6 +112,8 @@ pub enum Notice {
     DebugExit(u8),
     /// The machine that [`Action::ResetMachine`] asked for is in its reset state.
     ResetDone,
+    /// The machine that [`Action::WakeMachine`] asked for is awake.
+    WakeDone,
     /// A part that the guest cannot do without failed.
     Failed(String),
 }
@@ -117,6 +131,8 @@ pub enum Action {
     InjectNmi,
     /// Hold the CPUs, bring every chip to its reset state, load the kernel again, and report [`Notice::ResetDone`].
     ResetMachine,
+    /// Hold the CPUs, bring every chip to its reset state and leave memory as it is, and report [`Notice::WakeDone`].
+    WakeMachine,
     /// Tell clients.
     Tell(Event),
     /// Hold the CPUs; the guest is over.
@@ -132,6 +148,10 @@ pub enum Event {
     Resume,
     /// The power button was pressed.
     PowerDown,
+    /// The guest sleeps.
+    Suspend,
+    /// The guest is awake.
+    WakeUp,
     /// The guest starts anew.
     Reset {
         /// The guest itself asked for it.
@@ -165,6 +185,8 @@ pub struct Refusal {
 pub struct Lifecycle {
     state: State,
     on_reset: OnReset,
+    /// The machine sleeps. A guest that sleeps can be paused too.
+    asleep: bool,
 }
 
 impl Lifecycle {
@@ -173,6 +195,7 @@ impl Lifecycle {
         Self {
             state: State::Created,
             on_reset,
+            asleep: false,
         }
     }
 
@@ -200,12 +223,16 @@ impl Lifecycle {
                     State::ShuttingDown,
                     vec![Action::PressPowerButton, Action::Tell(Event::PowerDown)],
                 )),
+                // What comes of it is the machine's wish to wake.
+                State::Suspended => Ok(vec![Action::PressPowerButton, Action::Tell(Event::PowerDown)]),
                 _ => refuse("its power button can be pressed only while it runs"),
             },
             Request::Reset => match state {
                 State::Created | State::Resetting { .. } => Ok(Vec::new()),
                 _ => Ok(self.reset(false)),
             },
+            Request::WakeUp if self.asleep => Ok(self.wake()),
+            Request::WakeUp => refuse("it does not sleep"),
             Request::SetOnReset(on_reset) => {
                 self.on_reset = on_reset;
                 Ok(Vec::new())
@@ -237,11 +264,46 @@ impl Lifecycle {
             },
             Notice::Watchdog(action) if self.state.is_executing() => self.watchdog(action),
             Notice::Watchdog(_) => Vec::new(),
-            Notice::ResetDone => match self.state {
-                State::Resetting { paused: true } => self.enter(State::Paused, Vec::new()),
-                State::Resetting { paused: false } => self.enter(State::Running, vec![Action::RunCpus]),
-                _ => Vec::new(),
-            },
+            Notice::Suspended => self.suspend(),
+            Notice::WakeUp if self.asleep => self.wake(),
+            Notice::WakeUp => Vec::new(),
+            Notice::ResetDone => self.go_on(),
+            Notice::WakeDone => {
+                let mut actions = self.go_on();
+                actions.push(Action::Tell(Event::WakeUp));
+                actions
+            }
+        }
+    }
+
+    fn suspend(&mut self) -> Vec<Action> {
+        match self.state {
+            State::Running | State::ShuttingDown => {
+                self.asleep = true;
+                let actions = vec![Action::HoldCpus, Action::Tell(Event::Suspend)];
+                self.enter(State::Suspended, actions)
+            }
+            // It was on its way when it was paused.
+            State::Paused if !self.asleep => {
+                self.asleep = true;
+                vec![Action::Tell(Event::Suspend)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn wake(&mut self) -> Vec<Action> {
+        self.asleep = false;
+        let paused = self.state == State::Paused;
+        self.enter(State::Resetting { paused }, vec![Action::WakeMachine])
+    }
+
+    /// After a reset or a sleep.
+    fn go_on(&mut self) -> Vec<Action> {
+        match self.state {
+            State::Resetting { paused: true } => self.enter(State::Paused, Vec::new()),
+            State::Resetting { paused: false } => self.enter(State::Running, vec![Action::RunCpus]),
+            _ => Vec::new(),
         }
     }
 
@@ -267,6 +329,7 @@ impl Lifecycle {
                 self.enter(State::Paused, vec![Action::HoldCpus, Action::Tell(Event::Stop)])
             }
             State::Created => self.enter(State::Paused, Vec::new()),
+            State::Suspended => self.enter(State::Paused, vec![Action::Tell(Event::Stop)]),
             State::Resetting { .. } => self.enter(State::Resetting { paused: true }, Vec::new()),
             _ => Vec::new(),
         }
@@ -274,6 +337,7 @@ impl Lifecycle {
 
     fn resume(&mut self) -> Vec<Action> {
         match self.state {
+            State::Paused if self.asleep => self.enter(State::Suspended, vec![Action::Tell(Event::Resume)]),
             State::Paused => self.enter(State::Running, vec![Action::RunCpus, Action::Tell(Event::Resume)]),
             State::Created => self.enter(State::Running, vec![Action::RunCpus]),
             State::Resetting { .. } => self.enter(State::Resetting { paused: false }, Vec::new()),
@@ -293,6 +357,7 @@ impl Lifecycle {
                 },
             );
         }
+        self.asleep = false;
         let paused = self.state == State::Paused;
         self.enter(
             State::Resetting { paused },
@@ -414,6 +479,86 @@ mod tests {
         );
     }
 
+    fn sleeping() -> Lifecycle {
+        let mut life = running(OnReset::Restart);
+        assert_eq!(
+            life.notice(Notice::Suspended),
+            [Action::HoldCpus, Action::Tell(Event::Suspend)]
+        );
+        assert_eq!(life.state(), State::Suspended);
+        life
+    }
+
+    #[test]
+    fn a_sleep_ends_by_the_machines_wish_or_a_clients() {
+        let mut by_machine = sleeping();
+        assert_eq!(by_machine.notice(Notice::WakeUp), [Action::WakeMachine]);
+        let mut by_client = sleeping();
+        assert_eq!(by_client.request(Request::WakeUp), Ok(vec![Action::WakeMachine]));
+        for mut life in [by_machine, by_client] {
+            assert_eq!(life.notice(Notice::WakeUp), [], "one waking at a time");
+            assert_eq!(
+                life.notice(Notice::WakeDone),
+                [Action::RunCpus, Action::Tell(Event::WakeUp)]
+            );
+            assert_eq!(life.state(), State::Running);
+            assert!(life.request(Request::WakeUp).is_err());
+        }
+        let mut pressed = sleeping();
+        assert_eq!(
+            pressed.request(Request::PowerButton),
+            Ok(vec![Action::PressPowerButton, Action::Tell(Event::PowerDown)])
+        );
+        assert_eq!(
+            pressed.state(),
+            State::Suspended,
+            "the machine says what comes of it"
+        );
+    }
+
+    #[test]
+    fn a_guest_that_sleeps_can_be_paused_reset_and_ended() {
+        let mut life = sleeping();
+        assert_eq!(life.request(Request::Pause), Ok(vec![Action::Tell(Event::Stop)]));
+        assert_eq!(life.state(), State::Paused);
+        assert_eq!(
+            life.request(Request::Resume),
+            Ok(vec![Action::Tell(Event::Resume)])
+        );
+        assert_eq!(life.state(), State::Suspended, "it sleeps on");
+        life.request(Request::Pause).unwrap();
+        assert_eq!(life.notice(Notice::WakeUp), [Action::WakeMachine]);
+        assert_eq!(life.notice(Notice::WakeDone), [Action::Tell(Event::WakeUp)]);
+        assert_eq!(life.state(), State::Paused);
+        assert_eq!(
+            life.request(Request::Resume),
+            Ok(vec![Action::RunCpus, Action::Tell(Event::Resume)])
+        );
+
+        let mut life = sleeping();
+        assert!(
+            life.request(Request::Reset)
+                .unwrap()
+                .contains(&Action::ResetMachine)
+        );
+        assert_eq!(life.notice(Notice::ResetDone), [Action::RunCpus]);
+        assert!(life.request(Request::WakeUp).is_err(), "a reset ends the sleep");
+
+        let ended = sleeping().request(Request::Quit).unwrap();
+        assert!(ended.contains(&Action::End(Outcome::Stopped)));
+    }
+
+    #[test]
+    fn a_guest_that_is_paused_on_its_way_to_sleep_sleeps_when_it_is_resumed() {
+        let mut life = running(OnReset::Restart);
+        life.request(Request::Pause).unwrap();
+        assert_eq!(life.notice(Notice::Suspended), [Action::Tell(Event::Suspend)]);
+        assert_eq!(life.notice(Notice::Suspended), []);
+        assert_eq!(life.state(), State::Paused);
+        life.request(Request::Resume).unwrap();
+        assert_eq!(life.state(), State::Suspended);
+    }
+
     #[derive(Debug, Clone)]
     enum Input {
         Ask(Request),
@@ -428,9 +573,16 @@ mod tests {
                 Just(Request::Resume),
                 Just(Request::PowerButton),
                 Just(Request::Reset),
+                Just(Request::WakeUp),
                 Just(Request::SetOnReset(OnReset::End)),
             ].prop_map(Input::Ask),
-            4 => prop_oneof![Just(Notice::Reset), Just(Notice::ResetDone)].prop_map(Input::Happens),
+            6 => prop_oneof![
+                Just(Notice::Reset),
+                Just(Notice::ResetDone),
+                Just(Notice::Suspended),
+                Just(Notice::WakeUp),
+                Just(Notice::WakeDone),
+            ].prop_map(Input::Happens),
             2 => proptest::sample::select(WatchdogAction::ALL.to_vec())
                 .prop_map(|action| Input::Happens(Notice::Watchdog(action))),
             1 => prop_oneof![
@@ -459,10 +611,10 @@ mod tests {
                 let before = life.state();
                 let actions = match input {
                     Input::Ask(request) => life.request(request).unwrap_or_default(),
-                    // The driver reports a finished reset only after it was asked for one.
-                    Input::Happens(Notice::ResetDone) if !resetting => continue,
+                    // The driver reports a finished reset or waking only after it was asked for one.
+                    Input::Happens(Notice::ResetDone | Notice::WakeDone) if !resetting => continue,
                     Input::Happens(notice) => {
-                        resetting &= notice != Notice::ResetDone;
+                        resetting &= !matches!(notice, Notice::ResetDone | Notice::WakeDone);
                         life.notice(notice)
                     }
                 };
@@ -477,12 +629,15 @@ mod tests {
                             prop_assert!(cpus_run);
                             cpus_run = false;
                         }
-                        Action::ResetMachine => {
+                        Action::ResetMachine | Action::WakeMachine => {
                             prop_assert!(!resetting);
                             (resetting, cpus_run) = (true, false);
                         }
                         Action::End(_) => (cpus_run, ends) = (false, ends + 1),
-                        Action::PressPowerButton | Action::InjectNmi => prop_assert!(cpus_run),
+                        Action::PressPowerButton => {
+                            prop_assert!(cpus_run || life.state() == State::Suspended)
+                        }
+                        Action::InjectNmi => prop_assert!(cpus_run),
                         Action::Tell(_) => {}
                     }
                 }

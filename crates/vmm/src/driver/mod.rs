@@ -42,6 +42,8 @@ pub trait Hardware {
     fn inject_nmi(&mut self);
     /// Brings the machine, whose CPUs are held, to its reset state. The error is one sentence.
     fn reset(&mut self) -> Result<(), String>;
+    /// Brings the machine, whose CPUs are held, out of its sleep. The error is one sentence.
+    fn wake(&mut self) -> Result<(), String>;
     /// Tells clients.
     fn tell(&mut self, event: Event);
 }
@@ -51,7 +53,7 @@ pub trait Hardware {
 pub struct DriverHandle {
     queue: SyncSender<Message>,
     state: Arc<Mutex<State>>,
-    /// Resets of the guest so far.
+    /// Resets of the guest so far; waking it is one too.
     resets: Arc<AtomicU64>,
 }
 
@@ -154,14 +156,14 @@ impl Driver {
                 Action::PressPowerButton => hardware.press_power_button(),
                 Action::InjectNmi => hardware.inject_nmi(),
                 Action::Tell(event) => hardware.tell(event),
-                Action::ResetMachine => {
+                Action::ResetMachine | Action::WakeMachine => {
                     hardware.hold_cpus();
                     self.handle.resets.fetch_add(1, Ordering::SeqCst);
-                    let notice = match hardware.reset() {
-                        Ok(()) => Notice::ResetDone,
-                        Err(message) => Notice::Failed(message),
+                    let done = match action {
+                        Action::WakeMachine => hardware.wake().map(|()| Notice::WakeDone),
+                        _ => hardware.reset().map(|()| Notice::ResetDone),
                     };
-                    let next = self.life.notice(notice);
+                    let next = self.life.notice(done.unwrap_or_else(Notice::Failed));
                     if let Some(outcome) = self.carry_out(next, hardware) {
                         return Some(outcome);
                     }
@@ -216,6 +218,10 @@ mod tests {
             } else {
                 Ok(())
             }
+        }
+        fn wake(&mut self) -> Result<(), String> {
+            self.calls.push("wake".into());
+            Ok(())
         }
         fn tell(&mut self, event: Event) {
             self.calls.push(format!("{event:?}"));
@@ -293,6 +299,22 @@ mod tests {
         for calls in pairs {
             assert_eq!(calls, ["run", "Reset { by_guest: true }", "hold", "reset"]);
         }
+    }
+
+    #[test]
+    fn a_guest_sleeps_and_is_woken() {
+        let driver = Driver::new(OnReset::Restart);
+        let handle = driver.handle();
+        handle.ask(Request::Start, ignore());
+        handle.notice(Notice::Suspended);
+        handle.notice(Notice::WakeUp);
+        // Of before the waking, which it asks for again.
+        handle.notice(Notice::WakeUp);
+        handle.ask(Request::Quit, ignore());
+        let mut log = Log::default();
+        assert_eq!(driver.run(&mut log), Outcome::Stopped);
+        let calls = ["run", "hold", "Suspend", "hold", "wake", "run", "WakeUp"];
+        assert_eq!(log.calls[..calls.len()], calls);
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl Manager {
             return Err(Failure::generic(format!("Property '{driver}.{name}' not found")));
         }
         match self.state() {
-            State::Created | State::Running | State::Paused | State::ShuttingDown => {}
+            State::Created | State::Running | State::Paused | State::ShuttingDown | State::Suspended => {}
             state => {
                 return Err(Failure::generic(format!(
                     "the guest is {}: nothing can be plugged in now",
@@ -420,7 +420,7 @@ impl Manager {
         Ok(())
     }
 
-    /// A reset makes a guest forget that it was asked to let devices go.
+    /// A reset, or a sleep, makes a guest forget that it was asked to let devices go.
     pub fn forget_requests(&mut self) {
         for device in &mut self.devices {
             device.leaving = None;

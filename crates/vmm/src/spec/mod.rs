@@ -115,6 +115,9 @@ pub struct GuestSpec {
     /// The VM generation ID; `None` for no such device.
     #[serde(default)]
     pub generation_id: Option<Guid>,
+    /// Whether it can sleep (ACPI S3), where what it starts with can be woken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
     /// The isa-debug-exit port at 0xf4 that ends the guest with a status of its choice.
     pub debug_exit: bool,
     /// The port block that test kernels expect.
@@ -283,6 +286,16 @@ pub enum BootSpec {
     Kernel(KernelSpec),
     /// Firmware, which boots from the guest's disks in their order.
     Firmware(FirmwareSpec),
+}
+
+impl BootSpec {
+    /// True if it can be woken from a sleep. UEFI keeps what it needs for that in system management memory, or not at all.
+    pub fn can_wake(&self) -> bool {
+        match self {
+            Self::Kernel(_) => true,
+            Self::Firmware(firmware) => firmware.variables.is_none(),
+        }
+    }
 }
 
 /// Firmware.

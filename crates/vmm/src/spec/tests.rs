@@ -50,6 +50,7 @@ pub(crate) fn spec() -> GuestSpec {
         pmem: Vec::new(),
         watchdog: None,
         generation_id: None,
+        suspend: false,
         debug_exit: false,
         test_device: false,
         on_reset: OnReset::Restart,
@@ -100,6 +101,7 @@ fn a_good_specification_survives_json() {
     good.shares = vec![share("src", 1), share("\u{e9}t\u{e9}", 2)];
     good.pmem = vec![pmem(2 << 20, 2), pmem(MAX_PMEM, 0)];
     good.generation_id = Some(Guid([7; 16]));
+    good.suspend = true;
     good.watchdog = Some(WatchdogAction::InjectNmi);
     for boot in [kernel(0, "quiet"), firmware(0, 1, 2)] {
         good.boot = boot;

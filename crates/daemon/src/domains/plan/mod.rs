@@ -79,6 +79,8 @@ pub struct Plan {
     pub display: Option<DisplayModel>,
     /// Its generation ID.
     pub generation_id: Option<Guid>,
+    /// Whether it can sleep.
+    pub suspend: bool,
     /// What a reset does.
     pub on_reset: OnReset,
 }
@@ -119,6 +121,7 @@ impl Plan {
             vsock: sockets::vsock(devices)?,
             display: display(devices)?,
             generation_id: model.generation_id.map(|id| Guid(id.0)),
+            suspend: model.life.suspend_to_memory,
             on_reset: on_reset(model)?,
             disks,
         })

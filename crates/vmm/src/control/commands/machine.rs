@@ -64,8 +64,8 @@ pub(super) fn types(_: &Manager) -> Value {
     MachineType::ALL.into_iter().map(describe).collect()
 }
 
-pub(super) fn current(_: &Manager) -> Value {
-    json!({ "wakeup-suspend-support": false })
+pub(super) fn current(manager: &Manager) -> Value {
+    json!({ "wakeup-suspend-support": manager.machine.can_suspend() })
 }
 
 pub(super) fn memory(manager: &Manager) -> Value {
@@ -176,11 +176,18 @@ pub(super) fn set_generation_id(context: &mut Context, mut arguments: Arguments)
     Ok(Reply::nothing())
 }
 
-pub(super) fn wake_up(_: &mut Context, arguments: Arguments) -> Answer {
+pub(super) fn wake_up(context: &mut Context, arguments: Arguments) -> Answer {
     arguments.finish()?;
-    Err(Failure::generic(
-        "Unable to wake up: guest is not in suspended state",
-    ))
+    let machine = &context.manager.machine;
+    if !machine.can_suspend() {
+        let text = "wake-up from suspend is not supported by this guest";
+        return Err(Failure::generic(text));
+    }
+    if !machine.is_asleep() {
+        let text = "Unable to wake up: guest is not in suspended state";
+        return Err(Failure::generic(text));
+    }
+    Ok(Reply::Ask(Request::WakeUp, json!({})))
 }
 
 pub(super) fn inject_nmi(context: &mut Context, arguments: Arguments) -> Answer {

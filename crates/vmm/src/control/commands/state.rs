@@ -39,8 +39,14 @@ pub(super) fn kvm(manager: &Manager) -> Value {
 }
 
 /// The names that [`state_name`] has for states.
-pub(in crate::control) const RUN_STATES: &[&str] =
-    &["prelaunch", "running", "paused", "shutdown", "guest-panicked"];
+pub(in crate::control) const RUN_STATES: &[&str] = &[
+    "prelaunch",
+    "running",
+    "paused",
+    "suspended",
+    "shutdown",
+    "guest-panicked",
+];
 
 /// QEMU's name for a state.
 pub(super) fn state_name(state: State) -> &'static str {
@@ -48,6 +54,7 @@ pub(super) fn state_name(state: State) -> &'static str {
         State::Created => "prelaunch",
         State::Running | State::ShuttingDown | State::Resetting { paused: false } => "running",
         State::Paused | State::Resetting { paused: true } => "paused",
+        State::Suspended => "suspended",
         State::PoweredOff => "shutdown",
         State::Panicked => "guest-panicked",
     }

@@ -177,5 +177,7 @@ pub(super) const EVENTS: &[Event] = &[
     event("RESUME", &[]),
     event("SHUTDOWN", &[("guest", "bool"), ("reason", "ShutdownCause")]),
     event("STOP", &[]),
+    event("SUSPEND", &[]),
+    event("WAKEUP", &[]),
     event("WATCHDOG", &[("action", "WatchdogAction")]),
 ];

@@ -213,7 +213,10 @@ fn arguments(value: Value) -> Arguments {
 
 /// What people are told of the answer to a command for programs that has nothing to tell.
 fn said(answer: Answer) -> Answer {
-    done(answer.map(|_| ()))
+    match answer {
+        Ok(Reply::Ask(request, _)) => Ok(Reply::Ask(request, json!(""))),
+        other => done(other.map(|_| ())),
+    }
 }
 
 fn announce(context: &mut Context, words: &[&str]) -> Answer {
