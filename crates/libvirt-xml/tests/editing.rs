@@ -446,3 +446,64 @@ fn memory_counts_what_its_devices_can_have() {
     assert_eq!(both.devices.memories[1].kind, persistent);
     assert!(both.started().xml(true).contains("<alias name='virtiopmem0'/>"));
 }
+
+/// Guests number buses in the order of the ports' places, so no port comes before one that is there.
+#[test]
+fn root_ports_to_come_are_after_the_others() {
+    let port = |index: u8, slot: u8, function: u8| {
+        format!(
+            "<controller type='pci' index='{index}' model='pcie-root-port'><target port='{index}'/>\
+             <address type='pci' bus='0' slot='{slot}' function='{function}' multifunction='on'/></controller>"
+        )
+    };
+    let place = |slot, function| PciAddress {
+        bus: 0,
+        slot,
+        function,
+    };
+    // There is room beside the first port, but before the second.
+    let ports = [port(1, 2, 0), port(2, 3, 0)].concat();
+    let domain = define(&[ports, disk("a"), disk("b")].concat());
+    let balloon = domain.devices.memballoon.as_ref().unwrap();
+    assert_eq!(balloon.common.address.map(|address| address.bus), Some(3));
+    let places: Vec<_> = domain
+        .devices
+        .controllers
+        .iter()
+        .filter(|controller| controller.index > 0)
+        .map(|controller| (controller.index, controller.common.address, controller.port))
+        .collect();
+    let third = (3, Some(place(3, 1)), 3 << 3 | 1);
+    assert_eq!(
+        places,
+        [(1, Some(place(2, 0)), 1), (2, Some(place(3, 0)), 2), third]
+    );
+    // What would be added is what is added.
+    let spare = domain.spare_ports(3);
+    assert_eq!(spare, [(4, place(3, 2)), (5, place(3, 3)), (6, place(3, 4))]);
+    let random = &mut fives;
+    let mut more = domain;
+    for (index, place) in spare {
+        more = more
+            .attach("<rng><backend model='random'/></rng>", &defaults(), random)
+            .unwrap();
+        let port = more
+            .devices
+            .controllers
+            .iter()
+            .find(|port| port.kind == "pci" && port.index == index.into());
+        assert_eq!(port.unwrap().common.address, Some(place));
+        let rng = more.devices.rngs.last().unwrap();
+        assert_eq!(rng.common.address.map(|address| address.bus), Some(index));
+    }
+    // Ports without a device count.
+    let free = define(&[port(1, 2, 0), port(2, 2, 1), port(3, 2, 2)].concat());
+    assert_eq!(free.spare_ports(4), [(4, place(2, 3)), (5, place(2, 4))]);
+    assert_eq!(free.spare_ports(2), []);
+    let last = define(&[port(1, 0x1e, 0), port(2, 0x1e, 7)].concat());
+    assert_eq!(
+        last.spare_ports(2),
+        [(3, place(0x1e, 1))],
+        "somewhere, where there is nothing after them"
+    );
+}

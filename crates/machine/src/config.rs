@@ -7,7 +7,7 @@ use ostler_display::Card;
 use ostler_memory::GuestRam;
 use ostler_pci::PciFunction;
 
-use crate::{Blob, BootSource, Firmware};
+use crate::{Blob, BootSource, Firmware, Places};
 
 /// A version of the platform. A guest keeps its version for life; new ones are added here, old ones stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,11 +15,15 @@ pub enum MachineType {
     /// The first subset of Q35.
     #[default]
     Q35V1,
+    /// The same; what has a place on PCI in a definition is there.
+    Q35V2,
 }
 
 impl MachineType {
     /// Every version, the oldest first.
-    pub const ALL: [MachineType; 1] = [MachineType::Q35V1];
+    pub const ALL: [MachineType; 2] = [MachineType::Q35V1, MachineType::Q35V2];
+    /// The newest version.
+    pub const NEWEST: MachineType = MachineType::Q35V2;
 
     /// The version with this name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -30,6 +34,7 @@ impl MachineType {
     pub fn name(self) -> &'static str {
         match self {
             MachineType::Q35V1 => "ostler-q35-1",
+            MachineType::Q35V2 => "ostler-q35-2",
         }
     }
 }
@@ -82,7 +87,7 @@ pub enum Boot {
 
 /// A display.
 pub struct Display {
-    /// The display itself, placed in slot 30.
+    /// The display itself.
     pub card: Arc<Card>,
     /// What a BIOS runs for it (a VGA BIOS); firmware of other kinds has drivers of its own.
     pub rom: Option<Blob>,
@@ -102,14 +107,17 @@ pub struct MachineConfig {
     pub boot_cpus: u32,
     /// What it starts with.
     pub boot: Boot,
-    /// PCI functions of the guest's devices, placed in this order in slots 1 to 15.
+    /// PCI functions of the guest's devices.
     pub functions: Vec<Arc<dyn PciFunction>>,
     /// The SATA controller, placed where Q35 has it (slot 31, function 2).
     pub sata: Option<Arc<dyn PciFunction>>,
     /// The display, if there is one.
     pub display: Option<Display>,
-    /// Whether there is a watchdog (i6300esb), in the slot after those of the functions.
+    /// Whether there is a watchdog (i6300esb).
     pub watchdog: bool,
+    /// Where functions, watchdog and display are, and which root ports there are. Without: functions in slots 1 to 15 in their order,
+    /// the watchdog after them, the display in slot 30, and four root ports for what comes while the guest runs.
+    pub places: Option<Places>,
     /// The VM generation ID, as its bytes are in memory; without one there is no such device.
     pub generation_id: Option<[u8; 16]>,
     /// Whether the guest can sleep (ACPI S3).

@@ -106,6 +106,12 @@ pub enum Error {
         "a machine has room for {MAX_DEVICES} PCI devices, not {0}; give the guest fewer disks and network cards"
     )]
     TooManyDevices(usize),
+    /// Devices cannot be where they are to be.
+    #[error(transparent)]
+    Place(#[from] crate::PlaceError),
+    /// The slot of this root port, called by its bus, takes nothing while the guest runs.
+    #[error("the root port of bus {0:02x} has no hotplug slot; use another one")]
+    NoHotplug(u8),
     /// A PCI function could not be placed or given its addresses.
     #[error(transparent)]
     Pci(#[from] ostler_pci::Error),

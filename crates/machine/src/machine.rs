@@ -5,6 +5,7 @@
 //! [`Machine::reset`], and gives the boot states again; after [`crate::MachineEvent::WakeUp`] it does the same with
 //! [`Machine::wake`]. All other methods may be called from any thread at any time.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub struct Machine {
     pub(crate) firmware: Option<Arc<Board>>,
     pub(crate) first_cpu: Mutex<CpuState>,
     pub(crate) chips: Chips,
+    /// The root ports' places by their slots' numbers.
+    pub(crate) slots: BTreeMap<u8, Location>,
     pub(crate) _timers: TimerThread,
 }
 
@@ -223,9 +226,12 @@ impl Machine {
         }
     }
 
-    /// Puts a device into hotplug slot `slot` (from 0) while the guest runs.
+    /// Puts a device into hotplug slot `slot` (see [`Machine::slots`]) while the guest runs.
     pub fn plug(&self, slot: u8, function: Arc<dyn PciFunction>) -> Result<(), Error> {
-        let at = slot_location(slot)?;
+        let at = self.slot_location(slot)?;
+        if !self.chips.root.port(at)?.has_hotplug() {
+            return Err(Error::NoHotplug(slot + 1));
+        }
         let line = topology::line_behind(&self.chips.router, at, &*function);
         topology::set_interrupt_line(at, &*function);
         Ok(self.chips.root.plug(at, function, line, false)?)
@@ -233,19 +239,29 @@ impl Machine {
 
     /// Asks the guest to let the device in hotplug slot `slot` go (the attention button).
     pub fn request_unplug(&self, slot: u8) -> Result<(), Error> {
-        self.chips.root.port(slot_location(slot)?)?.press_attention();
+        self.hotplug_port(slot)?.press_attention();
         Ok(())
     }
 
     /// Takes the device out of hotplug slot `slot` at once, whatever the guest is doing with it.
     pub fn pull(&self, slot: u8) -> Result<(), Error> {
-        self.chips.root.pull(slot_location(slot)?)?;
+        self.chips.root.pull(self.slot_location(slot)?)?;
         Ok(())
     }
 
-    /// The root port of hotplug slot `slot`.
+    /// The root port of slot `slot`.
     pub fn hotplug_port(&self, slot: u8) -> Result<Arc<RootPort>, Error> {
-        Ok(self.chips.root.port(slot_location(slot)?)?)
+        Ok(self.chips.root.port(self.slot_location(slot)?)?)
+    }
+
+    /// The slots of root ports by their numbers, which are one less than what the bus behind is called, with the ports' places.
+    pub fn slots(&self) -> impl Iterator<Item = (u8, Location)> {
+        self.slots.iter().map(|(slot, at)| (*slot, *at))
+    }
+
+    fn slot_location(&self, slot: u8) -> Result<Location, Error> {
+        let at = self.slots.get(&slot).copied();
+        at.ok_or(ostler_pci::Error::NoPort(slot).into())
     }
 
     /// The PCI root complex.
@@ -372,13 +388,6 @@ impl Machine {
             }
         });
     }
-}
-
-fn slot_location(slot: u8) -> Result<Location, Error> {
-    if slot >= topology::ROOT_PORTS {
-        return Err(ostler_pci::Error::NoPort(slot).into());
-    }
-    Ok(Location::device(topology::FIRST_ROOT_PORT + slot))
 }
 
 impl Drop for Machine {

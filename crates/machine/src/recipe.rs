@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use ostler_accel::Vm;
 use ostler_bus::{AddressMap, Device, InterruptLine, MsiSink, Range};
 use ostler_display::Card;
-use ostler_pci::{Location, PciFunction, Root, RootConfig, Windows};
+use ostler_pci::{PciFunction, Root, RootConfig, RootPort, Windows};
 
 use crate::bridges::{HostBridge, LpcBridge, Movable, topology};
 use crate::chips::cpu_hotplug;
@@ -31,7 +31,7 @@ use crate::layout::{
 use crate::machine::{Chips, Machine};
 use crate::memory_map::{self, MemoryMap};
 use crate::timers::{Clock, TimerThread, Timers};
-use crate::{Boot, Display, Error, MachineConfig, SerialBackend};
+use crate::{Boot, Display, Error, MachineConfig, PciAddress, PlaceError, Places, SerialBackend};
 
 /// Under which name SeaBIOS looks for the option ROM of a function with these ids (Runtime_config: pciVVVV,DDDD.rom).
 const VGA_BIOS_FILE: &str = "pci1234,1111.rom";
@@ -64,10 +64,11 @@ impl Machine {
             cpus,
             boot_cpus,
             boot,
-            mut functions,
+            functions,
             sata,
             display,
             watchdog,
+            places: layout,
             generation_id,
             suspend,
             serial,
@@ -155,26 +156,44 @@ impl Machine {
             test_device_ports(&buses, &router)?;
         }
 
+        let layout = match layout {
+            Some(layout) => layout,
+            None => Places::standard(functions.len(), watchdog, display.is_some())?,
+        };
+        layout.check()?;
+        if watchdog && layout.watchdog.is_none() {
+            return Err(PlaceError::Count {
+                places: 0,
+                devices: 1,
+            }
+            .into());
+        }
         let watchdog = watchdog.then(|| Watchdog::new(clock, timers, events.clone()));
-        functions.extend(
-            watchdog
-                .iter()
-                .map(|watchdog| watchdog.clone() as Arc<dyn PciFunction>),
-        );
         let windows = firmware
             .as_ref()
             .map_or_else(|| topology::windows(&ram), |board| board.pci_windows());
         let reset_control = Arc::new(ResetControl::new(events));
         let (root, host_bridge) = pci_root(&buses, windows, reset_control, &router, &pm, &firmware)?;
-        plug_devices(&root, &router, &functions)?;
+        let ports = Ports {
+            root: &root,
+            router: &router,
+            sink: &(vm as Arc<dyn MsiSink>),
+            layout: &layout,
+        };
+        ports.add()?;
+        plug_devices(&ports, &functions)?;
+        if let (Some(watchdog), Some(place)) = (&watchdog, layout.watchdog) {
+            ports.place(place, watchdog.clone())?;
+        }
         if let Some(sata) = sata {
             let line = topology::line(&router, topology::SATA, &*sata);
             root.add(topology::SATA, sata, line)?;
         }
         if let Some(display) = display {
-            root.add(topology::DISPLAY, display.card, None)?;
+            let at = layout.display.map_or(topology::DISPLAY, PciAddress::location);
+            root.add(at, display.card, None)?;
         }
-        add_root_ports(&root, &router, &(vm as Arc<dyn MsiSink>))?;
+        let slots = layout.ports.iter().map(|port| (port.bus - 1, port.at)).collect();
 
         let chips = Chips {
             router,
@@ -203,6 +222,7 @@ impl Machine {
             firmware,
             first_cpu: Mutex::new(ostler_accel::reset_state(0)),
             chips,
+            slots,
             _timers: timer_thread,
         };
         machine.start_over()?;
@@ -345,21 +365,47 @@ fn pci_root(
     Ok((root, host_bridge))
 }
 
-fn plug_devices(root: &Root, router: &Arc<Router>, functions: &[Arc<dyn PciFunction>]) -> Result<(), Error> {
-    if functions.len() > topology::MAX_DEVICES {
-        return Err(Error::TooManyDevices(functions.len()));
-    }
-    for (device, function) in (topology::FIRST_DEVICE..).zip(functions) {
-        let at = Location::device(device);
-        root.add(at, function.clone(), topology::line(router, at, &**function))?;
-    }
-    Ok(())
+/// Bus 0 and the root ports on it.
+struct Ports<'a> {
+    root: &'a Root,
+    router: &'a Arc<Router>,
+    sink: &'a Arc<dyn MsiSink>,
+    layout: &'a Places,
 }
 
-fn add_root_ports(root: &Root, router: &Arc<Router>, sink: &Arc<dyn MsiSink>) -> Result<(), Error> {
-    for (at, port) in topology::root_ports(sink) {
-        let line = topology::line(router, at, &*port as &dyn PciFunction);
-        root.add_port(at, port, line)?;
+impl Ports<'_> {
+    fn add(&self) -> Result<(), Error> {
+        for port in &self.layout.ports {
+            let bridge = RootPort::with(port.identity, self.sink.clone());
+            let line = topology::line(self.router, port.at, &*bridge as &dyn PciFunction);
+            self.root.add_port(port.at, bridge, line)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a device where it belongs before the guest runs.
+    fn place(&self, place: PciAddress, function: Arc<dyn PciFunction>) -> Result<(), Error> {
+        let Some(port) = self.layout.port(place.bus) else {
+            let at = place.location();
+            let line = topology::line(self.router, at, &*function);
+            return Ok(self.root.add(at, function, line)?);
+        };
+        let line = topology::line_behind(self.router, port.at, &*function);
+        Ok(self.root.plug(port.at, function, line, true)?)
+    }
+}
+
+fn plug_devices(ports: &Ports<'_>, functions: &[Arc<dyn PciFunction>]) -> Result<(), Error> {
+    let places = &ports.layout.functions;
+    if places.len() != functions.len() {
+        return Err(PlaceError::Count {
+            places: places.len(),
+            devices: functions.len(),
+        }
+        .into());
+    }
+    for (place, function) in places.iter().zip(functions) {
+        ports.place(*place, function.clone())?;
     }
     Ok(())
 }

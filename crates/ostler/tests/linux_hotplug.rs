@@ -96,6 +96,7 @@ impl Guest {
         });
         let machine = Machine::build(MachineConfig {
             machine_type: MachineType::default(),
+            places: None,
             ram: ram.clone(),
             vm: vm.clone(),
             cpus: 1,

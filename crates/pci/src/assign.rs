@@ -32,6 +32,12 @@ impl Pool {
         }
     }
 
+    /// How many pieces of `size` bytes there are left.
+    fn left(&self, size: u64) -> u64 {
+        let next = self.next.checked_next_multiple_of(size).unwrap_or(u64::MAX);
+        self.end.saturating_sub(next) / size
+    }
+
     fn take(&mut self, size: u64) -> Result<u64, Error> {
         let full = Error::WindowFull {
             window: self.name,
@@ -90,8 +96,9 @@ impl Assigner {
         }
     }
 
-    /// Gives a root port its bus number and windows, and the device in its slot addresses out of these.
-    pub fn port(&mut self, port: &RootPort, bus: u8) -> Result<(), Error> {
+    /// Gives a root port its bus number and windows, and the device in its slot addresses out of these. So many later ports must
+    /// find I/O ports (`waiting`).
+    pub fn port(&mut self, port: &RootPort, bus: u8, waiting: usize) -> Result<(), Error> {
         let memory = self.memory32.take(PORT_MEMORY)?;
         let prefetch = self.memory64.take(PORT_PREFETCH)?;
         let config = port.config();
@@ -116,7 +123,7 @@ impl Assigner {
             regs::PREFETCH_BASE_UPPER + 4,
             &(((prefetch + PORT_PREFETCH - 1) >> 32) as u32).to_le_bytes(),
         );
-        let io = self.io_window(config);
+        let io = self.io_window(config, waiting);
         config.update_u16(
             regs::COMMAND,
             0,
@@ -131,10 +138,14 @@ impl Assigner {
             .map_or(Ok(()), |child| below.function(child.config()))
     }
 
-    /// Ports are scarce: a root port that finds none left has its window closed.
-    fn io_window(&mut self, config: &ConfigSpace) -> (Range, u16) {
+    /// Ports are scarce: a root port that finds none left has its window closed, and leaves them to those whose devices need some.
+    fn io_window(&mut self, config: &ConfigSpace, waiting: usize) -> (Range, u16) {
+        let closed = (Range::new(0, 0), 0);
+        if self.io.left(PORT_IO) <= waiting as u64 {
+            return closed;
+        }
         let Ok(base) = self.io.take(PORT_IO) else {
-            return (Range::new(0, 0), 0);
+            return closed;
         };
         config.write(
             regs::IO_BASE,

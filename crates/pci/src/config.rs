@@ -147,7 +147,15 @@ impl ConfigSpace {
 
     /// Back to the state after power-on.
     pub fn reset(&self) {
-        self.lock().data.copy_from_slice(&self.initial);
+        let mut bytes = self.lock();
+        let several = bytes.data[usize::from(regs::HEADER_TYPE)] & regs::HEADER_MULTIFUNCTION;
+        bytes.data.copy_from_slice(&self.initial);
+        bytes.data[usize::from(regs::HEADER_TYPE)] |= several;
+    }
+
+    /// Marks the device as one of several functions from now on, over resets too: where it is placed decides, not what it is.
+    pub(crate) fn mark_multifunction(&self) {
+        self.lock().data[usize::from(regs::HEADER_TYPE)] |= regs::HEADER_MULTIFUNCTION;
     }
 
     /// True for a type 1 header.
@@ -301,7 +309,7 @@ impl ConfigBuilder {
 
     /// Marks the device as one of several functions.
     pub fn multifunction(&mut self) -> &mut Self {
-        self.bytes.data[usize::from(regs::HEADER_TYPE)] |= 0x80;
+        self.bytes.data[usize::from(regs::HEADER_TYPE)] |= regs::HEADER_MULTIFUNCTION;
         self
     }
 

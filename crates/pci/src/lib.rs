@@ -32,4 +32,4 @@ pub use mapper::Windows;
 pub use msi::MsiCapability;
 pub use msix::Msix;
 pub use root::{Root, RootConfig};
-pub use root_port::{RootPort, SlotEvent, SlotPower};
+pub use root_port::{PortIdentity, RootPort, SlotEvent, SlotPower};

@@ -12,6 +12,8 @@ pub const STATUS: u16 = 0x06;
 pub const REVISION: u16 = 0x08;
 /// Header type, 8 bits; bit 7 marks a device of several functions.
 pub const HEADER_TYPE: u16 = 0x0e;
+/// In the header type: the device has several functions.
+pub const HEADER_MULTIFUNCTION: u8 = 0x80;
 /// First base address register.
 pub const BAR0: u16 = 0x10;
 /// Subsystem vendor id of a type 0 header, 16 bits; the subsystem id follows.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
-use ostler_bus::{AddressMap, Device, InterruptLine};
+use ostler_bus::{AddressMap, Device, InterruptLine, Space};
 
 use crate::access::{ConfigPorts, Ecam};
 use crate::assign::Assigner;
@@ -106,6 +106,7 @@ impl Root {
                 node.function.connect_intx(line);
             }
             topology.insert(at, node);
+            mark_functions(&topology, device);
         }
         self.remap();
         Ok(())
@@ -172,8 +173,10 @@ impl Root {
                 assigner.function(node.function.config())?;
             }
             let ports = topology.values().filter_map(|node| node.port.as_ref());
+            let mut waiting = ports.clone().filter(|port| needs_io(port)).count();
             for (bus, port) in (1..=u8::MAX).zip(ports) {
-                assigner.port(port, bus)?;
+                waiting -= usize::from(needs_io(port));
+                assigner.port(port, bus, waiting)?;
             }
         }
         self.remap();
@@ -285,6 +288,21 @@ impl Root {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Function 0 says whether there are others beside it: else guests do not look for them (PCI 3.0, 6.2.1).
+fn mark_functions(topology: &BTreeMap<Location, Node>, device: u8) {
+    let functions = topology.keys().filter(|at| at.device == device).count();
+    if let Some(first) = topology.get(&Location::device(device)).filter(|_| functions > 1) {
+        first.function.config().mark_multifunction();
+    }
+}
+
+/// Whether the device in a port's slot has I/O ports.
+fn needs_io(port: &RootPort) -> bool {
+    let Some(child) = port.child() else { return false };
+    let mut bars = child.config().bars().iter().flatten();
+    bars.any(|bar| bar.space() == Space::Port)
 }
 
 /// True if a write may change where something is decoded. For a bridge any write counts that reaches its header or

@@ -56,9 +56,21 @@ pub enum SlotPower {
 
 type Listener = Box<dyn Fn(SlotEvent) + Send + Sync>;
 
-/// A root port with one hotplug slot behind it.
+/// What a guest reads of a root port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortIdentity {
+    /// Number of the physical slot, unique in the machine; 0 where slots have none, and guests then name devices by their places.
+    pub slot: u16,
+    /// Number of the port (link capabilities).
+    pub number: u8,
+    /// Whether devices come and go in the slot.
+    pub hotplug: bool,
+}
+
+/// A root port with one slot behind it.
 pub struct RootPort {
     config: ConfigSpace,
+    hotplug: bool,
     express: u16,
     msi: MsiCapability,
     intx: Intx,
@@ -69,8 +81,22 @@ pub struct RootPort {
 }
 
 impl RootPort {
-    /// An empty port. `slot` is the physical slot number that the guest shows, unique in the machine.
+    /// An empty port with a hotplug slot. `slot` is the physical slot number that the guest shows, unique in the machine.
     pub fn new(slot: u16, sink: Arc<dyn MsiSink>) -> Arc<Self> {
+        let number = slot as u8;
+        let hotplug = true;
+        Self::with(
+            PortIdentity {
+                slot,
+                number,
+                hotplug,
+            },
+            sink,
+        )
+    }
+
+    /// An empty port.
+    pub fn with(port: PortIdentity, sink: Arc<dyn MsiSink>) -> Arc<Self> {
         let identity = Identity {
             vendor: 0x1b36,
             device: 0x000c,
@@ -79,7 +105,7 @@ impl RootPort {
         };
         let mut builder = ConfigSpace::type1(identity);
         builder.interrupt_pin(Pin::A);
-        let (body, writable) = express_capability(slot);
+        let (body, writable) = express_capability(port);
         let express = builder.capability(regs::CAP_EXPRESS, &body, &writable);
         builder.put_w1c_u16(express + 0x0a, 0x000f); // device status
         builder.put_w1c_u16(express + SLOT_STATUS, 0x011f);
@@ -88,6 +114,7 @@ impl RootPort {
         let child = Mutex::new(None);
         Arc::new(Self {
             config,
+            hotplug: port.hotplug,
             express,
             msi,
             intx: Intx::new(),
@@ -113,6 +140,11 @@ impl RootPort {
     /// The bus behind the port.
     pub fn secondary_bus(&self) -> u8 {
         self.config.u8(regs::SECONDARY_BUS)
+    }
+
+    /// Whether devices come and go in the slot.
+    pub fn has_hotplug(&self) -> bool {
+        self.hotplug
     }
 
     /// Whether the slot has power.
@@ -174,7 +206,7 @@ impl RootPort {
         let link = if present { LINK_ACTIVE } else { 0 };
         self.config
             .update_u16(self.express + LINK_STATUS, LINK_ACTIVE, link);
-        if !event {
+        if !event && self.hotplug {
             let (clear, set) = if present {
                 (CONTROL_POWER_OFF | CONTROL_POWER_INDICATOR, 1 << 8)
             } else {
@@ -234,7 +266,7 @@ impl RootPort {
 }
 
 /// Body and write mask of the port's PCI Express capability (without id and next pointer).
-fn express_capability(slot: u16) -> ([u8; 0x3a], [u8; 0x3a]) {
+fn express_capability(port: PortIdentity) -> ([u8; 0x3a], [u8; 0x3a]) {
     let mut body = [0; 0x3a];
     let mut writable = [0; 0x3a];
     let mut put = |offset: usize, value: u32, mask: u32, width: usize| {
@@ -246,15 +278,18 @@ fn express_capability(slot: u16) -> ([u8; 0x3a], [u8; 0x3a]) {
     put(0x08, 0, 0x70ef, 2); // device control
     put(
         0x0c,
-        0x11 | 1 << 20 | 1 << 19 | u32::from(slot & 0xff) << 24,
+        0x11 | 1 << 20 | 1 << 19 | u32::from(port.number) << 24,
         0,
         4,
     ); // 2.5 GT/s x1, link active reporting
     put(0x10, 0, 0x00f8, 2); // link control
     put(0x12, 0x11, 0, 2); // link status
-    put(0x14, SLOT_CAPABILITIES | u32::from(slot & 0x1fff) << 19, 0, 4);
+    let capabilities = if port.hotplug { SLOT_CAPABILITIES } else { 0 };
+    put(0x14, capabilities | u32::from(port.slot & 0x1fff) << 19, 0, 4);
     let idle = CONTROL_POWER_OFF | POWER_INDICATOR_OFF | CONTROL_ATTENTION_INDICATOR_OFF;
-    put(0x18, idle.into(), 0x1fff, 2); // slot control
+    if port.hotplug {
+        put(0x18, idle.into(), 0x1fff, 2); // slot control
+    }
     put(0x1c, 0, 0x001f, 2); // root control
     put(0x30, 1, 0x000f, 2); // link control 2: target speed
     (body, writable)

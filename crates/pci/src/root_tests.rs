@@ -260,6 +260,43 @@ fn places_are_checked() {
 }
 
 #[test]
+fn function_0_tells_of_others() {
+    let rig = Rig::new();
+    let several = || rig.cards[0].config.u8(regs::HEADER_TYPE) & regs::HEADER_MULTIFUNCTION != 0;
+    assert!(!several());
+    let beside = Location {
+        device: 1,
+        function: 5,
+    };
+    rig.root.add(beside, Card::new(0x50), None).unwrap();
+    assert!(several());
+    rig.root.reset();
+    assert!(several(), "that is not the guest's to change");
+    assert_eq!(rig.cards[1].config.u8(regs::HEADER_TYPE), 0);
+}
+
+/// I/O ports are for those that need them, before there are windows for ports without a device.
+#[test]
+fn many_ports_leave_io_to_those_with_devices() {
+    let rig = Rig::new();
+    for device in 6..31 {
+        rig.root
+            .add_port(
+                Location::device(device),
+                RootPort::new(device.into(), Arc::new(NoSink)),
+                None,
+            )
+            .unwrap();
+    }
+    let card = Card::new(0x30);
+    rig.root
+        .plug(Location::device(30), card.clone(), None, true)
+        .unwrap();
+    rig.root.assign_resources().unwrap();
+    assert!(card.config.decoded_bar(4).is_some());
+}
+
+#[test]
 fn ports_and_ecam_reach_the_same_registers() {
     let rig = Rig::new();
     struct Latch(AtomicU64);

@@ -108,6 +108,7 @@ fn main() {
     let end = Arc::new(End::default());
     let machine = Machine::build(MachineConfig {
         machine_type: MachineType::default(),
+        places: None,
         ram,
         vm: vm.clone(),
         cpus,

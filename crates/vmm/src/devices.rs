@@ -252,7 +252,7 @@ pub(crate) fn build(
         };
         list.push(make_net(name, (back, kind), (net.model, options), platform)?);
     }
-    if spec.console != ConsoleSpec::None || !spec.channels.is_empty() {
+    if spec.has_virtio_console() {
         let (device, control) =
             open_console(spec, consoles).map_err(|e| Error::part("the virtio console", e))?;
         list.push(place(

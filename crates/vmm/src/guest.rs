@@ -9,7 +9,8 @@ use ostler_accel::{CpuidLeaf, Kind, Profiler, Vm, VmConfig};
 use ostler_display::Card;
 use ostler_machine::{
     Blob, Boot, BootSource, CpuOutcome, Display, Firmware, FirmwareChip, Machine, MachineConfig,
-    MachineEvent, MachineEvents, SMM_MEMORY, SerialBackend, Variables, disk_path, sata_path,
+    MachineEvent, MachineEvents, PciAddress, Places, SMM_MEMORY, SerialBackend, Variables, disk_path,
+    sata_path,
 };
 use ostler_memory::{
     Extras, FileMemory, GuestRam, Pluggable, RamOptions, RamSlot, allocate_all, end_of_extras,
@@ -62,6 +63,8 @@ pub(crate) struct Guest {
     watchdog: WatchdogSwitch,
     cpu_news: CpuNews,
     display: Option<Arc<Card>>,
+    /// Where each of the devices is.
+    places: Vec<PciAddress>,
     control: Option<ControlServer>,
 }
 
@@ -106,6 +109,14 @@ impl Guest {
         };
         let devices = devices::build(spec, descriptors, &platform, consoles)?;
         let functions = devices.list.iter().map(|device| device.device.pci()).collect();
+        let places = spec.places()?;
+        debug_assert!(
+            devices
+                .list
+                .iter()
+                .map(|device| &device.name)
+                .eq(&spec.functions())
+        );
         let display = spec.display.map(|display| match display.plain {
             true => Card::plain(),
             false => Card::new(),
@@ -132,6 +143,7 @@ impl Guest {
                 ram: ram.clone(),
                 vm: vm.clone(),
                 functions,
+                places: places.clone(),
                 sata: devices
                     .sata
                     .as_ref()
@@ -203,6 +215,7 @@ impl Guest {
             watchdog,
             cpu_news,
             display,
+            places: places.functions,
             control: None,
         })
     }
@@ -235,6 +248,7 @@ impl Guest {
             profiler: self.profiler.clone(),
             registers: self.registers.clone(),
             devices: self.devices.list.clone(),
+            places: self.places.clone(),
             drives: self
                 .devices
                 .sata
@@ -401,6 +415,7 @@ struct Inside {
     ram: Arc<GuestRam>,
     vm: Arc<dyn Vm>,
     functions: Vec<Arc<dyn PciFunction>>,
+    places: Places,
     sata: Option<Arc<dyn PciFunction>>,
     display: Option<Arc<Card>>,
     physical_bits: u8,
@@ -428,10 +443,11 @@ fn smm_memory(spec: &GuestSpec) -> Result<u64, Error> {
 }
 
 /// What firmware tries to start from: these disks, or all as the user gave them.
-fn boot_order(disks: &[DiskSpec], order: &[u32]) -> Vec<String> {
-    let (mut functions, mut ports) = (0.., 0..);
+fn boot_order(disks: &[DiskSpec], order: &[u32], places: &Places) -> Vec<String> {
+    // Virtio disks are the first functions.
+    let (mut functions, mut ports) = (places.functions.iter(), 0..);
     let paths = disks.iter().filter_map(|disk| match disk.bus {
-        DiskBus::Virtio => functions.next().map(disk_path),
+        DiskBus::Virtio => functions.next().map(|place| disk_path(places, *place)),
         DiskBus::Sata => ports.next().map(sata_path),
     });
     let paths: Vec<String> = paths.collect();
@@ -485,7 +501,7 @@ fn build_machine(
             })
         }
         BootSpec::Firmware(firmware) => {
-            let order = boot_order(&spec.disks, &firmware.boot_order);
+            let order = boot_order(&spec.disks, &firmware.boot_order, &inside.places);
             let mut firmware = open_firmware(firmware, descriptors, &outside.debug)?;
             firmware.physical_bits = inside.physical_bits;
             firmware.boot_order = order;
@@ -512,6 +528,7 @@ fn build_machine(
         boot_cpus: spec.cpus,
         boot,
         functions: inside.functions,
+        places: Some(inside.places),
         sata: inside.sata,
         display,
         watchdog: spec.watchdog.is_some(),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use ostler_libvirt::procedures::*;
 use ostler_libvirt::types::{CpuModelsArgs, CpuModelsRet, DomainCapabilitiesArgs, List, OpenArgs};
 use ostler_libvirt::{Code, RemoteError};
-use ostler_vmm::spec::{MAX_CPUS, default_machine};
+use ostler_vmm::spec::{MAX_CPUS, MachineType};
 
 use super::{Context, Dispatcher, check_flags};
 use crate::host;
@@ -102,9 +102,10 @@ pub(super) fn kind_of_guests(
     if let Some(arch) = arch.as_deref().filter(|arch| *arch != "x86_64") {
         return unknown("architecture", arch);
     }
-    let newest = default_machine();
-    let is_other =
-        |machine: &&str| *machine != newest && *machine != "q35" && !machine.starts_with("pc-q35-");
+    let is_other = |machine: &&str| {
+        let ours = MachineType::from_name(machine).is_some();
+        !ours && *machine != "q35" && !machine.starts_with("pc-q35-")
+    };
     if let Some(machine) = machine.as_deref().filter(is_other) {
         return unknown("machine", machine);
     }

@@ -48,7 +48,7 @@ impl Seed {
 /// What is filled in where a document does not say it.
 fn defaults() -> Defaults {
     Defaults {
-        machine: spec::default_machine(),
+        machine: spec::newest_machine(),
         cpu_model: "max".into(),
         memballoon: true,
     }

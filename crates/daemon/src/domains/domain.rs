@@ -53,6 +53,8 @@ pub struct Live {
     pub open_trays: BTreeSet<String>,
     /// How much it has of its memory devices, in bytes, by alias.
     pub plugged: BTreeMap<String, u64>,
+    /// When root ports, by their buses, lost their devices.
+    pub emptied: BTreeMap<u8, Instant>,
     /// The number of the next device that is plugged in.
     pub next_plug: u32,
     /// Its CID, if it has a vsock.

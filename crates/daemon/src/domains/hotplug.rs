@@ -1,7 +1,7 @@
 //! Devices that come and go while a guest runs, and in its definition.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::{
@@ -12,13 +12,16 @@ use serde_json::{Value, json};
 use super::definition::{Change, Definition, Seed};
 use super::domain::Domain;
 use super::lifecycle::{refused, requested_size};
-use super::plan::Plan;
+use super::plan::{Plan, has_places};
 use super::{Domains, Impact};
 use crate::guest::cards::Surroundings;
-use crate::guest::{Attached, Control, Plug};
+use crate::guest::{Attached, Control, Plug, port_name};
 
 /// How long a client waits for a guest to let a device go; it may go later, too. Linux blinks for five seconds first.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For so long nothing comes into a slot that has lost its device: Linux looks at nothing there for a second.
+const REST: Duration = Duration::from_secs(2);
 
 /// A device of a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,14 @@ enum Device<'a> {
 
 /// All devices with their aliases.
 fn all(devices: &Devices) -> Vec<(&str, Device<'_>)> {
+    let named = each(devices).into_iter();
+    named
+        .filter_map(|(common, device)| Some((common.alias.as_deref()?, device)))
+        .collect()
+}
+
+/// All devices.
+fn each(devices: &Devices) -> Vec<(&Common, Device<'_>)> {
     let mut all: Vec<(&Common, Device<'_>)> = Vec::new();
     all.extend(devices.disks.iter().map(|d| (&d.common, Device::Disk(d))));
     all.extend(devices.interfaces.iter().map(|d| (&d.common, Device::Card(d))));
@@ -62,10 +73,39 @@ fn all(devices: &Devices) -> Vec<(&str, Device<'_>)> {
             .map(|d| (&d.common, Device::Fixed("watchdog"))),
     );
     all.extend(devices.videos.iter().map(|d| (&d.common, Device::Fixed("video"))));
-    let named = all
-        .into_iter()
-        .filter_map(|(common, device)| Some((common.alias.as_deref()?, device)));
-    named.collect()
+    all
+}
+
+/// The root port, by its bus, for a device that is plugged in: the one of its address. `None` for any that is free, in guests whose
+/// devices are not where their addresses say.
+fn port_for(control: &Control, after: &Definition, alias: &str) -> Result<Option<u8>, RemoteError> {
+    if !has_places(after) {
+        return Ok(None);
+    }
+    let devices = each(&after.devices);
+    let mut named = devices.iter().map(|(common, _)| common);
+    let device = named.find(|common| common.alias.as_deref() == Some(alias));
+    let Some(address) = device.and_then(|common| common.address) else {
+        return Ok(None);
+    };
+    if address.bus == 0 {
+        return Err(cannot(format!(
+            "a device that comes while the guest runs is behind a root port: its <address> cannot be {address}"
+        )));
+    }
+    let there = control
+        .execute_with("qom-list", json!({ "path": "/machine/peripheral" }))
+        .map_err(refused)?;
+    let name = port_name(address.bus);
+    match there
+        .as_array()
+        .is_some_and(|there| there.iter().any(|object| object["name"] == *name))
+    {
+        true => Ok(Some(address.bus)),
+        false => Err(cannot(format!(
+            "the guest that runs has no root port for the <address> {address}: take a device out, or start it again with more of them"
+        ))),
+    }
 }
 
 /// The first device of `some` that `others` do not have.
@@ -73,6 +113,15 @@ fn more<'a>(some: &'a Devices, others: &Devices) -> Option<(&'a str, Device<'a>)
     let known = all(others);
     let is_new = |(alias, _): &(&str, Device<'_>)| !known.iter().any(|(other, _)| other == alias);
     all(some).into_iter().find(is_new)
+}
+
+/// Waits until a guest sees what comes into the slot of a root port.
+fn wait_for_port(domain: &Domain, bus: u8) -> Result<(), RemoteError> {
+    let emptied = domain.with_live(|live| live.emptied.get(&bus).copied())?;
+    if let Some(emptied) = emptied {
+        std::thread::sleep(REST.saturating_sub(emptied.elapsed()));
+    }
+    Ok(())
 }
 
 fn cannot(why: impl Into<String>) -> RemoteError {
@@ -147,7 +196,15 @@ impl Domains {
             live.next_plug += 1;
             live.next_plug - 1
         })?;
-        let plug = Plug { control };
+        let place = match device {
+            // Refused below.
+            Device::Fixed(_) | Device::Memory(_) => None,
+            _ => port_for(control, &after, &alias)?,
+        };
+        if let Some(bus) = place {
+            wait_for_port(domain, bus)?;
+        }
+        let plug = Plug::new(control).at(place);
         let none = || RemoteError::new(Code::Internal, format!("the device '{alias}' is in no plan"));
         let attached = match device {
             Device::Fixed(kind) => {
@@ -314,7 +371,7 @@ impl Domains {
         let attached = domain.with_live(|live| live.devices.get(alias).cloned())?;
         match attached.filter(|attached| attached.plugged.is_some()) {
             Some(attached) => {
-                Plug { control }.ask_out(&attached)?;
+                Plug::new(control).ask_out(&attached)?;
                 Ok(alias.into())
             }
             None => Err(cannot(format!(
@@ -342,13 +399,20 @@ impl Domains {
             let alias = live.devices.iter().find(is_it).map(|(alias, _)| alias.clone());
             let alias = alias.filter(|_| live.id == run)?;
             let attached = live.devices.remove(&alias)?;
+            let devices = each(&live.definition.devices);
+            let mut its = devices
+                .iter()
+                .filter(|(common, _)| common.alias.as_ref() == Some(&alias));
+            if let Some(address) = its.find_map(|(common, _)| common.address) {
+                live.emptied.insert(address.bus, Instant::now());
+            }
             Some((alias, attached, live.control.clone(), live.definition.clone()))
         });
         let Ok(Some((alias, attached, control, definition))) = found else {
             self.half_plugged_gone(domain, run, id);
             return;
         };
-        Plug { control: &control }.clean_up(&attached);
+        Plug::new(&control).clean_up(&attached);
         let vsock = definition.devices.vsock.as_ref();
         let has_other = vsock.is_some_and(|vsock| vsock.common.alias.as_deref() != Some(&*alias));
         if !has_other {
@@ -438,7 +502,7 @@ impl Domains {
         let number = id.strip_prefix("hot").and_then(|number| number.parse().ok());
         let control = domain.with_live(|live| (live.id == run).then(|| live.control.clone()));
         if let (Some(number), Ok(Some(control))) = (number, control) {
-            Plug { control: &control }.clean_up(&Attached::plugged(number));
+            Plug::new(&control).clean_up(&Attached::plugged(number));
         }
     }
 
@@ -450,7 +514,7 @@ impl Domains {
             (!is_known(live.next_plug)).then_some(live.next_plug)
         });
         let Ok(Some(number)) = next else { return };
-        let (attached, plug) = (Attached::plugged(number), Plug { control });
+        let (attached, plug) = (Attached::plugged(number), Plug::new(control));
         if !there.iter().any(|device| device["name"] == *attached.id) {
             // Its image or back end may be there alone.
             plug.clean_up(&attached);

@@ -296,6 +296,7 @@ impl Domains {
             devices,
             open_trays: BTreeSet::new(),
             plugged: BTreeMap::new(),
+            emptied: BTreeMap::new(),
             next_plug,
             cid,
             control,

@@ -53,7 +53,7 @@ impl Domains {
             (drive, live.next_plug - 1)
         })?;
         let drive = drive.ok_or_else(none)?;
-        let plug = Plug { control };
+        let plug = Plug::new(control);
         // What can be wrong with the image is found before the guest is asked for anything.
         let image = plug.open_medium(disk, &self.outside)?;
         let end = Instant::now() + PATIENCE;

@@ -207,6 +207,7 @@ fn open(
         balloon: plan.balloon,
         vsock,
         shares,
+        pci: plan.pci.clone(),
         watchdog: plan.watchdog,
         generation_id: plan.generation_id,
         suspend: plan.suspend,

@@ -15,7 +15,7 @@ pub use attached::Attached;
 pub use control::{CPU_ID, Control, ControlError, Notice};
 pub use launch::{Launch, errand_of, launch, open_image_of};
 pub use outside::{NetworkCard, Outside, Place};
-pub use plug::Plug;
+pub use plug::{Plug, port_name};
 pub use process::GuestProcess;
 pub use screen::picture;
 

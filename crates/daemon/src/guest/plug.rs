@@ -24,13 +24,15 @@ pub type Medium = (File, PathBuf);
 
 /// A guest that devices are plugged into.
 pub struct Plug<'a> {
-    /// How it is talked to.
-    pub control: &'a Control,
+    control: &'a Control,
+    /// The root port for a device that comes, by its bus; any that is free, if nobody says.
+    port: Option<u8>,
 }
 
 /// What is taken back unless everything succeeds.
 struct Undo<'a> {
     control: &'a Control,
+    port: Option<u8>,
     steps: Vec<(&'static str, Value)>,
 }
 
@@ -79,7 +81,10 @@ impl Undo<'_> {
         self.step(("getfd", json!({ "fdname": name })), Some(fd), back)
     }
 
-    fn device(mut self, arguments: Value) -> Result<(), RemoteError> {
+    fn device(mut self, mut arguments: Value) -> Result<(), RemoteError> {
+        if let Some(port) = self.port {
+            arguments["bus"] = port_name(port).into();
+        }
         self.control
             .execute_with("device_add", arguments)
             .map_err(refused)?;
@@ -88,10 +93,29 @@ impl Undo<'_> {
     }
 }
 
+/// What a guest's process calls the root port of this bus.
+pub fn port_name(bus: u8) -> String {
+    format!("rp{bus}")
+}
+
+impl<'a> Plug<'a> {
+    /// A guest that is talked to by `control`.
+    pub fn new(control: &'a Control) -> Self {
+        let port = None;
+        Self { control, port }
+    }
+
+    /// The same; a device that comes gets the root port of this bus.
+    pub fn at(self, port: Option<u8>) -> Self {
+        Self { port, ..self }
+    }
+}
+
 impl Plug<'_> {
     fn undo(&self) -> Undo<'_> {
         Undo {
             control: self.control,
+            port: self.port,
             steps: Vec::new(),
         }
     }

@@ -7,7 +7,7 @@ use ostler_launch::firmware;
 use ostler_libvirt::types::Uuid;
 use ostler_libvirt_xml::capabilities::{Cell, Guests, Host, HostCpu};
 use ostler_libvirt_xml::domain_capabilities::DomainCapabilities;
-use ostler_vmm::spec::{MAX_CPUS, default_machine};
+use ostler_vmm::spec::{MAX_CPUS, MachineType, newest_machine};
 
 use crate::uuid;
 
@@ -45,7 +45,12 @@ pub fn of_host(host_uuid: &Uuid, kvm: bool) -> String {
             .collect(),
         guests: Guests {
             emulator: emulator(),
-            machines: vec![default_machine()],
+            // The newest one first.
+            machines: MachineType::ALL
+                .iter()
+                .rev()
+                .map(|machine| machine.name().to_owned())
+                .collect(),
             max_cpus: MAX_CPUS,
             kvm,
         },
@@ -87,7 +92,7 @@ pub fn of_guests(kvm: Option<&[CpuidLeaf]>, smm: bool) -> String {
     let capabilities = DomainCapabilities {
         emulator: emulator(),
         kvm: kvm.is_some(),
-        machine: default_machine(),
+        machine: newest_machine(),
         max_cpus: MAX_CPUS,
         firmware: kinds,
         loaders,

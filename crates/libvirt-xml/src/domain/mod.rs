@@ -217,6 +217,14 @@ impl Domain {
         write(&tree)
     }
 
+    /// The root ports that would be added next, by index and place: so many that devices can come without restart of the guest to `free`
+    /// ports, those of the document that no device uses included.
+    pub fn spare_ports(&self, free: usize) -> Vec<(u8, PciAddress)> {
+        let tree = self.tree();
+        tree.child("devices")
+            .map_or_else(Vec::new, |devices| fill::spare(devices, free))
+    }
+
     /// The document's tree.
     pub fn tree(&self) -> Element {
         // It was read once, or checked that it can be.

@@ -155,9 +155,14 @@ pub(crate) const DEVICE_ROWS: &[Row] = &[
         "there is no such bus",
     ),
     honoured(
-        "address@{domain,bus,slot,function,multifunction,controller,target,unit,port,iobase,irq}",
+        "address@{domain,bus,slot,function,controller,target,unit,port,iobase,irq}",
         "",
+        "on PCI as the guest sees it, from `ostler-q35-2` on",
+    ),
+    kept(
+        "address@multifunction",
         "",
+        "function 0 says by itself whether there are others; root ports share slots by it",
     ),
     kept("address/zpci", "", "of other architectures").whole(),
 ];

@@ -3,8 +3,10 @@
 mod host;
 mod lpc;
 mod movable;
+mod places;
 pub mod topology;
 
 pub use host::HostBridge;
 pub use lpc::{LpcBridge, PIRQ_ISA};
 pub use movable::Movable;
+pub use places::{PciAddress, PlaceError, Places, Port, standard_ports};

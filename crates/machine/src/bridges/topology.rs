@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ostler_bus::{InterruptLine, MsiSink, Range};
+use ostler_bus::{InterruptLine, Range};
 use ostler_memory::GuestRam;
-use ostler_pci::{Location, PciFunction, RootPort, Windows, regs};
+use ostler_pci::{Location, PciFunction, Windows, regs};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::PIRQ_ISA;
@@ -19,15 +19,15 @@ pub const SATA: Location = Location {
     device: 31,
     function: 2,
 };
-/// The display, if there is one.
+/// The display, if there is one and nobody places it.
 pub const DISPLAY: Location = Location::device(30);
-/// Slot of the first device; the others follow.
+/// Slot of the first device that nobody places; the others follow.
 pub const FIRST_DEVICE: u8 = 1;
-/// Devices that fit on bus 0.
+/// Devices that fit on bus 0 if nobody places them.
 pub const MAX_DEVICES: usize = 15;
-/// Slot of the first root port.
+/// Slot of the first root port, if nobody places them.
 pub const FIRST_ROOT_PORT: u8 = 16;
-/// Number of root ports, each with one hotplug slot.
+/// Number of root ports where nobody places them, each with one hotplug slot.
 pub const ROOT_PORTS: u8 = 4;
 
 /// PIRQ (0 is PIRQA) of `pin` (0 is INTA) of a slot on bus 0: slots 0 to 24 turn through PIRQE to PIRQH; the chips of
@@ -72,14 +72,6 @@ pub fn set_interrupt_line(at: Location, function: &dyn PciFunction) {
         let isa = PIRQ_ISA[usize::from(pirq(at.device, pin))];
         config.set(regs::INTERRUPT_LINE, &[isa]);
     }
-}
-
-/// The root ports and their places.
-pub fn root_ports(sink: &Arc<dyn MsiSink>) -> impl Iterator<Item = (Location, Arc<RootPort>)> {
-    (0..ROOT_PORTS).map(|n| {
-        let port = RootPort::new(u16::from(n) + 1, sink.clone());
-        (Location::device(FIRST_ROOT_PORT + n), port)
-    })
 }
 
 /// Start of the 32-bit window.

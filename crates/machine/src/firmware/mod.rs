@@ -19,8 +19,7 @@ pub use rom::Rom;
 /// room below [`ostler_memory::MMIO_GAP_START`].
 pub const SMM_MEMORY: u64 = crate::chips::smram::MOST_TSEG;
 
-use crate::bridges::topology::FIRST_DEVICE;
-use crate::{Blob, SerialBackend};
+use crate::{Blob, PciAddress, Places, SerialBackend};
 
 /// What firmware a machine starts with, and what it is told.
 pub struct Firmware {
@@ -57,9 +56,9 @@ pub struct Variables {
     pub file: Option<File>,
 }
 
-/// The OpenFirmware path of a disk that is function number `index` of [`crate::MachineConfig::functions`].
-pub fn disk_path(index: usize) -> String {
-    format!("/pci@i0cf8/scsi@{:x}/disk@0,0", usize::from(FIRST_DEVICE) + index)
+/// The OpenFirmware path of a disk that is at `place`.
+pub fn disk_path(places: &Places, place: PciAddress) -> String {
+    format!("{}/disk@0,0", places.path(place, "scsi"))
 }
 
 /// The same of the drive at `port` of the SATA controller.

@@ -9,7 +9,7 @@ use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, S
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_machine::{
     Blob, Boot, BootSource, Display, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType,
-    SerialBackend,
+    Places, SerialBackend,
 };
 use ostler_memory::{GuestRam, RamSlot};
 use ostler_pci::PciFunction;
@@ -141,6 +141,8 @@ pub struct Parts {
     pub functions: Vec<Arc<dyn PciFunction>>,
     pub display: Option<Display>,
     pub watchdog: bool,
+    /// Where functions, watchdog and display are; without, where they always are.
+    pub places: Option<Places>,
     pub generation_id: Option<[u8; 16]>,
     pub suspend: bool,
     /// The devices that are off by default: debug exit and test device.
@@ -159,6 +161,7 @@ impl Default for Parts {
             functions: Vec::new(),
             display: None,
             watchdog: false,
+            places: None,
             generation_id: None,
             suspend: false,
             test_devices: true,
@@ -197,6 +200,7 @@ impl Parts {
             sata: None,
             display: self.display,
             watchdog: self.watchdog,
+            places: self.places,
             generation_id: self.generation_id,
             suspend: self.suspend,
             serial: Some(outside.clone()),

@@ -29,6 +29,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
     let outside = Arc::new(Outside::default());
     let machine = Machine::build(MachineConfig {
         machine_type: MachineType::default(),
+        places: None,
         ram: ram.clone(),
         vm: Arc::new(MockVm::default()),
         cpus: 2,

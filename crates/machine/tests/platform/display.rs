@@ -296,6 +296,7 @@ fn with_seabios() -> (Arc<Machine>, Arc<Card>, Box<dyn Vcpu>) {
     let file = |path| Blob::File(File::open(path).unwrap());
     let machine = Machine::build(MachineConfig {
         machine_type: MachineType::default(),
+        places: None,
         ram,
         vm: vm.clone(),
         cpus: 1,

@@ -37,6 +37,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         .unwrap();
     let machine = Machine::build(MachineConfig {
         machine_type: MachineType::default(),
+        places: None,
         ram,
         vm: vm.clone(),
         cpus: 1,

@@ -12,6 +12,7 @@ mod firmware;
 mod flash_peer;
 mod hotplug;
 mod machine;
+mod places;
 mod plugged_memory;
 mod routing;
 mod sleep;

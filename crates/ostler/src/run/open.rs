@@ -19,7 +19,8 @@ use ostler_vmm::handoff::Descriptors;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, DisplaySpec,
     FirmwareSpec, GdbSpec, GuestSpec, Guid, KernelSpec, MacAddress, NetBackend, NetModel, NetSpec, OnReset,
-    SPEC_VERSION, ShareSpec, Slot, SoftEngine, VariablesSpec, VsockSpec, default_machine,
+    PciSpec, RootPortSpec, SPEC_VERSION, ShareSpec, Slot, SoftEngine, VariablesSpec, VsockSpec,
+    default_machine, newest_machine,
 };
 use rustix::fs::Mode;
 
@@ -186,10 +187,14 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         Some(GenerationIdOption::Guid(guid)) => Some(guid),
         Some(GenerationIdOption::Auto) => Some(random_guid()?),
     };
+    let pci = places(args);
     let spec = GuestSpec {
         version: SPEC_VERSION,
         name: args.name.clone(),
-        machine: default_machine(),
+        machine: match pci {
+            Some(_) => newest_machine(),
+            None => default_machine(),
+        },
         accelerator,
         cpu_model: args.cpu.clone(),
         cpus: args.cpus.now,
@@ -209,6 +214,7 @@ pub fn open(args: &RunArgs, kvm: Option<OwnedFd>) -> Result<Opened, Failure> {
         vsock,
         shares,
         pmem,
+        pci,
         watchdog: args.watchdog,
         generation_id,
         suspend: true,
@@ -286,6 +292,29 @@ fn open_display(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Option<
 }
 
 /// Opens the disks, and after them what is in the CD-ROM drives.
+/// Where devices are on PCI, if the user says so of any.
+fn places(args: &RunArgs) -> Option<PciSpec> {
+    let disks = args.disks.iter().map(|disk| disk.place).enumerate();
+    let disks = disks.map(|(index, place)| (format!("disk{index}"), place));
+    let cards = args.nets.iter().filter(|card| card.net != NetOption::None);
+    let cards = cards.map(|card| card.place).enumerate();
+    let cards = cards.map(|(index, place)| (format!("net{index}"), place));
+    let placed = disks
+        .chain(cards)
+        .filter_map(|(name, place)| Some((name, place?)));
+    let ports = (1..).zip(&args.root_ports).map(|(number, port)| RootPortSpec {
+        bus: port.bus.unwrap_or(number),
+        place: port.place,
+        number: port.place.0.slot << 3 | port.place.0.function,
+        fixed: false,
+    });
+    let spec = PciSpec {
+        ports: (!args.root_ports.is_empty()).then(|| ports.collect()),
+        devices: placed.collect(),
+    };
+    (spec != PciSpec::default()).then_some(spec)
+}
+
 fn open_disks(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Vec<DiskSpec>, Failure> {
     let mut disks = Vec::new();
     for disk in &args.disks {
@@ -297,6 +326,7 @@ fn open_disks(args: &RunArgs, descriptors: &mut Descriptors) -> Result<Vec<DiskS
             format: DiskFormat::Raw,
             bus: DiskBus::Sata,
             readonly: true,
+            place: None,
         };
         disks.push(DiskSpec {
             device: DiskDevice::Cdrom,

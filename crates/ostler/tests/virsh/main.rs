@@ -35,6 +35,7 @@ mod monitor;
 mod networks;
 mod networks6;
 mod nodedevs;
+mod places;
 mod pools;
 mod ports;
 mod screen;

@@ -57,7 +57,7 @@ fn what_guests_can_have_is_told() {
     let told = host.virsh("domcapabilities --virttype qemu");
     for text in [
         "<domain>qemu</domain>",
-        "<machine>ostler-q35-1</machine>",
+        "<machine>ostler-q35-2</machine>",
         "<value>sata</value>",
         "<arch>x86_64</arch>",
     ] {
@@ -67,7 +67,7 @@ fn what_guests_can_have_is_told() {
     assert!(host.refused("domcapabilities --machine pc").contains("pc"));
     let told = host.virsh("capabilities");
     assert!(
-        told.contains("<machine maxCpus=") && told.contains("canonical='ostler-q35-1'"),
+        told.contains("<machine maxCpus=") && told.contains("canonical='ostler-q35-2'"),
         "{told}"
     );
     assert!(host.virsh("cpu-models x86_64").contains("x86-64-v2"));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ostler_machine::{CpuOutcome, ROOT_PORTS};
+use ostler_machine::CpuOutcome;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
@@ -100,7 +100,7 @@ impl ControlServer {
             tray_moved: AtomicBool::new(false),
             cpu_reported: AtomicBool::new(false),
         });
-        for slot in 0..ROOT_PORTS {
+        for (slot, _) in manager.machine.slots() {
             let port = manager.machine.hotplug_port(slot);
             let port = port.map_err(|e| Error::part("a hotplug slot", e))?;
             let shared = shared.clone();

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use ostler_accel::{CpuState, Profiler};
 use ostler_bus::{Msi, MsiSink};
 use ostler_display::Card;
-use ostler_machine::Machine;
+use ostler_machine::{Machine, PciAddress};
 use ostler_memory::GuestRam;
 use ostler_virtio::Platform;
 use ostler_virtio::balloon::BalloonControl;
@@ -45,7 +45,7 @@ pub(crate) use fdsets::{ClientFds, FdSets};
 pub(crate) use media::{Which, drive_path};
 pub(crate) use netdevs::Netdevs;
 pub(crate) use nodes::{Node, Nodes, Origin};
-pub(crate) use slots::{Device, Place, port_device, port_name};
+pub(crate) use slots::{Device, Place, port_name};
 
 /// How long a CPU may take to tell its registers.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -115,6 +115,8 @@ pub(crate) struct Parts {
     pub profiler: Option<Arc<dyn Profiler>>,
     pub registers: Arc<Registers>,
     pub devices: Vec<NamedDevice>,
+    /// Where each of them is.
+    pub places: Vec<PciAddress>,
     pub drives: Vec<SataDrive>,
     pub display: Option<Arc<Card>>,
     pub consoles: Vec<NamedConsole>,
@@ -153,7 +155,7 @@ impl Manager {
     pub fn new(spec: GuestSpec, parts: Parts) -> Self {
         let (mut nodes, mut netdevs) = (Nodes::default(), Netdevs::default());
         let mut devices = Vec::new();
-        for (index, named) in (0..).zip(parts.devices) {
+        for (named, place) in parts.devices.into_iter().zip(parts.places) {
             match &named.part {
                 Part::Disk(part) => nodes.built(&named.name, &part.image),
                 Part::Net(part) => netdevs.built(&named.name, part.kind, part.backend.clone()),
@@ -165,7 +167,7 @@ impl Manager {
                 | Part::Mem(_)
                 | Part::Pmem(_) => {}
             }
-            devices.push(Device::built(named, index));
+            devices.push(Device::built(named, place));
         }
         for drive in &parts.drives {
             let built_with = drive

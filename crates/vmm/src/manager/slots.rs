@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ostler_disk::Disk;
-use ostler_machine::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
-use ostler_pci::{PciFunction, SlotPower};
+use ostler_machine::PciAddress;
+use ostler_pci::{Location, PciFunction, SlotPower};
 use ostler_virtio::net::NetOptions;
 use ostler_virtio::vsock::Door;
 use serde_json::json;
@@ -37,9 +37,9 @@ const ROOT_BUS: &str = "pcie.0";
 /// Where a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On bus 0, with this device number.
-    RootBus(u8),
-    /// In the slot of this root port, from 0.
+    /// On bus 0.
+    RootBus(Location),
+    /// In the slot of this root port, which is one less than what its bus is called.
     Port(u8),
 }
 
@@ -53,33 +53,33 @@ impl Place {
     }
 }
 
-/// Root ports are named after their slots' numbers, which guests count from 1.
+/// Root ports are named after what their buses are called, from 1.
 pub(crate) fn port_name(port: u8) -> String {
-    format!("rp{}", port + 1)
-}
-
-/// The device number of a root port on bus 0.
-pub(crate) fn port_device(port: u8) -> u8 {
-    FIRST_ROOT_PORT + port
+    format!("rp{}", u16::from(port) + 1)
 }
 
 /// A device with its place.
 pub(crate) struct Device {
     pub named: NamedDevice,
     pub place: Place,
+    /// It came while the guest ran, and may go again.
+    pub hotplugged: bool,
     /// When the guest was asked to let it go.
     leaving: Option<Instant>,
 }
 
 impl Device {
-    /// Device `index` of those that the guest was built with.
-    pub fn built(named: NamedDevice, index: u8) -> Self {
-        let place = Place::RootBus(FIRST_DEVICE + index);
-        let leaving = None;
+    /// One of those that the guest was built with.
+    pub fn built(named: NamedDevice, address: PciAddress) -> Self {
+        let place = match address.bus.checked_sub(1) {
+            None => Place::RootBus(address.location()),
+            Some(port) => Place::Port(port),
+        };
         Self {
             named,
             place,
-            leaving,
+            hotplugged: false,
+            leaving: None,
         }
     }
 
@@ -214,6 +214,7 @@ impl Manager {
         self.devices.push(Device {
             named,
             place: Place::Port(port),
+            hotplugged: true,
             leaving: None,
         });
         Ok(())
@@ -221,7 +222,7 @@ impl Manager {
 
     /// An id is that of one device, CPUs and root ports among them.
     pub(super) fn check_id_is_free(&self, id: &str) -> Result<(), Failure> {
-        let is_port = (0..ROOT_PORTS).any(|port| port_name(port) == id);
+        let is_port = self.machine.slots().any(|(port, _)| port_name(port) == id);
         if is_port || self.device(id).is_some() || self.cpu_at(id).is_some() {
             return Err(Failure::generic(format!("Duplicate device ID '{id}'")));
         }
@@ -237,23 +238,32 @@ impl Manager {
                 .find(|device| device.place == Place::Port(port))
         };
         let Some(bus) = bus else {
-            let free = (0..ROOT_PORTS).filter(|port| user(*port).is_none());
+            let free = self.machine.slots().map(|(port, _)| port);
+            let free = free.filter(|port| user(*port).is_none() && self.has_hotplug(*port));
             let free = free.min_by_key(|port| self.emptied.get(port));
             return free.ok_or_else(|| Failure::generic("No root port is free; unplug a device first"));
         };
         if bus == ROOT_BUS {
-            return Err(Failure::generic("Bus 'pcie.0' does not support hotplugging"));
+            return Err(no_hotplug(bus));
         }
-        let port = (0..ROOT_PORTS).find(|port| port_name(*port) == bus);
+        let mut ports = self.machine.slots().map(|(port, _)| port);
+        let port = ports.find(|port| port_name(*port) == bus);
         let port = port.ok_or_else(|| Failure::generic(format!("Bus '{bus}' not found")))?;
         match user(port) {
-            None => Ok(port),
+            None if self.has_hotplug(port) => Ok(port),
+            None => Err(no_hotplug(bus)),
             Some(device) => Err(Failure::generic(format!(
                 "PCI: slot 0 function 0 not available for {driver}, in use by {},id={}",
                 device.model(),
                 device.id()
             ))),
         }
+    }
+
+    fn has_hotplug(&self, port: u8) -> bool {
+        self.machine
+            .hotplug_port(port)
+            .is_ok_and(|port| port.has_hotplug())
     }
 
     fn has_vsock(&self) -> bool {
@@ -395,8 +405,9 @@ impl Manager {
         let short = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
         let found = self.devices.iter_mut().find(|device| device.id() == short);
         let device = found.ok_or_else(|| Failure::no_device(id))?;
-        let Place::Port(port) = device.place else {
-            return Err(Failure::generic("Bus 'pcie.0' does not support hotplugging"));
+        let port = match device.place {
+            Place::Port(port) if device.hotplugged => port,
+            place => return Err(no_hotplug(&place.bus())),
         };
         let failed = |error: ostler_machine::Error| Failure::generic(error.to_string());
         match self.machine.hotplug_port(port).map_err(failed)?.power() {
@@ -457,6 +468,10 @@ impl Manager {
             self.tell("DEVICE_DELETED", json!({ "device": id, "path": path }));
         }
     }
+}
+
+fn no_hotplug(bus: &str) -> Failure {
+    Failure::generic(format!("Bus '{bus}' does not support hotplugging"))
 }
 
 /// QEMU's properties, whose descriptor is the socket here at which the host's clients come in; and one for the guest's own wishes.

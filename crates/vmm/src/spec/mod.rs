@@ -5,14 +5,16 @@
 
 mod guid;
 mod mac;
+mod places;
 mod pmem;
 mod size;
 
-use ostler_machine::MachineType;
+pub use ostler_machine::MachineType;
 use serde::{Deserialize, Serialize};
 
 pub use guid::Guid;
 pub use mac::MacAddress;
+pub use places::{DISPLAY, PciPlace, PciSpec, RootPortSpec, WATCHDOG};
 pub use pmem::{MAX_PMEM, PmemSpec, check_pmem_size};
 pub use size::{format_size, parse_size};
 
@@ -109,6 +111,9 @@ pub struct GuestSpec {
     /// Files that are memory of the guest, in the order of their slots and addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pmem: Vec<PmemSpec>,
+    /// Where devices are on PCI, and its root ports; `None` for one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<PciSpec>,
     /// What happens when the guest lets its watchdog run out; `None` for no watchdog.
     #[serde(default)]
     pub watchdog: Option<WatchdogAction>,
@@ -531,6 +536,7 @@ impl GuestSpec {
                 "a guest has at most {MAX_DEVICES} virtio disks, network cards and further devices together"
             ));
         }
+        self.places()?;
         self.check_boot_order()?;
         self.check_channels()?;
         self.check_shares()?;
@@ -706,7 +712,12 @@ impl GuestSpec {
     }
 }
 
-/// The machine type of a guest whose owner names none.
+/// The newest machine type.
+pub fn newest_machine() -> String {
+    MachineType::NEWEST.name().into()
+}
+
+/// The machine type of a guest whose specification names none.
 pub fn default_machine() -> String {
     MachineType::default().name().into()
 }

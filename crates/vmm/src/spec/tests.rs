@@ -48,6 +48,7 @@ pub(crate) fn spec() -> GuestSpec {
         vsock: None,
         shares: Vec::new(),
         pmem: Vec::new(),
+        pci: None,
         watchdog: None,
         generation_id: None,
         suspend: false,
@@ -165,7 +166,7 @@ fn share(tag: &str, plug: u32) -> ShareSpec {
     }
 }
 
-fn drives(count: usize, bus: DiskBus) -> Vec<DiskSpec> {
+pub(crate) fn drives(count: usize, bus: DiskBus) -> Vec<DiskSpec> {
     let drive = DiskSpec {
         file: Some(Slot(0)),
         format: DiskFormat::Raw,
@@ -296,13 +297,13 @@ fn a_guest_without_a_machine_type_gets_the_first_and_an_unknown_one_is_refused()
     value.as_object_mut().unwrap().remove("machine");
     let named = serde_json::from_value::<GuestSpec>(value.clone()).unwrap();
     assert_eq!(named.machine_type().unwrap(), MachineType::Q35V1);
-    for unknown in ["", "q35", "ostler-q35-2"] {
+    for unknown in ["", "q35", "ostler-q35-3"] {
         value["machine"] = unknown.into();
         let bad = serde_json::from_value::<GuestSpec>(value.clone()).unwrap();
         let error = bad.validate(1).unwrap_err().to_string();
         assert!(
             error.contains(&format!(
-                "the machine type {unknown:?} is not known; known types: ostler-q35-1"
+                "the machine type {unknown:?} is not known; known types: ostler-q35-1, ostler-q35-2"
             )),
             "{error}"
         );

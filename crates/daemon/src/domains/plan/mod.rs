@@ -6,6 +6,7 @@ mod cards;
 mod cpu;
 mod disks;
 mod memory_device;
+mod places;
 mod sockets;
 mod streams;
 
@@ -13,12 +14,13 @@ pub use boot::{Boot, Store};
 pub use cards::{Card, CardSource, NetworkPort};
 pub use disks::{Disk, Image};
 pub use memory_device::{ID as MEMORY_DEVICE, MemoryDevice, Persistent};
+pub use places::has_places;
 pub use sockets::{Share, ShareSource, Vsock};
 pub use streams::{Stream, Streams};
 
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain as xml;
-use ostler_vmm::spec::{BalloonSpec, Guid, OnReset, WatchdogAction, check_cpus};
+use ostler_vmm::spec::{BalloonSpec, Guid, OnReset, PciSpec, WatchdogAction, check_cpus};
 
 use super::definition::Definition;
 
@@ -65,6 +67,8 @@ pub struct Plan {
     pub cards: Vec<Card>,
     /// Its consoles and channels.
     pub streams: Streams,
+    /// Where its devices are on PCI; `None` for one after the other.
+    pub pci: Option<PciSpec>,
     /// Whether it has a source of entropy.
     pub rng: bool,
     /// Its balloon.
@@ -97,6 +101,7 @@ impl Plan {
         clock(model)?;
         let devices = &model.devices;
         let disks = disks::read(model)?;
+        let streams = streams::read(devices)?;
         let cpus = &model.vcpus;
         let vcpus = cpus.without_gap();
         check_cpus(cpus.max.into()).map_err(|error| error.to_string())?;
@@ -113,7 +118,8 @@ impl Plan {
             later_vcpus: cpus.there().split_off(vcpus as usize),
             boot: boot::read(model, &disks)?,
             cards: cards::read(devices)?,
-            streams: streams::read(devices)?,
+            pci: places::read(definition, &streams)?,
+            streams,
             rng: rng(devices)?,
             balloon: balloon(devices),
             watchdog: watchdog(devices)?,

@@ -1,4 +1,5 @@
 use super::*;
+use ostler_vmm::spec::PciPlace;
 use std::path::Path;
 
 const XML: &str = "<domain type='qemu'><name>web</name><memory unit='MiB'>256</memory><vcpu>2</vcpu>\
@@ -24,7 +25,7 @@ fn a_definition_becomes_a_plan() {
     assert_eq!((plan.kvm, plan.memory, plan.vcpus), (false, 256 << 20, 2));
     assert_eq!(
         (plan.cpu_model.as_str(), plan.machine.as_str()),
-        ("max", "ostler-q35-1")
+        ("max", "ostler-q35-2")
     );
     assert_eq!((plan.on_reset, plan.rng), (OnReset::End, false));
     assert_eq!(plan.streams.serial, Some(Stream::Clients));
@@ -427,4 +428,49 @@ fn what_kvm_alone_has_can_be_required_on_kvm() {
         with("qemu").unwrap_err(),
         "the CPU feature 'svm' is there on KVM alone: leave it out, or make the domain one of type='kvm'"
     );
+}
+
+#[test]
+fn devices_are_where_the_definition_says() {
+    let address = |bus: u8, slot: u8| format!("<address type='pci' bus='{bus}' slot='{slot}' function='0'/>");
+    let port = "<controller type='pci' index='1' model='pcie-root-port'><target port='0x10' hotplug='off'/>\
+        <address type='pci' bus='0' slot='2' function='0' multifunction='on'/></controller>";
+    let devices = [
+        port.to_owned(),
+        format!("<interface type='user'>{}</interface>", address(0, 0x10)),
+        format!("<interface type='user'>{}</interface>", address(1, 0)),
+        format!("<video><model type='vga'/>{}</video>", address(0, 1)),
+        "<channel type='unix'><target type='virtio' name='a'/></channel><watchdog model='i6300esb'/>".into(),
+        "<disk device='cdrom'><source file='/c'/><target dev='sda'/></disk>".into(),
+    ];
+    let pci = with_devices(&devices.concat()).unwrap().pci.unwrap();
+    let devices: Vec<String> = pci
+        .devices
+        .iter()
+        .map(|(name, place)| format!("{name} {place}"))
+        .collect();
+    // Disk, balloon and channels have root ports after the one that is written down, the watchdog a slot of its own.
+    assert_eq!(devices.len(), 7, "{devices:?}");
+    for fixed in [
+        "display 00:01.0",
+        "net0 00:10.0",
+        "net1 01:00.0",
+        "watchdog 00:03.0",
+    ] {
+        assert!(
+            devices.iter().any(|device| device == fixed),
+            "{fixed}: {devices:?}"
+        );
+    }
+    let ports = pci.ports.unwrap();
+    assert_eq!(
+        (ports[0].bus, ports[0].place, ports[0].number, ports[0].fixed),
+        (1, PciPlace::new(0, 2, 0), 0x10, true)
+    );
+    // Three for what has no address, four that are free.
+    assert_eq!(ports.len(), 1 + 3 + 4);
+    assert!(ports[1..].iter().all(|port| !port.fixed && port.place.0.bus == 0));
+
+    let old = XML.replacen("<type arch", "<type machine='ostler-q35-1' arch", 1);
+    assert_eq!(plan(&old).unwrap().pci, None);
 }

@@ -27,7 +27,8 @@ const ROWS: &[Row] = &[
     kept("driver@{queues,cmd_per_lun,max_sectors,iothread}", "", ""),
     kept("driver/iothreads", "", "").whole(),
     kept("model@name", "", "the root port's kind"),
-    honoured("target@{chassis,port}", "", "as the guest sees a root port"),
+    honoured("target@port", "", "as the guest reads it of a root port's link"),
+    kept("target@chassis", "", "no guest sees it"),
     honoured("target@hotplug", "on|off", ""),
     refused("target@{chassisNr,busNr,index,memReserve}", "", "of bridges"),
     refused("target/node", "", "of bridges"),
@@ -47,6 +48,10 @@ pub struct Controller {
     pub index: u32,
     /// Its model.
     pub model: Option<String>,
+    /// A root port's number, as a guest reads it of its link.
+    pub port: u8,
+    /// Whether something can be plugged into a root port while the guest runs.
+    pub hotplug: bool,
 }
 
 impl Controller {
@@ -54,7 +59,13 @@ impl Controller {
         let kind = controller
             .get("type")
             .ok_or_else(|| Error::missing(controller.line, "controller", "type"))?;
+        let port = match controller.child("target") {
+            Some(target) => value::attribute(target, "port")?,
+            None => None,
+        };
         Ok(Self {
+            port: port.unwrap_or(0),
+            hotplug: controller.child_get("target", "hotplug") != Some("off"),
             common: Common::read(controller)?,
             kind: kind.to_owned(),
             index: value::attribute(controller, "index")?.unwrap_or(0),

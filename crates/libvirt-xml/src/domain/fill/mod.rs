@@ -11,6 +11,7 @@ mod streams;
 pub use alias::Live;
 pub(crate) use alias::{aliases, live};
 pub(crate) use order::sort;
+pub(crate) use pci::spare;
 pub(crate) use runtime::strip;
 
 use super::devices::{disk, filesystem, interface, memory_device, rng, video, vsock, watchdog};

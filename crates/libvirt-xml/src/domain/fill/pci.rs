@@ -45,6 +45,35 @@ pub(super) fn fill(devices: &mut Element) -> Result<(), Error> {
     buses.place_ports(devices)
 }
 
+/// The root ports that would be added next for devices to come, as they are added one by one: so many that `free` ports are without a
+/// device, with those that are there. Fewer, where there is no room.
+pub(crate) fn spare(devices: &Element, free: usize) -> Vec<(u8, PciAddress)> {
+    let mut devices = devices.clone();
+    let mut spare = Vec::new();
+    while let Ok(buses) = Buses::read(&devices) {
+        let used = buses.used_buses();
+        if buses.ports.iter().filter(|port| !used.contains(port)).count() >= free {
+            break;
+        }
+        let Some(index) = buses.next_index(&used) else {
+            break;
+        };
+        devices.children.push(Node::Element(root_port(index)));
+        let Ok(mut buses) = Buses::read(&devices) else {
+            break;
+        };
+        if buses.place_ports(&mut devices).is_err() {
+            break;
+        }
+        let added = devices.children.last().and_then(Node::element);
+        match added.map(PciAddress::read) {
+            Some(Ok(Some(address))) => spare.push((index, address)),
+            _ => break,
+        }
+    }
+    spare
+}
+
 fn is_pci(controller: &Element) -> bool {
     controller.name == "controller" && controller.get("type") == Some("pci")
 }
@@ -84,6 +113,8 @@ struct Buses {
     /// Root ports by the bus behind them.
     ports: BTreeSet<u8>,
     new_ports: Vec<u8>,
+    /// The place of the last root port. Guests number buses in the order of the ports' places, so others come after it.
+    last_port: Option<PciAddress>,
 }
 
 impl Buses {
@@ -92,6 +123,7 @@ impl Buses {
             used: BTreeSet::new(),
             ports: BTreeSet::new(),
             new_ports: Vec::new(),
+            last_port: None,
         };
         for controller in devices.elements().filter(|device| is_pci(device)) {
             let index: u32 = attribute(controller, "index")?.unwrap_or(0);
@@ -120,6 +152,9 @@ impl Buses {
                 continue;
             };
             buses.check(device, address)?;
+            if is_pci(device) {
+                buses.last_port = buses.last_port.max(Some(address));
+            }
             if !buses.used.insert(address) {
                 return Err(Error::Xml(format!(
                     "Attempted double use of PCI Address {address} (line {})",
@@ -196,12 +231,19 @@ impl Buses {
         Ok(address)
     }
 
+    fn used_buses(&self) -> BTreeSet<u8> {
+        self.used.iter().map(|address| address.bus).collect()
+    }
+
+    /// The index of a root port to be.
+    fn next_index(&self, used: &BTreeSet<u8>) -> Option<u8> {
+        (1..=u8::MAX).find(|bus| !used.contains(bus) && !self.ports.contains(bus))
+    }
+
     fn behind_port(&mut self) -> Result<PciAddress, Error> {
-        let used: BTreeSet<u8> = self.used.iter().map(|address| address.bus).collect();
+        let used = self.used_buses();
         let free = self.ports.iter().copied().find(|port| !used.contains(port));
-        let bus = match free
-            .or_else(|| (1..=u8::MAX).find(|bus| !used.contains(bus) && !self.ports.contains(bus)))
-        {
+        let bus = match free.or_else(|| self.next_index(&used)) {
             Some(bus) => bus,
             None => return Err(Error::Xml("No more available PCI slots".into())),
         };
@@ -240,6 +282,7 @@ impl Buses {
             if PciAddress::read(port)?.is_none() {
                 let place = self.port_place(&mut shared)?;
                 self.used.insert(place);
+                self.last_port = self.last_port.max(Some(place));
                 set(port, place);
                 if place.function == 0 {
                     port.child_or_new("address").set("multifunction", "on");
@@ -272,18 +315,31 @@ impl Buses {
         Ok(slots)
     }
 
+    /// The place of a root port to be: after all others, where there is one.
     fn port_place(&self, shared: &mut BTreeSet<u8>) -> Result<PciAddress, Error> {
-        for &slot in shared.iter() {
-            let mut places = (1..8).map(|function| PciAddress {
+        let functions = |&slot: &u8| {
+            (1..8).map(move |function| PciAddress {
                 bus: 0,
                 slot,
                 function,
-            });
-            if let Some(place) = places.find(|place| !self.used.contains(place)) {
-                return Ok(place);
-            }
+            })
+        };
+        let mut beside = shared
+            .iter()
+            .flat_map(functions)
+            .filter(|place| !self.used.contains(place));
+        let first = beside.clone().next();
+        if let Some(place) = beside.find(|place| Some(*place) > self.last_port) {
+            return Ok(place);
         }
-        let place = self.on_root(FIRST_SLOT)?;
+        let after = self
+            .last_port
+            .map_or(FIRST_SLOT, |last| FIRST_SLOT.max(last.slot + 1));
+        let place = match (self.on_root(after), first) {
+            (Ok(place), _) => place,
+            (Err(_), Some(place)) => return Ok(place),
+            (Err(_), None) => self.on_root(FIRST_SLOT)?,
+        };
         shared.insert(place.slot);
         Ok(place)
     }

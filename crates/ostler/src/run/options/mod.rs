@@ -4,6 +4,7 @@ mod boot;
 mod devices;
 mod disk;
 mod net;
+mod pci;
 mod places;
 mod pmem;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub use boot::FirmwareOption;
 pub use devices::{BalloonOption, GenerationIdOption, ShareOption, ShareSource, VsockOption};
 pub use disk::DiskOption;
 pub use net::{CardOption, DirectOption, NetOption, SwitchOption};
+pub use pci::RootPortOption;
 pub use places::{ConsoleOption, GdbOption};
 pub use pmem::PmemOption;
 
@@ -26,6 +28,7 @@ use boot::parse_firmware;
 use devices::{parse_balloon, parse_generation_id, parse_share, parse_vsock, parse_watchdog};
 use disk::parse_disk;
 use net::parse_card;
+use pci::parse_root_port;
 use places::{parse_console, parse_gdb};
 use pmem::parse_pmem;
 
@@ -60,7 +63,7 @@ pub struct RunArgs {
     /// The firmware's log (ports 0x402 and 0xe9): stdio, file=FILE, socket=PATH or none.
     #[arg(long, value_name = "WHERE", default_value = "none", requires = "firmware", conflicts_with = "kernel", value_parser = parse_console)]
     pub debug_console: ConsoleOption,
-    /// Disk image or block device: FILE[,format=raw][,bus=virtio|sata][,readonly]. Repeat for more disks.
+    /// Disk image or block device: FILE[,format=raw][,bus=virtio|sata][,readonly][,addr=PLACE]. Repeat for more disks.
     #[arg(long = "disk", value_name = "FILE[,...]", value_parser = parse_disk)]
     pub disks: Vec<DiskOption>,
     /// CD-ROM drive with this image in it, on the SATA controller. Repeat for more drives.
@@ -69,9 +72,14 @@ pub struct RunArgs {
     /// Network card: user[,forward=tcp:PORT:GUESTPORT][,...], switch=NAME[,vlan=N|,trunk=1:10-20[,native=N]][,port=P][,mac=M],
     /// tap=NAME[,mac=M][,offload=off], direct=INTERFACE[,mode=bridge|private|vepa|passthrough][,mac=M] (a macvtap, which goes with the
     /// guest), vhost-user=PATH[,mode=server][,mac=M], socket=PATH[,mac=M] or none. With ,model=e1000e it is Intel's 82574L, for
-    /// guests without virtio. Repeat for more cards.
+    /// guests without virtio; with ,addr=PLACE it is there. Repeat for more cards.
     #[arg(long = "net", value_name = "KIND", value_parser = parse_card)]
     pub nets: Vec<CardOption>,
+    /// Root port at this place of bus 00: BUS:SLOT.FUNCTION such as 00:02.0, hexadecimal, and what the bus behind it is called. A disk or
+    /// card with addr=01:00.0 is behind the port of bus 01. Guests number buses in the order of the ports' places. Repeat for more
+    /// ports. [default: four of them, in the slots 10 to 13]
+    #[arg(long = "root-port", value_name = "PLACE[,bus=BUS]", value_parser = parse_root_port)]
+    pub root_ports: Vec<RootPortOption>,
     /// Number of CPUs: N[,max=M]. With a larger M, CPUs can be plugged in and unplugged while the guest runs.
     #[arg(long, value_name = "N[,max=M]", default_value = "1", allow_negative_numbers = true, value_parser = parse_cpus)]
     pub cpus: CpuOption,

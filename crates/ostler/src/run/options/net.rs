@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use ostler_hostnet::MacvtapMode;
-use ostler_vmm::spec::{MacAddress, NetModel};
+use ostler_vmm::spec::{MacAddress, NetModel, PciPlace};
 
+use super::pci::parse_place;
 use crate::run::user_net::UserNet;
 
 /// A network card as the user describes it.
@@ -14,6 +15,8 @@ pub struct CardOption {
     pub model: NetModel,
     /// Where its frames go.
     pub net: NetOption,
+    /// Where it is on PCI, if the user says.
+    pub place: Option<PciPlace>,
 }
 
 /// Where a network card's frames go, as the user describes it.
@@ -75,8 +78,12 @@ pub struct SwitchOption {
 const MAX_INTERFACE: usize = 15;
 
 pub(super) fn parse_card(text: &str) -> Result<CardOption, String> {
-    let (mut model, mut rest) = (NetModel::Virtio, Vec::new());
+    let (mut model, mut place, mut rest) = (NetModel::Virtio, None, Vec::new());
     for (index, word) in text.split(',').enumerate() {
+        if let Some(text) = word.strip_prefix("addr=").filter(|_| index > 0) {
+            place = Some(parse_place(text)?);
+            continue;
+        }
         match word.strip_prefix("model=").filter(|_| index > 0) {
             Some("virtio") => model = NetModel::Virtio,
             Some("e1000e") => model = NetModel::E1000e,
@@ -89,7 +96,7 @@ pub(super) fn parse_card(text: &str) -> Result<CardOption, String> {
         }
     }
     let net = parse_net(&rest.join(","))?;
-    Ok(CardOption { model, net })
+    Ok(CardOption { model, net, place })
 }
 
 fn parse_net(text: &str) -> Result<NetOption, String> {

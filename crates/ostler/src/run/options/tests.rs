@@ -126,6 +126,7 @@ fn the_whole_grammar_is_understood() {
         format: DiskFormat::Raw,
         bus,
         readonly,
+        place: None,
     };
     let disks = [
         disk("a.img", DiskBus::Virtio, true),
@@ -275,5 +276,46 @@ proptest! {
         if let Ok(disk) = parse_disk(&text) {
             prop_assert!(text.starts_with(disk.path.to_str().unwrap()));
         }
+    }
+}
+
+#[test]
+fn devices_have_places_on_pci() {
+    let args = parse(&[
+        "--disk",
+        "a,b.img,readonly,addr=01:00.0",
+        "--disk",
+        "c.img",
+        "--net",
+        "user,addr=00:03.0,model=e1000e",
+        "--root-port",
+        "00:02.0",
+        "--root-port",
+        "00:02.1,bus=1f",
+    ])
+    .unwrap();
+    let place = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(args.disks[0].path, PathBuf::from("a,b.img"));
+    assert_eq!(
+        (args.disks[0].place, args.disks[1].place),
+        (place("01:00.0"), None)
+    );
+    assert_eq!(args.nets[0].place, place("00:03.0"));
+    let ports: Vec<_> = args
+        .root_ports
+        .iter()
+        .map(|port| (Some(port.place), port.bus))
+        .collect();
+    assert_eq!(ports, [(place("00:02.0"), None), (place("00:02.1"), Some(0x1f))]);
+    for bad in [
+        ["--disk", "a.img,addr=1"],
+        ["--disk", "a.img,bus=sata,addr=00:03.0"],
+        ["--net", "user,addr=00:20.0"],
+        ["--root-port", "01:00.0"],
+        ["--root-port", "00:02.0,bus=00"],
+        ["--root-port", "00:02.0,bus=+1"],
+        ["--root-port", "00:02.0,bus=100"],
+    ] {
+        assert!(parse(&bad).is_err(), "{bad:?}");
     }
 }

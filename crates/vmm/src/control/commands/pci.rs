@@ -1,11 +1,10 @@
 //! The PCI functions, as the guest has configured them.
 
 use ostler_bus::Space;
-use ostler_machine::ROOT_PORTS;
 use ostler_pci::{BarKind, ConfigSpace, Location, PciFunction, regs};
 use serde_json::{Value, json};
 
-use crate::manager::{Manager, Place, port_device, port_name};
+use crate::manager::{Manager, Place, port_name};
 
 /// What a class code stands for, as QEMU says it.
 fn class_name(class: u16) -> Option<&'static str> {
@@ -103,9 +102,9 @@ fn id_at(manager: &Manager, place: Place) -> &str {
 pub(super) fn query(manager: &Manager) -> Value {
     let mut devices = Vec::new();
     for (at, found) in manager.machine.pci().functions() {
-        let port = (0..ROOT_PORTS).find(|port| at == Location::device(port_device(*port)));
-        let Some(port) = port else {
-            let id = id_at(manager, Place::RootBus(at.device));
+        let port = manager.machine.slots().find(|(_, place)| at == *place);
+        let Some((port, _)) = port else {
+            let id = id_at(manager, Place::RootBus(at));
             devices.push(function(0, at, &*found, id));
             continue;
         };

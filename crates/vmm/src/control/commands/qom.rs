@@ -5,14 +5,13 @@
 //! /machine/unattached/device[N]     the CPUs
 //! ```
 
-use ostler_machine::ROOT_PORTS;
 use serde_json::{Value, json};
 
 use super::{Answer, Context, Reply, balloon};
 use crate::control::arguments::Arguments;
 use crate::control::failure::Failure;
 use crate::devices::Part;
-use crate::manager::{Device, Manager, Place, port_name};
+use crate::manager::{Device, Manager, port_name};
 use crate::spec::{MacAddress, check_cid};
 
 /// Properties that can be set: seconds between two requests for a balloon's statistics, and the CID of a guest.
@@ -45,12 +44,11 @@ fn child(name: impl Into<String>, kind: &str) -> Property {
 }
 
 fn device(manager: &Manager, device: &Device) -> Vec<Property> {
-    let hotplugged = matches!(device.place, Place::Port(_));
     let mut list = vec![
         value("type", "string", device.model()),
         value("realized", "bool", true),
-        value("hotplugged", "bool", hotplugged),
-        value("hotpluggable", "bool", hotplugged),
+        value("hotplugged", "bool", device.hotplugged),
+        value("hotpluggable", "bool", device.hotplugged),
         value("parent_bus", "link<bus>", device.place.bus()),
     ];
     match &device.named.part {
@@ -93,7 +91,7 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
 
 /// The properties of the object at `path`.
 fn object(manager: &Manager, path: &str) -> Option<Vec<Property>> {
-    let ports = || (0..ROOT_PORTS).map(port_name);
+    let ports = || manager.machine.slots().map(|(port, _)| port_name(port));
     Some(match path {
         "/" => vec![
             value("type", "string", "container"),
