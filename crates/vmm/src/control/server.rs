@@ -561,6 +561,9 @@ mod tests {
         fn reset(&mut self) -> Result<(), String> {
             Ok(())
         }
+        fn wake(&mut self) -> Result<(), String> {
+            Ok(())
+        }
         fn tell(&mut self, event: Event) {
             self.0.announce(event);
         }
