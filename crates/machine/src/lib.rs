@@ -31,7 +31,6 @@ mod timers;
 use ostler_bus::registers;
 
 pub use boot::{Blob, BootSource};
-pub use bridges::topology::{FIRST_DEVICE, FIRST_ROOT_PORT, ROOT_PORTS};
 pub use bridges::{PciAddress, PlaceError, Places, Port, standard_ports};
 pub use chips::cpu_hotplug::{OstReport, Outcome as CpuOutcome};
 pub use chips::keys::Key;

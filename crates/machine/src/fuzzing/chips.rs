@@ -30,7 +30,10 @@ static BENCH: LazyLock<Bench> = LazyLock::new(|| {
             file: None,
         }),
         physical_bits: 40,
-        boot_order: vec![crate::disk_path(0)],
+        boot_order: vec![crate::disk_path(
+            &crate::Places::default(),
+            crate::PciAddress::root(1),
+        )],
         boot_menu: None,
         debug: Some(Arc::new(Nowhere)),
         smm: false,

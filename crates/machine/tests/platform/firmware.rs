@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ostler_machine::{Blob, Boot, Error, Firmware, FirmwareChip, Variables, disk_path};
+use ostler_machine::{Blob, Boot, Error, Firmware, FirmwareChip, PciAddress, Places, Variables, disk_path};
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, VolatileMemory};
 
@@ -31,7 +31,9 @@ pub fn firmware(chip: FirmwareChip) -> Firmware {
         chip,
         smm: false,
         physical_bits: 40,
-        boot_order: vec![disk_path(0), disk_path(1)],
+        boot_order: [1, 2]
+            .map(|slot| disk_path(&Places::default(), PciAddress::root(slot)))
+            .to_vec(),
         boot_menu: None,
         debug: None,
     }
