@@ -3,7 +3,7 @@
 mod common;
 
 use ostler_accel::model::{self, Topology, features};
-use ostler_accel::{Accelerator, Msr, VmConfig, reset_state};
+use ostler_accel::{Accelerator, CpuState, Msr, VmConfig, reset_state};
 use ostler_guest::{Guest, all, demanding, play_helped};
 use ostler_kvm::Kvm;
 use ostler_softcpu::vm::SoftCpu;
@@ -87,6 +87,82 @@ fn a_guest_moves_with_its_tsc() {
     }
 }
 
+/// The state of a vCPU of this model with `msrs` and these bits in EFER, taken through KVM and given back.
+fn moved(kvm: &Kvm, model: &str, efer: u64, msrs: &[Msr]) -> CpuState {
+    let leaves = model::build(model, &kvm.supported_cpuid().unwrap(), Topology { cpus: 1 }, 0).unwrap();
+    let one_cpu = || {
+        let vm = kvm
+            .create_vm(VmConfig {
+                cpus: 1,
+                slots: Vec::new(),
+            })
+            .unwrap();
+        let vcpu = vm.create_vcpu(0, &leaves).unwrap();
+        (vm, vcpu)
+    };
+    let mut state = reset_state(0);
+    state.msrs.extend(msrs);
+    state.efer |= efer;
+    let ((_from, mut from), (_to, mut to)) = (one_cpu(), one_cpu());
+    from.set_state(&state).unwrap();
+    to.set_state(&from.state().unwrap()).unwrap();
+    let there = to.state().unwrap();
+    // A reset forgets all of it.
+    to.set_state(&reset_state(0)).unwrap();
+    let reset = to.state().unwrap();
+    assert_eq!(reset.efer, 0);
+    for msr in msrs {
+        assert!(!reset.msrs.contains(msr), "{:#x} after a reset", msr.index);
+    }
+    there
+}
+
+#[test]
+fn a_guest_moves_with_the_registers_of_hypervs_interface() {
+    const NAME: &str = "a_guest_moves_with_the_registers_of_hypervs_interface";
+    let kvm = match Kvm::open() {
+        Ok(kvm) => kvm,
+        Err(error) => return eprintln!("SKIPPED {NAME}: {error}"),
+    };
+    if model::hyperv::names_in(&kvm.supported_cpuid().unwrap()).count() == 0 {
+        return eprintln!("SKIPPED {NAME}: this host's KVM has nothing of Hyper-V's interface");
+    }
+    // The guest's identity, the page of messages, a source of interrupts, and a timer that does not run.
+    let msrs = [
+        (0x4000_0000, 0x8100_0000_0001_0203),
+        (0x4000_0083, 0x5001),
+        (0x4000_0092, 0x52),
+        (0x4000_00b0, 0x2_0002),
+        (0x4000_00b1, 0x1234_5678),
+    ]
+    .map(|(index, value)| Msr { index, value });
+    let model = "max,hv-vpindex,hv-synic,hv-time,hv-stimer";
+    let there = moved(&kvm, model, 0, &msrs);
+    for msr in msrs {
+        assert!(there.msrs.contains(&msr), "{:#x}: {:x?}", msr.index, there.msrs);
+    }
+}
+
+#[test]
+fn a_guest_moves_that_can_run_guests_and_is_in_none() {
+    const NAME: &str = "a_guest_moves_that_can_run_guests_and_is_in_none";
+    const SVME: u64 = 1 << 12;
+    let kvm = match Kvm::open() {
+        Ok(kvm) => kvm,
+        Err(error) => return eprintln!("SKIPPED {NAME}: {error}"),
+    };
+    if !model::has_feature(&kvm.supported_cpuid().unwrap(), "svm") {
+        return eprintln!("SKIPPED {NAME}: this host's KVM has no SVM for guests");
+    }
+    let saved_host = Msr {
+        index: 0xc001_0117,
+        value: 0x7000,
+    };
+    let there = moved(&kvm, "max,+svm", SVME, &[saved_host]);
+    assert!(there.msrs.contains(&saved_host), "{:x?}", there.msrs);
+    assert_ne!(there.efer & SVME, 0);
+}
+
 #[test]
 fn a_guest_moves_between_two_software_cpus() {
     let soft = SoftCpu::default();
@@ -116,7 +192,7 @@ fn both_accelerators_promise_the_same_paravirtual_features() {
 fn guests_move_in_a_host_made_in_software() {
     const NAME: &str = "guests_move_in_a_host_made_in_software";
     if let Some(console) = common::in_software_host(NAME, "a_guest_moves") {
-        assert!(console.contains("5 passed"), "{console}");
+        assert!(console.contains("7 passed"), "{console}");
         assert!(console.contains("avx: true"), "{console}");
     }
 }
