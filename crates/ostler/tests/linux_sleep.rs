@@ -33,7 +33,8 @@ fn guest_with_disk(cpus: u32) -> (Guest, std::path::PathBuf) {
 /// As `rtcwake` does it. Two CPUs, a disk, a card and both consoles.
 #[test]
 fn an_alarm_wakes_a_guest_and_its_disk_card_and_cpus_work() {
-    let (guest, _) = guest_with_disk(2);
+    let (mut guest, _) = guest_with_disk(2);
+    let virtio = guest.path_option("--console", "file=", "hvc");
     let script = format!(
         "{USE_DISK}
 ip link set eth0 up
@@ -50,14 +51,15 @@ for round in 1 2; do
 	ping -c 3 -W 20 10.0.2.2 >/dev/null && echo card: answers
 	echo console: works >/dev/hvc0
 done
-dmesg -n 8
+echo all done; sleep 2
 "
     );
-    let outcome = guest
-        .args(["--net", "user", "--console", "stdio"])
-        .script(&script)
-        .run(LIMIT);
+    let mut guest = guest.args(["--net", "user"]).script(&script).spawn();
+    guest.expect("all done\n", LIMIT);
+    let said = fs::read_to_string(virtio).unwrap();
+    let outcome = guest.wait(LIMIT);
     outcome.assert_clean();
+    assert_eq!(said.matches("console: works").count(), 2, "{said}");
     let console = &outcome.console;
     assert!(console.contains("states: freeze mem"), "{console}");
     assert!(console.contains("[deep]"), "{console}");
@@ -144,7 +146,7 @@ echo second disk: $(head -c 6 /dev/vdb)
     qmp.event("WAKEUP");
     guest.expect("disk: the end round2\n", LIMIT);
 
-    // A disk that comes while it sleeps is there when it is awake. Woken while it is paused, it goes on when it is resumed.
+    // What is plugged in has to wait. Woken while it is paused, it goes on when it is resumed.
     qmp.event("SUSPEND");
     let image = disk.with_file_name("second.img");
     let mut contents = b"second".to_vec();
@@ -158,13 +160,16 @@ echo second disk: $(head -c 6 /dev/vdb)
         json!({ "driver": "raw", "node-name": "node", "file": below }),
     );
     let device = json!({ "driver": "virtio-blk-pci", "id": "hp", "drive": "node", "bus": "rp1" });
-    qmp.execute("device_add", device);
+    let refused = qmp.refused("device_add", device.clone());
+    let why = "the guest sleeps: nothing can be plugged in before it is woken";
+    assert_eq!(refused["desc"], why);
     qmp.execute("stop", json!({}));
     qmp.execute("system_wakeup", json!({}));
     qmp.event("WAKEUP");
     assert_eq!(status(&mut qmp), "paused");
     qmp.execute("cont", json!({}));
     guest.expect("disk: the end round3\n", LIMIT);
+    qmp.execute("device_add", device);
     guest.expect("second disk: second\n", LIMIT);
     guest.wait(LIMIT).assert_clean();
 }

@@ -49,7 +49,7 @@ fn a_guest_that_sleeps_is_pmsuspended_until_it_is_woken() {
         host.virsh("desc sleepy --config --title poked");
     });
     host.virsh("dompmwakeup sleepy");
-    let told = all.until("Started Wakeup");
+    let told = all.until("Started Event wakeup");
     assert!(!told.contains(&"PMSuspended Memory".into()), "{told:?}");
     all.until("event 'pm-wakeup' for domain 'sleepy'");
     // It sleeps again; a reset ends that too, and so does the end.

@@ -195,8 +195,14 @@ impl Manager {
         if let Some(name) = properties.first_left() {
             return Err(Failure::generic(format!("Property '{driver}.{name}' not found")));
         }
+        if self.machine.is_asleep() {
+            // A driver that finds a device in a slot which it left empty takes the power away from it, when it wakes.
+            return Err(Failure::generic(
+                "the guest sleeps: nothing can be plugged in before it is woken",
+            ));
+        }
         match self.state() {
-            State::Created | State::Running | State::Paused | State::ShuttingDown | State::Suspended => {}
+            State::Created | State::Running | State::Paused | State::ShuttingDown => {}
             state => {
                 return Err(Failure::generic(format!(
                     "the guest is {}: nothing can be plugged in now",
