@@ -321,7 +321,7 @@ mod tests {
         let mut pm = reset.clone();
         pm.set_acpi_mode(true);
         pm.write(PM1_STATUS_ENABLE, word(enable, 2), 0);
-        let sleep = word(1 << 10 | CONTROL_SLEEP, 0);
+        let sleep = word(CONTROL_SCI | 1 << 10 | CONTROL_SLEEP, 0);
         assert_eq!(pm.write(PM1_CONTROL, sleep, 0), Some(Request::Sleep));
         assert_eq!(pm.write(PM1_CONTROL, sleep, 0), None, "it sleeps already");
         (pm, reset)

@@ -157,6 +157,7 @@ mod tests {
             ecam: nothing,
             serial: true,
             generation_id: false,
+            suspend: false,
             display: false,
             firmware: false,
             more_memory: 0,

@@ -294,12 +294,9 @@ pub enum BootSpec {
 }
 
 impl BootSpec {
-    /// True if it can be woken from a sleep. UEFI keeps what it needs for that in system management memory, or not at all.
+    /// True if it can be woken from a sleep: firmware cannot yet.
     pub fn can_wake(&self) -> bool {
-        match self {
-            Self::Kernel(_) => true,
-            Self::Firmware(firmware) => firmware.variables.is_none(),
-        }
+        matches!(self, Self::Kernel(_))
     }
 }
 
