@@ -161,7 +161,6 @@ mod tests {
             display: false,
             firmware: false,
             more_memory: 0,
-            suspend: false,
         });
         let (mut at, mut kinds) = (0, Vec::new());
         while at < all.bytes.len() {
