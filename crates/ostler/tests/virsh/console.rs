@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -80,12 +81,18 @@ impl Console {
 
     /// Executes a command in the guest's shell, and returns what it prints.
     pub fn shell(&mut self, command: &str) -> String {
+        // A number of its own: a console shows the answers of commands before it was opened, too.
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let (begin, end) = (format!("BEGIN{number}\n"), format!("\nEND{number}\n"));
         self.seen.clear();
-        self.type_in(&format!("echo BE''GIN; {command}; echo; echo E''ND\n"));
-        self.expect("\nEND\n");
+        self.type_in(&format!(
+            "echo BE''GIN{number}; {command}; echo; echo E''ND{number}\n"
+        ));
+        self.expect(&end);
         let text = self.text();
-        let (_, after) = text.split_once("BEGIN\n").unwrap_or_else(|| panic!("{text}"));
-        after.rsplit_once("END\n").unwrap().0.trim_end().to_owned()
+        let (_, after) = text.split_once(&begin).unwrap_or_else(|| panic!("{text}"));
+        after.split_once(&end).unwrap().0.trim_end().to_owned()
     }
 
     /// Executes a command in the guest's shell until it prints `wanted`.
