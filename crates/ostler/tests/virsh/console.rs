@@ -17,6 +17,8 @@ pub struct Console {
     terminal: fs::File,
     output: mpsc::Receiver<Vec<u8>>,
     seen: Vec<u8>,
+    /// The guest's shell was seen.
+    ready: bool,
 }
 
 impl Console {
@@ -53,6 +55,7 @@ impl Console {
             terminal,
             output,
             seen: Vec::new(),
+            ready: false,
         }
     }
 
@@ -83,6 +86,11 @@ impl Console {
     pub fn shell(&mut self, command: &str) -> String {
         // A number of its own: a console shows the answers of commands before it was opened, too.
         static LAST: AtomicU32 = AtomicU32::new(0);
+        // virsh forgets what was typed before it passes on what the guest says.
+        if !self.ready {
+            self.expect("# ");
+            self.ready = true;
+        }
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let (begin, end) = (format!("BEGIN{number}\n"), format!("\nEND{number}\n"));
         self.seen.clear();
