@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ostler_guest_image::ModuleTree;
 use serde_json::json;
+use support::process::listens;
 use support::qmp::Qmp;
 use support::{OSTLER, assert_healthy, guest_folder};
 
@@ -113,7 +114,7 @@ impl Guest {
             .spawn()
             .unwrap();
         let begun = Instant::now();
-        while !socket.exists() {
+        while !listens(&socket) {
             assert!(begun.elapsed() < LIMIT && child.try_wait().unwrap().is_none());
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use support::process::listens;
 use support::qmp::Qmp;
 use support::{Guest, busybox, guest_folder};
 
@@ -213,7 +214,7 @@ impl Foreign {
             .spawn()
             .unwrap();
         let foreign = Self(child);
-        wait_until("the virtiofsd listens", || socket.exists());
+        wait_until("the virtiofsd listens", || listens(socket));
         foreign
     }
 }

@@ -12,6 +12,9 @@ use support::{Guest, Outcome};
 
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// Keeps the kernel's notices, which cut into our lines, from the console. Its warnings come.
+const QUIET: &str = "echo 5 >/proc/sys/kernel/printk\n";
+
 /// Writes `text` to the disk's sector `sector`, reads it back past all caches, and says what sector 0 holds.
 const USE_DISK: &str = "
 use_disk() {
@@ -36,7 +39,7 @@ fn an_alarm_wakes_a_guest_and_its_disk_card_and_cpus_work() {
     let (mut guest, _) = guest_with_disk(2);
     let virtio = guest.path_option("--console", "file=", "hvc");
     let script = format!(
-        "{USE_DISK}
+        "{QUIET}{USE_DISK}
 ip link set eth0 up
 ip address add 10.0.2.15/24 dev eth0
 echo states: $(cat /sys/power/state) $(cat /sys/power/mem_sleep)
@@ -95,7 +98,7 @@ fn a_guest_that_sleeps_is_suspended_idle_and_at_its_clients_hands() {
     let (mut guest, disk) = guest_with_disk(2);
     let control = guest.path_option("--control", "", "control");
     let script = format!(
-        "{USE_DISK}
+        "{QUIET}{USE_DISK}
 for round in 1 2 3; do
 	echo going to sleep $round
 	echo mem >/sys/power/state && echo awake $round
@@ -179,8 +182,8 @@ echo second disk: $(head -c 6 /dev/vdb)
 fn a_guest_that_sleeps_can_be_reset_and_ended() {
     let mut guest = Guest::new(1).reboots();
     let control = guest.path_option("--control", "", "control");
-    let script = "echo up; echo mem >/sys/power/state; echo awake\n";
-    let mut guest = guest.script(script).spawn();
+    let script = format!("{QUIET}echo up; echo mem >/sys/power/state; echo awake\n");
+    let mut guest = guest.script(&script).spawn();
     guest.expect("up\n", LIMIT);
     let mut qmp = Qmp::connect(&control);
     qmp.event("SUSPEND");

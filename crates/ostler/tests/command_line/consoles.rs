@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use crate::control::Client;
+use crate::process::listens;
 use crate::tiny::{Kernel, Tiny, wait_until};
 
 #[test]
@@ -44,7 +45,7 @@ fn each_client_of_a_socket_gets_the_history_first() {
     let mut tiny = Tiny::new(Kernel::new().print("history ").echo().power_off());
     let socket = tiny.path_option("--serial", "socket=", "serial");
     let guest = tiny.spawn();
-    wait_until("the console socket", || socket.exists());
+    wait_until("the console socket", || listens(&socket));
     let mut first = UnixStream::connect(&socket).unwrap();
     let mut got = [0; 8];
     first.read_exact(&mut got).unwrap();

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::gdb::Gdb;
+use crate::support::process::listens;
 use crate::tiny::{Kernel, Tiny, wait_until};
 
 /// Where a tiny kernel begins.
@@ -105,7 +106,7 @@ fn gdb_steps_through_32_bit_code_with_32_bit_registers() {
     let mut tiny = Tiny::new(Kernel::new().print("x").power_off()).args(&["--gdb-wait"]);
     let path = tiny.path_option("--gdb", "", "gdb");
     let guest = tiny.spawn();
-    wait_until("the debugger's socket", || path.exists());
+    wait_until("the debugger's socket", || listens(&path));
     let connect = format!("target remote {}", path.display());
     gdb.run(&connect);
     assert_eq!(gdb.value("$rip"), ENTRY);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ostler_guest_image::{SoftwareHost, standard};
 use serde_json::{Value, json};
 
+use super::support::process::listens;
 use super::support::qmp::Qmp;
 use super::support::{Guest, assert_fsck_clean, guest_folder};
 
@@ -102,7 +103,7 @@ impl Virtiofsd {
             .unwrap();
         let mut started = Self(child);
         let begun = Instant::now();
-        while !socket.exists() {
+        while !listens(socket) {
             let ended = started.0.try_wait().unwrap();
             assert!(begun.elapsed() < LIMIT && ended.is_none(), "virtiofsd: {ended:?}");
             std::thread::sleep(Duration::from_millis(20));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 /// The process of the guest itself, which `ostler run` started.
 pub fn guest_process(parent: u32) -> u32 {
@@ -10,6 +11,17 @@ pub fn guest_process(parent: u32) -> u32 {
     let child = children.next().expect("ostler run has a child").parse().unwrap();
     assert_eq!(children.next(), None, "more than one child");
     child
+}
+
+/// Whether a process listens at the socket `path`, by the name that it has given. The file is there a moment earlier.
+pub fn listens(path: &Path) -> bool {
+    const ACCEPTS: u32 = 1 << 16;
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    sockets.lines().skip(1).any(|socket| {
+        let fields: Vec<_> = socket.split_whitespace().collect();
+        fields.get(7).is_some_and(|name| Path::new(name) == path)
+            && u32::from_str_radix(fields[3], 16).is_ok_and(|flags| flags & ACCEPTS != 0)
+    })
 }
 
 /// Seconds of CPU time that the process has used so far, in user and kernel mode.
