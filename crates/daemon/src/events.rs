@@ -2,11 +2,11 @@
 
 use ostler_libvirt::procedures::{
     EVENT_BALLOON, EVENT_DEVICE_ADDED, EVENT_DEVICE_REMOVED, EVENT_LIFECYCLE, EVENT_MEMORY_DEVICE,
-    EVENT_METADATA, EVENT_PM_SUSPEND, EVENT_PM_WAKEUP, EVENT_REBOOT, EVENT_TRAY, EVENT_WATCHDOG,
+    EVENT_METADATA, EVENT_PM_SUSPEND, EVENT_PM_WAKEUP, EVENT_REBOOT, EVENT_RTC, EVENT_TRAY, EVENT_WATCHDOG,
 };
 use ostler_libvirt::types::{
     BalloonMessage, DeviceMessage, Domain, LifecycleMessage, MemoryDeviceMessage, MetadataMessage, PmMessage,
-    RebootMessage, TrayMessage, Uuid, WatchdogMessage,
+    RebootMessage, RtcMessage, TrayMessage, Uuid, WatchdogMessage,
 };
 use ostler_libvirt::{Encode, RemoteError};
 
@@ -17,6 +17,7 @@ use crate::subscriptions::Subscriptions;
 pub const LIFECYCLE: i32 = 0;
 /// The numbers of other events.
 const REBOOT: i32 = 1;
+const RTC: i32 = 2;
 const WATCHDOG: i32 = 3;
 const TRAY: i32 = 10;
 const PM_WAKEUP: i32 = 11;
@@ -174,6 +175,15 @@ impl Events {
                 alias: alias.into(),
                 size,
             }
+        });
+    }
+
+    /// Tells that a guest has set its real-time clock, which is `offset` seconds ahead of UTC now.
+    pub fn rtc_set(&self, domain: &Domain, offset: i64) {
+        self.tell(RTC, EVENT_RTC, domain, |callback| RtcMessage {
+            callback,
+            domain: domain.clone(),
+            offset,
         });
     }
 

@@ -1,4 +1,4 @@
-//! What everyone does who starts a guest, `ostler run` and the daemon alike: finding firmware, opening boot images, and starting
+//! What everyone does who starts a guest, `ostler run` and the daemon alike: finding firmware, opening boot images, setting the clock, and starting
 //! the processes of a guest, of its user-mode network and of its porter.
 
 pub mod firmware;
@@ -6,11 +6,13 @@ mod image;
 pub mod pmem;
 pub mod porter;
 mod process;
+pub mod rtc;
 pub mod usernet;
 
 pub use firmware::open_vga_bios;
 pub use image::open_image;
 pub use process::{Started, start, start_placed};
+pub use rtc::RtcStart;
 
 use std::io;
 use std::path::Path;

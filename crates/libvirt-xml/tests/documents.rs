@@ -114,6 +114,7 @@ fn live() -> Live {
         connected: [("channel0".to_owned(), true)].into(),
         open_trays: [].into(),
         plugged: [("virtiomem0".to_owned(), 64 << 20)].into(),
+        clock_moved: 0,
         cid: Some(3),
     }
 }

@@ -278,6 +278,7 @@ fn a_running_guest_shows_what_it_was_given() {
          <disk device='cdrom'><target dev='sda' tray='open'/></disk><disk device='cdrom'><target dev='sdb'/></disk><vsock/>",
     );
     let live = Live {
+        clock_moved: 0,
         id: 7,
         ttys: [("serial0".to_owned(), "/dev/pts/3".to_owned())].into(),
         ports: [("net0".to_owned(), "vnet0".to_owned())].into(),
@@ -414,6 +415,7 @@ fn memory_counts_what_its_devices_can_have() {
     );
     // Of a guest that runs it is known how much it has, which is no part of a definition.
     let live = Live {
+        clock_moved: 0,
         plugged: [("virtiomem0".to_owned(), 2 << 20)].into(),
         ..Live::default()
     };

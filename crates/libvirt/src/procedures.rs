@@ -342,6 +342,8 @@ procedures! {
 pub const EVENT_LIFECYCLE: i32 = 318;
 /// Procedure of the event that a guest rebooted: [`RebootMessage`].
 pub const EVENT_REBOOT: i32 = 319;
+/// Procedure of the event that a guest set its real-time clock: [`RtcMessage`].
+pub const EVENT_RTC: i32 = 320;
 /// Procedure of the event that a guest let its watchdog run out: [`WatchdogMessage`].
 pub const EVENT_WATCHDOG: i32 = 321;
 /// Procedure of the event that the tray of a drive moved: [`TrayMessage`].

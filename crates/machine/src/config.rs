@@ -120,6 +120,8 @@ pub struct MachineConfig {
     pub places: Option<Places>,
     /// The VM generation ID, as its bytes are in memory; without one there is no such device.
     pub generation_id: Option<[u8; 16]>,
+    /// Seconds by which the real-time clock is ahead of the host's (UTC) at the start.
+    pub rtc_offset: i64,
     /// Whether the guest can sleep (ACPI S3).
     pub suspend: bool,
     /// Outside end of COM1; without one the port has no device.

@@ -34,6 +34,7 @@ pub use boot::{Blob, BootSource};
 pub use bridges::{PciAddress, PlaceError, Places, Port, standard_ports};
 pub use chips::cpu_hotplug::{OstReport, Outcome as CpuOutcome};
 pub use chips::keys::Key;
+pub use chips::rtc::RtcTime;
 pub use config::{Boot, Display, MachineConfig, MachineEvent, MachineEvents, MachineType, SerialBackend};
 pub use error::Error;
 pub use firmware::{Firmware, FirmwareChip, SMM_MEMORY, Variables, disk_path, sata_path};

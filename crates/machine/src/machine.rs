@@ -25,6 +25,7 @@ use crate::chips::i8042_bus::I8042Bus;
 use crate::chips::keys::Key;
 use crate::chips::pit_bus::PitBus;
 use crate::chips::pm_bus::PmBus;
+use crate::chips::rtc::RtcTime;
 use crate::chips::rtc_bus::RtcBus;
 use crate::chips::serial_port::SerialPort;
 use crate::firmware::Board;
@@ -131,6 +132,22 @@ impl Machine {
     /// nothing. A second call changes nothing.
     pub fn listen_to_cpus(&self, listener: impl Fn(CpuOutcome) + Send + Sync + 'static) {
         self.cpus.listen(listener);
+    }
+
+    /// Calls `listener` from now on when the guest has set its real-time clock, on the thread of the CPU that did so. A second call
+    /// changes nothing.
+    pub fn listen_to_rtc(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.chips.rtc.listen(listener);
+    }
+
+    /// Seconds by which the guest has set its real-time clock forward since the start.
+    pub fn rtc_moved(&self) -> i64 {
+        self.chips.rtc.moved()
+    }
+
+    /// What the real-time clock shows.
+    pub fn rtc_time(&self) -> RtcTime {
+        self.chips.rtc.time()
     }
 
     /// I/O ports: where [`ostler_accel::Exit::PortRead`] and `PortWrite` go.

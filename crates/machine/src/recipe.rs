@@ -70,6 +70,7 @@ impl Machine {
             watchdog,
             places: layout,
             generation_id,
+            rtc_offset,
             suspend,
             serial,
             events,
@@ -120,7 +121,14 @@ impl Machine {
         let pm = PmBus::new(pm, isa(SCI), clock, timers.clone(), events.clone());
         let sizes = rtc_bus::Sizes::of(&ram, more_memory, boot_cpus);
         let lines = (isa(8), Arc::new(AlarmLine(pm.clone())) as Arc<dyn InterruptLine>);
-        let rtc = RtcBus::new(lines, clock, timers.clone(), sizes, firmware.is_some());
+        let rtc = RtcBus::new(
+            lines,
+            clock,
+            timers.clone(),
+            rtc_offset,
+            sizes,
+            firmware.is_some(),
+        );
         buses.port(0x70, 2, rtc.clone())?;
         let keyboard = I8042Bus::new((isa(1), isa(12)), events.clone(), clock, timers.clone());
         keyboard_controller(&buses, &keyboard)?;

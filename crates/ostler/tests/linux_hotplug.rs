@@ -111,6 +111,7 @@ impl Guest {
             display: None,
             watchdog: false,
             generation_id: None,
+            rtc_offset: 0,
             suspend: false,
             serial: Some(outside.clone()),
             events: outside.clone(),

@@ -7,6 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
+use support::qmp::Qmp;
 use support::{Guest, Outcome, guest_folder};
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -110,6 +112,62 @@ fn assert_date(outcome: &Outcome, started: u64) {
         let shown: u64 = shown.parse().unwrap();
         assert!((started - 2..=seconds() + 2).contains(&shown), "{rtc}");
     }
+}
+
+/// Says the seconds of both clocks, then sets the real-time clock an hour forward, and says them again after a reset.
+const SET_CLOCK: &str = "
+clocks() { echo clocks $(cat /sys/class/rtc/rtc0/since_epoch) $(date +%s); }
+clocks
+if [ $(date +%Y) = 2031 ]; then poweroff -f; fi
+date -s '2031-02-03 04:05:06' >/dev/null
+hwclock -w -u
+clocks
+reboot -f
+";
+
+#[test]
+fn the_clock_starts_as_it_is_told_and_what_the_guest_sets_stays_and_is_told() {
+    // The zone has no summer time.
+    let mut guest = Guest::new(1)
+        .reboots()
+        .env("TZ", "Asia/Kolkata")
+        .args(["--rtc", "localtime"]);
+    let control = guest.path_option("--control", "", "control");
+    let mut guest = guest.append("quiet").script(SET_CLOCK).spawn();
+    let started = seconds();
+    guest.expect("clocks ", LIMIT);
+    let mut qmp = Qmp::connect(&control);
+    let told = qmp.event("RTC_CHANGE");
+    assert_eq!(told["data"]["qom-path"], "/machine/rtc");
+    let shown = qmp.execute("qom-get", json!({ "path": "/machine", "property": "rtc-time" }));
+    let date = ["tm_year", "tm_mon", "tm_mday", "tm_hour"].map(|part| shown[part].as_i64().unwrap());
+    assert_eq!(date, [131, 1, 3, 4], "{shown}");
+    guest.expect_times("clocks ", 3, LIMIT);
+    let outcome = guest.wait(LIMIT);
+    outcome.assert_clean();
+
+    let clocks = outcome
+        .console
+        .lines()
+        .filter_map(|line| line.strip_prefix("clocks "));
+    let clocks: Vec<u64> = clocks
+        .flat_map(str::split_whitespace)
+        .map(|n| n.parse().unwrap())
+        .collect();
+    let ended = seconds();
+    let (kolkata, set) = (19_800, 1_927_857_906);
+    for shown in &clocks[..2] {
+        assert!(
+            (started + kolkata - 2..=ended + kolkata + 2).contains(shown),
+            "{clocks:?}"
+        );
+    }
+    for shown in &clocks[2..] {
+        assert!((set..=set + ended - started + 2).contains(shown), "{clocks:?}");
+    }
+    assert_eq!(clocks.len(), 6, "{}", outcome.console);
+    let forward = (set - kolkata).abs_diff(told["data"]["offset"].as_u64().unwrap());
+    assert!((started - 2..=ended + 2).contains(&forward), "{told}");
 }
 
 fn assert_features(outcome: &Outcome) {

@@ -123,6 +123,7 @@ fn main() {
         display: None,
         watchdog: false,
         generation_id: None,
+        rtc_offset: 0,
         suspend: false,
         serial: Some(end.clone()),
         events: end.clone(),

@@ -30,7 +30,7 @@ use crate::guest::Consoles;
 use crate::handoff::Descriptors;
 use crate::spec::{
     self, AcceleratorSpec, BalloonSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, GuestSpec,
-    NetModel, Slot, VsockSpec,
+    NetModel, Slot, VsockSpec, rng_name,
 };
 
 /// Most queues of a disk, and most queue pairs of a network card; more than CPUs of the host bring nothing.
@@ -263,8 +263,8 @@ pub(crate) fn build(
         )?);
         console_control = Some(control);
     }
-    if spec.rng {
-        list.push(make_rng("rng".into(), platform)?);
+    for index in 0..spec.rngs {
+        list.push(make_rng(rng_name(index), platform)?);
     }
     if let Some(balloon) = &spec.balloon {
         list.push(make_balloon("balloon".into(), balloon, platform)?);

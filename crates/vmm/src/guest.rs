@@ -533,6 +533,7 @@ fn build_machine(
         display,
         watchdog: spec.watchdog.is_some(),
         generation_id: spec.generation_id.map(Guid::in_memory),
+        rtc_offset: spec.rtc_offset,
         suspend: spec.suspend && spec.boot.can_wake(),
         serial: (spec.serial != ConsoleSpec::None).then_some(backend),
         events: Arc::new(Events {

@@ -100,6 +100,7 @@ impl Domains {
                 devices: live.devices.clone(),
                 next_plug: live.next_plug,
                 cid: live.cid,
+                rtc: live.rtc,
             };
             (live.files.clone(), status)
         })?;

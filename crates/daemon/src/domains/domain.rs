@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use ostler_libvirt::types::{Domain as WireDomain, StateAndReason, Uuid};
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain::Live as XmlLive;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::definition::Definition;
 use crate::console::ConsoleStream;
@@ -59,6 +61,8 @@ pub struct Live {
     pub next_plug: u32,
     /// Its CID, if it has a vsock.
     pub cid: Option<u32>,
+    /// Its real-time clock.
+    pub rtc: RtcState,
     /// How it is talked to.
     pub control: Arc<Control>,
     /// What the host knows of it.
@@ -83,6 +87,37 @@ pub struct Live {
     pub powered_off: bool,
     /// Its kernel panicked.
     pub panicked: bool,
+}
+
+/// A guest's real-time clock, in seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct RtcState {
+    /// By which it was ahead of UTC at the start.
+    pub start: i64,
+    /// By which the guest has set it forward since.
+    #[serde(skip)]
+    pub moved: i64,
+}
+
+impl RtcState {
+    /// Notes what the clock shows now, which is C's `struct tm`.
+    fn found(&mut self, shown: &Value) {
+        // Between the guest's answer and our look at the time some of it passes.
+        const UNSURE: i64 = 2;
+        let part = |name: &str, first: i64| shown[name].as_i64().map(|value| value.saturating_add(first));
+        let small = |name: &str, first: i64| part(name, first).and_then(|value| i8::try_from(value).ok());
+        let ahead = || {
+            let year = i16::try_from(part("tm_year", 1900)?).ok()?;
+            let date = (year, small("tm_mon", 1)?, small("tm_mday", 0)?);
+            ostler_launch::rtc::ahead(
+                date,
+                (small("tm_hour", 0)?, small("tm_min", 0)?, small("tm_sec", 0)?),
+            )
+        };
+        if let Some(moved) = ahead().map(|ahead| ahead - self.start) {
+            self.moved = if moved.abs() <= UNSURE { 0 } else { moved };
+        }
+    }
 }
 
 /// Numbers of libvirt: states and their reasons.
@@ -177,6 +212,16 @@ impl Domain {
         });
     }
 
+    /// Looks at the clock of a guest that ran while no daemon was there.
+    pub(super) fn find_rtc(&self) {
+        let Ok(control) = self.control() else { return };
+        let wanted = json!({ "path": "/machine", "property": "rtc-time" });
+        let Ok(shown) = control.execute_with("qom-get", wanted) else {
+            return;
+        };
+        let _ = self.with_live(|live| live.rtc.found(&shown));
+    }
+
     /// Notes that the CPUs are held or go on, and tells whoever wants to know; true if this is news.
     pub fn set_paused(&self, paused: bool, events: &Events) {
         let mut guard = self.state();
@@ -257,6 +302,13 @@ impl Domain {
                 if let Some(alias) = changed {
                     events.memory_device(&self.wire(&guard), &alias, *size >> 10);
                 }
+            }
+            Notice::RtcSet { moved } => {
+                let mut guard = self.state();
+                let Some(live) = &mut guard.live else { return };
+                live.rtc.moved = *moved;
+                let offset = live.rtc.start.saturating_add(*moved);
+                events.rtc_set(&self.wire(&guard), offset);
             }
             Notice::TrayMoved { id, open } => {
                 let mut guard = self.state();
@@ -372,6 +424,7 @@ impl Live {
             open_trays: self.open_trays.clone(),
             plugged: self.plugged.clone(),
             cid: self.cid,
+            clock_moved: self.rtc.moved,
             ..XmlLive::default()
         };
         self.definition.live_xml(&live, secure)

@@ -97,6 +97,7 @@ impl Domains {
         }
         self.find_trays(&domain);
         domain.find_memory();
+        domain.find_rtc();
         self.take_over_cards(&domain);
         crate::log::note!("guest {} goes on", domain.state().name);
         Ok(())

@@ -31,6 +31,10 @@ pub(super) struct Run<'a> {
     pub steps: &'a [Lifecycle],
 }
 
+fn unsupported(error: ostler_launch::Error) -> RemoteError {
+    RemoteError::new(Code::ConfigUnsupported, error.to_string())
+}
+
 pub(super) fn refused(error: ControlError) -> RemoteError {
     let code = match error {
         ControlError::Refused(_) => Code::OperationFailed,
@@ -160,6 +164,7 @@ impl Domains {
     fn boot_in_folder(self: &Arc<Self>, domain: &Arc<Domain>, mut run: Run<'_>) -> Result<(), RemoteError> {
         let files = run.files;
         let plan = Plan::of(&run.definition)?;
+        run.status.rtc.start = plan.rtc.offset().map_err(unsupported)?;
         run.status.cid = self.cids.take(&domain.uuid, plan.vsock.as_ref())?;
         make_private_folder(&files.folder).map_err(|e| RemoteError::new(Code::System, e.to_string()))?;
         let start = Launch {
@@ -170,6 +175,7 @@ impl Domains {
             outside: &self.outside,
             paused: run.status.paused,
             cid: run.status.cid,
+            rtc_offset: run.status.rtc.start,
             groups: &self.groups,
             uuid: &domain.uuid,
             limits: Limits::of(&run.definition),
@@ -289,6 +295,7 @@ impl Domains {
             devices,
             next_plug,
             cid,
+            rtc,
         } = run.status;
         guard.live = Some(Live {
             id,
@@ -299,6 +306,7 @@ impl Domains {
             emptied: BTreeMap::new(),
             next_plug,
             cid,
+            rtc,
             control,
             process: Arc::new(GuestProcess::none()),
             files: run.files.clone(),

@@ -43,7 +43,7 @@ use crate::networks::plug::Tap;
 use crate::networks::ports::Connected;
 use crate::{Error, OpenKvm, uuid};
 use definition::Definition;
-use domain::Domain;
+use domain::{Domain, RtcState};
 use index::Index;
 use plan::NetworkPort;
 use store::Store;
@@ -93,6 +93,9 @@ struct RunStatus {
     /// Its CID, if it has a vsock.
     #[serde(default)]
     cid: Option<u32>,
+    /// Its real-time clock.
+    #[serde(default)]
+    rtc: RtcState,
 }
 
 fn first_plug() -> u32 {
@@ -108,6 +111,7 @@ impl RunStatus {
             devices: BTreeMap::new(),
             next_plug: first_plug(),
             cid: None,
+            rtc: RtcState::default(),
         }
     }
 }

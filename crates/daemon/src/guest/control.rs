@@ -71,6 +71,11 @@ pub enum Notice {
         /// It is open.
         open: bool,
     },
+    /// It set its real-time clock.
+    RtcSet {
+        /// Seconds by which that is ahead of where it was at the start.
+        moved: i64,
+    },
     /// It let its watchdog run out.
     Watchdog {
         /// What follows.
@@ -293,6 +298,9 @@ fn known(event: &str, message: &Value) -> Option<Notice> {
         "DEVICE_TRAY_MOVED" => Notice::TrayMoved {
             id: message.pointer("/data/device")?.as_str()?.into(),
             open: message.pointer("/data/tray-open")?.as_bool()?,
+        },
+        "RTC_CHANGE" => Notice::RtcSet {
+            moved: message.pointer("/data/offset")?.as_i64()?,
         },
         "WATCHDOG" => Notice::Watchdog {
             action: message.pointer("/data/action")?.as_str()?.into(),

@@ -41,6 +41,8 @@ pub struct Launch<'a> {
     pub paused: bool,
     /// Its CID, if it has a vsock.
     pub cid: Option<u32>,
+    /// Seconds by which its real-time clock is ahead of UTC.
+    pub rtc_offset: i64,
     /// Control groups, where it gets one.
     pub groups: &'a Groups,
     /// By which its group is called.
@@ -203,13 +205,14 @@ fn open(
         serial: opened.serial,
         console: opened.console,
         channels: opened.channels,
-        rng: plan.rng,
+        rngs: plan.rngs,
         balloon: plan.balloon,
         vsock,
         shares,
         pci: plan.pci.clone(),
         watchdog: plan.watchdog,
         generation_id: plan.generation_id,
+        rtc_offset: launch.rtc_offset,
         suspend: plan.suspend,
         debug_exit: false,
         test_device: false,

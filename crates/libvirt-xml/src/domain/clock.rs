@@ -26,7 +26,7 @@ const ROWS: &[Row] = &[
     honoured(
         "timer@name",
         "hypervclock",
-        "the clock of Hyper-V's interface, unless it is not `present`; on KVM alone",
+        "the clock of Hyper-V's interface, unless it is not `present`; on KVM, and not on the software CPU",
     ),
     refused("timer@name", "", "of other architectures"),
     honoured(

@@ -4,7 +4,7 @@ use crate::table::{Family, Row, honoured, kept, refused};
 use crate::tree::Element;
 use crate::{Error, value};
 
-const OF_KVM: &str = "an enlightenment that the guest sees; on KVM alone";
+const OF_KVM: &str = "an enlightenment that the guest sees on KVM, and not on the software CPU";
 const LESS: &str = "not shown";
 
 const ROWS: &[Row] = &[

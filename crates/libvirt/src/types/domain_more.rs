@@ -407,6 +407,18 @@ xdr_struct! {
 }
 
 xdr_struct! {
+    /// A guest set its real-time clock.
+    RtcMessage {
+        /// The subscription.
+        callback: i32,
+        /// The guest.
+        domain: Domain,
+        /// Seconds by which it is ahead of UTC.
+        offset: i64,
+    }
+}
+
+xdr_struct! {
     /// A guest went to sleep, or woke up.
     PmMessage {
         /// The subscription.

@@ -40,6 +40,20 @@ const SECOND: u64 = 1_000_000_000;
 const UPDATE_NOTICE: u64 = 244_000;
 const DAY_SECONDS: u64 = 86_400;
 
+/// What the clock shows, from 1970 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct RtcTime {
+    pub year: u64,
+    /// From 1 on.
+    pub month: u64,
+    /// From 1 on.
+    pub day: u64,
+    pub hour: u64,
+    pub minute: u64,
+    pub second: u64,
+}
+
 /// State of the chip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rtc {
@@ -55,8 +69,8 @@ pub struct Rtc {
 }
 
 impl Rtc {
-    /// A chip that shows host time, in BCD and 24 hours.
-    pub fn new(now: u64) -> Self {
+    /// A chip that is `offset` seconds ahead of host time, in BCD and 24 hours.
+    pub fn new(now: u64, offset: i64) -> Self {
         let mut memory = [0; BANK];
         memory[A] = 0x26;
         memory[B] = B_24_HOURS;
@@ -65,9 +79,29 @@ impl Rtc {
             index: 0,
             memory,
             flags: 0,
-            offset: 0,
+            offset,
             frozen: None,
             accounted: now,
+        }
+    }
+
+    /// Seconds by which it is ahead of host time.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// What it shows.
+    pub fn time(&self, now: u64) -> RtcTime {
+        let second = self.shown(now);
+        let (year, month, day) = date(second / DAY_SECONDS);
+        let in_day = second % DAY_SECONDS;
+        RtcTime {
+            year,
+            month,
+            day,
+            hour: in_day / 3600,
+            minute: in_day / 60 % 60,
+            second: in_day % 60,
         }
     }
 
@@ -371,7 +405,7 @@ mod tests {
 
     #[test]
     fn the_time_is_the_hosts_in_bcd_binary_and_twelve_hours() {
-        let mut rtc = Rtc::new(NOW);
+        let mut rtc = Rtc::new(NOW, 0);
         assert_eq!(
             all(&mut rtc, NOW),
             [0x58, 0x29, 0x21, 0x01, 0x22, 0x11, 0x26, 0x20]
@@ -382,8 +416,18 @@ mod tests {
     }
 
     #[test]
+    fn it_can_be_ahead_of_the_host_and_behind() {
+        let hours = |offset| get(&mut Rtc::new(NOW, offset), 4, NOW);
+        assert_eq!((hours(7200), hours(0), hours(-7200)), (0x23, 0x21, 0x19));
+        let time = Rtc::new(NOW, 7200).time(NOW);
+        assert_eq!((time.year, time.month, time.day, time.minute), (2026, 11, 22, 29));
+        let first = Rtc::new(NOW, -i64::MAX).time(NOW);
+        assert_eq!((first.year, first.hour), (1970, 0), "nothing was before");
+    }
+
+    #[test]
     fn a_time_that_software_sets_goes_on_from_there() {
-        let mut rtc = Rtc::new(NOW);
+        let mut rtc = Rtc::new(NOW, 0);
         put(&mut rtc, 0x0b, B_24_HOURS | B_SET, NOW);
         for (index, value) in [(0, 0x59), (2, 0x59), (4, 0x23), (7, 0x28), (8, 0x02), (9, 0x24)] {
             put(&mut rtc, index, value, NOW + 5 * SECOND);
@@ -396,14 +440,14 @@ mod tests {
 
     #[test]
     fn update_in_progress_is_shown_before_the_second_changes() {
-        let mut rtc = Rtc::new(NOW);
+        let mut rtc = Rtc::new(NOW, 0);
         assert_eq!(get(&mut rtc, 0x0a, NOW + 999_000_000) & 0x80, 0);
         assert_eq!(get(&mut rtc, 0x0a, NOW + 999_800_000) & 0x80, 0x80);
     }
 
     #[test]
     fn each_interrupt_has_its_deadline_and_its_flag() {
-        let mut rtc = Rtc::new(NOW);
+        let mut rtc = Rtc::new(NOW, 0);
         assert_eq!(rtc.deadline(NOW), None);
         put(&mut rtc, 0x0b, B_24_HOURS | B_UPDATE, NOW);
         assert_eq!(rtc.deadline(NOW), Some(NOW + SECOND));
@@ -429,7 +473,7 @@ mod tests {
 
     #[test]
     fn memory_keeps_what_it_is_given() {
-        let mut rtc = Rtc::new(NOW);
+        let mut rtc = Rtc::new(NOW, 0);
         rtc.set_memory(0x34, 7);
         assert_eq!(get(&mut rtc, 0x34, NOW), 7);
         put(&mut rtc, 0x0f, 9, NOW);
@@ -447,7 +491,7 @@ mod tests {
         fn any_access_leaves_a_deadline_in_the_future(
             steps in proptest::collection::vec((any::<u8>(), any::<u8>(), 0u64..10 * SECOND), 0..60)
         ) {
-            let (mut rtc, mut now) = (Rtc::new(NOW), NOW);
+            let (mut rtc, mut now) = (Rtc::new(NOW, 0), NOW);
             for (index, value, later) in steps {
                 now += later;
                 put(&mut rtc, index, value, now);

@@ -1,13 +1,13 @@
 //! The real-time clock on the bus: ports 0x70 and 0x71, IRQ 8.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use ostler_bus::{Device, InterruptLine};
 use ostler_memory::{GuestRam, boot_regions};
 use vm_memory::GuestMemoryRegion;
 
-use super::rtc::Rtc;
+use super::rtc::{Rtc, RtcTime};
 use crate::boot::memory_map::low_ram_end;
 use crate::registers::{lock, read_bytes, write_bytes};
 use crate::timers::{Clock, TimerClient, TimerId, Timers};
@@ -15,6 +15,9 @@ use crate::timers::{Clock, TimerClient, TimerId, Timers};
 /// The clock with its interrupt.
 pub struct RtcBus {
     rtc: Mutex<Rtc>,
+    /// Seconds by which it was ahead of the host at the start.
+    start: i64,
+    listener: OnceLock<Box<dyn Fn() + Send + Sync>>,
     line: Arc<dyn InterruptLine>,
     /// Where the alarm alone goes, when its level changes.
     alarm: (Arc<dyn InterruptLine>, AtomicBool),
@@ -46,16 +49,17 @@ impl Sizes {
 }
 
 impl RtcBus {
-    /// A clock that shows host time, with `sizes` in its memory, and with `firmware` what that looks for there. It interrupts by
+    /// A clock that is `ahead` seconds ahead of host time, with `sizes` in its memory, and with `firmware` what that looks for there. It interrupts by
     /// `line`; the alarm alone is `alarm`.
     pub fn new(
         (line, alarm): (Arc<dyn InterruptLine>, Arc<dyn InterruptLine>),
         clock: Clock,
         timers: Timers,
+        ahead: i64,
         sizes: Sizes,
         firmware: bool,
     ) -> Arc<Self> {
-        let mut rtc = Rtc::new(clock.wall());
+        let mut rtc = Rtc::new(clock.wall(), ahead);
         describe_memory(&mut rtc, sizes);
         for (index, value) in BOOT_ORDER.into_iter().filter(|_| firmware) {
             rtc.set_memory(index, value);
@@ -64,6 +68,8 @@ impl RtcBus {
             let timer = timers.register(me.clone());
             Self {
                 rtc: Mutex::new(rtc),
+                start: ahead,
+                listener: OnceLock::new(),
                 line,
                 alarm: (alarm, AtomicBool::new(false)),
                 clock,
@@ -92,9 +98,26 @@ impl RtcBus {
         self.access(|rtc, _| rtc.set_memory(CPUS, cpus.saturating_sub(1) as u8));
     }
 
+    /// Calls `listener` from now on when the guest has set the time. A second call changes nothing.
+    pub fn listen(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// Seconds by which the guest has set it forward since the start.
+    pub fn moved(&self) -> i64 {
+        lock(&self.rtc).offset().saturating_sub(self.start)
+    }
+
+    /// What it shows.
+    pub fn time(&self) -> RtcTime {
+        let rtc = lock(&self.rtc);
+        rtc.time(self.clock.wall())
+    }
+
     fn access<R>(&self, access: impl FnOnce(&mut Rtc, u64) -> R) -> R {
         let mut rtc = lock(&self.rtc);
         let now = self.clock.wall();
+        let before = rtc.offset();
         let result = access(&mut rtc, now);
         self.line.set(rtc.interrupt());
         let (alarm, level) = &self.alarm;
@@ -105,6 +128,11 @@ impl RtcBus {
             .deadline(now)
             .map(|at| self.clock.now().saturating_add(at.saturating_sub(now)));
         self.timers.set(self.timer, deadline);
+        let is_set = rtc.offset() != before;
+        drop(rtc);
+        if let Some(listener) = self.listener.get().filter(|_| is_set) {
+            listener();
+        }
         result
     }
 }

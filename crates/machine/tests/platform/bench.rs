@@ -202,6 +202,7 @@ impl Parts {
             watchdog: self.watchdog,
             places: self.places,
             generation_id: self.generation_id,
+            rtc_offset: 0,
             suspend: self.suspend,
             serial: Some(outside.clone()),
             events: outside.clone(),

@@ -44,6 +44,7 @@ fn debians_kernel_is_loaded_as_its_header_asks() {
         display: None,
         watchdog: false,
         generation_id: None,
+        rtc_offset: 0,
         suspend: false,
         serial: Some(outside.clone()),
         events: outside,

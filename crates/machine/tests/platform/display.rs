@@ -314,6 +314,7 @@ fn with_seabios() -> (Arc<Machine>, Arc<Card>, Box<dyn Vcpu>) {
         }),
         watchdog: false,
         generation_id: None,
+        rtc_offset: 0,
         suspend: false,
         serial: Some(outside.clone()),
         events: outside.clone(),

@@ -52,6 +52,7 @@ fn run_in(memory: u64, kernel: Vec<u8>) -> Vec<u8> {
         display: None,
         watchdog: false,
         generation_id: None,
+        rtc_offset: 0,
         suspend: false,
         serial: Some(outside.clone()),
         events: outside.clone(),

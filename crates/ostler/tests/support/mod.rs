@@ -114,6 +114,12 @@ impl Guest {
         self
     }
 
+    /// Sets a variable of the environment of `ostler run`.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Adds `option PREFIXpath` with a path in the guest's own folder, and returns the path.
     pub fn path_option(&mut self, option: &str, prefix: &str, name: &str) -> PathBuf {
         let path = self.folder.path().join(name);

@@ -229,6 +229,36 @@ fn an_entropy_source_comes_and_goes() {
     host.virsh("destroy random");
 }
 
+#[test]
+fn a_guest_has_several_entropy_sources() {
+    let host = Host::start();
+    let source = "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>";
+    host.virsh(&format!(
+        "define {}",
+        host.xml("guest.xml", &linux("random", source))
+    ));
+    host.virsh("start random");
+    let device = host.xml("rng.xml", source);
+    host.virsh(&format!("attach-device random {device} --live --config"));
+    let count = "grep -l 0x1044 /sys/bus/pci/devices/*/device | wc -l";
+    for _ in ["plugged in", "from the start"] {
+        // What else a guest is asked for goes on.
+        let mut console = Console::open(&host, "random");
+        console.expect("# ");
+        console.shell_until(count, "2");
+        drop(console);
+        host.virsh("domstats random");
+        host.virsh("destroy random");
+        host.virsh("start random");
+    }
+    let told = host.virsh("dumpxml random");
+    assert!(
+        told.contains("<alias name='rng0'/>") && told.contains("<alias name='rng1'/>"),
+        "{told}"
+    );
+    host.virsh("destroy random");
+}
+
 /// Linux uses a device before its slot's indicator stops blinking, and until then takes no request to let it go.
 #[test]
 fn a_device_is_let_go_at_any_moment_of_its_coming() {

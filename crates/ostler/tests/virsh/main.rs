@@ -7,6 +7,7 @@ mod support;
 
 mod cards;
 mod clients;
+mod clock;
 mod commands;
 mod console;
 mod counted;

@@ -248,8 +248,13 @@ impl Listener {
 
     /// Waits until `last` was told, and returns everything up to it.
     pub fn until(&self, last: &str) -> Vec<String> {
+        self.until_such(last, |line| line == last)
+    }
+
+    /// Waits until something `such` was told, which is called `last`, and returns everything up to it.
+    pub fn until_such(&self, last: &str, such: impl Fn(&str) -> bool) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
-        while all.last().is_none_or(|line| line != last) {
+        while all.last().is_none_or(|line| !such(line)) {
             let line = self.lines.recv_timeout(LIMIT);
             all.push(line.unwrap_or_else(|why| panic!("waiting for {last:?}: {why}; so far: {all:?}")));
         }

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use serde_json::{Value, json};
 
+use super::commands::RTC;
 use super::events;
 use super::framer::{Frame, Framer};
 use super::session::{self, Promise, Session, Step};
@@ -57,6 +58,8 @@ enum Mail {
     Balloon,
     /// The guest moved the tray of a drive.
     Tray,
+    /// The guest set its clock.
+    Rtc,
 }
 
 struct Shared {
@@ -67,6 +70,8 @@ struct Shared {
     tray_moved: AtomicBool,
     /// A message of a CPU waits.
     cpu_reported: AtomicBool,
+    /// A message of the clock waits.
+    rtc_set: AtomicBool,
 }
 
 impl Shared {
@@ -99,6 +104,7 @@ impl ControlServer {
             finishing: AtomicBool::new(false),
             tray_moved: AtomicBool::new(false),
             cpu_reported: AtomicBool::new(false),
+            rtc_set: AtomicBool::new(false),
         });
         for (slot, _) in manager.machine.slots() {
             let port = manager.machine.hotplug_port(slot);
@@ -118,6 +124,13 @@ impl ControlServer {
                 if !cpus.cpu_reported.swap(true, Ordering::SeqCst) {
                     cpus.post(Mail::CpuReport);
                 }
+            }
+        });
+        let clock = shared.clone();
+        manager.machine.listen_to_rtc(move || {
+            // A guest that sets it all day has one message waiting.
+            if !clock.rtc_set.swap(true, Ordering::SeqCst) {
+                clock.post(Mail::Rtc);
             }
         });
         if let Some(balloon) = manager.balloon() {
@@ -144,6 +157,7 @@ impl ControlServer {
             trays: Throttle::default(),
             cpu_reports: Throttle::default(),
             memory: Throttle::default(),
+            rtc: Throttle::default(),
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -201,6 +215,7 @@ struct Server {
     trays: Throttle,
     cpu_reports: Throttle,
     memory: Throttle,
+    rtc: Throttle,
 }
 
 /// When something that happens often is told: once in [`EVENT_PAUSE`] at most.
@@ -250,6 +265,7 @@ impl Server {
             self.tell_trays();
             self.tell_cpu_reports();
             self.tell_memory();
+            self.tell_rtc();
             for client in &mut self.clients {
                 client.write();
             }
@@ -274,6 +290,7 @@ impl Server {
             &mut self.trays,
             &mut self.cpu_reports,
             &mut self.memory,
+            &mut self.rtc,
         ] {
             throttle.wait_no_more();
         }
@@ -315,6 +332,13 @@ impl Server {
         }
     }
 
+    fn tell_rtc(&mut self) {
+        if self.rtc.take() {
+            let data = json!({ "offset": self.manager.machine.rtc_moved(), "qom-path": RTC });
+            self.tell(&events::stamp(json!({ "event": "RTC_CHANGE", "data": data })));
+        }
+    }
+
     fn tell_cpu_reports(&mut self) {
         if self.cpu_reports.take() {
             self.manager.note_cpu_reports();
@@ -341,6 +365,7 @@ impl Server {
             .chain(self.trays.due)
             .chain(self.cpu_reports.due)
             .chain(self.memory.due)
+            .chain(self.rtc.due)
             .min();
         let left = wake.map(|end| end.saturating_duration_since(Instant::now()));
         match poll(
@@ -460,6 +485,10 @@ impl Server {
                 Some(Mail::CpuReport) => {
                     self.shared.cpu_reported.store(false, Ordering::SeqCst);
                     self.cpu_reports.happened();
+                }
+                Some(Mail::Rtc) => {
+                    self.shared.rtc_set.store(false, Ordering::SeqCst);
+                    self.rtc.happened();
                 }
                 Some(Mail::Answer(id, answer)) => {
                     if let Some(index) = self.clients.iter().position(|client| client.id == id) {

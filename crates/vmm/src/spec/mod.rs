@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use guid::Guid;
 pub use mac::MacAddress;
-pub use places::{DISPLAY, PciPlace, PciSpec, RootPortSpec, WATCHDOG};
+pub use places::{DISPLAY, PciPlace, PciSpec, RootPortSpec, WATCHDOG, rng_name};
 pub use pmem::{MAX_PMEM, PmemSpec, check_pmem_size};
 pub use size::{format_size, parse_size};
 
@@ -97,8 +97,8 @@ pub struct GuestSpec {
     /// Named ports beside the virtio console, which the guest sees as `/dev/virtio-ports/NAME`.
     #[serde(default)]
     pub channels: Vec<ChannelSpec>,
-    /// Whether there is a virtio entropy source.
-    pub rng: bool,
+    /// How many virtio entropy sources there are.
+    pub rngs: u32,
     /// The memory balloon, if there is one.
     #[serde(default)]
     pub balloon: Option<BalloonSpec>,
@@ -120,6 +120,9 @@ pub struct GuestSpec {
     /// The VM generation ID; `None` for no such device.
     #[serde(default)]
     pub generation_id: Option<Guid>,
+    /// Seconds by which the real-time clock is ahead of the host's (UTC) at the start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rtc_offset: i64,
     /// Whether it can sleep (ACPI S3), where what it starts with can be woken.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
@@ -651,7 +654,8 @@ impl GuestSpec {
 
     /// Devices on the root bus beside disks, cards, console and entropy source.
     fn further_devices(&self) -> usize {
-        usize::from(self.balloon.is_some())
+        self.rngs.saturating_sub(1) as usize
+            + usize::from(self.balloon.is_some())
             + usize::from(self.watchdog.is_some())
             + usize::from(self.vsock.is_some())
             + self.shares.len()
@@ -717,6 +721,10 @@ pub fn newest_machine() -> String {
 /// The machine type of a guest whose specification names none.
 pub fn default_machine() -> String {
     MachineType::default().name().into()
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A name is 1 to [`MAX_NAME`] bytes without control characters and slashes.

@@ -86,6 +86,14 @@ pub struct PciSpec {
     pub devices: BTreeMap<String, PciPlace>,
 }
 
+/// The name of an entropy source by its number from 0.
+pub fn rng_name(index: u32) -> String {
+    match index {
+        0 => "rng".into(),
+        _ => format!("rng{index}"),
+    }
+}
+
 impl GuestSpec {
     /// The names of what is on PCI, SATA and what follows below aside, in the order in which it is made.
     pub fn functions(&self) -> Vec<String> {
@@ -97,7 +105,7 @@ impl GuestSpec {
         names.extend(numbered("net", self.nets.len()));
         let single = |name: &str, present: bool| present.then(|| name.to_owned());
         names.extend(single("console", self.has_virtio_console()));
-        names.extend(single("rng", self.rng));
+        names.extend((0..self.rngs).map(rng_name));
         names.extend(single("balloon", self.balloon.is_some()));
         names.extend(single("vsock", self.vsock.is_some()));
         names.extend(numbered("fs", self.shares.len()));
@@ -214,7 +222,7 @@ mod tests {
         spec.machine = MachineType::NEWEST.name().into();
         spec.disks = drives(3, DiskBus::Virtio);
         spec.disks[1].bus = DiskBus::Sata;
-        spec.rng = true;
+        spec.rngs = 1;
         let port = |(bus, place): &(u8, &str)| RootPortSpec {
             bus: *bus,
             place: place.parse().unwrap(),

@@ -34,7 +34,7 @@ pub(super) fn model(model: &xml::Domain) -> Result<String, Lacks> {
             xml::FeaturePolicy::Optional => {}
             xml::FeaturePolicy::Require if promises(&name, &feature.name) => {}
             xml::FeaturePolicy::Require | xml::FeaturePolicy::Force if is_addition(&feature.name) => {
-                of_kvm(model, &format!("the CPU feature '{}'", feature.name))?;
+                of_kvm(model, &feature.name)?;
                 name.push_str(&format!(",+{}", feature.name));
             }
             _ => {
@@ -52,34 +52,31 @@ pub(super) fn model(model: &xml::Domain) -> Result<String, Lacks> {
             "the CPUs are cores of one socket: the <topology> must have 1 socket, 1 die and 1 thread".into(),
         );
     }
-    for enlightenment in &model.hyperv {
-        let (place, wish) = hyperv(enlightenment);
-        of_kvm(model, &place)?;
-        name.push_str(&format!(",{wish}"));
+    // virt-install writes them for every Windows. Without KVM the guest sees none, as with QEMU.
+    let shows_hyperv = model.kind == xml::DomainType::Kvm;
+    for enlightenment in model.hyperv.iter().filter(|_| shows_hyperv) {
+        name.push_str(&format!(",hv-{}", hyperv(enlightenment)));
     }
     check_wishes(&name).map_err(|error| error.to_string())?;
     Ok(name)
 }
 
-/// Refuses what the software CPU does not have.
-fn of_kvm(model: &xml::Domain, what: &str) -> Result<(), Lacks> {
+/// Refuses a feature that the software CPU does not have.
+fn of_kvm(model: &xml::Domain, feature: &str) -> Result<(), Lacks> {
     if model.kind == xml::DomainType::Kvm {
         return Ok(());
     }
     Err(format!(
-        "{what} is there on KVM alone: leave it out, or make the domain one of type='kvm'"
+        "the CPU feature '{feature}' is there on KVM alone: leave it out, or make the domain one of type='kvm'"
     ))
 }
 
-/// Where an enlightenment is in a definition, and what it is by our names.
-fn hyperv(enlightenment: &xml::Enlightenment) -> (String, String) {
-    let (element, wish) = match enlightenment {
-        xml::Enlightenment::Plain(name) => (*name, (*name).to_owned()),
-        xml::Enlightenment::Spinlocks(retries) => ("spinlocks", format!("spinlocks={retries}")),
-        xml::Enlightenment::StimerDirect => ("direct", "stimer-direct".to_owned()),
-        xml::Enlightenment::Clock => {
-            return ("the <timer> 'hypervclock'".into(), "hv-time".into());
-        }
-    };
-    (format!("<{element}> of <hyperv>"), format!("hv-{wish}"))
+/// What an enlightenment is by our names.
+fn hyperv(enlightenment: &xml::Enlightenment) -> String {
+    match enlightenment {
+        xml::Enlightenment::Plain(name) => (*name).to_owned(),
+        xml::Enlightenment::Spinlocks(retries) => format!("spinlocks={retries}"),
+        xml::Enlightenment::StimerDirect => "stimer-direct".to_owned(),
+        xml::Enlightenment::Clock => "time".to_owned(),
+    }
 }

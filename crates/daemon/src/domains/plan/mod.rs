@@ -18,6 +18,7 @@ pub use places::has_places;
 pub use sockets::{Share, ShareSource, Vsock};
 pub use streams::{Stream, Streams};
 
+use ostler_launch::RtcStart;
 use ostler_libvirt::{Code, RemoteError};
 use ostler_libvirt_xml::domain as xml;
 use ostler_vmm::spec::{BalloonSpec, Guid, OnReset, PciSpec, WatchdogAction, check_cpus};
@@ -69,8 +70,8 @@ pub struct Plan {
     pub streams: Streams,
     /// Where its devices are on PCI; `None` for one after the other.
     pub pci: Option<PciSpec>,
-    /// Whether it has a source of entropy.
-    pub rng: bool,
+    /// How many sources of entropy it has.
+    pub rngs: u32,
     /// Its balloon.
     pub balloon: Option<BalloonSpec>,
     /// What its watchdog does.
@@ -83,6 +84,8 @@ pub struct Plan {
     pub display: Option<DisplayModel>,
     /// Its generation ID.
     pub generation_id: Option<Guid>,
+    /// What its real-time clock shows at the start.
+    pub rtc: RtcStart,
     /// Whether it can sleep.
     pub suspend: bool,
     /// What a reset does.
@@ -98,7 +101,6 @@ impl Plan {
     fn read(definition: &Definition) -> Result<Self, Lacks> {
         let model: &xml::Domain = definition;
         memory(model)?;
-        clock(model)?;
         let devices = &model.devices;
         let disks = disks::read(model)?;
         let streams = streams::read(devices)?;
@@ -120,13 +122,14 @@ impl Plan {
             cards: cards::read(devices)?,
             pci: places::read(definition, &streams)?,
             streams,
-            rng: rng(devices)?,
+            rngs: rngs(devices)?,
             balloon: balloon(devices),
             watchdog: watchdog(devices)?,
             shares: sockets::shares(devices)?,
             vsock: sockets::vsock(devices)?,
             display: display(devices)?,
             generation_id: model.generation_id.map(|id| Guid(id.0)),
+            rtc: rtc(&model.clock),
             suspend: model.life.suspend_to_memory,
             on_reset: on_reset(model)?,
             disks,
@@ -150,20 +153,24 @@ fn memory(model: &xml::Domain) -> Result<(), Lacks> {
     Ok(())
 }
 
-fn clock(model: &xml::Domain) -> Result<(), Lacks> {
-    match model.clock {
-        xml::Clock::Utc => Ok(()),
-        _ => Err("the real-time clock shows UTC: the <clock> must have the offset 'utc'".into()),
+fn rtc(clock: &xml::Clock) -> RtcStart {
+    match clock {
+        xml::Clock::Utc => RtcStart::Utc,
+        xml::Clock::LocalTime => RtcStart::Local,
+        xml::Clock::TimeZone(name) => RtcStart::Zone(name.clone()),
+        &xml::Clock::Variable { adjustment, local } => match local {
+            true => RtcStart::AheadOfLocal(adjustment),
+            false => RtcStart::Ahead(adjustment),
+        },
+        xml::Clock::Absolute(second) => RtcStart::At(i64::try_from(*second).unwrap_or(i64::MAX)),
     }
 }
 
-fn rng(devices: &xml::Devices) -> Result<bool, Lacks> {
-    match devices.rngs.as_slice() {
-        [] => Ok(false),
-        [rng] if rng.rate.is_none() => Ok(true),
-        [_] => Err("an <rng> gives as much as is asked for: its <rate> cannot be limited".into()),
-        _ => Err("a guest has one <rng> at most when it starts".into()),
+fn rngs(devices: &xml::Devices) -> Result<u32, Lacks> {
+    if devices.rngs.iter().any(|rng| rng.rate.is_some()) {
+        return Err("an <rng> gives as much as is asked for: its <rate> cannot be limited".into());
     }
+    Ok(devices.rngs.len() as u32)
 }
 
 fn display(devices: &xml::Devices) -> Result<Option<DisplayModel>, Lacks> {

@@ -1,7 +1,7 @@
 //! Where devices are on PCI: where their definition says.
 
 use ostler_libvirt_xml::domain as xml;
-use ostler_vmm::spec::{DISPLAY, MachineType, PciPlace, PciSpec, RootPortSpec, WATCHDOG};
+use ostler_vmm::spec::{DISPLAY, MachineType, PciPlace, PciSpec, RootPortSpec, WATCHDOG, rng_name};
 
 use super::super::definition::Definition;
 use super::{Lacks, Streams};
@@ -70,6 +70,8 @@ fn devices(devices: &xml::Devices, streams: &Streams) -> std::collections::BTree
         "fs",
         devices.filesystems.iter().map(|share| &share.common),
     );
+    let rngs = (0..).zip(&devices.rngs);
+    found.extend(rngs.map(|(index, rng)| (rng_name(index), &rng.common)));
     let files = devices.memories.iter();
     let files = files.filter(|memory| matches!(memory.kind, xml::MemoryKind::Persistent { .. }));
     numbered(&mut found, "pmem", files.map(|file| &file.common));
@@ -86,7 +88,6 @@ fn devices(devices: &xml::Devices, streams: &Streams) -> std::collections::BTree
     let singles = [
         ("vmem0", plugged.map(|memory| &memory.common)),
         ("console", console.map(|controller| &controller.common)),
-        ("rng", devices.rngs.first().map(|rng| &rng.common)),
         ("balloon", balloon.map(|balloon| &balloon.common)),
         ("vsock", devices.vsock.as_ref().map(|vsock| &vsock.common)),
         (

@@ -27,7 +27,7 @@ fn a_definition_becomes_a_plan() {
         (plan.cpu_model.as_str(), plan.machine.as_str()),
         ("max", "ostler-q35-2")
     );
-    assert_eq!((plan.on_reset, plan.rng), (OnReset::End, false));
+    assert_eq!((plan.on_reset, plan.rngs), (OnReset::End, 0));
     assert_eq!(plan.streams.serial, Some(Stream::Clients));
     assert_eq!(plan.streams.console, None);
     assert!(
@@ -219,11 +219,6 @@ fn what_a_guest_lacks_is_named() {
         ),
         (
             "<on_reboot>destroy</on_reboot>",
-            "<clock offset='localtime'/>",
-            "<clock>",
-        ),
-        (
-            "<on_reboot>destroy</on_reboot>",
             "<memoryBacking><locked/></memoryBacking>",
             "<locked>",
         ),
@@ -384,34 +379,44 @@ fn hypervs_interface_is_shown_on_kvm_as_it_is_asked_for() {
     );
     let off = "<hyperv><relaxed state='off'/></hyperv>";
     assert_eq!(of_windows("qemu", off, "").unwrap().cpu_model, "max");
-    for (features, clock, what) in [
-        (features, "", "<relaxed> of <hyperv>"),
-        ("", clock, "the <timer> 'hypervclock'"),
-    ] {
-        assert_eq!(
-            of_windows("qemu", features, clock).unwrap_err(),
-            format!("{what} is there on KVM alone: leave it out, or make the domain one of type='kvm'")
-        );
-    }
+    let by_software = of_windows("qemu", features, clock).unwrap();
+    assert_eq!(by_software.cpu_model, "max", "as with QEMU's own CPU");
 }
 
 /// What virt-install writes for Windows 10.
 #[test]
-fn a_guest_of_virt_installs_for_windows_starts_on_kvm_with_its_clock_at_utc() {
+fn a_guest_of_virt_installs_for_windows_starts_at_local_time() {
     let written = include_str!("../../../../libvirt-xml/tests/data/virt-install/windows.xml");
-    assert_eq!(
-        plan(written).unwrap_err(),
-        "the real-time clock shows UTC: the <clock> must have the offset 'utc'"
-    );
-    let at_utc = written.replacen("localtime", "utc", 1);
-    let model = plan(&at_utc).unwrap().cpu_model;
-    assert_eq!(model, "max,hv-relaxed,hv-vapic,hv-spinlocks=8191,hv-time");
-    let by_software = at_utc.replacen("\"kvm\"", "\"qemu\"", 1);
-    assert!(
-        plan(&by_software)
-            .unwrap_err()
-            .starts_with("<relaxed> of <hyperv> is there on KVM alone")
-    );
+    let Plan { cpu_model, rtc, .. } = plan(written).unwrap();
+    assert_eq!(cpu_model, "max,hv-relaxed,hv-vapic,hv-spinlocks=8191,hv-time");
+    assert_eq!(rtc, RtcStart::Local);
+    let by_software = written.replacen("\"kvm\"", "\"qemu\"", 1);
+    assert_eq!(plan(&by_software).unwrap().cpu_model, "max");
+}
+
+#[test]
+fn the_clock_starts_where_its_definition_says() {
+    for (clock, rtc) in [
+        ("offset='utc'", RtcStart::Utc),
+        ("offset='utc' adjustment='reset'", RtcStart::Utc),
+        ("offset='localtime'", RtcStart::Local),
+        (
+            "offset='timezone' timezone='Asia/Kolkata'",
+            RtcStart::Zone("Asia/Kolkata".into()),
+        ),
+        (
+            "offset='variable' adjustment='-3600' basis='utc'",
+            RtcStart::Ahead(-3600),
+        ),
+        (
+            "offset='variable' adjustment='60' basis='localtime'",
+            RtcStart::AheadOfLocal(60),
+        ),
+        ("offset='absolute' start='0'", RtcStart::At(0)),
+    ] {
+        let with = XML.replacen("<devices>", &format!("<clock {clock}/><devices>"), 1);
+        assert_eq!(plan(&with).unwrap().rtc, rtc, "{clock}");
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Live {
     pub open_trays: BTreeSet<String>,
     /// How much the guest has of its memory devices, in bytes, by alias.
     pub plugged: BTreeMap<String, u64>,
+    /// Seconds by which the guest has set its clock forward since the start.
+    pub clock_moved: i64,
     /// Number of its vsock.
     pub cid: Option<u32>,
 }
@@ -30,6 +32,7 @@ pub(crate) fn live(root: &mut Element, live: &Live) {
     let after_type = root.attributes.len().min(1);
     root.attributes.insert(after_type, id);
     aliases(root);
+    clock(root, live.clock_moved);
     for device in root
         .child_mut("devices")
         .into_iter()
@@ -38,6 +41,18 @@ pub(crate) fn live(root: &mut Element, live: &Live) {
         if let Some(alias) = device.child_get("alias", "name").map(str::to_owned) {
             given(device, &alias, live);
         }
+    }
+}
+
+/// A variable clock is adjusted by what the guest has set.
+fn clock(root: &mut Element, moved: i64) {
+    if let Some(clock) = root.child_mut("clock")
+        && clock.get("offset") == Some("variable")
+        && let Some(adjustment) = clock
+            .get("adjustment")
+            .and_then(|written| written.parse::<i64>().ok())
+    {
+        clock.set("adjustment", adjustment.saturating_add(moved).to_string());
     }
 }
 

@@ -13,6 +13,7 @@ mod tests;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ostler_launch::RtcStart;
 use ostler_vmm::spec::{self, WatchdogAction, parse_size};
 
 pub use boot::FirmwareOption;
@@ -133,6 +134,10 @@ pub struct RunArgs {
     /// inject-nmi.
     #[arg(long, value_name = "action=WHAT", value_parser = parse_watchdog)]
     pub watchdog: Option<WatchdogAction>,
+    /// What the real-time clock shows at the start: utc, localtime, +SECONDS or -SECONDS from UTC, or a time such as
+    /// 2026-11-28T10:30:00. Windows takes it for local time.
+    #[arg(long, value_name = "TIME", default_value = "utc", allow_hyphen_values = true)]
+    pub rtc: RtcStart,
     /// VM generation ID: a GUID, or auto for a random one. [default: no such device]
     #[arg(long, value_name = "GUID", value_parser = parse_generation_id)]
     pub vm_generation_id: Option<GenerationIdOption>,

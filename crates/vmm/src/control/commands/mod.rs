@@ -19,6 +19,7 @@ use super::failure::Failure;
 use crate::driver::Request;
 use crate::manager::{ClientFds, Manager};
 
+pub(super) use qom::RTC;
 pub(super) use state::{RUN_STATES, version};
 
 /// What a command works on.

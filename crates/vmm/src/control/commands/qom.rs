@@ -1,10 +1,12 @@
 //! A small part of QEMU's object tree: what management tools look up of CPUs and devices.
 //!
 //! ```text
+//! /machine/rtc                      the real-time clock
 //! /machine/peripheral/ID            each device by its id, and the root ports
 //! /machine/unattached/device[N]     the CPUs
 //! ```
 
+use ostler_machine::RtcTime;
 use serde_json::{Value, json};
 
 use super::{Answer, Context, Reply, balloon};
@@ -19,6 +21,22 @@ const INTERVAL: &str = "guest-stats-polling-interval";
 const CID: &str = "guest-cid";
 /// How much of a virtio-mem device's memory the guest is to have plugged, in bytes.
 const REQUESTED: &str = "requested-size";
+
+/// The real-time clock.
+pub(in crate::control) const RTC: &str = "/machine/rtc";
+const RTC_TYPE: &str = "mc146818rtc";
+
+/// C's `struct tm`.
+fn broken_down(time: RtcTime) -> Value {
+    json!({
+        "tm_year": time.year as i64 - 1900,
+        "tm_mon": time.month as i64 - 1,
+        "tm_mday": time.day,
+        "tm_hour": time.hour,
+        "tm_min": time.minute,
+        "tm_sec": time.second,
+    })
+}
 
 /// A property: its name, its type, and its value or the type of the object that it leads to.
 struct Property {
@@ -99,8 +117,14 @@ fn object(manager: &Manager, path: &str) -> Option<Vec<Property>> {
         ],
         "/machine" => vec![
             value("type", "string", format!("{}-machine", manager.spec.machine)),
+            value("rtc-time", "struct tm", broken_down(manager.machine.rtc_time())),
+            child("rtc", RTC_TYPE),
             child("peripheral", "container"),
             child("unattached", "container"),
+        ],
+        RTC => vec![
+            value("type", "string", RTC_TYPE),
+            value("date", "struct tm", broken_down(manager.machine.rtc_time())),
         ],
         "/machine/peripheral" => {
             let devices = manager

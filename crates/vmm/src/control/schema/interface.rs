@@ -175,6 +175,7 @@ pub(super) const EVENTS: &[Event] = &[
     event("POWERDOWN", &[]),
     event("RESET", &[("guest", "bool"), ("reason", "ShutdownCause")]),
     event("RESUME", &[]),
+    event("RTC_CHANGE", &[("offset", "int"), ("qom-path", "str")]),
     event("SHUTDOWN", &[("guest", "bool"), ("reason", "ShutdownCause")]),
     event("STOP", &[]),
     event("SUSPEND", &[]),
