@@ -304,7 +304,7 @@ impl Machine {
     pub fn wake(&self) -> Result<(), Error> {
         let chips = &self.chips;
         chips.pm.wake();
-        chips.host_bridge.keeping_shadow(|| chips.root.reset());
+        chips.host_bridge.keeping_map(|| chips.root.reset());
         self.reset_chips();
         if let Some(firmware) = &self.firmware {
             firmware.reset();

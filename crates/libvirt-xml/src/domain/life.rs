@@ -27,7 +27,7 @@ const ROWS: &[Row] = &[
     honoured(
         "pm/suspend-to-mem@enabled",
         "yes|no",
-        "`yes`: it can sleep (ACPI S3), if it starts with a kernel; it cannot where nothing is said",
+        "`yes`: it can sleep (ACPI S3), unless it starts with UEFI; it cannot where nothing is said",
     ),
     kept("pm/suspend-to-disk@enabled", "yes|no", "there is no S4"),
     kept("perf", "", "there are no such counters").whole(),

@@ -1,5 +1,6 @@
 //! The host bridge 8086:29c0 (Intel 82Q35 memory controller hub): PCIEXBAR, PAM, SMRAM control.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ostler_bus::{Device, InterruptLine, Range};
@@ -28,6 +29,8 @@ const EXTENDED_SMRAM: u16 = 0x9e;
 pub struct HostBridge {
     config: ConfigSpace,
     ecam: Movable,
+    /// Woken since the last reset.
+    woken: AtomicBool,
     firmware: Option<Arc<Board>>,
     smram: Option<Mutex<Smram>>,
 }
@@ -64,6 +67,7 @@ impl HostBridge {
         let bridge = Self {
             config: builder.build(),
             ecam,
+            woken: AtomicBool::new(false),
             firmware,
             smram: smm.then(Mutex::default),
         };
@@ -104,12 +108,24 @@ impl HostBridge {
         std::array::from_fn(|number| self.config.u8(PAM + number as u16))
     }
 
-    /// Has everything reset by `reset`, and leaves shadow RAM as it is: a BIOS that is woken finds itself there.
-    pub fn keeping_shadow(&self, reset: impl FnOnce()) {
+    /// Has everything reset by `reset`, and leaves as it is what a BIOS that is woken counts on: shadow RAM, where it finds itself, and
+    /// the place of extended configuration space. Through that SeaBIOS (1.14 and later) sets up the rest, and at last the place
+    /// itself, which it switches off first and cannot reach any more then. So the place stays until the next reset.
+    pub fn keeping_map(&self, reset: impl FnOnce()) {
         let shadow = self.shadow();
+        let place = self.ecam_registers();
         reset();
         self.config.set(PAM, &shadow);
         self.switch_shadow();
+        self.config.set(PCIEXBAR, &place);
+        self.place_ecam();
+        self.woken.store(true, Ordering::SeqCst);
+    }
+
+    fn ecam_registers(&self) -> [u8; 8] {
+        let mut registers = [0; 8];
+        self.config.read(PCIEXBAR, &mut registers);
+        registers
     }
 
     /// The registers of [`STOLEN`], if they are locked.
@@ -149,11 +165,15 @@ impl PciFunction for HostBridge {
 
     fn config_write(&self, offset: u16, data: &[u8]) {
         let kept = self.locked_registers();
+        let place = self.ecam_registers();
         self.config.write(offset, data);
         for ((register, len), bytes) in STOLEN.into_iter().zip(kept.iter().flatten()) {
             self.config.set(register, &bytes[..len]);
         }
         if offset < PCIEXBAR + 8 && usize::from(offset) + data.len() > usize::from(PCIEXBAR) {
+            if self.woken.load(Ordering::SeqCst) {
+                self.config.set(PCIEXBAR, &place);
+            }
             self.place_ecam();
         }
         if offset < PAM + 7 && usize::from(offset) + data.len() > usize::from(PAM) {
@@ -172,11 +192,46 @@ impl PciFunction for HostBridge {
 
     fn reset(&self) {
         self.config.reset();
+        self.woken.store(false, Ordering::SeqCst);
         if let Some(smram) = &self.smram {
             *lock(smram) = Smram::default();
         }
         self.place_ecam();
         self.switch_shadow();
         self.switch_smram();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ostler_bus::AddressMap;
+
+    use super::*;
+
+    struct Window;
+
+    impl Device for Window {
+        fn read(&self, _: u64, data: &mut [u8]) {
+            data.fill(0x55);
+        }
+        fn write(&self, _: u64, _: &[u8]) {}
+    }
+
+    #[test]
+    fn the_place_of_extended_configuration_space_stays_from_a_wake_to_the_next_reset() {
+        let map = Arc::new(AddressMap::new());
+        let bridge = HostBridge::new(Movable::new(map.clone(), Arc::new(Window)), None);
+        let answers = || map.read(ECAM_BASE + 0x1000, &mut [0]);
+        let switch_off = || bridge.config_write(PCIEXBAR, &[0; 4]);
+        assert!(answers());
+        bridge.keeping_map(|| bridge.reset());
+        switch_off();
+        assert!(answers());
+        bridge.reset();
+        switch_off();
+        assert!(!answers());
+        // One that was off stays off.
+        bridge.keeping_map(|| bridge.reset());
+        assert!(!answers());
     }
 }

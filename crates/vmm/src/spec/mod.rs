@@ -297,9 +297,12 @@ pub enum BootSpec {
 }
 
 impl BootSpec {
-    /// True if it can be woken from a sleep: firmware cannot yet.
+    /// True if it can be woken from a sleep. UEFI keeps what it needs for that in system management memory, or not at all.
     pub fn can_wake(&self) -> bool {
-        matches!(self, Self::Kernel(_))
+        match self {
+            Self::Kernel(_) => true,
+            Self::Firmware(firmware) => firmware.variables.is_none(),
+        }
     }
 }
 
