@@ -688,6 +688,39 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_sets_its_clock_all_the_time_is_told_of_once_in_a_while() {
+        with_ports(|connect, ports| {
+            let mut peer = connect();
+            let set_year = |year: u8| {
+                ports.write(0x70, &[9]);
+                ports.write(0x71, &[year]);
+            };
+            let year_of = |told: &Value| {
+                assert_eq!(told["event"], "RTC_CHANGE", "{told}");
+                let moved = Duration::from_secs(told["data"]["offset"].as_i64().unwrap() as u64);
+                let shown = std::time::SystemTime::now() + moved;
+                let since = shown.duration_since(std::time::UNIX_EPOCH).unwrap();
+                1970 + since.as_secs() / 31_556_952
+            };
+            for _ in 0..1000 {
+                for year in 0x50..0x58 {
+                    set_year(year);
+                }
+            }
+            // One at once, and nothing in the second after it but what the end brings.
+            assert!((2050..=2058).contains(&year_of(&peer.hear())));
+            set_year(0x90);
+            peer.say("{\"execute\":\"quit\"}\n");
+            let mut rest = String::new();
+            peer.0.read_to_string(&mut rest).unwrap();
+            let told: Vec<&str> = rest.lines().filter(|line| line.contains("RTC_CHANGE")).collect();
+            assert!(told.len() <= 2, "{rest}");
+            let last: Value = serde_json::from_str(told.last().unwrap()).unwrap();
+            assert!((2089..=2091).contains(&year_of(&last)), "{last}");
+        });
+    }
+
+    #[test]
     fn commands_are_executed_in_order_and_events_reach_everyone() {
         let outcome = with_guest(|connect| {
             let (mut one, mut two) = (connect(), connect());
