@@ -131,6 +131,7 @@ pub struct Bench {
 
 /// What a test may choose about its machine.
 pub struct Parts {
+    pub machine_type: MachineType,
     pub kernel: Vec<u8>,
     /// What it boots instead of the kernel.
     pub boot: Option<Boot>,
@@ -153,6 +154,7 @@ impl Default for Parts {
     /// One CPU, 64 MiB, a kernel that says nothing.
     fn default() -> Self {
         Self {
+            machine_type: MachineType::default(),
             kernel: kernel(),
             boot: None,
             cpus: 1,
@@ -190,7 +192,7 @@ impl Parts {
             command_line: "quiet".into(),
         });
         let machine = Machine::build(MachineConfig {
-            machine_type: MachineType::default(),
+            machine_type: self.machine_type,
             ram: self.ram.clone(),
             vm: vm.clone(),
             cpus: self.cpus,

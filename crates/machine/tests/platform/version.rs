@@ -1,10 +1,10 @@
-//! What a guest sees of version 1 of the platform ("ostler-q35-1"), written down.
+//! What a guest sees of the versions of the platform ("ostler-q35-1", "ostler-q35-2"), written down.
 //!
 //! A guest keeps its machine type for life. **A change that makes a test here fail changes the hardware under installed and
 //! saved guests: give it a new machine type, and leave what this one shows as it is.**
 
-use ostler_machine::MachineType;
-use ostler_pci::PciFunction;
+use ostler_machine::{MachineType, PciAddress, Places, Port};
+use ostler_pci::{Location, PciFunction, PortIdentity};
 use std::sync::Arc;
 
 use crate::bench::{Bench, Parts};
@@ -13,13 +13,42 @@ use crate::tables::{mp_table, tables};
 
 /// Two CPUs, 64 MiB, a serial port, devices in slots 1 and 2, nothing that is off by default.
 fn fixed() -> Bench {
+    parts(MachineType::Q35V1).build().unwrap()
+}
+
+fn parts(machine_type: MachineType) -> Parts {
     let functions: Vec<Arc<dyn PciFunction>> = vec![Card::new(0), Card::new(0)];
-    let parts = Parts {
+    Parts {
+        machine_type,
         cpus: 2,
         functions,
         test_devices: false,
         ..Parts::default()
+    }
+}
+
+/// Version 2, of which devices may have places: one behind the first of two root ports that share a slot, one on bus 0.
+fn placed() -> Bench {
+    let port = |bus: u8, function: u8| Port {
+        bus,
+        at: Location { device: 2, function },
+        identity: PortIdentity {
+            slot: 0,
+            number: 0x10 | function,
+            hotplug: true,
+        },
     };
+    let at = |bus: u8, slot: u8| PciAddress {
+        bus,
+        slot,
+        function: 0,
+    };
+    let mut parts = parts(MachineType::Q35V2);
+    parts.places = Some(Places {
+        ports: vec![port(1, 0), port(2, 1)],
+        functions: vec![at(1, 0), at(0, 9)],
+        ..Places::default()
+    });
     parts.build().unwrap()
 }
 
@@ -44,21 +73,26 @@ fn versions_are_found_by_their_names() {
 /// Slot; vendor and device; class and revision; BARs as firmware left them; interrupt pin and line.
 type Function = (u32, u32, u32, [u32; 6], u32);
 
-#[test]
-fn version_1_has_these_functions_on_bus_0() {
-    let bench = fixed();
-    let seen: Vec<Function> = (0..32)
-        .filter(|&slot| bench.config(slot, 0) != u32::MAX)
+/// A card with its three BARs.
+fn card(slot: u32, [memory, prefetchable, ports]: [u32; 3], interrupt: u32) -> Function {
+    let bars = [memory, 0, prefetchable, 1, ports, 0];
+    (slot, 0x5678_1234, 0xff00_0000, bars, interrupt)
+}
+
+fn functions_on(bench: &Bench, bus: u32) -> Vec<Function> {
+    (0..32)
+        .filter(|&slot| bench.config_on(bus, slot, 0) != u32::MAX)
         .map(|slot| {
-            let bars = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24].map(|at| bench.config(slot, at));
-            let register = |at| bench.config(slot, at);
+            let register = |at| bench.config_on(bus, slot, at);
+            let bars = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24].map(register);
             (slot, register(0), register(8), bars, register(0x3c) & 0xffff)
         })
-        .collect();
-    let card = |slot: u32, [memory, prefetchable, ports]: [u32; 3], interrupt: u32| {
-        let bars = [memory, 0, prefetchable, 1, ports, 0];
-        (slot, 0x5678_1234, 0xff00_0000, bars, interrupt)
-    };
+        .collect()
+}
+
+#[test]
+fn version_1_has_these_functions_on_bus_0() {
+    let seen = functions_on(&fixed(), 0);
     // Bus numbers, then the windows: ports, memory, prefetchable memory.
     let port = |slot: u32, [buses, ports, memory, prefetchable]: [u32; 4], interrupt: u32| {
         let windows = [0, 0, buses, ports, memory, prefetchable];
@@ -77,22 +111,23 @@ fn version_1_has_these_functions_on_bus_0() {
     assert!(seen == expected, "{seen:#x?}");
 }
 
+/// Slot and hash of the configuration spaces of functions on bus 0, which are given by slot and function.
+fn configuration_spaces(bench: &Bench, places: &[(u32, u32)]) -> Vec<(u32, u64)> {
+    let space = |&(slot, function): &(u32, u32)| {
+        let base = 0xb000_0000 + (u64::from(slot << 3 | function) << 12);
+        let bytes: Vec<u8> = (0..4096)
+            .step_by(4)
+            .flat_map(|at| bench.readl(base + at).to_le_bytes())
+            .collect();
+        (slot, hash(&bytes))
+    };
+    places.iter().map(space).collect()
+}
+
 #[test]
 fn version_1_has_these_configuration_spaces() {
-    let bench = fixed();
-    let seen: Vec<(u32, u64)> = [0, 16, 17, 18, 19, 31]
-        .map(|slot| {
-            let bytes: Vec<u8> = (0..4096)
-                .step_by(4)
-                .flat_map(|at| {
-                    bench
-                        .readl(0xb000_0000 + (u64::from(slot) << 15) + at)
-                        .to_le_bytes()
-                })
-                .collect();
-            (slot, hash(&bytes))
-        })
-        .to_vec();
+    let places = [0, 16, 17, 18, 19, 31].map(|slot| (slot, 0));
+    let seen = configuration_spaces(&fixed(), &places);
     let expected = [
         (0, 0x49da_11ae_b41a_4544),
         (16, 0x6a36_a947_6d1b_f672),
@@ -104,18 +139,21 @@ fn version_1_has_these_configuration_spaces() {
     assert!(seen == expected, "{seen:#x?}");
 }
 
-#[test]
-fn version_1_has_these_tables() {
-    let bench = fixed();
-    let mut all = tables(&bench);
-    all.push(mp_table(&bench));
-    let seen: Vec<(String, usize, u64)> = all
-        .iter()
+/// Signature, length and hash of each table of firmware.
+fn table_hashes(bench: &Bench) -> Vec<(String, usize, u64)> {
+    let mut all = tables(bench);
+    all.push(mp_table(bench));
+    all.iter()
         .map(|table| {
             let signature = String::from_utf8_lossy(&table[..4]).into_owned();
             (signature, table.len(), hash(table))
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn version_1_has_these_tables() {
+    let seen = table_hashes(&fixed());
     let expected = [
         ("FACP", 276, 0xbbb3_a231_3d86_6239),
         ("APIC", 118, 0xeef6_8c35_b0fe_8339),
@@ -129,9 +167,7 @@ fn version_1_has_these_tables() {
     assert!(same.eq(expected), "{seen:#x?}");
 }
 
-#[test]
-fn version_1_answers_at_these_ports() {
-    let bench = fixed();
+fn port_ranges(bench: &Bench) -> Vec<(u64, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for port in 0..0x1_0000 {
         if !bench.machine.ports().read(port, &mut [0]) {
@@ -142,6 +178,12 @@ fn version_1_answers_at_these_ports() {
             _ => ranges.push((port, port)),
         }
     }
+    ranges
+}
+
+#[test]
+fn version_1_answers_at_these_ports() {
+    let ranges = port_ranges(&fixed());
     let expected = [
         (0x20, 0x21),
         (0x40, 0x43),
@@ -161,4 +203,45 @@ fn version_1_answers_at_these_ports() {
         (0x4000, 0x403f),
     ];
     assert!(ranges == expected, "{ranges:#x?}");
+}
+
+#[test]
+fn version_2_shows_what_version_1_shows_where_nothing_has_a_place() {
+    let (first, second) = (fixed(), parts(MachineType::Q35V2).build().unwrap());
+    let places = [0, 16, 17, 18, 19, 31].map(|slot| (slot, 0));
+    for bus in 0..=4 {
+        assert_eq!(functions_on(&first, bus), functions_on(&second, bus), "bus {bus}");
+    }
+    assert_eq!(
+        configuration_spaces(&first, &places),
+        configuration_spaces(&second, &places)
+    );
+    assert_eq!(table_hashes(&first), table_hashes(&second));
+    assert_eq!(port_ranges(&first), port_ranges(&second));
+}
+
+#[test]
+fn version_2_has_devices_in_their_places() {
+    let bench = placed();
+    let seen = [0, 1, 2].map(|bus| functions_on(&bench, bus));
+    let windows = [0, 0, 0x0001_0100, 0x5151, 0xc030_c020, 0x1ff1_1001];
+    let expected: [Vec<Function>; 3] = [
+        vec![
+            (0, 0x29c0_8086, 0x0600_0000, [0; 6], 0),
+            (2, 0x000c_1b36, 0x0604_0000, windows, 0x10b),
+            card(9, [0xc000_0000, 0xc, 0x4001], 0x10a),
+            (31, 0x2918_8086, 0x0601_0002, [0; 6], 0),
+        ],
+        vec![card(0, [0xc020_0000, 0x1000_000c, 0x5001], 0x10b)],
+        vec![],
+    ];
+    assert!(seen == expected, "{seen:#x?}");
+    let spaces = configuration_spaces(&bench, &[(2, 0), (2, 1), (31, 0)]);
+    let expected = [
+        (2, 0xa8cb_f206_acb2_1d32),
+        (2, 0xb3b8_f67b_fe12_90d5),
+        (31, 0x51d8_fe2c_d3ec_f453),
+    ];
+    assert!(spaces == expected, "{spaces:#x?}");
+    assert_eq!(table_hashes(&bench), table_hashes(&fixed()));
 }
