@@ -3,7 +3,7 @@
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 
 use ostler_accel::CpuidLeaf;
-use ostler_accel::model::{features, xsave_size};
+use ostler_accel::model::{PARAVIRTUAL_FEATURES, features, xsave_size};
 
 use super::lapic;
 use crate::state::{Cpu, cr4, reg};
@@ -225,7 +225,6 @@ fn text(bytes: &[u8; 16]) -> [u32; 4] {
 /// compatibility mode as ours does, and models of both accelerators agree where the project is tested. ARCH_CAPABILITIES states that
 /// none of the known side channels needs a work-around, which is true of a CPU that does not speculate on guest privileges.
 pub fn supported(tsc_khz: u64) -> Vec<CpuidLeaf> {
-    const KVM_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 7 | 1 << 11 | 1 << 13 | 1 << 24;
     /// Family 0x19 (Zen 3), model 1, stepping 1.
     const SIGNATURE: u32 = 0x00a0_0f11;
     let [auth, enti, c_amd, _] = text(b"AuthenticAMD\0\0\0\0");
@@ -240,7 +239,7 @@ pub fn supported(tsc_khz: u64) -> Vec<CpuidLeaf> {
         leaf(0x15, 1_000_000, khz, 1_000_000_000, 0),
         leaf(0x16, khz / 1000, khz / 1000, 100, 0),
         leaf(0x4000_0000, 0x4000_0010, 0x4b4d_564b, 0x564b_4d56, 0x4d),
-        leaf(0x4000_0001, KVM_FEATURES, 0, 0, 0),
+        leaf(0x4000_0001, PARAVIRTUAL_FEATURES, 0, 0, 0),
         leaf(0x4000_0010, khz, 1_000_000, 0, 0),
         leaf(0x8000_0000, 0x8000_0021, auth, c_amd, enti),
         leaf(0x8000_0001, SIGNATURE, 0, 0, 0),

@@ -24,6 +24,9 @@ pub struct Paravirtual {
     pub system_time: u64,
     /// Address of the steal time, bit 0 enables it.
     pub steal_time: u64,
+    /// Address of the word in which a CPU may say that an interrupt needs no end, bit 0 enables it. This CPU never says so: an end
+    /// costs nothing here. It is kept for a guest that moves to KVM, where each is an exit.
+    pub end_of_interrupt: u64,
     /// The [`VmShared::boot_tsc`] that the time page was written for.
     boot_tsc: u64,
     /// What the steal time was last told.

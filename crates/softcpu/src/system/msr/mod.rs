@@ -45,6 +45,7 @@ pub mod index {
     pub const KVM_WALL_CLOCK_NEW: u32 = 0x4b56_4d00;
     pub const KVM_SYSTEM_TIME_NEW: u32 = 0x4b56_4d01;
     pub const KVM_STEAL_TIME: u32 = 0x4b56_4d03;
+    pub const KVM_PV_EOI: u32 = 0x4b56_4d04;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
     pub const LSTAR: u32 = 0xc000_0082;
@@ -230,6 +231,7 @@ pub fn read(cpu: &mut Cpu, number: u32) -> Result<u64> {
         index::KVM_WALL_CLOCK | index::KVM_WALL_CLOCK_NEW => cpu.msrs.paravirtual.wall_clock,
         index::KVM_SYSTEM_TIME | index::KVM_SYSTEM_TIME_NEW => cpu.msrs.paravirtual.system_time,
         index::KVM_STEAL_TIME => cpu.msrs.paravirtual.steal_time,
+        index::KVM_PV_EOI => cpu.msrs.paravirtual.end_of_interrupt,
         _ if is_amd(cpu) => return read_amd(cpu, number),
         _ => return Err(cpu.gp0()),
     })
@@ -328,6 +330,8 @@ fn write_paravirtual(cpu: &mut Cpu, number: u32, value: u64) -> Result<()> {
             cpu.msrs.paravirtual.steal_time = value;
             paravirtual::update_steal_time(cpu);
         }
+        // Bit 0 enables it, bit 1 is reserved.
+        index::KVM_PV_EOI if value & 2 == 0 => cpu.msrs.paravirtual.end_of_interrupt = value,
         _ if is_amd(cpu) => return write_amd(cpu, number, value),
         _ => return Err(cpu.gp0()),
     }

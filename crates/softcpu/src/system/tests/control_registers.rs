@@ -58,7 +58,6 @@ fn unknown_registers_raise_gp() {
         0,
         0x3ff,
         0x4b56_4d02,
-        0x4b56_4d04,
         0xc000_0085,
         0xc001_0117,
         0x80c,
@@ -68,6 +67,20 @@ fn unknown_registers_raise_gp() {
         let result = msr::write(&mut cpu, number, 0);
         assert_eq!(fault(&mut cpu, result), Exception::gp(0), "{number:#x}");
     }
+}
+
+/// A guest may say where ends of interrupts can be left out, and takes that along to KVM.
+#[test]
+fn the_paravirtual_end_of_interrupt_is_kept() {
+    let mut cpu = protected();
+    assert_eq!(msr::read(&mut cpu, msr::index::KVM_PV_EOI).unwrap(), 0);
+    msr::write(&mut cpu, msr::index::KVM_PV_EOI, 0x7205).unwrap();
+    let result = msr::write(&mut cpu, msr::index::KVM_PV_EOI, 0x7207);
+    assert_eq!(fault(&mut cpu, result), Exception::gp(0));
+    let saved = msr::save(&mut cpu);
+    let mut other = protected();
+    msr::restore(&mut other, &saved).unwrap();
+    assert_eq!(msr::read(&mut other, msr::index::KVM_PV_EOI).unwrap(), 0x7205);
 }
 
 #[test]
