@@ -110,11 +110,12 @@ fn script(options: &IoOptions) -> String {
         disk_mib,
         ..
     } = options;
+    let exits = if options.exits { "--exits" } else { "" };
     format!(
         "dmesg -n 1; ip link set lo up; mkdir -p /tmp; export PATH=/extra:$PATH\n\
          ostler run --accel kvm --memory 16M --kernel /guest/first </dev/null >/dev/null 2>&1 &\n\
-         sleep 2\n\
-         ostler-bench io --accel kvm --rounds {rounds} --seconds {seconds} --disk-mib {disk_mib} --json /tmp/json \\\n\
+         sleep 2; mount -t tracefs none /sys/kernel/tracing\n\
+         ostler-bench io --accel kvm --rounds {rounds} --seconds {seconds} --disk-mib {disk_mib} {exits} --json /tmp/json \\\n\
          --guest /guest --guest-bench /guest/bench --ostler /bin/ostler --qemu /usr/bin/qemu-system-x86_64\n\
          status=$?\n\
          echo BENCH-JSON-BEGIN; cat /tmp/json; echo; echo BENCH-JSON-END $status\n"

@@ -1,5 +1,6 @@
 //! `./bench io`: how much virtio disks and cards carry, in guests of ours and of QEMU with the same disk, tap and accelerator.
 
+mod exits;
 mod made_host;
 mod table;
 
@@ -18,6 +19,7 @@ use crate::net::stream;
 use crate::running::Running;
 use crate::side::Machine;
 use crate::{Common, network, proc, report};
+use exits::Exits;
 use table::{Contender, DISK};
 
 const MEMORY_MIB: u64 = 512;
@@ -39,6 +41,12 @@ pub(crate) struct IoOptions {
     /// On KVM, in a host that QEMU makes in software: says nothing of speed, but how the two compare there.
     #[arg(long)]
     made_host: bool,
+    /// Shows what KVM did for each operation, too, which takes a little of the guests' time.
+    #[arg(long)]
+    exits: bool,
+    /// Where the trace points of the host's kernel are.
+    #[arg(long, default_value = "/sys/kernel/tracing")]
+    tracing: PathBuf,
 }
 
 /// Measures, prints and writes. True if every bar is met.
@@ -50,11 +58,12 @@ pub(crate) fn run(common: &Common, options: &IoOptions) -> Result<bool, Error> {
     let free_cpus = proc::free_cpus(Duration::from_secs(1));
     let files = Files::prepare(common, options)?;
     let mut figures = Figures::default();
+    let mut exits = Exits::new(options.exits.then_some(&options.tracing))?;
     let (contenders, lines) = table::on(&common.accel);
     for round in 1..=options.rounds {
         for contender in contenders {
             eprintln!("round {round} of {}: {}", options.rounds, contender.whose);
-            one_guest(common, options, &files, contender, &mut figures)?;
+            one_guest(common, options, &files, contender, &mut figures, &mut exits)?;
         }
     }
     let table = Table::new(
@@ -65,6 +74,9 @@ pub(crate) fn run(common: &Common, options: &IoOptions) -> Result<bool, Error> {
         &figures,
     );
     print!("{}", table.text());
+    if let Some(exits) = exits.table() {
+        println!("\nWhat KVM did, for each operation of a disk and each Mbit of a card:\n\n{exits}");
+    }
     let path = json(common);
     report::write_json(&path, &table)?;
     println!("\nAll samples are in {}.", path.display());
@@ -138,6 +150,7 @@ fn script(options: &IoOptions, disk: bool) -> String {
         "dmesg -n 1; stty -echo 2>/dev/null\n\
          ip address add {}/24 dev eth0; ip link set eth0 up\n\
          n=50; while [ ! -e /dev/vda ] && [ $n -gt 0 ]; do n=$((n-1)); usleep 100000; done\n\
+         echo BENCH begins\n\
          {disk}\
          echo BENCH receives; /bench receive {GUEST_PORT}\n\
          read line </dev/console; /bench send {}:{} {seconds}\n\
@@ -154,6 +167,7 @@ fn one_guest(
     files: &Files,
     contender: &Contender,
     figures: &mut Figures,
+    exits: &mut Exits,
 ) -> Result<(), Error> {
     let Contender { side, whose, .. } = *contender;
     let (initrd, disk) = (files.initrd(contender.disk), files.path("disk.img"));
@@ -168,8 +182,12 @@ fn one_guest(
     };
     let mut command: Command = side.command(common, &machine);
     let mut guest = Running::start_with_input(side, &mut command)?;
+    let seconds = f64::from(options.seconds);
+    guest.expect("BENCH begins")?;
+    exits.forget();
     for (name, _, _, block, _) in DISK.into_iter().filter(|_| contender.disk) {
         let operations = guest.rate(&format!("disk-{name}"))?;
+        exits.row(whose, name, operations * seconds);
         let bytes: f64 = block.parse().unwrap_or_default();
         figures.add(name, whose, operations * bytes / 1e6);
     }
@@ -186,10 +204,15 @@ fn one_guest(
         std::thread::sleep(Duration::from_millis(50));
     }
     let to_guest = to_guest.ok_or_else(|| failed(std::io::ErrorKind::ConnectionRefused.into()))?;
+    exits.forget();
     stream::send(to_guest, Duration::from_secs(options.seconds.into())).map_err(failed)?;
-    figures.add("to guest", whose, guest.rate("received")? * 8.0 / 1e9);
+    let gbits = guest.rate("received")? * 8.0 / 1e9;
+    exits.row(whose, "to guest", gbits * 1e3 * seconds);
+    figures.add("to guest", whose, gbits);
     guest.say("")?;
     let (from_guest, _) = listener.accept().map_err(failed)?;
-    figures.add("from guest", whose, stream::receive(from_guest).map_err(failed)?);
+    let gbits = stream::receive(from_guest).map_err(failed)?;
+    exits.row(whose, "from guest", gbits * 1e3 * seconds);
+    figures.add("from guest", whose, gbits);
     guest.expect("BENCH end").map(drop)
 }
