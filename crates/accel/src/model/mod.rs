@@ -223,7 +223,8 @@ const AVX10_LEAF: u32 = 0x24;
 /// KVM's paravirtual features (leaf 0x40000001 EAX) that both accelerators have, so that a guest can move between them: the
 /// clock by its old and its new registers, ports that need no delay, steal time, ends of interrupts that need no exit, unhalting,
 /// IPIs and yielding by hypercall, and a clock that is the same on all CPUs.
-pub const PARAVIRTUAL_FEATURES: u32 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 11 | 1 << 13 | 1 << 24;
+pub const PARAVIRTUAL_FEATURES: u32 =
+    1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 11 | 1 << 13 | 1 << 24;
 
 const MODELS: &[Model] = &[
     Model {

@@ -54,14 +54,7 @@ fn the_user_reaches_no_privileged_register() {
 #[test]
 fn unknown_registers_raise_gp() {
     let mut cpu = protected();
-    for number in [
-        0,
-        0x3ff,
-        0x4b56_4d02,
-        0xc000_0085,
-        0xc001_0117,
-        0x80c,
-    ] {
+    for number in [0, 0x3ff, 0x4b56_4d02, 0xc000_0085, 0xc001_0117, 0x80c] {
         let result = msr::read(&mut cpu, number);
         assert_eq!(fault(&mut cpu, result), Exception::gp(0), "{number:#x}");
         let result = msr::write(&mut cpu, number, 0);
