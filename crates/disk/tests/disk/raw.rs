@@ -244,7 +244,10 @@ fn a_full_host_fails_one_write_and_the_disk_lives_on() {
             continue;
         };
         assert_eq!(write(&*disk, 0, &vec![1; 2 << 20]), Err(RequestError::NoSpace));
-        assert_eq!(write(&*disk, 3 << 20, &[1; 512]), Err(RequestError::NoSpace));
+        // The large write may leave room for a few pages, if the file system wanted many at a time.
+        let small = |at: u64| write(&*disk, (2 << 20) + at * 4096, &[1; 512]);
+        let refused = (0..256).map(small).find(Result::is_err);
+        assert_eq!(refused, Some(Err(RequestError::NoSpace)));
         let mut queue = disk.open_queue(1).unwrap();
         run(
             &mut *queue,
