@@ -35,7 +35,7 @@ look() { echo slot is $(cat /sys/bus/pci/slots/2/power), functions: $(ls /sys/bu
 is_disabled() { dmesg -c >>/log; echo 0 >/sys/bus/pci/slots/2/power; dmesg | grep -q 'Already disabled'; }
 for round in 1 2; do
 	look; echo empty $round
-	while [ ! -e /dev/vda ]; do usleep 50000; done
+	while ! head -c 1 /dev/vda >/dev/null 2>&1; do usleep 50000; done
 	look; cat /sys/block/vda/serial; echo; tr -d '\\000' </dev/vda; echo
 	echo written in round $round | dd of=/dev/vda bs=512 seek=1 conv=fsync 2>/dev/null
 	echo in use $round

@@ -104,7 +104,8 @@ for round in 1 2 3; do
 	echo mem >/sys/power/state && echo awake $round
 	use_disk round$round $round
 done
-while [ ! -e /dev/vdb ]; do usleep 20000; done
+# The node is there a moment before it can be opened.
+while ! head -c 1 /dev/vdb >/dev/null 2>&1; do usleep 20000; done
 echo second disk: $(head -c 6 /dev/vdb)
 "
     );

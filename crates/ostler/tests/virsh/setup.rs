@@ -291,23 +291,21 @@ impl Drop for Host {
         }
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
-        self.end_switches();
+        end_switches(&self.path("run"));
     }
 }
 
-impl Host {
-    /// Ends the switches of networks, which outlive the daemon.
-    fn end_switches(&self) {
-        use std::io::Write;
-        for entry in fs::read_dir(self.path("run")).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            if name.to_string_lossy().starts_with("switch-")
-                && let Ok(control) = std::os::unix::net::UnixStream::connect(entry.path())
-            {
-                let _ = (&control).write_all(b"{\"execute\":\"quit\"}\n");
-                let mut rest = Vec::new();
-                let _ = (&control).read_to_end(&mut rest);
-            }
+/// Ends the switches of networks of a daemon with this runtime folder; they outlive it.
+pub fn end_switches(runtime: &Path) {
+    use std::io::Write;
+    for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("switch-")
+            && let Ok(control) = std::os::unix::net::UnixStream::connect(entry.path())
+        {
+            let _ = (&control).write_all(b"{\"execute\":\"quit\"}\n");
+            let mut rest = Vec::new();
+            let _ = (&control).read_to_end(&mut rest);
         }
     }
 }

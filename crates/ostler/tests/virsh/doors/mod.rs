@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::setup::wait_until;
+use crate::setup::{end_switches, wait_until};
 use crate::support::OSTLER;
 
 /// The user and group that own nothing.
@@ -106,6 +106,10 @@ impl Drop for Place {
             }
             let _ = daemon.kill();
             let _ = daemon.wait();
+        }
+        // The daemon of the test's user, if there was one, is `runtime/ostler`.
+        for runtime in ["run", "runtime/ostler"] {
+            end_switches(&self.path(runtime));
         }
     }
 }
