@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 
 /// KVM's trace points, and what each is counted by.
-const EVENTS: [(&str, &str); 5] = [
+const EVENTS: [(&str, &str); 4] = [
     ("kvm_exit", "exit_reason"),
     ("kvm_msr", "ecx.hex,write"),
     ("kvm_eoi", "vector"),
     ("kvm_pv_eoi", "vector"),
-    ("kvm_inj_virq", "vec"),
 ];
 /// What is shown of them: name, event, beginning of a key that counts (any, if it is empty).
 const COLUMNS: [(&str, &str, &str); 8] = [
@@ -26,7 +25,7 @@ const COLUMNS: [(&str, &str, &str); 8] = [
     ("MSRs", "kvm_exit", "exit_reason:124,"),
     ("memory", "kvm_exit", "exit_reason:1024,"),
     ("host's interrupts", "kvm_exit", "exit_reason:96,"),
-    ("interrupts", "kvm_inj_virq", ""),
+    ("ends of interrupts", "kvm_eoi", ""),
     ("ends of them by MSR", "kvm_msr", "ecx:80b,write:1,"),
     ("ends without exit", "kvm_pv_eoi", ""),
 ];
