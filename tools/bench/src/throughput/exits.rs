@@ -20,7 +20,7 @@ const EVENTS: [(&str, &str); 4] = [
 /// What is shown of them: name, event, beginning of a key that counts (any, if it is empty).
 const COLUMNS: [(&str, &str, &str); 8] = [
     ("exits", "kvm_exit", ""),
-    // SVM_EXIT_HLT, SVM_EXIT_MSR, SVM_EXIT_NPF, SVM_EXIT_INTR (arch/x86/include/uapi/asm/svm.h).
+    // Exits are told apart by AMD's codes: SVM_EXIT_HLT, SVM_EXIT_MSR, SVM_EXIT_NPF, SVM_EXIT_INTR (arch/x86/include/uapi/asm/svm.h).
     ("halts", "kvm_exit", "exit_reason:120,"),
     ("MSRs", "kvm_exit", "exit_reason:124,"),
     ("memory", "kvm_exit", "exit_reason:1024,"),
@@ -43,9 +43,9 @@ impl Exits {
     /// Begins to count, with `tracing`, where the host's trace points are mounted.
     pub(super) fn new(tracing: Option<&Path>) -> Result<Self, Error> {
         let events = tracing.map(|tracing| tracing.join("events/kvm"));
-        for (event, keys) in events.iter().flat_map(|_| EVENTS) {
-            let trigger = events.iter().map(|events| events.join(event).join("trigger"));
-            for path in trigger {
+        if let Some(events) = &events {
+            for (event, keys) in EVENTS {
+                let path = events.join(event).join("trigger");
                 fs::write(&path, format!("hist:keys={keys}")).map_err(|e| Error::Write(path, e))?;
             }
         }
@@ -97,17 +97,13 @@ impl Exits {
     /// All counts by event and keys: `kvm_msr ecx:80b,write:1,`.
     fn counts(&self) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
-        for (events, (event, _)) in self
-            .events
-            .iter()
-            .flat_map(|events| EVENTS.map(|event| (events, event)))
-        {
+        let Some(events) = &self.events else {
+            return counts;
+        };
+        for (event, _) in EVENTS {
             let text = fs::read_to_string(events.join(event).join("hist")).unwrap_or_default();
-            counts.extend(
-                text.lines()
-                    .filter_map(parsed)
-                    .map(|(keys, count)| (format!("{event} {keys}"), count)),
-            );
+            let lines = text.lines().filter_map(parsed);
+            counts.extend(lines.map(|(keys, count)| (format!("{event} {keys}"), count)));
         }
         counts
     }

@@ -41,7 +41,7 @@ pub(crate) struct IoOptions {
     /// On KVM, in a host that QEMU makes in software: says nothing of speed, but how the two compare there.
     #[arg(long)]
     made_host: bool,
-    /// Shows what KVM did for each operation, too, which takes a little of the guests' time.
+    /// Shows what KVM did for each operation, too, which takes a little of the guests' time. Kinds of exits are told apart on AMD only.
     #[arg(long)]
     exits: bool,
     /// Where the trace points of the host's kernel are.
