@@ -139,11 +139,20 @@ impl CardWorker {
         if sent == Round::More || received == Round::More {
             return Round::More;
         }
-        let shared = &self.shared;
-        if self.events.poll(|| shared.is_rung()) {
+        if self.poll(received) {
             return Round::More;
         }
         received
+    }
+
+    /// Looks for a short while whether there is more to move.
+    fn poll(&mut self, received: Round) -> bool {
+        // It fails again before the sleep, and is dealt with there.
+        if self.watch_backend(received).is_err() {
+            return false;
+        }
+        let shared = &self.shared;
+        self.events.poll(|| shared.is_rung())
     }
 
     fn flush(&mut self) {

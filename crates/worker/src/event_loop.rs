@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{Timespec, epoll};
 
 use crate::error::Error;
+use crate::pace::scaled;
 
-/// Longest time that a worker polls before it sleeps: two wake-ups across cores, which a request that is answered and
-/// followed by the next one would cost otherwise.
+/// Longest time that a worker polls before it sleeps: what a request that is answered and followed by the next one would cost otherwise,
+/// in wake-ups across cores and the guest's exits for them.
 const MAX_WINDOW: Duration = Duration::from_micros(100);
 /// The first window after one that did not exist.
 const FIRST_WINDOW: Duration = Duration::from_micros(10);
+/// How often a worker that polls looks whether there are events, too, and lets others have the CPU.
+const LOOK: Duration = Duration::from_micros(10);
 
 /// The descriptor of an object that is borrowed for as long.
 fn borrow(fd: &impl AsRawFd) -> BorrowedFd<'_> {
@@ -24,7 +27,9 @@ fn borrow(fd: &impl AsRawFd) -> BorrowedFd<'_> {
 pub struct EventLoop {
     epoll: OwnedFd,
     window: Duration,
+    first_window: Duration,
     max_window: Duration,
+    look: Duration,
 }
 
 impl EventLoop {
@@ -34,11 +39,17 @@ impl EventLoop {
             epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|e| Error::host("an epoll set")(e.into()))?;
         // On one CPU a poll only keeps the guest from running.
         let several = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
-        let max_window = if several { MAX_WINDOW } else { Duration::ZERO };
+        let max_window = if several {
+            scaled(MAX_WINDOW)
+        } else {
+            Duration::ZERO
+        };
         Ok(Self {
             epoll,
             window: Duration::ZERO,
+            first_window: scaled(FIRST_WINDOW).min(max_window),
             max_window,
+            look: scaled(LOOK),
         })
     }
 
@@ -58,24 +69,41 @@ impl EventLoop {
         epoll::delete(&self.epoll, borrow(fd)).map_err(|e| Error::host("less in an epoll set")(e.into()))
     }
 
-    /// Polls `ready` for the adaptive window; true as soon as it says so. The window grows while sleeps turn out to be
-    /// short and shrinks while polling is in vain, down to none.
+    /// Polls `ready` for the adaptive window; true as soon as it says so, or soon after something happened that
+    /// [`EventLoop::wait`] tells of. The window grows while sleeps turn out to be short and shrinks while polling is in vain, down to
+    /// none.
     pub fn poll(&mut self, mut ready: impl FnMut() -> bool) -> bool {
         if self.window.is_zero() {
             return ready();
         }
         let start = Instant::now();
+        let mut look_at = self.look;
         loop {
             if ready() {
                 return true;
             }
-            if start.elapsed() >= self.window {
+            let elapsed = start.elapsed();
+            if elapsed >= self.window {
                 return false;
+            }
+            if elapsed >= look_at {
+                if self.has_events() {
+                    return true;
+                }
+                std::thread::yield_now();
+                look_at = start.elapsed() + self.look;
             }
             for _ in 0..32 {
                 std::hint::spin_loop();
             }
         }
+    }
+
+    /// Whether [`EventLoop::wait`] would tell of something without sleeping.
+    fn has_events(&self) -> bool {
+        let mut event = [MaybeUninit::<epoll::Event>::uninit(); 1];
+        let happened = epoll::wait(&self.epoll, &mut event, Some(&Timespec::default()));
+        happened.is_ok_and(|(happened, _)| !happened.is_empty())
     }
 
     /// Sleeps until something happens or `timeout` ends; tokens of what happened are put into `tokens`.
@@ -130,8 +158,8 @@ impl EventLoop {
 
     fn adapt(&mut self, slept: Duration) {
         self.window = if slept <= self.max_window {
-            (self.window * 2).clamp(FIRST_WINDOW.min(self.max_window), self.max_window)
-        } else if self.window <= FIRST_WINDOW {
+            (self.window * 2).clamp(self.first_window, self.max_window)
+        } else if self.window <= self.first_window {
             Duration::ZERO
         } else {
             self.window / 2
@@ -197,5 +225,62 @@ impl Interest {
             keep
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmm_sys_util::eventfd::EventFd;
+
+    use super::*;
+
+    /// A loop in the middle of a busy time, on a host with all the time in the world.
+    fn busy() -> EventLoop {
+        EventLoop {
+            window: Duration::from_secs(60),
+            max_window: Duration::from_secs(60),
+            ..EventLoop::new().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_poll_ends_with_what_it_looks_for_and_with_events() {
+        let (mut events, event) = (busy(), EventFd::new(0).unwrap());
+        events.add(&event, 7).unwrap();
+        let mut looks = 0;
+        assert!(events.poll(|| {
+            looks += 1;
+            looks == 1000
+        }));
+        event.write(1).unwrap();
+        let start = Instant::now();
+        assert!(events.poll(|| false));
+        assert!(
+            start.elapsed() < events.window,
+            "it did not wait for the window's end"
+        );
+        let mut tokens = Vec::new();
+        events.wait(Some(Duration::ZERO), &mut tokens).unwrap();
+        assert_eq!(tokens, [7]);
+    }
+
+    #[test]
+    fn the_window_follows_the_sleeps() {
+        let mut events = EventLoop {
+            window: Duration::ZERO,
+            first_window: Duration::from_micros(10),
+            max_window: Duration::from_micros(100),
+            ..EventLoop::new().unwrap()
+        };
+        let mut after = |micros| {
+            events.adapt(Duration::from_micros(micros));
+            events.window.as_micros()
+        };
+        assert_eq!(
+            [90, 90, 90, 90, 90, 90].map(&mut after),
+            [10, 20, 40, 80, 100, 100]
+        );
+        assert_eq!([101, 900, 900, 900, 900].map(&mut after), [50, 25, 12, 6, 0]);
+        assert!(!events.poll(|| false), "no window, no poll");
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::task::Step;
 use ostler_memory::IoBuf;
+use ostler_worker::pace::scaled;
 
 /// Bytes of the longest write that is tried.
 const LONGEST: usize = 64 << 10;
@@ -36,7 +37,7 @@ impl AtOnce {
 
     /// Takes note of a write that began at `began` and has ended by `now`.
     pub(crate) fn ended(&mut self, began: Instant, now: Instant) {
-        if now.duration_since(began) > SLOW {
+        if now.duration_since(began) > scaled(SLOW) {
             self.slow_at = Some(now);
         }
     }
@@ -56,9 +57,10 @@ mod tests {
         assert!(at_once.may(write(&short), start));
         assert!(!at_once.may(write(&long), start));
         assert!(!at_once.may(Step::Sync, start));
-        at_once.ended(start, start + SLOW);
-        assert!(at_once.may(write(&short), start + SLOW));
-        let slow = start + SLOW + Duration::from_micros(1);
+        let quick = start + scaled(SLOW);
+        at_once.ended(start, quick);
+        assert!(at_once.may(write(&short), quick));
+        let slow = quick + Duration::from_micros(1);
         at_once.ended(start, slow);
         assert!(!at_once.may(write(&short), slow + REST - Duration::from_micros(1)));
         assert!(at_once.may(write(&short), slow + REST));

@@ -151,7 +151,7 @@ impl NetWorker {
             return Ok(Round::More);
         }
         let more = commands == Served::More || sent == Round::More || received == Round::More;
-        if more || self.poll() || self.enable_kicks(received)? {
+        if more || self.poll(received) || self.enable_kicks(received)? {
             return Ok(Round::More);
         }
         Ok(received)
@@ -235,13 +235,29 @@ impl NetWorker {
         self.interest.set(&self.events, readable, writable)
     }
 
-    /// Looks for a short while whether the guest sends more, before kicks are asked for again.
-    fn poll(&mut self) -> bool {
+    /// Looks for a short while whether there is more to move, before kicks are asked for again.
+    fn poll(&mut self, received: Round) -> bool {
+        // It fails again before the sleep, and is dealt with there.
+        if self.watch_backend(received).is_err() {
+            return false;
+        }
         let Some(transmitter) = &mut self.pair.transmitter else {
             return false;
         };
-        let vring = &mut transmitter.active.vring;
-        self.events.poll(|| vring.has_available().unwrap_or(true))
+        let sends = &mut transmitter.active.vring;
+        let mut buffers = self
+            .pair
+            .receiver
+            .as_mut()
+            .filter(|_| received == Round::NoBuffers)
+            .map(|receiver| &mut receiver.active.vring);
+        // An error shows up again, and is dealt with, when the queue is worked on.
+        self.events.poll(|| {
+            sends.has_available().unwrap_or(true)
+                || buffers
+                    .as_mut()
+                    .is_some_and(|vring| vring.has_available().unwrap_or(true))
+        })
     }
 
     /// Tells the guest if the back end's link went up or down. One of the workers does.

@@ -1,5 +1,6 @@
 //! `./bench io`: how much virtio disks and cards carry, in guests of ours and of QEMU with the same disk, tap and accelerator.
 
+mod bare;
 mod exits;
 mod made_host;
 mod table;
@@ -65,6 +66,11 @@ pub(crate) fn run(common: &Common, options: &IoOptions) -> Result<bool, Error> {
             eprintln!("round {round} of {}: {}", options.rounds, contender.whose);
             one_guest(common, options, &files, contender, &mut figures, &mut exits)?;
         }
+        let seconds = Duration::from_secs(options.seconds.into());
+        files
+            .free_disk()
+            .and_then(|disk| bare::measure(&disk, seconds, &mut figures))
+            .map_err(|e| Error::Host("reading and writing a disk without a guest", e))?;
     }
     let table = Table::new(
         &lines,
@@ -119,6 +125,13 @@ impl Files {
         self.path(if disk { "initrd.img" } else { "initrd-card.img" })
     }
 
+    /// The disk, once nobody has it.
+    fn free_disk(&self) -> io::Result<PathBuf> {
+        let disk = self.path("disk.img");
+        bare::wait_until_free(&disk)?;
+        Ok(disk)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -170,7 +183,10 @@ fn one_guest(
     exits: &mut Exits,
 ) -> Result<(), Error> {
     let Contender { side, whose, .. } = *contender;
-    let (initrd, disk) = (files.initrd(contender.disk), files.path("disk.img"));
+    let initrd = files.initrd(contender.disk);
+    let disk = files
+        .free_disk()
+        .map_err(|e| Error::Host("waiting for a disk that an ended guest has locked", e))?;
     let machine = Machine {
         initrd: Some(&initrd),
         append: APPEND,

@@ -1,5 +1,6 @@
 //! What is measured and shown, and the bars.
 
+use super::bare::BARE;
 use crate::beside::{Bar, Line};
 use crate::side::{PeerAccel, Side};
 
@@ -98,6 +99,14 @@ const LINES: &[Line] = &[
         BAR,
     ),
     (
+        "disk, read in order, 64 KiB, depth 32",
+        "MB/s",
+        "seq-read-32",
+        OURS,
+        BARE,
+        Bar::None,
+    ),
+    (
         "disk, written in order, 64 KiB, depth 1",
         "MB/s",
         "seq-write-1",
@@ -112,6 +121,14 @@ const LINES: &[Line] = &[
         OURS,
         PEER,
         BAR,
+    ),
+    (
+        "disk, written in order, 64 KiB, depth 32",
+        "MB/s",
+        "seq-write-32",
+        OURS,
+        BARE,
+        Bar::None,
     ),
     (
         "disk, read at random, 4 KiB, depth 1",
