@@ -508,4 +508,18 @@ fn root_ports_to_come_are_after_the_others() {
         [(3, place(0x1e, 1))],
         "somewhere, where there is nothing after them"
     );
+    // A port that nothing comes into is none of them, and is given to who asks for it only: the balloon has one of its own.
+    let fixed = define(&port(1, 2, 0).replace("<target ", "<target hotplug='off' "));
+    assert_eq!(fixed.spare_ports(1), [(3, place(2, 2))]);
+    let rng = "<rng><backend model='random'/></rng>";
+    let more = fixed.attach(rng, &defaults(), &mut fives).unwrap();
+    let at = more.devices.rngs[0].common.address;
+    assert_eq!(at.map(|address| address.bus), Some(3));
+    let asking = rng.replace(
+        "</rng>",
+        "<address type='pci' bus='0x01' slot='0x00' function='0x0'/></rng>",
+    );
+    let more = fixed.attach(&asking, &defaults(), &mut fives).unwrap();
+    let at = more.devices.rngs[0].common.address;
+    assert_eq!(at.map(|address| address.bus), Some(1));
 }

@@ -20,7 +20,7 @@ use ostler_pci::PciFunction;
 use ostler_softcpu::emulate::Emulator;
 use ostler_virtio::Platform;
 use ostler_virtio::console::ConsoleControl;
-use ostler_virtio::mem::{MemoryMapper, block_size};
+use ostler_virtio::mem::{MemControl, MemoryMapper, block_size};
 
 use crate::Error;
 use crate::accelerator;
@@ -55,7 +55,9 @@ pub(crate) struct Guest {
     _debugger: Option<GdbServer>,
     vcpus: Vec<VcpuThread>,
     machine: Arc<Machine>,
+    /// Those in its list are the manager's, where there is one.
     devices: Devices,
+    memory: Option<MemControl>,
     serial: Arc<Console>,
     profiler: Option<Arc<dyn Profiler>>,
     registers: Arc<Registers>,
@@ -184,7 +186,8 @@ impl Guest {
                 surroundings,
             )?);
         }
-        if let Some(memory) = devices.memory() {
+        let memory = devices.memory().cloned();
+        if let Some(memory) = &memory {
             let (machine, ram) = (Arc::downgrade(&machine), ram.clone());
             memory.set_mapper(Arc::new(MemoryMap { machine, ram }));
         }
@@ -208,6 +211,7 @@ impl Guest {
             vcpus,
             machine,
             devices,
+            memory,
             serial: consoles.serial.clone(),
             profiler: vm.profiler(),
             registers,
@@ -236,8 +240,8 @@ impl Guest {
         self.devices.console.clone()
     }
 
-    /// The guest as management sees it.
-    pub fn manager(&self, spec: &GuestSpec, driver: DriverHandle, consoles: &Consoles) -> Manager {
+    /// The guest as management sees it, which takes the devices over: one that goes is nobody else's.
+    pub fn manager(&mut self, spec: &GuestSpec, driver: DriverHandle, consoles: &Consoles) -> Manager {
         let parts = manager::Parts {
             driver,
             machine: self.machine.clone(),
@@ -247,7 +251,7 @@ impl Guest {
             cpu_news: self.cpu_news.clone(),
             profiler: self.profiler.clone(),
             registers: self.registers.clone(),
-            devices: self.devices.list.clone(),
+            devices: std::mem::take(&mut self.devices.list),
             places: self.places.clone(),
             drives: self
                 .devices
@@ -293,7 +297,7 @@ impl Hardware for Guest {
         self.machine
             .reset()
             .map_err(|error| format!("the guest cannot start again: {error}"))?;
-        if let Some(memory) = self.devices.memory() {
+        if let Some(memory) = &self.memory {
             memory.machine_was_reset();
         }
         self.load_boot_states();

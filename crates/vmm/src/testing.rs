@@ -28,7 +28,7 @@ pub(crate) struct TestGuest {
 }
 
 impl TestGuest {
-    pub fn manager(&self) -> Manager {
+    pub fn manager(&mut self) -> Manager {
         self.guest
             .manager(&self.spec, self.driver.clone(), &self.consoles)
     }

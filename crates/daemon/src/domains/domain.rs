@@ -57,6 +57,8 @@ pub struct Live {
     pub plugged: BTreeMap<String, u64>,
     /// When root ports, by their buses, lost their devices.
     pub emptied: BTreeMap<u8, Instant>,
+    /// Since when this daemon knows the guest. Root ports may have lost devices just before.
+    pub known_since: Instant,
     /// The number of the next device that is plugged in.
     pub next_plug: u32,
     /// Its CID, if it has a vsock.

@@ -10,7 +10,7 @@ use ostler_libvirt_xml::domain::{
 use serde_json::{Value, json};
 
 use super::definition::{Change, Definition, Seed};
-use super::domain::Domain;
+use super::domain::{Domain, Live};
 use super::lifecycle::{refused, requested_size};
 use super::plan::{Plan, has_places};
 use super::{Domains, Impact};
@@ -108,6 +108,18 @@ fn port_for(control: &Control, after: &Definition, alias: &str) -> Result<Option
     }
 }
 
+/// Whether the device of this alias may go while the guest runs: it came while it ran, or it is of a kind that may come and behind a
+/// root port from the start.
+fn may_go(definition: &Definition, alias: &str, attached: &Attached) -> bool {
+    let devices = each(&definition.devices);
+    let is_it = |(common, _): &&(&Common, Device<'_>)| common.alias.as_deref() == Some(alias);
+    let behind_port = devices.iter().find(is_it).is_some_and(|(common, device)| {
+        !matches!(device, Device::Memory(_) | Device::Fixed(_))
+            && common.address.is_some_and(|address| address.bus > 0)
+    });
+    attached.plugged.is_some() || behind_port && has_places(definition)
+}
+
 /// The first device of `some` that `others` do not have.
 fn more<'a>(some: &'a Devices, others: &Devices) -> Option<(&'a str, Device<'a>)> {
     let known = all(others);
@@ -117,10 +129,8 @@ fn more<'a>(some: &'a Devices, others: &Devices) -> Option<(&'a str, Device<'a>)
 
 /// Waits until a guest sees what comes into the slot of a root port.
 fn wait_for_port(domain: &Domain, bus: u8) -> Result<(), RemoteError> {
-    let emptied = domain.with_live(|live| live.emptied.get(&bus).copied())?;
-    if let Some(emptied) = emptied {
-        std::thread::sleep(REST.saturating_sub(emptied.elapsed()));
-    }
+    let emptied = domain.with_live(|live| *live.emptied.get(&bus).unwrap_or(&live.known_since))?;
+    std::thread::sleep(REST.saturating_sub(emptied.elapsed()));
     Ok(())
 }
 
@@ -369,13 +379,13 @@ impl Domains {
             return Err(cannot("devices of this kind cannot be taken out"));
         };
         let attached = domain.with_live(|live| live.devices.get(alias).cloned())?;
-        match attached.filter(|attached| attached.plugged.is_some()) {
+        match attached.filter(|attached| may_go(before, alias, attached)) {
             Some(attached) => {
                 Plug::new(control).ask_out(&attached)?;
                 Ok(alias.into())
             }
             None => Err(cannot(format!(
-                "the device '{alias}' was there when the guest started, and stays while it runs; take it out with --config"
+                "the device '{alias}' stays while the guest runs; take it out with --config"
             ))),
         }
     }
@@ -431,8 +441,16 @@ impl Domains {
 
     /// Takes leave of devices that went while no daemon was there.
     pub(super) fn find_devices_gone(&self, domain: &Domain, run: i32) {
-        let Ok((control, devices)) = domain.with_live(|live| (live.control.clone(), live.devices.clone()))
-        else {
+        let live = domain.with_live(|live| {
+            let Live {
+                control,
+                devices,
+                definition,
+                ..
+            } = live;
+            (control.clone(), devices.clone(), definition.clone())
+        });
+        let Ok((control, devices, definition)) = live else {
             return;
         };
         let Ok(Value::Array(there)) =
@@ -442,8 +460,10 @@ impl Domains {
         };
         self.give_up_half_plugged(domain, &control, &there);
         self.strike_half_kept(domain, &there);
-        let plugged = devices.values().filter(|attached| attached.plugged.is_some());
-        for attached in plugged {
+        let movable = devices
+            .iter()
+            .filter(|(alias, attached)| may_go(&definition, alias, attached));
+        for (_, attached) in movable {
             if !there.iter().any(|device| device["name"] == *attached.id) {
                 self.device_gone(domain, run, &attached.id);
             }
@@ -457,11 +477,11 @@ impl Domains {
     fn strike_half_kept(&self, domain: &Domain, there: &[Value]) {
         let known = domain.with_live(|live| (live.definition.clone(), live.devices.clone()));
         let Ok((definition, devices)) = known else { return };
-        // Of entropy sources only those are in the status that were plugged in.
+        // A status by an earlier version has of entropy sources only those that were plugged in.
         let is_built = |device: &&Value| {
-            device["name"]
-                .as_str()
-                .is_some_and(|name| name.starts_with("rng"))
+            device["name"].as_str().is_some_and(|name| {
+                name.starts_with("rng") && !devices.values().any(|attached| attached.id == name)
+            })
         };
         let mut built = there.iter().filter(is_built).count();
         let mut is_half = |(alias, device): &(&str, Device<'_>)| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::{Arc, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ostler_libvirt::types::Domain as WireDomain;
 use ostler_libvirt::{Code, RemoteError};
@@ -304,6 +304,7 @@ impl Domains {
             open_trays: BTreeSet::new(),
             plugged: BTreeMap::new(),
             emptied: BTreeMap::new(),
+            known_since: Instant::now(),
             next_plug,
             cid,
             rtc,

@@ -14,7 +14,7 @@ use ostler_vmm::link::FromGuest;
 use ostler_vmm::spec::{
     AcceleratorSpec, BootSpec, ConsoleSpec, DiskBus, DiskDevice, DiskFormat, DiskSpec, DisplaySpec,
     FirmwareSpec, GdbSpec, GuestSpec, KernelSpec, NetSpec, PmemSpec, SPEC_VERSION, ShareSpec, SoftEngine,
-    VariablesSpec, VsockSpec,
+    VariablesSpec, VsockSpec, rng_name,
 };
 
 use super::cards::{self, Surroundings};
@@ -159,6 +159,9 @@ fn open(
         let attached = Attached::built(MEMORY_DEVICE.into());
         devices.0.insert(memory.alias.clone(), attached);
     }
+    let rngs = (0..).map(rng_name).zip(&plan.rngs);
+    let rngs = rngs.map(|(id, alias)| (alias.clone(), Attached::built(id)));
+    devices.0.extend(rngs);
     let pmem = open_persistent(&plan.persistent, descriptors, devices)?;
     let mut plugs = Plugs::new();
     let shares = open_shares(&plan.shares, descriptors, devices, &mut plugs)?;
@@ -205,7 +208,7 @@ fn open(
         serial: opened.serial,
         console: opened.console,
         channels: opened.channels,
-        rngs: plan.rngs,
+        rngs: plan.rngs.len() as u32,
         balloon: plan.balloon,
         vsock,
         shares,

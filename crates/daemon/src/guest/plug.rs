@@ -352,18 +352,18 @@ impl Plug<'_> {
 
     /// Gives back what a device was made of, once the guest has let it go.
     pub fn clean_up(&self, attached: &Attached) {
-        let Some(number) = attached.plugged else {
-            return;
-        };
-        let node = attached.host_end();
-        // It has one of these, by its kind.
-        let _ = self
-            .control
-            .execute_with("blockdev-del", json!({ "node-name": node }));
-        let _ = self
-            .control
-            .execute_with("remove-fd", json!({ "fdset-id": number }));
-        let _ = self.control.execute_with("netdev_del", json!({ "id": node }));
+        // What the guest was started with its process has let go of by itself.
+        if let Some(number) = attached.plugged {
+            let node = attached.host_end();
+            // It has one of these, by its kind.
+            for (command, arguments) in [
+                ("blockdev-del", json!({ "node-name": node })),
+                ("remove-fd", json!({ "fdset-id": number })),
+                ("netdev_del", json!({ "id": node })),
+            ] {
+                let _ = self.control.execute_with(command, arguments);
+            }
+        }
         attached.delete_port();
     }
 }

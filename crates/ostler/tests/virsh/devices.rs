@@ -126,15 +126,84 @@ fn a_disk_comes_and_goes_while_the_guest_runs() {
     console.shell_until("head -c 7 /dev/vdb 2>/dev/null", "written");
     assert!(host.virsh("domblklist plug --inactive").contains("vdb"));
 
-    // What was there from the start stays while the guest runs, and goes with its definition.
-    let said = host.refused("detach-disk plug vda --live");
-    assert!(said.contains("--config"), "{said}");
+    // What was there from the start goes like that, too. The next daemon finds it gone, and its image free.
+    host.virsh("detach-disk plug vda --live");
+    wait_until("the first disk is gone", || {
+        !host.virsh("domblklist plug").contains("vda")
+    });
+    console.shell_until("ls /dev/vda 2>/dev/null | wc -l", "0");
+    drop(console);
+    drop(events);
+    host.kill_and_restart();
+    let (live, kept) = (
+        host.virsh("domblklist plug"),
+        host.virsh("domblklist plug --inactive"),
+    );
+    assert!(!live.contains("vda") && live.contains("vdb"), "{live}");
+    assert!(kept.contains("vda") && kept.contains("vdb"), "{kept}");
+    host.virsh(&format!("attach-disk plug {first} vda --live"));
+    let mut console = Console::open(&host, "plug");
+    console.expect("# ");
+    console.shell_until("head -c 3 /dev/vda 2>/dev/null", "aaa");
+    host.virsh("reset plug");
+    console.expect("OSTLER-GUEST-UP");
+    console.expect("# ");
+    console.shell_until("cat /sys/block/vda/size /sys/block/vdb/size | wc -l", "2");
+
     host.virsh("detach-disk plug vda --config");
     assert!(host.virsh("domblklist plug").contains("vda"));
     assert!(!host.virsh("domblklist plug --inactive").contains("vda"));
     host.virsh("destroy plug");
     assert!(!host.virsh("domblklist plug").contains("vda"));
     assert!(host.virsh("domblklist plug").contains("vdb"));
+}
+
+#[test]
+fn what_a_guest_was_started_with_goes_and_comes_again() {
+    let host = Host::start();
+    let devices = [
+        (
+            "<interface type='user'><mac address='52:54:00:00:00:21'/><model type='virtio'/></interface>",
+            "0x1041",
+        ),
+        (
+            "<vsock model='virtio'><cid auto='no' address='77'/></vsock>",
+            "0x1053",
+        ),
+        (
+            "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>",
+            "0x1044",
+        ),
+    ];
+    let all: String = devices.iter().map(|(xml, _)| *xml).collect();
+    let balloon = "<memballoon model='virtio'/>";
+    let file = host.xml("guest.xml", &linux("leaving", &format!("{all}{balloon}")));
+    host.virsh(&format!("create {file}"));
+    let mut console = Console::open(&host, "leaving");
+    console.expect("OSTLER-GUEST-UP");
+    console.expect("# ");
+    for (xml, device) in devices {
+        let file = host.xml("device.xml", xml);
+        let count = format!("grep -l {device} /sys/bus/pci/devices/*/device | wc -l");
+        console.shell_until(&count, "1");
+        host.virsh(&format!("detach-device leaving {file} --live"));
+        console.shell_until(&count, "0");
+        host.virsh(&format!("attach-device leaving {file} --live"));
+        console.shell_until(&count, "1");
+    }
+    // As with libvirt, this stays.
+    let file = host.xml("device.xml", balloon);
+    let said = host.refused(&format!("detach-device leaving {file} --live"));
+    assert!(said.contains("cannot be taken out"), "{said}");
+    // A guest may let go of what it wants.
+    let place = "$(basename $(dirname $(grep -l 0x1041 /sys/bus/pci/devices/*/device)) | cut -d. -f1)";
+    console.shell(&format!(
+        "for s in /sys/bus/pci/slots/*; do [ $(cat $s/address) != {place} ] || echo 0 > $s/power; done"
+    ));
+    wait_until("the card is gone", || {
+        !host.virsh("dumpxml leaving").contains("<interface")
+    });
+    host.virsh("destroy leaving");
 }
 
 #[test]

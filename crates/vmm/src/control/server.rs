@@ -623,7 +623,7 @@ mod tests {
         let driver = Driver::new(OnReset::Restart);
         let handle = driver.handle();
         handle.ask(Request::Start, Box::new(|_| ()));
-        let guest = testing::guest(&handle);
+        let mut guest = testing::guest(&handle);
         let manager = guest.manager();
         let ports = manager.machine.ports().clone();
         let server = ControlServer::start(listener, manager).unwrap();

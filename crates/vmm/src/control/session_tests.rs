@@ -35,7 +35,7 @@ struct Talk {
 impl Talk {
     fn new() -> Self {
         let driver = Driver::new(OnReset::Restart);
-        let guest = testing::guest(&driver.handle());
+        let mut guest = testing::guest(&driver.handle());
         Self {
             session: Session::default(),
             manager: guest.manager(),

@@ -184,7 +184,7 @@ impl Manager {
     }
 }
 
-/// Whether a node goes with the medium that it is: a client that added it removes it.
-pub(super) fn goes_with_medium(origin: Origin) -> bool {
+/// Whether a node goes with the medium that it is, or the disk on it: a client that added it removes it.
+pub(super) fn goes_with_user(origin: Origin) -> bool {
     origin != Origin::Added
 }

@@ -24,6 +24,8 @@ pub(crate) struct Netdev {
     pub backend: Arc<dyn NetBackend>,
     /// Id of the card that uses it.
     pub card: Option<String>,
+    /// It was there from the start.
+    built: bool,
 }
 
 /// All back ends.
@@ -48,6 +50,7 @@ impl Netdevs {
             kind,
             backend,
             card,
+            built: true,
         });
     }
 
@@ -91,6 +94,7 @@ impl Netdevs {
             kind,
             backend,
             card: None,
+            built: false,
         });
         Ok(())
     }
@@ -126,8 +130,10 @@ impl Netdevs {
         Ok(netdev.backend.clone())
     }
 
-    /// The card is gone.
+    /// The card is gone, and with it a back end that the guest was built with.
     pub fn detach(&mut self, card: &str) {
+        self.0
+            .retain(|netdev| netdev.id != card || netdev.card.as_deref() != Some(card) || !netdev.built);
         for netdev in &mut self.0 {
             if netdev.card.as_deref() == Some(card) {
                 netdev.card = None;

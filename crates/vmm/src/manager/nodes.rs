@@ -12,7 +12,7 @@ use ostler_disk::{Disk, Engine, RawDisk};
 use rustix::fs::OFlags;
 
 use super::fdsets::FdSets;
-use super::media::goes_with_medium;
+use super::media::goes_with_user;
 use crate::control::{Arguments, Failure};
 use crate::devices::{OpenDisk, name_of};
 
@@ -360,11 +360,11 @@ impl Nodes {
         self.set_device(name, Some(drive));
     }
 
-    /// The medium of a drive is out. Its node goes, unless a client added it.
-    pub fn release(&mut self, drive: &str) {
-        let Some(node) = self.on(drive) else { return };
-        let (name, goes) = (node.name.clone(), goes_with_medium(node.origin));
-        self.detach(drive);
+    /// A device is gone, or the medium of a drive is out. Its node goes, unless a client added it.
+    pub fn release(&mut self, device: &str) {
+        let Some(node) = self.on(device) else { return };
+        let (name, goes) = (node.name.clone(), goes_with_user(node.origin));
+        self.detach(device);
         if goes {
             // It has no user any more.
             let _ = self.remove(&name);
@@ -385,7 +385,7 @@ impl Nodes {
     }
 
     /// The device on the node is gone.
-    pub fn detach(&mut self, id: &str) {
+    fn detach(&mut self, id: &str) {
         for node in &mut self.list {
             if node.device.as_deref() == Some(id) {
                 node.device = None;

@@ -62,7 +62,7 @@ pub(crate) fn port_name(port: u8) -> String {
 pub(crate) struct Device {
     pub named: NamedDevice,
     pub place: Place,
-    /// It came while the guest ran, and may go again.
+    /// It came while the guest ran.
     pub hotplugged: bool,
     /// When the guest was asked to let it go.
     leaving: Option<Instant>,
@@ -397,9 +397,14 @@ impl Manager {
         }
     }
 
+    /// Whether a device may go while the guest runs.
+    pub fn may_go(&self, device: &Device) -> bool {
+        matches!(device.place, Place::Port(port) if self.has_hotplug(port))
+    }
+
     /// Device `id` uses nothing any more.
     fn forget(&mut self, id: &str) {
-        self.nodes.detach(id);
+        self.nodes.release(id);
         self.netdevs.detach(id);
     }
 
@@ -411,12 +416,16 @@ impl Manager {
         let short = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
         let found = self.devices.iter_mut().find(|device| device.id() == short);
         let device = found.ok_or_else(|| Failure::no_device(id))?;
-        let port = match device.place {
-            Place::Port(port) if device.hotplugged => port,
-            place => return Err(no_hotplug(&place.bus())),
-        };
+        let place = device.place;
         let failed = |error: ostler_machine::Error| Failure::generic(error.to_string());
-        match self.machine.hotplug_port(port).map_err(failed)?.power() {
+        let Place::Port(port) = place else {
+            return Err(no_hotplug(&place.bus()));
+        };
+        let slot = self.machine.hotplug_port(port).map_err(failed)?;
+        if !slot.has_hotplug() {
+            return Err(no_hotplug(&place.bus()));
+        }
+        match slot.power() {
             SlotPower::Off => {
                 self.machine.pull(port).map_err(failed)?;
                 self.collect_ejected();

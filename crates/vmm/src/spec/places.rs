@@ -69,7 +69,7 @@ pub struct RootPortSpec {
     /// Its number, as guests read it of the link.
     #[serde(default)]
     pub number: u8,
-    /// Nothing may be plugged into it while the guest runs. So it is too where a device is from the start.
+    /// Nothing comes and goes in it while the guest runs. So it is too where a device stays for the guest's life.
     #[serde(default)]
     pub fixed: bool,
 }
@@ -84,6 +84,12 @@ pub struct PciSpec {
     /// Devices by their names: [`GuestSpec::functions`], [`WATCHDOG`], [`DISPLAY`]. Others get the first slots of bus 0 that are free.
     #[serde(default)]
     pub devices: BTreeMap<String, PciPlace>,
+}
+
+/// Whether the device of this name may go while the guest runs: those of kinds that may come, too.
+fn may_go(name: &str) -> bool {
+    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    ["disk", "net", "rng", "vsock", "fs"].contains(&kind)
 }
 
 /// The name of an entropy source by its number from 0.
@@ -164,7 +170,8 @@ impl GuestSpec {
 
 impl PciSpec {
     fn ports(&self) -> Vec<Port> {
-        let behind: BTreeSet<u8> = self.devices.values().map(|place| place.0.bus).collect();
+        let stay = self.devices.iter().filter(|(name, _)| !may_go(name));
+        let fixed: BTreeSet<u8> = stay.map(|(_, place)| place.0.bus).collect();
         let port = |port: &RootPortSpec| Port {
             bus: port.bus,
             at: port.place.0.location(),
@@ -172,8 +179,7 @@ impl PciSpec {
                 // As with QEMU: guests name cards by their places then, not by a number of the slot.
                 slot: 0,
                 number: port.number,
-                // What is there from the start stays.
-                hotplug: !port.fixed && !behind.contains(&port.bus),
+                hotplug: !port.fixed && !fixed.contains(&port.bus),
             },
         };
         match &self.ports {
@@ -181,7 +187,7 @@ impl PciSpec {
             None => {
                 let mut ports = standard_ports();
                 for port in &mut ports {
-                    port.identity.hotplug = !behind.contains(&port.bus);
+                    port.identity.hotplug = !fixed.contains(&port.bus);
                 }
                 ports
             }
@@ -246,14 +252,19 @@ mod tests {
     #[test]
     fn devices_are_where_they_are_said_to_be_and_others_in_free_slots() {
         let mut spec = placed(
-            &[("disk2", "01:00.0"), ("rng", "00:01.0")],
-            &[(1, "00:02.0"), (7, "00:02.1")],
+            &[("disk2", "01:00.0"), ("rng", "00:01.0"), ("balloon", "02:00.0")],
+            &[(1, "00:02.0"), (2, "00:02.2"), (7, "00:02.1")],
         );
         spec.watchdog = Some(Default::default());
-        assert_eq!(spec.functions(), ["disk0", "disk2", "rng"]);
+        spec.balloon = Some(crate::spec::BalloonSpec {
+            deflate_on_oom: false,
+            free_page_reporting: false,
+        });
+        spec.pci.as_mut().unwrap().ports.as_mut().unwrap()[2].fixed = true;
+        assert_eq!(spec.functions(), ["disk0", "disk2", "rng", "balloon"]);
         let places = spec.places().unwrap();
         let written: Vec<String> = places.functions.iter().map(PciAddress::to_string).collect();
-        assert_eq!(written, ["00:03.0", "01:00.0", "00:01.0"]);
+        assert_eq!(written, ["00:03.0", "01:00.0", "00:01.0", "02:00.0"]);
         assert_eq!(places.watchdog, Some(PciAddress::root(4)));
         assert_eq!(places.display, None);
         let hotplug: Vec<(u8, bool)> = places
@@ -261,7 +272,8 @@ mod tests {
             .iter()
             .map(|port| (port.bus, port.identity.hotplug))
             .collect();
-        assert_eq!(hotplug, [(1, false), (7, true)]);
+        // A disk may go, a balloon may not; and what is said to be fixed is.
+        assert_eq!(hotplug, [(1, true), (2, false), (7, false)]);
         // Without root ports of its own a guest has the platform's.
         spec.pci.as_mut().unwrap().ports = None;
         let ports: Vec<u8> = spec

@@ -70,8 +70,8 @@ pub struct Plan {
     pub streams: Streams,
     /// Where its devices are on PCI; `None` for one after the other.
     pub pci: Option<PciSpec>,
-    /// How many sources of entropy it has.
-    pub rngs: u32,
+    /// Its sources of entropy, by their aliases.
+    pub rngs: Vec<String>,
     /// Its balloon.
     pub balloon: Option<BalloonSpec>,
     /// What its watchdog does.
@@ -166,11 +166,12 @@ fn rtc(clock: &xml::Clock) -> RtcStart {
     }
 }
 
-fn rngs(devices: &xml::Devices) -> Result<u32, Lacks> {
+fn rngs(devices: &xml::Devices) -> Result<Vec<String>, Lacks> {
     if devices.rngs.iter().any(|rng| rng.rate.is_some()) {
         return Err("an <rng> gives as much as is asked for: its <rate> cannot be limited".into());
     }
-    Ok(devices.rngs.len() as u32)
+    let alias = |rng: &xml::Rng| rng.common.alias.clone().unwrap_or_default();
+    Ok(devices.rngs.iter().map(alias).collect())
 }
 
 fn display(devices: &xml::Devices) -> Result<Option<DisplayModel>, Lacks> {

@@ -27,7 +27,7 @@ fn a_definition_becomes_a_plan() {
         (plan.cpu_model.as_str(), plan.machine.as_str()),
         ("max", "ostler-q35-2")
     );
-    assert_eq!((plan.on_reset, plan.rngs), (OnReset::End, 0));
+    assert_eq!((plan.on_reset, plan.rngs.len()), (OnReset::End, 0));
     assert_eq!(plan.streams.serial, Some(Stream::Clients));
     assert_eq!(plan.streams.console, None);
     assert!(

@@ -52,7 +52,7 @@ pub(crate) fn spare(devices: &Element, free: usize) -> Vec<(u8, PciAddress)> {
     let mut spare = Vec::new();
     while let Ok(buses) = Buses::read(&devices) {
         let used = buses.used_buses();
-        if buses.ports.iter().filter(|port| !used.contains(port)).count() >= free {
+        if buses.free_ports(&used).count() >= free {
             break;
         }
         let Some(index) = buses.next_index(&used) else {
@@ -112,6 +112,8 @@ struct Buses {
     used: BTreeSet<PciAddress>,
     /// Root ports by the bus behind them.
     ports: BTreeSet<u8>,
+    /// Those of them that nothing comes into while the guest runs. Only who asks for such a place gets it.
+    fixed: BTreeSet<u8>,
     new_ports: Vec<u8>,
     /// The place of the last root port. Guests number buses in the order of the ports' places, so others come after it.
     last_port: Option<PciAddress>,
@@ -122,6 +124,7 @@ impl Buses {
         let mut buses = Self {
             used: BTreeSet::new(),
             ports: BTreeSet::new(),
+            fixed: BTreeSet::new(),
             new_ports: Vec::new(),
             last_port: None,
         };
@@ -136,6 +139,9 @@ impl Buses {
             match controller.get("model") {
                 Some("pcie-root-port") if index > 0 => {
                     buses.ports.insert(index);
+                    if controller.child_get("target", "hotplug") == Some("off") {
+                        buses.fixed.insert(index);
+                    }
                 }
                 Some("pcie-root") if index == 0 => {}
                 model => {
@@ -235,6 +241,12 @@ impl Buses {
         self.used.iter().map(|address| address.bus).collect()
     }
 
+    /// The root ports without a device, for one that has no place.
+    fn free_ports(&self, used: &BTreeSet<u8>) -> impl Iterator<Item = u8> {
+        let ports = self.ports.iter().copied();
+        ports.filter(|port| !used.contains(port) && !self.fixed.contains(port))
+    }
+
     /// The index of a root port to be.
     fn next_index(&self, used: &BTreeSet<u8>) -> Option<u8> {
         (1..=u8::MAX).find(|bus| !used.contains(bus) && !self.ports.contains(bus))
@@ -242,7 +254,7 @@ impl Buses {
 
     fn behind_port(&mut self) -> Result<PciAddress, Error> {
         let used = self.used_buses();
-        let free = self.ports.iter().copied().find(|port| !used.contains(port));
+        let free = self.free_ports(&used).next();
         let bus = match free.or_else(|| self.next_index(&used)) {
             Some(bus) => bus,
             None => return Err(Error::Xml("No more available PCI slots".into())),

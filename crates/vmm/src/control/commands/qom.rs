@@ -66,7 +66,7 @@ fn device(manager: &Manager, device: &Device) -> Vec<Property> {
         value("type", "string", device.model()),
         value("realized", "bool", true),
         value("hotplugged", "bool", device.hotplugged),
-        value("hotpluggable", "bool", device.hotplugged),
+        value("hotpluggable", "bool", manager.may_go(device)),
         value("parent_bus", "link<bus>", device.place.bus()),
     ];
     match &device.named.part {
