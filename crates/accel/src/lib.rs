@@ -15,6 +15,7 @@ pub mod probe;
 mod profile;
 mod state;
 mod stats;
+mod synthetic;
 mod vm;
 
 pub use debug::{DebugCause, DebugLimits, DebugRequest, WatchKind, Watchpoint};
@@ -27,6 +28,7 @@ pub use state::{
     SmmState, reset_state,
 };
 pub use stats::{Effort, ExitCause, KickSource, TimeSpent, VcpuStats};
+pub use synthetic::{SyntheticConnection, SyntheticInterrupts, SyntheticSource};
 pub use vm::{
     Accelerator, ExternalInterrupts, IoapicPin, Kick, Kind, SmiTarget, SystemManagement, Vcpu, Vm, VmConfig,
 };

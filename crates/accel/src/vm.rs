@@ -5,7 +5,10 @@ use std::sync::Arc;
 use ostler_bus::{DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
 
-use crate::{CpuState, CpuidLeaf, DebugLimits, DebugRequest, Error, Exit, KickSource, Profiler, VcpuStats};
+use crate::{
+    CpuState, CpuidLeaf, DebugLimits, DebugRequest, Error, Exit, KickSource, Profiler, SyntheticInterrupts,
+    VcpuStats,
+};
 
 /// Which accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,11 @@ pub trait Vm: MsiSink + DoorbellRegistry {
     /// System management mode, where the accelerator has it. A virtual machine is without it until
     /// [`SystemManagement::set_slots`] is called: an SMI that comes before that is lost.
     fn system_management(&self) -> Option<&dyn SystemManagement> {
+        None
+    }
+
+    /// Hyper-V's synthetic interrupts from outside, where the accelerator has them.
+    fn synthetic_interrupts(&self) -> Option<&dyn SyntheticInterrupts> {
         None
     }
 

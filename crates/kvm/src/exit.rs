@@ -5,9 +5,11 @@ use std::ops::Range;
 use kvm_bindings::{
     KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HYPERV, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN,
-    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
-    KVM_SYSTEM_EVENT_RESET, kvm_run,
+    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_X86_WRMSR,
+    KVM_INTERNAL_ERROR_EMULATION, KVM_SYSTEM_EVENT_RESET, kvm_run,
 };
+
+use crate::hyperv::END_OF_MESSAGE;
 
 /// An exit without borrows: where data is involved, it lies in `kvm_run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +33,13 @@ pub enum Reason {
     Shutdown,
     /// The guest resets its machine by a register of Hyper-V's interface.
     Reset,
-    /// A hypercall of Hyper-V's interface that KVM does not do; its input value. The answer goes into `kvm_run`.
-    Hypercall { input: u64 },
-    /// The guest placed pages of Hyper-V's interface, which nobody in user mode uses.
+    /// A hypercall of Hyper-V's interface that KVM does not do; its input value, and the parameter itself or where in
+    /// memory it is. The answer goes into `kvm_run`.
+    Hypercall { input: u64, parameter: u64 },
+    /// The guest placed pages of Hyper-V's interface.
     HypervPages,
+    /// The guest took a message out of its slot, and says so.
+    EndOfMessage,
     /// An instruction that KVM cannot emulate.
     EmulationFailed,
     /// A breakpoint, a step, or INT3, while there is a debugger.
@@ -72,6 +77,7 @@ pub fn decode(run: &kvm_run, mapped: usize) -> Reason {
             }
         }
         KVM_EXIT_HYPERV => hyperv(run),
+        KVM_EXIT_X86_WRMSR => write_of_msr(run),
         KVM_EXIT_SYSTEM_EVENT => system_event(run),
         KVM_EXIT_IRQ_WINDOW_OPEN => Reason::InterruptWindow,
         KVM_EXIT_INTR => Reason::Interrupted,
@@ -117,7 +123,22 @@ fn hyperv(run: &kvm_run) -> Reason {
     }
     // SAFETY: as above, by its type.
     let call = unsafe { hyperv.u.hcall };
-    Reason::Hypercall { input: call.input }
+    Reason::Hypercall {
+        input: call.input,
+        parameter: call.params[0],
+    }
+}
+
+fn write_of_msr(run: &kvm_run) -> Reason {
+    // SAFETY: the exit reason says which member of the union the kernel filled; it is plain data.
+    let msr = unsafe { run.__bindgen_anon_1.msr };
+    if msr.index == END_OF_MESSAGE {
+        return Reason::EndOfMessage;
+    }
+    Reason::Broken(format!(
+        "KVM left the guest for a write of MSR {:#x}, which it was not asked for",
+        msr.index
+    ))
 }
 
 fn system_event(run: &kvm_run) -> Reason {
@@ -201,7 +222,12 @@ mod tests {
         let mut page = run(KVM_EXIT_HYPERV);
         page.__bindgen_anon_1.hyperv.type_ = KVM_EXIT_HYPERV_HCALL;
         page.__bindgen_anon_1.hyperv.u.hcall.input = 0x5c;
-        assert_eq!(decode(&page, 4096), Reason::Hypercall { input: 0x5c });
+        page.__bindgen_anon_1.hyperv.u.hcall.params = [0x7000, 0x8000];
+        let call = Reason::Hypercall {
+            input: 0x5c,
+            parameter: 0x7000,
+        };
+        assert_eq!(decode(&page, 4096), call);
         for other in [0, 1, 3, u32::MAX] {
             page.__bindgen_anon_1.hyperv.type_ = other;
             assert_eq!(decode(&page, 4096), Reason::HypervPages, "{other}");
@@ -210,6 +236,15 @@ mod tests {
         page.__bindgen_anon_1.system_event.type_ = KVM_SYSTEM_EVENT_RESET;
         assert_eq!(decode(&page, 4096), Reason::Reset);
         page.__bindgen_anon_1.system_event.type_ = 3;
+        assert!(matches!(decode(&page, 4096), Reason::Broken(_)));
+    }
+
+    #[test]
+    fn of_msrs_only_the_end_of_a_message_is_ours() {
+        let mut page = run(KVM_EXIT_X86_WRMSR);
+        page.__bindgen_anon_1.msr.index = 0x4000_0084;
+        assert_eq!(decode(&page, 4096), Reason::EndOfMessage);
+        page.__bindgen_anon_1.msr.index = 0x4000_0083;
         assert!(matches!(decode(&page, 4096), Reason::Broken(_)));
     }
 

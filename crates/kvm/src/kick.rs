@@ -15,13 +15,14 @@
 //! Either KVM_RUN sees the flag, or the kicker saw `running` and its signal interrupts the guest. The signal's handler
 //! does nothing.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::{io, mem, ptr};
 
 use kvm_bindings::kvm_run;
 use kvm_ioctls::VcpuFd;
-use ostler_accel::{Error, Kick, KickSource, VcpuStats};
+use ostler_accel::{Error, Kick, KickSource, SmiTarget, VcpuStats};
 
 use crate::sys;
 
@@ -36,6 +37,8 @@ pub struct Kicker {
     wanted: AtomicBool,
     /// An SMI came that KVM does not have yet. Like `wanted`, it is set before `immediate_exit` and looked at after that went down.
     smi: AtomicBool,
+    /// Synthetic interrupts are to be delivered to the vCPU. As `smi`.
+    mail: AtomicBool,
     stats: Arc<VcpuStats>,
 }
 
@@ -50,6 +53,7 @@ impl Kicker {
             running: AtomicBool::new(false),
             wanted: AtomicBool::new(false),
             smi: AtomicBool::new(false),
+            mail: AtomicBool::new(false),
             stats,
         })
     }
@@ -78,6 +82,17 @@ impl Kicker {
     /// Takes the SMI that came.
     pub fn take_smi(&self) {
         self.smi.store(false, Ordering::SeqCst);
+    }
+
+    /// The vCPU's thread is to deliver what waits for it of synthetic interrupts, before it goes on.
+    pub fn bring_mail(&self) {
+        self.mail.store(true, Ordering::SeqCst);
+        self.interrupt();
+    }
+
+    /// True if [`Kicker::bring_mail`] was called since this was true last.
+    pub fn take_mail(&self) -> bool {
+        self.mail.load(Ordering::SeqCst) && self.mail.swap(false, Ordering::SeqCst)
     }
 
     /// The vCPU's thread is about to enter guest mode.
@@ -113,6 +128,41 @@ impl Kicker {
         if self.wanted.load(Ordering::SeqCst) {
             self.page.immediate_exit().store(1, Ordering::SeqCst);
         }
+    }
+}
+
+/// The kickers of a VM's vCPUs by their ids.
+#[derive(Default)]
+pub struct Kickers(Mutex<BTreeMap<u32, Arc<Kicker>>>);
+
+impl Kickers {
+    /// Tells how to reach a vCPU.
+    pub fn add(&self, id: u32, kicker: Arc<Kicker>) {
+        self.lock().insert(id, kicker);
+    }
+
+    /// [`Kicker::raise_smi`] for one or all.
+    pub fn raise_smi(&self, to: SmiTarget) {
+        let kickers = self.lock();
+        match to {
+            SmiTarget::All => kickers.values().for_each(|kicker| kicker.raise_smi()),
+            SmiTarget::One(id) => {
+                if let Some(kicker) = kickers.get(&id) {
+                    kicker.raise_smi();
+                }
+            }
+        }
+    }
+
+    /// [`Kicker::bring_mail`] for the vCPU `id`.
+    pub fn bring_mail(&self, id: u32) {
+        if let Some(kicker) = self.lock().get(&id) {
+            kicker.bring_mail();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Kicker>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `slots` | memory slots, in both address spaces (outside system management mode and in it), and the dirty log |
 //! | `routes` | which message each GSI sends; irqfds; IOAPIC pins mirrored for their end-of-interrupt exits |
 //! | `doorbell` | ioeventfds |
-//! | `hyperv` | what KVM has of Hyper-V's interface, and the answers that it leaves to us |
+//! | `hyperv/` | what KVM has of Hyper-V's interface, and what it leaves to us: messages and events |
 //! | `external` | the 8259's ExtINT into vCPU 0 |
 //! | `vcpu` | entering guest mode, and decoding why it was left |
 //! | `debug` | what a debugger wants, in the processor's breakpoint registers |
@@ -19,7 +19,8 @@
 //! | `state/` | whole-state save and restore, in the order that the hardware needs |
 //! | `stats` | the kernel's counters, by their descriptors |
 //!
-//! Locks: `slots`, `routes` and the list of vCPUs have one each, and they never nest.
+//! Locks: `slots`, `routes`, the list of vCPUs and the book of `hyperv/` have one each, and they never nest. What KVM knows of that book
+//! has another, within which the book's and that of `routes` are taken.
 
 mod debug;
 mod doorbell;

@@ -3,7 +3,7 @@
 //! GSIs 0 to 23 mirror the pins of our IOAPIC, and only the level-triggered ones: nobody raises them, but KVM looks at
 //! their vectors and destinations to know which ends of interrupts have to leave for user mode. A guest may give a pin another
 //! destination before it ends the interrupt that the pin sent: GSIs 24 to 47 keep what such a pin was. GSIs from 48 on belong to
-//! irqfds.
+//! irqfds, of messages and of Hyper-V's synthetic interrupts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,11 +11,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use kvm_bindings::{
-    KVM_IRQ_ROUTING_MSI, KVM_MAX_IRQ_ROUTES, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi,
-    kvm_msi,
+    KVM_IRQ_ROUTING_HV_SINT, KVM_IRQ_ROUTING_MSI, KVM_MAX_IRQ_ROUTES, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_hv_sint, kvm_irq_routing_msi, kvm_msi,
 };
 use kvm_ioctls::VmFd;
-use ostler_accel::IoapicPin;
+use ostler_accel::{IoapicPin, SyntheticSource};
 use ostler_bus::Msi;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -41,6 +41,7 @@ struct Table {
     /// What pins were when they sent what has not ended yet, by the GSI that keeps it.
     former: BTreeMap<u32, Msi>,
     events: BTreeMap<RawFd, EventRoute>,
+    synthetic: BTreeMap<SyntheticSource, u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,17 +82,37 @@ impl Table {
             route.msi = msi;
             return Some(route.gsi);
         }
-        let gsi = (MIRRORED_PINS..KVM_MAX_IRQ_ROUTES as u32)
-            .find(|gsi| !self.events.values().any(|route| route.gsi == *gsi))?;
+        let gsi = self.free()?;
         self.events.insert(fd, EventRoute { gsi, msi });
         Some(gsi)
+    }
+
+    /// Gives `source` a GSI; `None` if every GSI is taken.
+    fn set_synthetic(&mut self, source: SyntheticSource) -> Option<u32> {
+        if let Some(&gsi) = self.synthetic.get(&source) {
+            return Some(gsi);
+        }
+        let gsi = self.free()?;
+        self.synthetic.insert(source, gsi);
+        Some(gsi)
+    }
+
+    /// A GSI that nobody has.
+    fn free(&self) -> Option<u32> {
+        let is_taken = |gsi: u32| {
+            self.events.values().any(|route| route.gsi == gsi)
+                || self.synthetic.values().any(|&taken| taken == gsi)
+        };
+        (MIRRORED_PINS..KVM_MAX_IRQ_ROUTES as u32).find(|&gsi| !is_taken(gsi))
     }
 
     fn entries(&self) -> Vec<kvm_irq_routing_entry> {
         let events = self.events.values().filter(|route| is_deliverable(route.msi));
         let pins = self.pins.iter().chain(&self.former);
         let pins = pins.map(|(gsi, msi)| entry(*gsi, *msi));
+        let synthetic = self.synthetic.iter();
         pins.chain(events.map(|route| entry(route.gsi, route.msi)))
+            .chain(synthetic.map(|(source, gsi)| synthetic_entry(*gsi, *source)))
             .collect()
     }
 }
@@ -112,6 +133,19 @@ fn entry(gsi: u32, msi: Msi) -> kvm_irq_routing_entry {
         address_hi: (msi.address >> 32) as u32,
         data: msi.data,
         ..Default::default()
+    };
+    entry
+}
+
+fn synthetic_entry(gsi: u32, source: SyntheticSource) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_HV_SINT,
+        ..Default::default()
+    };
+    entry.u.hv_sint = kvm_irq_routing_hv_sint {
+        vcpu: source.vcpu,
+        sint: source.sint.into(),
     };
     entry
 }
@@ -161,6 +195,32 @@ impl Routes {
                 Err(error.into())
             }
         }
+    }
+
+    /// Connects `event` to a source of synthetic interrupts.
+    pub fn connect_synthetic(&self, vm: &VmFd, event: &EventFd, source: SyntheticSource) -> io::Result<()> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let gsi = table.set_synthetic(source).ok_or(io::ErrorKind::QuotaExceeded)?;
+        let connected = install(vm, &table).and_then(|()| Ok(vm.register_irqfd(event, gsi)?));
+        if connected.is_err() {
+            table.synthetic.remove(&source);
+        }
+        connected
+    }
+
+    /// Ends what [`Routes::connect_synthetic`] began.
+    pub fn disconnect_synthetic(
+        &self,
+        vm: &VmFd,
+        event: &EventFd,
+        source: SyntheticSource,
+    ) -> io::Result<()> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(gsi) = table.synthetic.remove(&source) else {
+            return Ok(());
+        };
+        vm.unregister_irqfd(event, gsi)?;
+        install(vm, &table)
     }
 }
 
@@ -288,6 +348,26 @@ mod tests {
         assert_eq!((entries[0].gsi, entries[0].type_), (48, KVM_IRQ_ROUTING_MSI));
         table.events.remove(&6);
         assert_eq!(table.set_event(8, good), Some(49), "a free GSI is used again");
+    }
+
+    #[test]
+    fn synthetic_interrupts_have_gsis_of_their_own() {
+        let mut table = Table::default();
+        let msi = Msi {
+            address: LAPIC,
+            data: 0x41,
+        };
+        let source = SyntheticSource { vcpu: 3, sint: 9 };
+        assert_eq!(table.set_event(5, msi), Some(48));
+        assert_eq!(table.set_synthetic(source), Some(49));
+        assert_eq!(table.set_synthetic(source), Some(49), "one is enough");
+        assert_eq!(table.set_event(6, msi), Some(50));
+        let entries = table.entries();
+        let entry = entries.iter().find(|entry| entry.gsi == 49).unwrap();
+        assert_eq!((entries.len(), entry.type_), (3, KVM_IRQ_ROUTING_HV_SINT));
+        // SAFETY: its type says that it is one of these.
+        let to = unsafe { entry.u.hv_sint };
+        assert_eq!((to.vcpu, to.sint), (3, 9));
     }
 
     #[test]

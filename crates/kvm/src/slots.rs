@@ -109,6 +109,17 @@ impl Slots {
         Ok(())
     }
 
+    /// The writable slot outside system management mode that has all of `[gpa, gpa + len)`, and where in its mapping that begins.
+    pub fn find(&self, gpa: u64, len: usize) -> Option<(RamSlot, usize)> {
+        let table = self.lock();
+        let mut slots = table.entries[Space::Normal as usize].iter().flatten();
+        slots.find_map(|slot| {
+            let start = gpa.checked_sub(slot.gpa)?;
+            let inside = start.checked_add(len as u64)? <= slot.len;
+            (inside && slot.writable).then(|| (slot.clone(), (slot.offset + start) as usize))
+        })
+    }
+
     /// Turns the dirty log on or off for every slot.
     pub fn set_logging(&self, vm: &VmFd, on: bool) -> Result<(), Error> {
         let mut table = self.lock();

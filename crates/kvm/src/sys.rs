@@ -3,8 +3,12 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use kvm_bindings::{CpuId, KVMIO, kvm_cpuid2, kvm_interrupt, kvm_ioeventfd, kvm_xsave};
+use kvm_bindings::{
+    CpuId, KVM_HYPERV_EVENTFD_DEASSIGN, KVMIO, kvm_cpuid2, kvm_hyperv_eventfd, kvm_interrupt, kvm_ioeventfd,
+    kvm_xsave,
+};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_ptr, ioctl_with_ref};
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
@@ -14,6 +18,7 @@ ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
 ioctl_ior_nr!(KVM_GET_XSAVE2, KVMIO, 0xcf, kvm_xsave);
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+ioctl_iow_nr!(KVM_HYPERV_EVENTFD, KVMIO, 0xbd, kvm_hyperv_eventfd);
 ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xc1, kvm_cpuid2);
 
 /// What errno says.
@@ -77,6 +82,18 @@ pub fn supported_hyperv(kvm: &Kvm, entries: &mut CpuId) -> io::Result<()> {
     // SAFETY: the descriptor is KVM's; the structure says how many entries it has room for, and the kernel writes no more.
     checked(unsafe { ioctl_with_mut_ptr(kvm, KVM_GET_SUPPORTED_HV_CPUID(), entries.as_mut_fam_struct_ptr()) })
         .map(drop)
+}
+
+/// KVM_HYPERV_EVENTFD (Linux 4.17): HvSignalEvent by `connection` signals `event`, or is the unknown connection's again.
+pub fn hyperv_eventfd(vm: &VmFd, connection: u32, event: Option<&EventFd>) -> io::Result<()> {
+    let request = kvm_hyperv_eventfd {
+        conn_id: connection,
+        fd: event.map_or(-1, AsRawFd::as_raw_fd),
+        flags: event.map_or(KVM_HYPERV_EVENTFD_DEASSIGN, |_| 0),
+        ..Default::default()
+    };
+    // SAFETY: the descriptor is a VM's and the kernel only reads the structure.
+    checked(unsafe { ioctl_with_ref(vm, KVM_HYPERV_EVENTFD(), &request) }).map(drop)
 }
 
 /// Maps the first page of a vCPU's `kvm_run` a second time, for whoever kicks it.

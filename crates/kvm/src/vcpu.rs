@@ -8,7 +8,7 @@ use kvm_bindings::{KVM_RUN_X86_SMM, kvm_guest_debug, kvm_run};
 use kvm_ioctls::VcpuFd;
 use ostler_accel::{
     CpuState, CpuidLeaf, DebugCause, DebugLimits, DebugRequest, Error, Exit, ExitCause, Initiator, Kick,
-    TimeSpent, Vcpu, VcpuStats,
+    TimeSpent, Vcpu, VcpuStats, model,
 };
 
 use crate::debug::{self, Debugging, Meaning};
@@ -32,6 +32,8 @@ pub struct KvmVcpu {
     msrs: state::Msrs,
     /// The guest can run guests of its own.
     nests: bool,
+    /// It has Hyper-V's synthetic interrupt controller.
+    has_synic: bool,
     /// Bytes of the mapping of `kvm_run`.
     run_size: usize,
     /// The last exit left an instruction half done; the next entry completes it.
@@ -55,6 +57,10 @@ impl KvmVcpu {
         let kicker = Arc::new(Kicker::new(&fd, stats.clone(), thread.clone())?);
         stats::attach(&stats, kernel_stats, thread);
         vm.add_vcpu(id, kicker.clone());
+        let has_synic = model::hyperv::has_synic(cpuid);
+        if has_synic {
+            vm.synic.add_vcpu(id);
+        }
         let msrs = state::Msrs::of(&fd, &vm.msrs, cpuid)?;
         let run_size = vm.fd.run_size();
         Ok(Self {
@@ -64,6 +70,7 @@ impl KvmVcpu {
             stats,
             msrs,
             nests: nested::is_offered(cpuid),
+            has_synic,
             run_size,
             pending: false,
             boundary: false,
@@ -78,6 +85,9 @@ impl KvmVcpu {
     fn enter(&mut self) -> Result<Reason, Error> {
         loop {
             self.give_smi()?;
+            if self.kicker.take_mail() {
+                hyperv::deliver(&self.fd, &self.vm, self.id)?;
+            }
             if self.id == 0 {
                 self.offer_external_interrupt()?;
             }
@@ -96,8 +106,10 @@ impl KvmVcpu {
                 },
             };
             match reason {
-                Reason::InterruptWindow | Reason::HypervPages => {}
-                Reason::Hypercall { input } => self.answer_hypercall(input),
+                Reason::InterruptWindow => {}
+                Reason::HypervPages => hyperv::deliver(&self.fd, &self.vm, self.id)?,
+                Reason::Hypercall { input, parameter } => self.answer_hypercall(input, parameter),
+                Reason::EndOfMessage => self.end_message()?,
                 Reason::Debug { exception, pc, dr6 } => match self.debugging.meaning(exception, pc, dr6) {
                     Meaning::ForDebugger(cause) => {
                         self.cause = cause;
@@ -231,10 +243,23 @@ impl KvmVcpu {
     }
 
     /// KVM reads the answer at the next entry.
-    fn answer_hypercall(&mut self, input: u64) {
+    fn answer_hypercall(&mut self, input: u64, parameter: u64) {
+        let answer = hyperv::answer(&self.vm, input, parameter);
         // SAFETY: the exit reason says that the kernel filled this member of the union; it is plain data.
         let call = unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.hyperv.u.hcall };
-        call.result = hyperv::answer(input);
+        call.result = answer;
+    }
+
+    /// The guest's write of the register is done in KVM's name, whose timers send messages, too.
+    fn end_message(&mut self) -> Result<(), Error> {
+        // SAFETY: the exit reason says that the kernel filled this member of the union; it is plain data.
+        let write = unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.msr };
+        // Not zero: a fault for the guest.
+        write.error = (!self.has_synic).into();
+        if self.has_synic {
+            hyperv::end_message(&self.fd, &self.vm, self.id)?;
+        }
+        Ok(())
     }
 
     /// True if the registers are those of a guest of the guest.
@@ -265,6 +290,7 @@ fn cause(reason: &Reason) -> ExitCause {
         Reason::InterruptWindow
         | Reason::HypervPages
         | Reason::Hypercall { .. }
+        | Reason::EndOfMessage
         | Reason::Reset
         | Reason::Debug { .. }
         | Reason::Broken(_) => ExitCause::Other,
@@ -332,7 +358,8 @@ impl Vcpu for KvmVcpu {
             Reason::Interrupted
             | Reason::InterruptWindow
             | Reason::HypervPages
-            | Reason::Hypercall { .. } => Exit::Kicked,
+            | Reason::Hypercall { .. }
+            | Reason::EndOfMessage => Exit::Kicked,
         })
     }
 

@@ -1,14 +1,14 @@
 //! One virtual machine: the glue behind the accelerator's trait.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_clock_data;
 use kvm_ioctls::VmFd;
 use ostler_accel::{
-    CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SystemManagement, Vcpu, Vm, VmConfig,
+    CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SyntheticConnection, SyntheticInterrupts,
+    SyntheticSource, SystemManagement, Vcpu, Vm, VmConfig,
 };
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_memory::RamSlot;
@@ -16,8 +16,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::doorbell;
 use crate::external::ExternalWire;
-use crate::hyperv;
-use crate::kick::Kicker;
+use crate::hyperv::{self, Synic};
+use crate::kick::{Kicker, Kickers};
 use crate::kvm::{VmFeatures, cpuid_entries, enforce_paravirtual};
 use crate::routes::{self, Routes};
 use crate::slots::{Slots, Space};
@@ -34,10 +34,10 @@ pub struct Shared {
     /// True once a state set the TSC of one of the vCPUs.
     pub tsc_was_set: Mutex<bool>,
     pub routes: Routes,
+    pub synic: Synic,
     slots: Slots,
     has_smm: AtomicBool,
-    /// The vCPUs by their numbers, for SMIs.
-    kickers: Mutex<BTreeMap<u32, Arc<Kicker>>>,
+    kickers: Arc<Kickers>,
 }
 
 impl Shared {
@@ -55,11 +55,13 @@ impl Shared {
         if id == 0 {
             self.external.set_vcpu0(kicker.clone());
         }
-        self.kickers().insert(id, kicker);
+        self.kickers.add(id, kicker);
     }
 
-    fn kickers(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Kicker>>> {
-        self.kickers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The RAM that the guest has at `[gpa, gpa + len)` outside system management mode, and where in its mapping that begins; `None`
+    /// if it is not in one slot, or the guest cannot write there.
+    pub fn ram(&self, gpa: u64, len: usize) -> Option<(RamSlot, usize)> {
+        self.slots.find(gpa, len)
     }
 }
 
@@ -72,6 +74,7 @@ pub struct KvmVm {
 impl KvmVm {
     /// Puts the memory map of `config` into the fresh VM `fd`.
     pub fn new(fd: VmFd, features: VmFeatures, msrs: Vec<u32>, config: VmConfig) -> Result<Self, Error> {
+        let kickers = Arc::new(Kickers::default());
         let shared = Shared {
             fd,
             features,
@@ -79,9 +82,10 @@ impl KvmVm {
             external: ExternalWire::default(),
             tsc_was_set: Mutex::default(),
             routes: Routes::default(),
+            synic: Synic::new(kickers.clone()),
             slots: Slots::new(),
             has_smm: AtomicBool::new(false),
-            kickers: Mutex::default(),
+            kickers,
         };
         shared.replace(Space::Normal, config.slots)?;
         Ok(Self {
@@ -162,6 +166,10 @@ impl Vm for KvmVm {
             .map_err(|e| Error::host("set the guest's clock", e))
     }
 
+    fn synthetic_interrupts(&self) -> Option<&dyn SyntheticInterrupts> {
+        Some(self)
+    }
+
     fn system_management(&self) -> Option<&dyn SystemManagement> {
         self.shared.features.smm.then_some(self)
     }
@@ -180,15 +188,41 @@ impl SystemManagement for KvmVm {
         if !self.shared.has_smm() {
             return;
         }
-        let kickers = self.shared.kickers();
-        match to {
-            SmiTarget::All => kickers.values().for_each(|kicker| kicker.raise_smi()),
-            SmiTarget::One(id) => {
-                if let Some(kicker) = kickers.get(&id) {
-                    kicker.raise_smi();
-                }
-            }
-        }
+        self.shared.kickers.raise_smi(to);
+    }
+}
+
+impl SyntheticInterrupts for KvmVm {
+    fn open(&self, source: SyntheticSource) -> Result<(), Error> {
+        let Shared {
+            synic, fd, routes, ..
+        } = &*self.shared;
+        synic.open(fd, routes, source)
+    }
+
+    fn close(&self, source: SyntheticSource) {
+        let Shared {
+            synic, fd, routes, ..
+        } = &*self.shared;
+        synic.close(fd, routes, source);
+    }
+
+    fn raise(&self, source: SyntheticSource) {
+        self.shared.synic.raise(source);
+    }
+
+    fn connect(&self, connection: SyntheticConnection, to: SyntheticSource) -> Result<(), Error> {
+        let Shared {
+            synic, fd, routes, ..
+        } = &*self.shared;
+        synic.connect(fd, routes, connection, to)
+    }
+
+    fn disconnect(&self, connection: SyntheticConnection) {
+        let Shared {
+            synic, fd, routes, ..
+        } = &*self.shared;
+        synic.disconnect(fd, routes, connection);
     }
 }
 

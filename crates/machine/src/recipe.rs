@@ -22,6 +22,7 @@ use crate::chips::serial_port::SerialPort;
 use crate::chips::signals::{
     DebugExit, FastReset, PvPanic, ResetControl, TestLines, TestMemory, TestScratch,
 };
+use crate::chips::synthetic_test::SyntheticTestPort;
 use crate::firmware::Board;
 use crate::interrupts::{ElcrPorts, Input, IoapicWindow, PicPorts, Router};
 use crate::layout::{
@@ -161,7 +162,7 @@ impl Machine {
             buses.port(u64::from(port), 4, Arc::new(DebugExit(events.clone())))?;
         }
         if test_device {
-            test_device_ports(&buses, &router)?;
+            test_device_ports(&buses, &router, &vm)?;
         }
 
         let layout = match layout {
@@ -329,14 +330,19 @@ fn serial_port(
     Ok(port)
 }
 
-/// The ports of QEMU's pc-testdev, as kvm-unit-tests uses them.
-fn test_device_ports(buses: &Buses, router: &Arc<Router>) -> Result<(), Error> {
+/// The ports of QEMU's pc-testdev and hyperv-testdev, as kvm-unit-tests uses them.
+fn test_device_ports(buses: &Buses, router: &Arc<Router>, vm: &Arc<dyn Vm>) -> Result<(), Error> {
     buses.port(0xe0, 4, Arc::new(TestScratch::default()))?;
     buses.port(0xe8, 1, Arc::new(TestScratch::default()))?;
     buses.port(
         0x2000,
         u64::from(TestLines::COUNT),
         Arc::new(TestLines::new(router)),
+    )?;
+    buses.port(
+        0x3000,
+        SyntheticTestPort::SIZE,
+        Arc::new(SyntheticTestPort::new(vm.clone())),
     )?;
     buses.window(0xff00_0000, TestMemory::SIZE, Arc::new(TestMemory::default()))
 }

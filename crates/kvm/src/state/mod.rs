@@ -34,7 +34,7 @@ use kvm_ioctls::VcpuFd;
 use ostler_accel::{CpuState, Error, MAX_XSAVE_SIZE, Msr, SmmState};
 
 pub use events::{drop_exception, inject_external, is_started, mp_state, ready_for_external};
-pub use msrs::{Msrs, supported as supported_msrs};
+pub use msrs::{Msrs, read as read_msrs, supported as supported_msrs, write as write_msrs};
 
 use crate::sys;
 use crate::vm::Shared;

@@ -24,4 +24,5 @@ pub mod serial_port;
 pub mod signals;
 pub mod smi;
 pub mod smram;
+pub mod synthetic_test;
 mod uart;

@@ -5,7 +5,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ostler_accel::{CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SystemManagement, Vcpu, Vm};
+use ostler_accel::{
+    CpuidLeaf, Error, ExternalInterrupts, IoapicPin, SmiTarget, SyntheticConnection, SyntheticInterrupts,
+    SyntheticSource, SystemManagement, Vcpu, Vm,
+};
 use ostler_bus::{Doorbell, DoorbellRegistry, Msi, MsiSink};
 use ostler_machine::{
     Blob, Boot, BootSource, Display, Machine, MachineConfig, MachineEvent, MachineEvents, MachineType,
@@ -25,9 +28,54 @@ pub struct MockVm {
     pub smm: bool,
     pub smm_slots: Mutex<Vec<RamSlot>>,
     pub smis: Mutex<Vec<SmiTarget>>,
+    /// What was asked for of synthetic interrupts, if it has them; those of CPU 255 it refuses.
+    pub synthetic: Option<Mutex<Vec<Synthetic>>>,
     /// It takes no other map.
     pub refuses: AtomicBool,
     pub external: Mutex<Option<Arc<dyn ExternalInterrupts>>>,
+}
+
+/// A call of [`SyntheticInterrupts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synthetic {
+    Open(SyntheticSource),
+    Close(SyntheticSource),
+    Raise(SyntheticSource),
+    Connect(SyntheticConnection, SyntheticSource),
+    Disconnect(SyntheticConnection),
+}
+
+impl MockVm {
+    fn note(&self, call: Synthetic) {
+        let calls = self.synthetic.as_ref().unwrap();
+        calls.lock().unwrap().push(call);
+    }
+
+    fn note_to(&self, to: SyntheticSource, call: Synthetic) -> Result<(), Error> {
+        self.note(call);
+        match to.vcpu {
+            255 => Err(Error::Unsupported("no such CPU".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl SyntheticInterrupts for MockVm {
+    fn open(&self, source: SyntheticSource) -> Result<(), Error> {
+        self.note_to(source, Synthetic::Open(source))
+    }
+    fn close(&self, source: SyntheticSource) {
+        self.note(Synthetic::Close(source));
+    }
+    fn raise(&self, source: SyntheticSource) {
+        self.note(Synthetic::Raise(source));
+    }
+    fn connect(&self, connection: SyntheticConnection, to: SyntheticSource) -> Result<(), Error> {
+        self.note_to(to, Synthetic::Connect(connection, to))
+    }
+    fn disconnect(&self, connection: SyntheticConnection) {
+        self.note(Synthetic::Disconnect(connection));
+    }
 }
 
 impl MsiSink for MockVm {
@@ -85,6 +133,11 @@ impl Vm for MockVm {
     }
     fn set_clock(&self, _: u64) -> Result<(), Error> {
         Ok(())
+    }
+    fn synthetic_interrupts(&self) -> Option<&dyn SyntheticInterrupts> {
+        self.synthetic
+            .is_some()
+            .then_some(self as &dyn SyntheticInterrupts)
     }
     fn system_management(&self) -> Option<&dyn SystemManagement> {
         self.smm.then_some(self)
@@ -180,6 +233,14 @@ impl Parts {
     pub fn build_with_smm(self) -> Result<Bench, ostler_machine::Error> {
         self.build_over(MockVm {
             smm: true,
+            ..MockVm::default()
+        })
+    }
+
+    /// The same over one with Hyper-V's synthetic interrupts.
+    pub fn build_with_synthetic(self) -> Result<Bench, ostler_machine::Error> {
+        self.build_over(MockVm {
+            synthetic: Some(Mutex::default()),
             ..MockVm::default()
         })
     }

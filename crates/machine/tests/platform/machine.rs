@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::bench::{Bench, Parts, eventually, kernel, machine};
-use ostler_accel::MpState;
+use crate::bench::{Bench, Parts, Synthetic, eventually, kernel, machine};
+use ostler_accel::{MpState, SyntheticConnection, SyntheticSource};
 use ostler_bus::Msi;
 use ostler_machine::{Error, MachineEvent};
 use proptest::prelude::*;
@@ -183,6 +183,57 @@ fn the_test_device_drives_lines_and_they_are_shared() {
 }
 
 #[test]
+fn the_test_device_makes_synthetic_connections() {
+    let bench = Parts::default().build_with_synthetic().unwrap();
+    let to = |vcpu, sint| SyntheticSource { vcpu, sint };
+    let messages = SyntheticConnection::Messages;
+    let events = SyntheticConnection::Events;
+    for (written, call) in [
+        (0x0001_0203, Synthetic::Open(to(2, 3))),
+        (0x0003_0203, Synthetic::Raise(to(2, 3))),
+        (0x0002_0203, Synthetic::Close(to(2, 3))),
+        (0x1104_0108, Synthetic::Connect(messages(0x11), to(1, 8))),
+        (0x1105_0000, Synthetic::Disconnect(messages(0x11))),
+        (0x2106_0109, Synthetic::Connect(events(0x21), to(1, 9))),
+        (0xff07_0000, Synthetic::Disconnect(events(0xff))),
+        // What is not there is asked for, refused, and the guest goes on.
+        (0x0101_ffff, Synthetic::Open(to(255, 255))),
+        (0x0104_ff00, Synthetic::Connect(messages(1), to(255, 0))),
+    ] {
+        bench.outl(0x3000, written);
+        let calls = bench.vm.synthetic.as_ref().unwrap();
+        let calls = std::mem::take(&mut *calls.lock().unwrap());
+        assert_eq!(calls, [call], "{written:#x}");
+    }
+    for unknown in [0, 0x0008_0000, 0x11ff_0101, u32::MAX] {
+        bench.outl(0x3000, unknown);
+    }
+    // Another width, another port of the four.
+    for (port, data) in [
+        (0x3000, &[3, 2, 1][..]),
+        (0x3000, &[3, 2]),
+        (0x3000, &[0, 0, 1, 0, 0, 0, 0, 0]),
+        (0x3001, &[3, 2, 1, 0]),
+        (0x3003, &[1]),
+    ] {
+        bench.machine.ports().write(port, data);
+    }
+    let calls = bench.vm.synthetic.as_ref().unwrap();
+    assert!(calls.lock().unwrap().is_empty());
+    assert_eq!(bench.inl(0x3000), 0);
+}
+
+#[test]
+fn without_synthetic_interrupts_their_port_does_nothing() {
+    let bench = machine(kernel(), 1);
+    for command in 0..=255 {
+        bench.outl(0x3000, command << 16);
+    }
+    assert_eq!(bench.inl(0x3000), 0);
+    assert!(bench.messages().is_empty());
+}
+
+#[test]
 fn every_cpu_but_the_first_waits() {
     let bench = machine(kernel(), 4);
     assert_eq!(bench.machine.boot_state(0).mp, MpState::Runnable);
@@ -222,7 +273,14 @@ fn what_is_for_tests_is_off_by_default() {
         ..Parts::default()
     };
     let bench = parts.build().unwrap();
-    let ports = [0xf4..0xf8, 0xe0..0xe4, 0xe8..0xe9, 0x2000..0x2018, 0x501..0x502];
+    let ports = [
+        0xf4..0xf8,
+        0xe0..0xe4,
+        0xe8..0xe9,
+        0x2000..0x2018,
+        0x3000..0x3004,
+        0x501..0x502,
+    ];
     for port in ports.into_iter().flatten() {
         let mut byte = [0];
         assert!(!bench.machine.ports().read(port, &mut byte), "{port:#x}");

@@ -84,7 +84,11 @@ fn a_test_guest_chooses_its_status() {
 fn ports_of_test_devices_are_dead_without_their_options() {
     // The debug exit, then every port of the test device; a power-off shows that the guest got past them.
     let mut kernel = Kernel::new().out(0xf4, 5);
-    for port in (0xe0..0xe4).chain([0xe8]).chain(0x2000..0x2018) {
+    for port in (0xe0..0xe4)
+        .chain([0xe8])
+        .chain(0x2000..0x2018)
+        .chain(0x3000..0x3004)
+    {
         kernel = kernel.out(port, 1);
     }
     let ended = Tiny::new(kernel.read_back(0xe0).print("past\n").power_off()).run();

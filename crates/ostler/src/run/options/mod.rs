@@ -159,7 +159,7 @@ pub struct RunArgs {
     /// Debug exit at port 0xf4: a value V written there ends the guest with status 2 V + 1.
     #[arg(long)]
     pub debug_exit: bool,
-    /// Port block that kvm-unit-tests expect.
+    /// Ports that kvm-unit-tests expect: interrupts of its own, and, on KVM, messages and events of Hyper-V's interface.
     #[arg(long)]
     pub test_device: bool,
 }

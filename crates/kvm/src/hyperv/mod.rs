@@ -1,4 +1,18 @@
-//! Hyper-V's interface on KVM: what KVM has of it, and what it leaves to user mode, which is to say no.
+//! Hyper-V's interface on KVM: what KVM has of it, and what it leaves to user mode.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `calls` | the hypercalls that KVM leaves to us, as values |
+//! | `pages` | a message slot, an event flag in the guest's memory |
+//! | `book` | connections, and what waits in them |
+//! | `listener` | the thread that hears of events |
+//! | `synic` | all of these for a VM, and what KVM has to know of them |
+
+mod book;
+mod calls;
+mod listener;
+mod pages;
+mod synic;
 
 use kvm_bindings::{
     CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC, KVM_CAP_SYS_HYPERV_CPUID,
@@ -11,15 +25,10 @@ use ostler_accel::{CpuidLeaf, Error};
 use crate::kvm::leaf_of;
 use crate::sys;
 
+pub use synic::{END_OF_MESSAGE, Synic, answer, deliver, end_message};
+
 /// Where Hyper-V's leaves begin (Hypervisor Top Level Functional Specification 6.0b, 2.4).
 const FIRST_LEAF: u32 = 0x4000_0000;
-
-/// Call codes of HvPostMessage and HvSignalEvent, and what they answer for a connection that is none; what other calls answer
-/// (the same specification, chapters 11 and 4, and appendix B).
-const POST_MESSAGE: u64 = 0x5c;
-const SIGNAL_EVENT: u64 = 0x5d;
-const INVALID_CONNECTION: u64 = 0x12;
-const INVALID_CALL: u64 = 0x2;
 
 /// What this KVM has of the interface, as the second one of its guests. Nothing before Linux 5.11.
 pub fn supported(kvm: &Kvm) -> Result<Vec<CpuidLeaf>, Error> {
@@ -52,8 +61,8 @@ pub fn switch_on(vcpu: &VcpuFd, kvm_enforces: bool, cpuid: &[CpuidLeaf]) -> Resu
             .map_err(|e| Error::host("hold back what a vCPU does not show of Hyper-V's interface", e))?;
     }
     if hyperv::has_synic(cpuid) {
-        // The first form of it: KVM clears the pages that the guest places. With the second one that would be for user mode, which
-        // has no messages of its own to put there.
+        // The first form of it: KVM clears the pages that the guest places, which are the guest's own memory. The second one is for
+        // who puts pages of the hypervisor over these, which would be memory that moves apart from the guest's.
         enable(vcpu, KVM_CAP_HYPERV_SYNIC, 0)
             .map_err(|e| Error::host("give a vCPU Hyper-V's interrupt controller", e))?;
     }
@@ -66,30 +75,4 @@ fn enable(vcpu: &VcpuFd, cap: u32, argument: u64) -> Result<(), kvm_ioctls::Erro
         args: [argument, 0, 0, 0],
         ..Default::default()
     })
-}
-
-/// What the hypercall with this input value answers: there are no connections and no calls but KVM's own.
-pub fn answer(input: u64) -> u64 {
-    match input & 0xffff {
-        POST_MESSAGE | SIGNAL_EVENT => INVALID_CONNECTION,
-        _ => INVALID_CALL,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hypercall_finds_neither_connections_nor_calls() {
-        for (input, status) in [
-            (0x5c, 0x12),
-            (0x1_005d, 0x12),
-            (0, 2),
-            (0xffff, 2),
-            (1 << 16 | 0x50, 2),
-        ] {
-            assert_eq!(answer(input), status, "{input:#x}");
-        }
-    }
 }
