@@ -109,6 +109,8 @@ fn signalled(parameter: u64) -> Result<Call, Status> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn nowhere(_: u64, _: &mut [u8]) -> bool {
@@ -204,5 +206,38 @@ mod tests {
         }
         assert_eq!(parse(0x50, 0, nowhere), Err(INVALID_CALL));
         assert!(names_connection(0x1_005c) && names_connection(0x5d) && !names_connection(0x5e));
+    }
+
+    fn input() -> impl Strategy<Value = u64> {
+        let call = prop_oneof![Just(POST_MESSAGE), Just(SIGNAL_EVENT), any::<u64>()];
+        (call, any::<bool>()).prop_map(|(call, fast)| call | if fast { FAST } else { 0 })
+    }
+
+    fn word(likely: u32) -> impl Strategy<Value = u32> {
+        prop_oneof![0..likely, any::<u32>()]
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_guest_asks_for_is_within_bounds_or_refused(
+            input in input(),
+            parameter in prop_oneof![any::<u64>(), (0u64..1 << 50).prop_map(|page| page * 8)],
+            connection in word(CONNECTION), kind in word(9), size in word(300),
+        ) {
+            let memory = parameters(connection, kind, size);
+            let read = |gpa: u64, bytes: &mut [u8]| {
+                assert_eq!((gpa % 8, gpa / PAGE), (0, (gpa + bytes.len() as u64 - 1) / PAGE));
+                bytes.copy_from_slice(&memory[..bytes.len()]);
+                true
+            };
+            match parse(input, parameter, read) {
+                Ok(Call::Post { connection, message }) => {
+                    prop_assert!(connection <= CONNECTION && message.payload.len() <= PAYLOAD);
+                    prop_assert!(message.kind != 0 && message.kind >> 31 == 0);
+                }
+                Ok(Call::Signal { connection, .. }) => prop_assert!(connection <= CONNECTION),
+                Err(status) => prop_assert!((INVALID_CALL..=INSUFFICIENT_BUFFERS).contains(&status)),
+            }
+        }
     }
 }
