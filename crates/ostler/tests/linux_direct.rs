@@ -3,14 +3,15 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use support::boot_disk::run;
-use support::system_disk::{copy_debian, debian, empty_disk, write_linux_mbr};
-use support::{Guest, OSTLER, Running, assert_fsck_clean, guest_folder};
+use support::system_disk::{
+    Seen, boot_to_the_prompt, copy_debian, debian, empty_disk, write_gpt, write_linux_mbr,
+};
+use support::{Guest, OSTLER, guest_folder};
 
 /// The nextest profile ends a hang before.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -25,57 +26,6 @@ fn is_there(test: &str, programs: &[&str]) -> bool {
         eprintln!("SKIPPED {test}: there is no {missing:?}; ./test installs mtools and e2fsprogs");
     }
     missing.is_empty()
-}
-
-/// CRC-32 as GPT has it.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 * (crc & 1))
-        })
-    })
-}
-
-/// Writes a GPT with these partitions (first sector, sectors), of which the first is that for EFI.
-fn write_gpt(disk: &Path, partitions: &[(u64, u64)]) {
-    let file = fs::OpenOptions::new().write(true).open(disk).unwrap();
-    let sectors = file.metadata().unwrap().len() / SECTOR;
-    let mut protective = [0; 66];
-    protective[..8].copy_from_slice(&[0, 0, 2, 0, 0xee, 0xff, 0xff, 0xff]);
-    protective[8..12].copy_from_slice(&1u32.to_le_bytes());
-    protective[12..16].copy_from_slice(&(sectors as u32 - 1).to_le_bytes());
-    protective[64..].copy_from_slice(&[0x55, 0xaa]);
-    file.write_all_at(&protective, 0x1be).unwrap();
-    const EFI: [u8; 16] = [
-        0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
-    ];
-    const LINUX: [u8; 16] = [
-        0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4,
-    ];
-    let mut entries = vec![0; 128 * 128];
-    for (index, (start, count)) in partitions.iter().enumerate() {
-        let entry = &mut entries[128 * index..128 * (index + 1)];
-        entry[..16].copy_from_slice(if index == 0 { &EFI } else { &LINUX });
-        entry[16..32].copy_from_slice(&[index as u8 + 1; 16]);
-        entry[32..40].copy_from_slice(&start.to_le_bytes());
-        entry[40..48].copy_from_slice(&(start + count - 1).to_le_bytes());
-    }
-    file.write_all_at(&entries, 2 * SECTOR).unwrap();
-    let mut header = [0; 92];
-    header[..8].copy_from_slice(b"EFI PART");
-    header[8..16].copy_from_slice(&[0, 0, 1, 0, 92, 0, 0, 0]);
-    let mut put = |at: usize, word: u64| header[at..at + 8].copy_from_slice(&word.to_le_bytes());
-    put(24, 1);
-    put(32, sectors - 1);
-    put(40, 34);
-    put(48, sectors - 34);
-    put(72, 2);
-    put(80, 128 | 128 << 32);
-    header[56..72].copy_from_slice(&[9; 16]);
-    header[88..].copy_from_slice(&crc32(&entries).to_le_bytes());
-    let sum = crc32(&header);
-    header[16..20].copy_from_slice(&sum.to_le_bytes());
-    file.write_all_at(&header, SECTOR).unwrap();
 }
 
 /// A FAT partition for EFI at 1 MiB of `disk` with a boot loader entry for `kernel` and `initrd`.
@@ -138,51 +88,13 @@ fn boot_loader_entries_on_an_efi_partition_start_linux() {
     assert!(outcome.console.contains("\n131072\n"), "{}", outcome.console);
 }
 
-/// Debian from its disk to its prompt and to its end.
-fn boot_to_the_prompt(guest: Guest, disk: &Path, start: u64) -> (String, String) {
-    let guest = guest.append("systemd.default_timeout_start_sec=600").args([
+fn direct(guest: Guest, disk: &Path) -> Guest {
+    guest.append("systemd.default_timeout_start_sec=600").args([
         "--accel",
         "soft",
         "--disk",
         disk.to_str().unwrap(),
-    ]);
-    let mut guest: Running = guest.spawn();
-    guest.expect("\nostler-debian login: ", LIMIT);
-    guest.type_in("root\n");
-    guest.expect("root@ostler-debian:~# ", LIMIT);
-    guest.type_in("echo BEGIN line; cat /proc/cmdline; echo END line; echo BEGIN root; findmnt -no SOURCE,OPTIONS /; echo END root\n");
-    guest.expect("\nEND root\n", LIMIT);
-    guest.type_in("poweroff\n");
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("root.img");
-    // The guest's own folder goes with it.
-    let kept = folder.path().join("disk.img");
-    fs::hard_link(disk, &kept)
-        .or_else(|_| fs::copy(disk, &kept).map(drop))
-        .unwrap();
-    let outcome = guest.wait(LIMIT);
-    outcome.assert_clean();
-    let from = format!("if={}", kept.display());
-    let to = format!("of={}", root.display());
-    let skip = format!("skip={start}");
-    run(
-        "dd",
-        &[
-            &from,
-            &to,
-            "bs=1M",
-            "conv=sparse",
-            "iflag=skip_bytes",
-            &skip,
-            "status=none",
-        ],
-        folder.path(),
-    );
-    let size = fs::metadata(&root).unwrap().len();
-    let whole = fs::OpenOptions::new().write(true).open(&root).unwrap();
-    whole.set_len(size.next_multiple_of(MIB)).unwrap();
-    assert_fsck_clean(&root);
-    (outcome.section("line"), outcome.section("root"))
+    ])
 }
 
 #[test]
@@ -206,7 +118,7 @@ fn debian_starts_by_its_grub_configuration_from_an_mbr_disk() {
         \tinitrd /initrd.img\n}\n";
     let uuid = copy_debian(&made, &folder, MIB, &[("boot/grub/grub.cfg", configuration)]);
     write_linux_mbr(&disk);
-    let (line, root) = boot_to_the_prompt(guest, &disk, MIB);
+    let Seen { line, root, .. } = boot_to_the_prompt(direct(guest, &disk), &disk, MIB, LIMIT);
     assert_eq!(
         line,
         format!(
@@ -236,7 +148,7 @@ fn debian_starts_by_a_boot_loader_entry_from_a_gpt_disk() {
     copy_debian(&made, &folder, start, &[]);
     let size = fs::metadata(made.join("disk.img")).unwrap().len() / SECTOR;
     write_gpt(&disk, &[(2048, EFI_MIB * MIB / SECTOR), (start / SECTOR, size)]);
-    let (line, root) = boot_to_the_prompt(guest, &disk, start);
+    let Seen { line, root, .. } = boot_to_the_prompt(direct(guest, &disk), &disk, start, LIMIT);
     assert_eq!(line, format!("{options} systemd.default_timeout_start_sec=600\n"));
     assert!(root.starts_with("/dev/vda2 rw,"), "{root}");
 }

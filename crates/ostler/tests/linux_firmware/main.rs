@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod debian;
 mod reboot;
 mod secure_boot;
 mod sleep;

@@ -204,8 +204,10 @@ impl Guest {
         }
         self.command
             .args(["--cpus", &self.cpus])
-            .args(["--memory", self.memory])
-            .args(["--append", &self.append]);
+            .args(["--memory", self.memory]);
+        if !self.from_disk || !self.append.is_empty() {
+            self.command.args(["--append", &self.append]);
+        }
         if self.from_disk {
             return;
         }
