@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::boot_disk::run;
 use support::system_disk::{
-    Seen, boot_to_the_prompt, copy_debian, debian, empty_disk, write_gpt, write_linux_mbr,
+    EFI_SECTORS, Seen, UEFI_ROOT, boot_to_the_prompt, copy_debian, debian, empty_disk, make_efi_partition,
+    write_gpt, write_linux_mbr,
 };
 use support::{Guest, OSTLER, guest_folder};
 
@@ -17,8 +17,6 @@ use support::{Guest, OSTLER, guest_folder};
 const LIMIT: Duration = Duration::from_secs(600);
 const SECTOR: u64 = 512;
 const MIB: u64 = 1 << 20;
-/// Of the partition for EFI.
-const EFI_MIB: u64 = 64;
 
 fn is_there(test: &str, programs: &[&str]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|path| !Path::new(path).exists()).collect();
@@ -30,29 +28,19 @@ fn is_there(test: &str, programs: &[&str]) -> bool {
 
 /// A FAT partition for EFI at 1 MiB of `disk` with a boot loader entry for `kernel` and `initrd`.
 fn write_efi_partition(folder: &Path, kernel: &Path, initrd: &Path, options: &str) {
-    let at = format!("disk.img@@{MIB}");
-    let sectors = (EFI_MIB * MIB / SECTOR).to_string();
-    run(
-        "mformat",
-        &["-i", &at, "-T", &sectors, "-h", "16", "-s", "63", "::"],
-        folder,
-    );
-    run(
-        "mmd",
-        &["-i", &at, "::/loader", "::/loader/entries", "::/debian"],
-        folder,
-    );
     let entry = format!(
         "title Debian\nversion 12\nlinux /debian/vmlinuz\ninitrd /debian/initrd.img\noptions {options}\n"
     );
     fs::write(folder.join("entry"), entry).unwrap();
-    for (from, to) in [
-        (Path::new("entry"), "::/loader/entries/debian-12.conf"),
-        (kernel, "::/debian/vmlinuz"),
-        (initrd, "::/debian/initrd.img"),
-    ] {
-        run("mcopy", &["-i", &at, from.to_str().unwrap(), to], folder);
-    }
+    make_efi_partition(
+        folder,
+        &["::/loader", "::/loader/entries", "::/debian"],
+        &[
+            (Path::new("entry"), "::/loader/entries/debian-12.conf"),
+            (kernel, "::/debian/vmlinuz"),
+            (initrd, "::/debian/initrd.img"),
+        ],
+    );
 }
 
 #[test]
@@ -64,10 +52,7 @@ fn boot_loader_entries_on_an_efi_partition_start_linux() {
     let guest = Guest::new(1).memory("512M").starts_from_disk();
     let folder = guest.folder.path().to_owned();
     let disk = folder.join("disk.img");
-    fs::File::create(&disk)
-        .unwrap()
-        .set_len((EFI_MIB + 2) * MIB)
-        .unwrap();
+    fs::File::create(&disk).unwrap().set_len(UEFI_ROOT + MIB).unwrap();
     let script = "echo BEGIN line; cat /proc/cmdline; echo END line; cat /sys/block/vda/vda1/size";
     let mut initrd = fs::read(guest_folder().join("initrd.img")).unwrap();
     initrd.extend(ostler_guest_image::overlay(script, &[]));
@@ -78,7 +63,7 @@ fn boot_loader_entries_on_an_efi_partition_start_linux() {
         Path::new("initrd"),
         "console=ttyS0 panic=-1",
     );
-    write_gpt(&disk, &[(2048, EFI_MIB * MIB / SECTOR)]);
+    write_gpt(&disk, &[(2048, EFI_SECTORS)]);
     let guest = guest
         .append("ostler.test=1")
         .args(["--accel", "soft", "--disk", disk.to_str().unwrap()]);
@@ -141,13 +126,13 @@ fn debian_starts_by_a_boot_loader_entry_from_a_gpt_disk() {
     }
     let guest = Guest::new(2).memory("1G").starts_from_disk();
     let folder = guest.folder.path().to_owned();
-    let start = (EFI_MIB + 1) * MIB;
+    let start = UEFI_ROOT;
     let disk = empty_disk(&folder, &made, start);
     let options = "root=PARTUUID=02020202-0202-0202-0202-020202020202 ro console=ttyS0 quiet";
     write_efi_partition(&folder, &made.join("vmlinuz"), &made.join("initrd.img"), options);
     copy_debian(&made, &folder, start, &[]);
     let size = fs::metadata(made.join("disk.img")).unwrap().len() / SECTOR;
-    write_gpt(&disk, &[(2048, EFI_MIB * MIB / SECTOR), (start / SECTOR, size)]);
+    write_gpt(&disk, &[(2048, EFI_SECTORS), (start / SECTOR, size)]);
     let Seen { line, root, .. } = boot_to_the_prompt(direct(guest, &disk), &disk, start, LIMIT);
     assert_eq!(line, format!("{options} systemd.default_timeout_start_sec=600\n"));
     assert!(root.starts_with("/dev/vda2 rw,"), "{root}");

@@ -142,9 +142,24 @@ pub fn make_bootable_debian(made: &Path, folder: &Path) -> PathBuf {
     disk
 }
 
-/// MiB of the partition with GRUB on a disk for UEFI, and where Debian begins there.
-const EFI_MIB: u64 = 64;
-pub const UEFI_ROOT: u64 = (1 + EFI_MIB) * MIB;
+/// Sectors of the partition for EFI on a disk that has one, from 1 MiB on; and where Debian begins there.
+pub const EFI_SECTORS: u64 = 64 * MIB / SECTOR;
+pub const UEFI_ROOT: u64 = MIB + EFI_SECTORS * SECTOR;
+
+/// Makes the partition for EFI on `disk.img` in `folder`, with these folders and files (from, to).
+pub fn make_efi_partition(folder: &Path, folders: &[&str], files: &[(&Path, &str)]) {
+    let at = format!("disk.img@@{MIB}");
+    let sectors = EFI_SECTORS.to_string();
+    run(
+        "mformat",
+        &["-i", &at, "-T", &sectors, "-h", "16", "-s", "63", "::"],
+        folder,
+    );
+    run("mmd", &[&["-i", &at], folders].concat(), folder);
+    for (from, to) in files {
+        run("mcopy", &["-i", &at, from.to_str().unwrap(), to], folder);
+    }
+}
 
 /// The same with a GPT and GRUB for UEFI, on a partition for EFI.
 pub fn make_debian_for_uefi(made: &Path, folder: &Path) -> PathBuf {
@@ -156,23 +171,13 @@ pub fn make_debian_for_uefi(made: &Path, folder: &Path) -> PathBuf {
         &[("boot/grub/grub.cfg", GRUB_CONFIGURATION)],
     );
     make_grub(folder, "x86_64-efi", "bootx64.efi", "gpt2", &[]);
-    let at = format!("disk.img@@{MIB}");
-    let sectors = (EFI_MIB * MIB / SECTOR).to_string();
-    for (program, args) in [
-        (
-            "mformat",
-            &["-i", &at, "-T", &sectors, "-h", "16", "-s", "63", "::"][..],
-        ),
-        ("mmd", &["-i", &at, "::/EFI", "::/EFI/BOOT"]),
-        ("mcopy", &["-i", &at, "bootx64.efi", "::/EFI/BOOT/BOOTX64.EFI"]),
-    ] {
-        run(program, args, folder);
-    }
-    let size = fs::metadata(made.join("disk.img")).unwrap().len() / SECTOR;
-    write_gpt(
-        &disk,
-        &[(MIB / SECTOR, EFI_MIB * MIB / SECTOR), (UEFI_ROOT / SECTOR, size)],
+    make_efi_partition(
+        folder,
+        &["::/EFI", "::/EFI/BOOT"],
+        &[(Path::new("bootx64.efi"), "::/EFI/BOOT/BOOTX64.EFI")],
     );
+    let size = fs::metadata(made.join("disk.img")).unwrap().len() / SECTOR;
+    write_gpt(&disk, &[(MIB / SECTOR, EFI_SECTORS), (UEFI_ROOT / SECTOR, size)]);
     disk
 }
 
