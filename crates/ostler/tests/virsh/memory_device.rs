@@ -108,7 +108,7 @@ fn a_guest_is_asked_to_have_more_and_less() {
         ),
         (
             format!("detach-device grows {device} --live"),
-            "was there when the guest started",
+            "stays while the guest runs",
         ),
     ] {
         let said = host.refused(&command);
