@@ -2,12 +2,16 @@
 //!
 //! Congestion control is RFC 5681's with a large first window, as the cable leads to the same machine: it is there for a guest that is too
 //! slow for what its port holds. What is lost is found by selective acknowledgments (RFC 6675), by three duplicates and partial
-//! acknowledgments from a guest without them (RFC 6582), and by the timer (RFC 6298).
+//! acknowledgments from a guest without them (RFC 6582), and by the timer ([`timer`]).
 
+mod timer;
+
+pub use self::timer::Due;
+use self::timer::TRIES_WHILE_CLOSED;
 use super::after;
 use super::bytes::Bytes;
 use super::ranges::Ranges;
-use super::timing::{SHORTEST, Timing};
+use super::timing::Timing;
 use crate::time::Millis;
 use crate::wire::Tcp;
 
@@ -15,10 +19,6 @@ use crate::wire::Tcp;
 const FIRST_WINDOW: usize = 256 << 10;
 /// Duplicate acknowledgments that are a loss (RFC 5681, 3.2).
 const DUPLICATES: u32 = 3;
-/// So often something is sent before the guest counts as gone: about nine minutes, as one that is paused does not answer.
-const MAX_TRIES: u32 = 15;
-/// A guest that keeps its window closed and answers is not gone, however often that is.
-const TRIES_WHILE_CLOSED: u32 = 6;
 
 /// What is sent again, until all is acknowledged that was out when a loss was noticed.
 #[derive(Debug)]
@@ -41,17 +41,6 @@ pub struct Part {
     pub push: bool,
     /// It fills a gap.
     again: bool,
-}
-
-/// Why the timer ran out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// It did not.
-    No,
-    /// Something is sent again.
-    Again,
-    /// The guest is gone.
-    Gone,
 }
 
 /// The way from the host to the guest.
@@ -90,6 +79,11 @@ pub struct Sender {
     tries: u32,
     probing: bool,
     pub timer: Option<Millis>,
+    /// How often the guest was asked what it has since it last said so, and whether it is to be asked now, by the end of what is out.
+    questions: u32,
+    asks: bool,
+    /// When the timer last had something sent again.
+    sent_again: Option<Millis>,
 }
 
 impl Sender {
@@ -237,6 +231,7 @@ impl Sender {
             self.timed = None;
         }
         self.calm();
+        self.note_answer(now);
         match &mut self.recovery {
             Some(recovery) if after(recovery.end, self.unacknowledged) => {
                 // The next of what was lost, if the guest does not name it (RFC 6582, 3.2).
@@ -250,7 +245,7 @@ impl Sender {
             None => self.congestion += (self.mss * acknowledged / self.congestion.max(1)).max(1),
         }
         self.congestion = self.congestion.min(limit.max(FIRST_WINDOW));
-        self.timer = (self.out() > 0).then(|| now + self.timing.wait());
+        self.timer = (self.out() > 0).then(|| now + self.patience());
     }
 
     /// Notes what the guest has beyond a gap. True if that is something new.
@@ -276,11 +271,17 @@ impl Sender {
         let lost = self.duplicates >= DUPLICATES
             || self.sacked.len() >= DUPLICATES as usize
             || beyond > (DUPLICATES as usize - 1) * self.mss;
-        if !lost || self.recovery.is_some() || after(self.recovered, self.unacknowledged) {
-            return;
+        if lost && self.recovery.is_none() && !after(self.recovered, self.unacknowledged) {
+            self.recover();
         }
-        self.threshold = (self.out() / 2).max(2 * self.mss);
-        self.congestion = self.threshold;
+    }
+
+    /// Sends again what the guest seems to lack, the oldest first.
+    fn recover(&mut self) {
+        if !after(self.recovered, self.unacknowledged) {
+            self.threshold = (self.out() / 2).max(2 * self.mss);
+            self.congestion = self.threshold;
+        }
         self.recovered = self.highest;
         self.timed = None;
         self.recovery = Some(Recovery {
@@ -288,47 +289,6 @@ impl Sender {
             next: self.unacknowledged,
             oldest: true,
         });
-    }
-
-    /// Looks at the timer. `has_room` says that what was sent has left.
-    pub fn mind_timer(&mut self, has_room: bool, now: Millis) -> Due {
-        if self.timer.is_none_or(|at| at > now) {
-            return Due::No;
-        }
-        if !has_room {
-            // Nothing was lost yet.
-            self.timer = Some(now + SHORTEST);
-            return Due::No;
-        }
-        if self.out() == 0 && self.window > 0 {
-            // All waited for room only.
-            self.timer = None;
-            return Due::No;
-        }
-        self.timing.back_off();
-        self.timer = Some(now + self.timing.wait());
-        self.tries += 1;
-        if self.tries > MAX_TRIES {
-            return Due::Gone;
-        }
-        if self.window == 0 {
-            self.probing = true;
-            let most = SHORTEST << TRIES_WHILE_CLOSED;
-            self.timer = Some(now + self.timing.wait().min(most));
-        } else {
-            if self.tries == 1 {
-                self.threshold = (self.out() / 2).max(2 * self.mss);
-            }
-            self.congestion = self.mss;
-        }
-        self.next = self.unacknowledged;
-        self.recovered = self.highest;
-        self.recovery = None;
-        self.timed = None;
-        self.duplicates = 0;
-        // The guest may have forgotten what it had beyond a gap (RFC 2018, 8).
-        self.sacked.clear();
-        Due::Again
     }
 
     /// Bytes that count as under way.
@@ -343,27 +303,60 @@ impl Sender {
         } else {
             self.unacknowledged
         };
-        let has = self.sacked.count_from(self.unacknowledged);
-        let lost = self
-            .sacked
-            .end()
-            .filter(|end| after(*end, from))
-            .map_or(0, |end| {
-                (end.wrapping_sub(from) as usize).saturating_sub(self.sacked.count_from(from))
-            });
-        self.out().saturating_sub(has + lost)
+        // After the timer ran out, what lies behind SND.NXT counts as lost until it is sent again.
+        let behind = self.sacked.count_from(self.next);
+        let before_next = |at| self.sacked.count_from(at).saturating_sub(behind);
+        let has = before_next(self.unacknowledged);
+        let end = self.sacked.end();
+        let end = end.map(|end| if after(end, self.next) { self.next } else { end });
+        let lost = end.filter(|end| after(*end, from)).map_or(0, |end| {
+            (end.wrapping_sub(from) as usize).saturating_sub(before_next(from))
+        });
+        let out = self.next.wrapping_sub(self.unacknowledged) as usize;
+        out.saturating_sub(has + lost)
     }
 
     /// What is to be sent next, `most` bytes or fewer.
     pub fn next_part(&self, most: usize) -> Option<Part> {
         let free = self.congestion.saturating_sub(self.under_way());
-        self.lost_part(free, most).or_else(|| self.new_part(free, most))
+        let question = self.asks.then(|| self.last_part(most)).flatten();
+        question
+            .or_else(|| self.lost_part(free, most))
+            .or_else(|| self.new_part(free, most))
+    }
+
+    /// The end of the bytes that were sent.
+    fn sent_end(&self) -> u32 {
+        let data_end = self.unacknowledged.wrapping_add(self.bytes.len() as u32);
+        if after(self.highest, data_end) {
+            data_end
+        } else {
+            self.highest
+        }
+    }
+
+    /// A part of what was sent, once more.
+    fn again(&self, start: u32, end: u32, most: usize) -> Option<Part> {
+        let sent = self.sent_end();
+        let end = if after(end, sent) { sent } else { end };
+        if !after(end, start) {
+            return None;
+        }
+        let len = (end.wrapping_sub(start) as usize).min(most);
+        let reaches_end =
+            start.wrapping_add(len as u32) == self.unacknowledged.wrapping_add(self.bytes.len() as u32);
+        Some(Part {
+            sequence: start,
+            len,
+            fin: self.fin_sent && reaches_end,
+            push: reaches_end,
+            again: true,
+        })
     }
 
     /// Something that was lost.
     fn lost_part(&self, free: usize, most: usize) -> Option<Part> {
         let recovery = self.recovery.as_ref()?;
-        let data_end = self.unacknowledged.wrapping_add(self.bytes.len() as u32);
         let (start, end) = if recovery.oldest {
             let end = self.unacknowledged.wrapping_add(self.mss as u32);
             (
@@ -379,21 +372,7 @@ impl Sender {
             };
             self.sacked.gap(from)?
         };
-        let end = [self.highest, data_end]
-            .into_iter()
-            .fold(end, |end, most| if after(end, most) { most } else { end });
-        if !after(end, start) {
-            return None;
-        }
-        let len = (end.wrapping_sub(start) as usize).min(most);
-        let reaches_end = start.wrapping_add(len as u32) == data_end;
-        Some(Part {
-            sequence: start,
-            len,
-            fin: self.fin_sent && reaches_end,
-            push: reaches_end,
-            again: true,
-        })
+        self.again(start, end, most)
     }
 
     /// Something at SND.NXT: new, or again after the timer ran out.
@@ -431,6 +410,9 @@ impl Sender {
         let end = part.sequence.wrapping_add(part.len as u32 + u32::from(part.fin));
         self.fin_sent |= part.fin;
         if part.again {
+            if std::mem::take(&mut self.asks) {
+                return;
+            }
             if let Some(recovery) = &mut self.recovery {
                 recovery.oldest = false;
                 if after(end, recovery.next) {
@@ -443,13 +425,6 @@ impl Sender {
         if after(end, self.highest) {
             self.highest = end;
             self.timed.get_or_insert((end, now));
-        }
-    }
-
-    /// All that may be sent was: the timer runs while something is out or waits.
-    pub fn wait(&mut self, now: Millis) {
-        if self.timer.is_none() && (self.out() > 0 || !self.bytes.is_empty()) {
-            self.timer = Some(now + self.timing.wait());
         }
     }
 }

@@ -6,6 +6,9 @@ use crate::time::Millis;
 /// is above the time for which a guest may hold back an acknowledgment.
 pub const SHORTEST: Millis = 300;
 pub const LONGEST: Millis = 60_000;
+/// The shortest wait for an acknowledgment of several segments, before the guest is asked for it: above the 40 ms for which Linux holds back
+/// one at least.
+pub const QUESTION: Millis = 50;
 /// Doublings after which the longest wait is reached whatever was measured.
 const MOST_DOUBLINGS: u32 = 8;
 
@@ -39,12 +42,29 @@ impl Timing {
         self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
     }
 
+    /// Time no longer passes in vain.
+    pub fn go_on(&mut self) {
+        self.doublings = 0;
+    }
+
+    /// Whether a round trip was measured since time last passed in vain.
+    pub fn is_steady(&self) -> bool {
+        self.measured.is_some() && self.doublings == 0
+    }
+
+    fn usual(&self) -> Millis {
+        self.measured
+            .map_or(SHORTEST, |(smoothed, variation)| smoothed / 8 + variation.max(1))
+    }
+
     /// How long to wait.
     pub fn wait(&self) -> Millis {
-        let first = self
-            .measured
-            .map_or(SHORTEST, |(smoothed, variation)| smoothed / 8 + variation.max(1));
-        (first.clamp(SHORTEST, LONGEST) << self.doublings).min(LONGEST)
+        (self.usual().clamp(SHORTEST, LONGEST) << self.doublings).min(LONGEST)
+    }
+
+    /// How long to wait with a question.
+    pub fn question(&self) -> Millis {
+        self.usual().clamp(QUESTION, LONGEST)
     }
 }
 

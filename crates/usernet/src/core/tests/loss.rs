@@ -289,6 +289,83 @@ fn the_wait_doubles_and_the_first_after_it_is_one_segment() {
     assert_eq!(link.core.deadline(), None);
 }
 
+/// One whose guest answered once, so that the way is known.
+fn answered() -> (Link, Id, u32) {
+    let (mut link, id, ours) = open(0);
+    link.core.connection(id).unwrap().host_gave(&[1; 1460], 1);
+    assert_eq!(link.sent(ours).len(), 1);
+    link.acknowledge(ours.wrapping_add(1460), &[]);
+    assert_eq!(link.core.deadline(), None);
+    (link, id, ours.wrapping_add(1460))
+}
+
+impl Link {
+    /// Time passes until something is due; how much, and what is sent then.
+    fn due(&mut self, ours: u32) -> (Millis, Vec<(u32, usize)>) {
+        let waited = self.core.deadline().unwrap() - self.now;
+        self.now += waited;
+        (waited, self.sent(ours))
+    }
+}
+
+#[test]
+fn a_silent_guest_is_asked_before_all_counts_as_lost() {
+    let (mut link, id, ours) = answered();
+    link.core.connection(id).unwrap().host_gave(&[1; 5000], 1);
+    assert_eq!(link.sent(ours).len(), 4);
+    // By the end of what is out, twice; then all is sent again.
+    let end = vec![(5000 - 1460, 1460)];
+    assert_eq!(link.due(ours), (50, end.clone()));
+    assert_eq!(link.due(ours), (50, end.clone()));
+    assert_eq!(link.due(ours), (300, vec![(0, 1460)]));
+    assert_eq!(link.due(ours), (600, vec![(0, 1460)]));
+    // The answer comes at once, so the next loss is not waited for longer.
+    link.acknowledge(ours.wrapping_add(1460), &[]);
+    assert_eq!(link.sent(ours), [(1460, 1460), (2920, 1460)]);
+    assert_eq!(link.due(ours), (50, end));
+    // The guest names the end only, so the gap is filled.
+    link.acknowledge(
+        ours.wrapping_add(1460),
+        &[(ours.wrapping_add(3540), ours.wrapping_add(5000))],
+    );
+    assert_eq!(link.due(ours).1[0], (1460, 1460));
+    link.acknowledge(ours.wrapping_add(5000), &[]);
+    assert_eq!(link.core.deadline(), None);
+    // A single segment may be held back for long, and is not asked for.
+    link.core.connection(id).unwrap().host_gave(&[1; 1460], 1);
+    assert_eq!(link.sent(ours).len(), 1);
+    assert_eq!(link.due(ours), (300, vec![(5000, 1460)]));
+}
+
+#[test]
+fn a_late_answer_leaves_the_wait_as_long_as_it_is() {
+    let (mut link, id, ours) = answered();
+    link.core.connection(id).unwrap().host_gave(&[1; 2920], 1);
+    assert_eq!(link.sent(ours).len(), 2);
+    let waits: Vec<_> = (0..4).map(|_| link.due(ours).0).collect();
+    assert_eq!(waits, [50, 50, 300, 600]);
+    link.now += 200;
+    link.acknowledge(ours.wrapping_add(1460), &[]);
+    assert_eq!(link.sent(ours), [(1460, 1460)]);
+    assert_eq!(link.due(ours).0, 1200);
+}
+
+/// What was lost, and what was sent again for it, too, while much more was out.
+#[test]
+fn what_is_lost_twice_is_sent_a_third_time_soon() {
+    let (mut link, id, ours) = answered();
+    link.core.connection(id).unwrap().host_gave(&[1; 58_400], 1);
+    assert_eq!(link.sent(ours).len(), 40);
+    let place = |at: u32| ours.wrapping_add(at * 1460);
+    link.acknowledge(ours, &[(place(1), place(20)), (place(21), place(30))]);
+    assert_eq!(link.sent(ours), [(0, 1460), (20 * 1460, 1460)]);
+    link.acknowledge(ours, &[(place(1), place(40))]);
+    assert_eq!(link.sent(ours), [], "the first is on its way");
+    assert_eq!(link.due(ours), (50, vec![(0, 1460)]));
+    link.acknowledge(place(40), &[]);
+    assert_eq!(link.core.deadline(), None);
+}
+
 #[test]
 fn an_older_window_does_not_count() {
     let (mut link, id, ours) = open(0);

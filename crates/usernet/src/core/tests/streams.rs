@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
 use super::*;
 
 /// Sequence number of the guest's first byte; some streams go over the end of the circle.
@@ -182,8 +185,13 @@ impl Guest {
     }
 }
 
-/// Runs both streams to their ends. What the host gets, and what the guest got.
-fn carry(mut guest: Guest, host: &[u8], fates: [Vec<Fate>; 2], takes: &[usize]) -> (Vec<u8>, Vec<u8>) {
+/// Runs both streams to their ends. What the host gets, what the guest got, and the milliseconds that were waited.
+fn carry(
+    mut guest: Guest,
+    host: &[u8],
+    fates: [Vec<Fate>; 2],
+    takes: &[usize],
+) -> (Vec<u8>, Vec<u8>, Millis) {
     let mut link = Link::new(config(), 0);
     let options: &[u8] = if guest.sack {
         &[2, 4, 5, 0xb4, 1, 1, 4, 2]
@@ -284,7 +292,7 @@ fn carry(mut guest: Guest, host: &[u8], fates: [Vec<Fate>; 2], takes: &[usize]) 
         got.extend(connection.for_host());
         connection.host_took(took, link.now);
     }
-    (got, guest.came.into_iter().flatten().collect())
+    (got, guest.came.into_iter().flatten().collect(), link.now - 1)
 }
 
 /// A stream in which a byte tells its place.
@@ -314,8 +322,45 @@ proptest! {
             window: window.max(lens.1 / 500),
             sack,
         };
-        let (got, came) = carry(guest, &host, [out, back], &takes);
+        let (got, came, _) = carry(guest, &host, [out, back], &takes);
         prop_assert!(got == sends, "{} of {} bytes came out", got.len(), sends.len());
         prop_assert!(came == host, "{} of {} bytes came in", came.len(), host.len());
     }
+}
+
+/// Some streams over a cable that loses each sixteenth frame. Nobody sends while time passes here, so it is what the timer costs.
+#[test]
+fn a_cable_that_loses_much_costs_few_waits() {
+    let fate = prop_oneof![
+        84 => Just(Fate::Arrives),
+        6 => Just(Fate::Lost),
+        2 => Just(Fate::Twice),
+        6 => (1usize..6).prop_map(Fate::Late),
+    ];
+    let mut runner = TestRunner::deterministic();
+    let mut fates = || {
+        let fates = prop::collection::vec(fate.clone(), 4000).new_tree(&mut runner);
+        fates.unwrap().current()
+    };
+    let host = stream(1_000_000);
+    let waits: Vec<_> = std::iter::repeat_with(|| {
+        let guest = Guest {
+            sends: Vec::new(),
+            acknowledged: 0,
+            segment: 1460,
+            ours: 0,
+            came: Vec::new(),
+            fin_at: None,
+            window: 65_535,
+            sack: true,
+        };
+        let (_, came, waited) = carry(guest, &host, [fates(), fates()], &[100_000]);
+        assert!(came == host, "{} bytes came in", came.len());
+        waited
+    })
+    .take(15)
+    .collect();
+    // With the waits of RFC 6298 alone it is twice as much.
+    let mean = waits.iter().sum::<Millis>() / 15;
+    assert!(mean < 1000, "{waits:?} ms");
 }
