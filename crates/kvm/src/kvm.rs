@@ -15,10 +15,10 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, VcpuFd, VmFd};
 use ostler_accel::{Accelerator, CpuidLeaf, Error, Kind, Vm, VmConfig};
 
-use crate::hyperv;
 use crate::routes::MIRRORED_PINS;
 use crate::state::nested;
 use crate::vm::KvmVm;
+use crate::{halt, hyperv};
 
 /// Where Intel hosts that cannot run real mode natively keep a page table for it: below the firmware's 16 MiB, in no
 /// one's way (3 pages of task state follow it).
@@ -89,6 +89,7 @@ impl Kvm {
                 "the host's KVM has no 32-bit x2APIC ids; give the guest at most 255 CPUs".into(),
             ));
         }
+        halt::poll_for_the_pace_of_the_host(vm);
         // Counters cannot move to another processor. An older KVM shows a few that the guest's CPUID does not name.
         if vm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into()) & KVM_PMU_CAP_DISABLE as i32 != 0 {
             enable(
@@ -147,7 +148,8 @@ pub fn enforce_paravirtual(vcpu: &VcpuFd) -> Result<(), Error> {
     .map_err(|e| Error::host("hold back paravirtual features that a vCPU does not offer", e))
 }
 
-fn enable(vm: &VmFd, cap: u32, args: [u64; 4]) -> Result<(), kvm_ioctls::Error> {
+/// Turns a capability of a VM on.
+pub(crate) fn enable(vm: &VmFd, cap: u32, args: [u64; 4]) -> Result<(), kvm_ioctls::Error> {
     vm.enable_cap(&kvm_enable_cap {
         cap,
         args,

@@ -14,6 +14,7 @@
 //! | `hyperv/` | what KVM has of Hyper-V's interface, and what it leaves to us: messages and events |
 //! | `external` | the 8259's ExtINT into vCPU 0 |
 //! | `vcpu` | entering guest mode, and decoding why it was left |
+//! | `halt` | how long the kernel polls before a vCPU sleeps |
 //! | `debug` | what a debugger wants, in the processor's breakpoint registers |
 //! | `kick` | bringing a vCPU back without a race |
 //! | `state/` | whole-state save and restore, in the order that the hardware needs |
@@ -26,6 +27,7 @@ mod debug;
 mod doorbell;
 mod exit;
 mod external;
+mod halt;
 mod hyperv;
 mod kick;
 mod kvm;

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::{Common, first};
 
 /// How long a host may take for each guest, boot included.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The emulation makes hosts fail now and then, most while they boot.
 const TRIES: u32 = 5;
 const BEGIN: &str = "BENCH-JSON-BEGIN\n";
