@@ -25,6 +25,7 @@ pub struct SoftwareHost {
     modules: Vec<String>,
     cpus: u32,
     memory_mib: u32,
+    silence: Option<Duration>,
 }
 
 impl SoftwareHost {
@@ -36,6 +37,7 @@ impl SoftwareHost {
             modules: HOST_MODULES.iter().map(|&name| name.to_owned()).collect(),
             cpus: 2,
             memory_mib: 3072,
+            silence: None,
         }
     }
 
@@ -43,6 +45,12 @@ impl SoftwareHost {
     /// code for a moment (docs/tests.md).
     pub fn cpus(mut self, cpus: u32) -> Self {
         self.cpus = cpus;
+        self
+    }
+
+    /// The same, which hangs if its console shows nothing new for so long.
+    pub fn silent_for_at_most(mut self, silence: Duration) -> Self {
+        self.silence = Some(silence);
         self
     }
 
@@ -103,7 +111,7 @@ impl SoftwareHost {
         archive.extend(overlay(script, &files));
         fs::write(&image, archive).map_err(Error::Host)?;
         let mut qemu = self.start(&image, &console)?;
-        let ended = wait(&mut qemu, limit);
+        let ended = self.wait(&mut qemu, &console, limit);
         let text = fs::read(&console).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).replace('\r', "");
         match ended {
@@ -111,6 +119,27 @@ impl SoftwareHost {
             Ok(false) => Err(Error::HostTooSlow { limit, console: text }),
             Err(error) => Err(Error::Host(error)),
         }
+    }
+
+    /// True if `qemu` ended by itself within `limit`, and without a longer silence than it may have; it is stopped otherwise.
+    fn wait(&self, qemu: &mut Child, console: &Path, limit: Duration) -> io::Result<bool> {
+        let started = Instant::now();
+        let (mut shown, mut heard) = (0, started);
+        while started.elapsed() < limit {
+            if qemu.try_wait()?.is_some() {
+                return Ok(true);
+            }
+            let len = fs::metadata(console).map_or(0, |file| file.len());
+            if len > shown {
+                (shown, heard) = (len, Instant::now());
+            } else if self.silence.is_some_and(|silence| heard.elapsed() > silence) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        qemu.kill()?;
+        qemu.wait()?;
+        Ok(false)
     }
 
     fn start(&self, image: &Path, console: &Path) -> Result<Child, Error> {
@@ -161,20 +190,6 @@ fn kernel(root: &Path) -> Result<PathBuf, Error> {
             count: kernels.len(),
         }),
     }
-}
-
-/// True if `child` ended by itself within `limit`; it is stopped otherwise.
-fn wait(child: &mut Child, limit: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + limit;
-    while Instant::now() < deadline {
-        if child.try_wait()?.is_some() {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(false)
 }
 
 /// The libraries that the dynamic loader would map for `program`, itself included.

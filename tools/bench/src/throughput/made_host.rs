@@ -10,8 +10,11 @@ use super::IoOptions;
 use crate::error::Error;
 use crate::{Common, first};
 
-/// How long a host may take for each guest, boot included.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a host may take for each round, boot included, and how long it may say nothing while a guest measures, for which it has so many
+/// seconds for each of those that each row takes.
+const PATIENCE: Duration = Duration::from_secs(900);
+const SILENCE: Duration = Duration::from_secs(120);
+const ROWS: u32 = 20;
 /// The emulation makes hosts fail now and then, most while they boot.
 const TRIES: u32 = 5;
 const BEGIN: &str = "BENCH-JSON-BEGIN\n";
@@ -28,9 +31,15 @@ const FIRMWARE: [&str; 4] = [
 pub(super) fn run(common: &Common, options: &IoOptions) -> Result<bool, Error> {
     let mut tries = 1;
     loop {
-        let console = host(common)?
+        let silence = SILENCE + Duration::from_secs((ROWS * options.seconds).into());
+        let console = match host(common)?
+            .silent_for_at_most(silence)
             .run(&script(options), PATIENCE * options.rounds)
-            .map_err(|why| failed(why.to_string()))?;
+        {
+            Ok(console) => console,
+            Err(ostler_guest_image::Error::HostTooSlow { console, .. }) => console + "\nit went on no more",
+            Err(why) => return Err(failed(why.to_string())),
+        };
         if let Some((shown, met)) = result(&console) {
             let path = super::json(common);
             let (table, json) = shown;
