@@ -1,7 +1,7 @@
 //! How long the kernel polls before a vCPU that halts gives its processor away.
 //!
-//! KVM does that where the last halts were short, for 200 us at most, which is as long as waking a thread takes where the host is a guest
-//! itself. There it polls for longer, as the workers of devices do (`ostler_worker::pace`): most answers of a disk come within that.
+//! KVM does that where the last halts were short, for 200 us at most. On a host whose wake-ups take long, as one that is a guest itself, that
+//! is over before a disk answers. There it polls for as many times longer, as the workers of devices do (`ostler_worker::pace`).
 
 use std::fs;
 use std::time::Duration;
@@ -17,7 +17,8 @@ const USUAL: &str = "/sys/module/kvm/parameters/halt_poll_ns";
 
 /// Has a guest's halts polled for as long as suits the host. One whose KVM cannot do that (before Linux 5.11) is as quick as before.
 pub fn poll_for_the_pace_of_the_host(vm: &VmFd) {
-    let Some(longest) = fs::read_to_string(USUAL).ok().and_then(|usual| longest(&usual)) else {
+    let usual = fs::read_to_string(USUAL).unwrap_or_default();
+    let Some(longest) = longest(&usual, scaled) else {
         return;
     };
     if let Err(error) = enable(vm, KVM_CAP_HALT_POLL, [longest.into(), 0, 0, 0]) {
@@ -25,8 +26,8 @@ pub fn poll_for_the_pace_of_the_host(vm: &VmFd) {
     }
 }
 
-/// The longest poll in nanoseconds, if it is not what there is anyway.
-fn longest(usual: &str) -> Option<u32> {
+/// The longest poll in nanoseconds where `scaled` is the host's pace, if it is not what there is anyway.
+fn longest(usual: &str, scaled: impl Fn(Duration) -> Duration) -> Option<u32> {
     let usual = Duration::from_nanos(usual.trim().parse().ok()?);
     let longest = scaled(usual);
     (longest > usual).then(|| u32::try_from(longest.as_nanos()).unwrap_or(u32::MAX))
@@ -38,12 +39,11 @@ mod tests {
 
     #[test]
     fn halts_are_polled_longer_only_where_wake_ups_take_longer() {
-        assert_eq!(longest("0\n"), None, "the administrator wants no polling");
-        assert_eq!(longest("many\n"), None);
-        let here = scaled(Duration::from_nanos(200_000)).as_nanos();
-        assert_eq!(
-            longest("200000\n").map(u128::from),
-            (here > 200_000).then_some(here)
-        );
+        let times = |factor| move |time| time * factor;
+        assert_eq!(longest("200000\n", times(20)), Some(4_000_000));
+        assert_eq!(longest("200000\n", times(1)), None);
+        assert_eq!(longest("0\n", times(20)), None, "the administrator wants none");
+        assert_eq!(longest("", times(20)), None, "there is no KVM");
+        assert_eq!(longest("4000000000", times(20)), Some(u32::MAX));
     }
 }

@@ -10,9 +10,9 @@ use super::IoOptions;
 use crate::error::Error;
 use crate::{Common, first};
 
-/// How long a host may take for each round, boot included, and how long it may say nothing while a guest measures, for which it has so many
-/// seconds for each of those that each row takes.
+/// How long a host may take for each round, boot included.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// How long its console may show nothing, besides the time that a guest takes for its rows, of which there are fewer than so many.
 const SILENCE: Duration = Duration::from_secs(120);
 const ROWS: u32 = 20;
 /// The emulation makes hosts fail now and then, most while they boot.
